@@ -1,0 +1,289 @@
+//! Connection strings as the Azure portal shows them: `Key=Value;Key=Value`.
+//!
+//! Keys are exact in case. A trailing `;` and white space around the string
+//! (a file's last newline) are tolerated; unknown and repeated keys are not,
+//! since a mistyped key would otherwise silently change what is connected to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::key::{KeyError, SecretKey};
+use crate::names::{DeviceId, Endpoint, NameError};
+
+/// Where a device connects and as whom.
+#[derive(Debug, Clone)]
+pub struct DeviceConnectionString {
+    /// The hub, as it stands in user names and SAS resources.
+    pub host_name: Endpoint,
+    /// The device.
+    pub device_id: DeviceId,
+    /// What is connected to instead of the hub itself, if given. It changes
+    /// only the TCP and TLS target.
+    pub gateway: Option<Endpoint>,
+    /// How the device proves who it is.
+    pub auth: DeviceAuth,
+}
+
+/// How a device proves who it is.
+#[derive(Clone)]
+pub enum DeviceAuth {
+    /// `SharedAccessKey=`: tokens are signed with it.
+    Key(SecretKey),
+    /// `SharedAccessSignature=`: a ready-made token.
+    Token(String),
+    /// `x509=true`: a certificate, found elsewhere.
+    X509,
+}
+
+/// Where an operator's tool connects and by which policy.
+#[derive(Debug, Clone)]
+pub struct ServiceConnectionString {
+    /// The hub; its port is that of the REST interface.
+    pub host_name: Endpoint,
+    /// The shared access policy, such as `iothubowner`.
+    pub policy: String,
+    /// The policy's key.
+    pub key: SecretKey,
+}
+
+/// What is wrong with a connection string. No message repeats a value that
+/// may be secret.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectionStringError {
+    /// Nothing but white space.
+    #[error("the connection string is empty")]
+    Empty,
+    /// A part without `=`.
+    #[error("part {0} of the connection string has no '='; expected Key=Value;Key=Value")]
+    NotAPair(usize),
+    /// A key that no connection string has.
+    #[error("the connection string has an unknown key {0:?}")]
+    UnknownKey(String),
+    /// A key given twice.
+    #[error("the connection string gives {0} twice")]
+    Duplicate(&'static str),
+    /// A key that has to be there.
+    #[error("the connection string lacks {0}")]
+    Missing(&'static str),
+    /// A device string where a service string belongs.
+    #[error(
+        "this is a device's connection string (it has DeviceId); expected a service one with SharedAccessKeyName"
+    )]
+    IsDevice,
+    /// A service string where a device string belongs.
+    #[error(
+        "this is a service connection string (it has SharedAccessKeyName); expected a device's one with DeviceId"
+    )]
+    IsService,
+    /// A module's string where a device string belongs.
+    #[error("this is a module's connection string (it has ModuleId); expected a device's")]
+    IsModule,
+    /// None, or several, of the three ways to authenticate.
+    #[error("give exactly one of SharedAccessKey, SharedAccessSignature and x509=true")]
+    Auth,
+    /// `x509=` with anything but `true`.
+    #[error("x509 must be true where it is given")]
+    X509,
+    /// A value that is not a name.
+    #[error("{key}: {source}")]
+    Name {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// `SharedAccessKey` is not a key.
+    #[error("SharedAccessKey: {0}")]
+    Key(#[from] KeyError),
+}
+
+use ConnectionStringError as Error;
+
+const HOST_NAME: &str = "HostName";
+const DEVICE_ID: &str = "DeviceId";
+const MODULE_ID: &str = "ModuleId";
+const GATEWAY: &str = "GatewayHostName";
+const POLICY: &str = "SharedAccessKeyName";
+const KEY: &str = "SharedAccessKey";
+const SIGNATURE: &str = "SharedAccessSignature";
+const X509: &str = "x509";
+const KEYS: [&str; 8] = [HOST_NAME, DEVICE_ID, MODULE_ID, GATEWAY, POLICY, KEY, SIGNATURE, X509];
+
+type Parts<'a> = BTreeMap<&'static str, &'a str>;
+
+impl FromStr for DeviceConnectionString {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parts = split(text)?;
+        if parts.contains_key(POLICY) {
+            return Err(Error::IsService);
+        }
+        if parts.contains_key(MODULE_ID) {
+            return Err(Error::IsModule);
+        }
+        let auth = match (parts.get(KEY), parts.get(SIGNATURE), parts.get(X509)) {
+            (Some(key), None, None) => DeviceAuth::Key(key.parse()?),
+            (None, Some(token), None) => DeviceAuth::Token((*token).to_owned()),
+            (None, None, Some(&"true")) => DeviceAuth::X509,
+            (None, None, Some(_)) => return Err(Error::X509),
+            _ => return Err(Error::Auth),
+        };
+        Ok(DeviceConnectionString {
+            host_name: name(&parts, HOST_NAME)?,
+            device_id: name(&parts, DEVICE_ID)?,
+            gateway: parts.contains_key(GATEWAY).then(|| name(&parts, GATEWAY)).transpose()?,
+            auth,
+        })
+    }
+}
+
+impl DeviceConnectionString {
+    /// The host and port to open a connection to: the gateway if one is
+    /// given, else the hub.
+    pub fn target(&self) -> &Endpoint {
+        self.gateway.as_ref().unwrap_or(&self.host_name)
+    }
+}
+
+impl FromStr for ServiceConnectionString {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parts = split(text)?;
+        if parts.contains_key(DEVICE_ID) {
+            return Err(Error::IsDevice);
+        }
+        for extra in [GATEWAY, SIGNATURE, X509, MODULE_ID] {
+            if parts.contains_key(extra) {
+                return Err(Error::UnknownKey(extra.to_owned()));
+            }
+        }
+        Ok(ServiceConnectionString {
+            host_name: name(&parts, HOST_NAME)?,
+            policy: (*parts.get(POLICY).ok_or(Error::Missing(POLICY))?).to_owned(),
+            key: parts.get(KEY).ok_or(Error::Missing(KEY))?.parse()?,
+        })
+    }
+}
+
+impl fmt::Debug for DeviceAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeviceAuth::Key(_) => "Key(…)",
+            DeviceAuth::Token(_) => "Token(…)",
+            DeviceAuth::X509 => "X509",
+        })
+    }
+}
+
+/// Splits on `;`, then on the first `=`, so that base64 padding stays in the
+/// value.
+fn split(text: &str) -> Result<Parts<'_>, Error> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Error::Empty);
+    }
+    let mut parts = Parts::new();
+    for (index, part) in text.trim_end_matches(';').split(';').enumerate() {
+        let (key, value) = part.split_once('=').ok_or(Error::NotAPair(index + 1))?;
+        let known = KEYS.iter().find(|known| **known == key);
+        let key = known.ok_or_else(|| Error::UnknownKey(key.chars().take(40).collect()))?;
+        if parts.insert(key, value).is_some() {
+            return Err(Error::Duplicate(key));
+        }
+    }
+    Ok(parts)
+}
+
+fn name<T: FromStr<Err = NameError>>(parts: &Parts<'_>, key: &'static str) -> Result<T, Error> {
+    let value = parts.get(key).ok_or(Error::Missing(key))?;
+    value.parse().map_err(|source| Error::Name { key, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: &str = "HostName=myhub.azure-devices.net;DeviceId=gw1;SharedAccessKey=c2VjcmV0a2V5PQ==";
+
+    fn device(text: &str) -> Result<DeviceConnectionString, Error> {
+        text.parse()
+    }
+
+    fn service(text: &str) -> Result<ServiceConnectionString, Error> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_device_string_with_padding_trailing_semicolon_and_newline() {
+        let parsed = device(&format!("{DEVICE};\n")).unwrap();
+        assert_eq!(parsed.host_name.to_string(), "myhub.azure-devices.net");
+        assert_eq!(parsed.device_id.as_str(), "gw1");
+        assert_eq!(parsed.target(), &parsed.host_name);
+        let DeviceAuth::Key(key) = parsed.auth else { panic!("not a key") };
+        assert_eq!(key.expose(), b"secretkey=");
+    }
+
+    #[test]
+    fn a_gateway_changes_only_the_target() {
+        let parsed = device(&format!("{DEVICE};GatewayHostName=localhost:18883")).unwrap();
+        assert_eq!(parsed.host_name.to_string(), "myhub.azure-devices.net");
+        assert_eq!(parsed.target().to_string(), "localhost:18883");
+    }
+
+    #[test]
+    fn the_other_ways_to_authenticate() {
+        let x509 = device("HostName=h;DeviceId=d;x509=true").unwrap();
+        assert!(matches!(x509.auth, DeviceAuth::X509));
+        let token =
+            device("HostName=h;DeviceId=d;SharedAccessSignature=SharedAccessSignature sr=h&sig=x%3D&se=1");
+        let DeviceAuth::Token(token) = token.unwrap().auth else { panic!("not a token") };
+        assert_eq!(token, "SharedAccessSignature sr=h&sig=x%3D&se=1");
+    }
+
+    #[test]
+    fn a_service_string_with_a_port() {
+        let parsed =
+            service("HostName=localhost:8443;SharedAccessKeyName=iothubowner;SharedAccessKey=c2VjcmV0");
+        let parsed = parsed.unwrap();
+        assert_eq!(parsed.host_name.port_or(443), 8443);
+        assert_eq!(parsed.policy, "iothubowner");
+    }
+
+    #[test]
+    fn each_mistake_has_its_error() {
+        let cases: [(&str, Error); 12] = [
+            (" \n", Error::Empty),
+            ("HostName=h;;DeviceId=d", Error::NotAPair(2)),
+            ("hostname=h;DeviceId=d", Error::UnknownKey("hostname".into())),
+            ("HostName=h;HostName=h", Error::Duplicate("HostName")),
+            ("HostName=h;SharedAccessKey=c2VjcmV0", Error::Missing("DeviceId")),
+            ("DeviceId=d;SharedAccessKey=c2VjcmV0", Error::Missing("HostName")),
+            ("HostName=h;DeviceId=d", Error::Auth),
+            ("HostName=h;DeviceId=d;x509=yes", Error::X509),
+            ("HostName=h;DeviceId=d;x509=true;SharedAccessKey=c2VjcmV0", Error::Auth),
+            ("HostName=h;DeviceId=d;SharedAccessKey=?", Error::Key(KeyError::NotBase64)),
+            ("HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=c2VjcmV0", Error::IsModule),
+            ("HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0", Error::IsService),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(device(text).unwrap_err(), expected, "{text}");
+        }
+        assert_eq!(service(DEVICE).unwrap_err(), Error::IsDevice);
+        let gateway = "HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0;GatewayHostName=g";
+        assert_eq!(service(gateway).unwrap_err(), Error::UnknownKey("GatewayHostName".into()));
+    }
+
+    #[test]
+    fn neither_debug_nor_errors_show_a_secret() {
+        let secrets = ["c2VjcmV0a2V5PQ==", "secretkey"];
+        let shown = format!("{:?}", device(DEVICE).unwrap());
+        let error = device(&DEVICE.replace("==", "=!")).unwrap_err().to_string();
+        for secret in secrets {
+            assert!(!shown.contains(secret), "{shown}");
+            assert!(!error.contains(secret), "{error}");
+        }
+    }
+}

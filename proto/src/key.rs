@@ -1,0 +1,87 @@
+//! Shared access keys in memory.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::{Zeroize, Zeroizing};
+
+/// A symmetric shared access key, decoded from its base64 spelling.
+///
+/// `Debug` hides it, it cannot be serialised, and it is wiped when dropped.
+#[derive(Clone)]
+pub struct SecretKey(Vec<u8>);
+
+/// The text is not a usable key. The text itself is not repeated, since it may
+/// be most of a secret.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not standard base64 with padding.
+    #[error("the key is not valid base64")]
+    NotBase64,
+    /// Nothing in it.
+    #[error("the key is empty")]
+    Empty,
+}
+
+impl SecretKey {
+    /// A key of these bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        SecretKey(bytes)
+    }
+
+    /// The raw bytes, for computing a MAC.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The base64 spelling, for a place that is meant to hold the secret.
+    pub fn expose_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(&self.0))
+    }
+}
+
+impl FromStr for SecretKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let bytes = STANDARD.decode(text).map_err(|_| KeyError::NotBase64)?;
+        if bytes.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        Ok(SecretKey(bytes))
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_and_errors_never_show_the_key() {
+        let key: SecretKey = "c2VjcmV0".parse().unwrap();
+        assert_eq!(key.expose(), b"secret");
+        assert_eq!(format!("{key:?}"), "SecretKey(…)");
+        let error = "c2VjcmV0!".parse::<SecretKey>().unwrap_err();
+        assert_eq!(error, KeyError::NotBase64);
+        assert!(!error.to_string().contains("c2Vj"));
+    }
+
+    #[test]
+    fn an_empty_key_is_refused() {
+        assert_eq!("".parse::<SecretKey>().unwrap_err(), KeyError::Empty);
+    }
+}

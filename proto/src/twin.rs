@@ -1,0 +1,334 @@
+//! Device twin properties: how patches merge, what may stand in them, and how
+//! versions count.
+//!
+//! Source: "Understand and use device twins in IoT Hub" (limits, merge rule)
+//! and reports of clients about the real service (`null` in arrays).
+
+use serde_json::{Map, Value};
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// Which part of a twin, for its size limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// Tags: 8 KiB.
+    Tags,
+    /// Desired properties: 32 KiB.
+    Desired,
+    /// Reported properties: 32 KiB.
+    Reported,
+}
+
+/// Properties with their version, which starts at 1 and grows by one with
+/// each accepted change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Properties {
+    /// The values, without `$version` and `$metadata`.
+    pub values: Object,
+    /// The version.
+    pub version: u64,
+}
+
+/// Why a change is not accepted. Each is a status 400 of the hub, but for
+/// [`TwinError::Version`], which is 412.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TwinError {
+    /// A key that is empty, too long or has a character that is not allowed.
+    #[error("{path}: a key has 1 to 1024 bytes without control characters, '.', '$' and space")]
+    Key {
+        /// Where, by dotted path.
+        path: String,
+    },
+    /// A string above 4 KiB.
+    #[error("{path}: a string value has at most 4096 bytes")]
+    LongString {
+        /// Where, by dotted path.
+        path: String,
+    },
+    /// An integer beyond what the hub keeps exactly.
+    #[error("{path}: integers range from -4503599627370496 to 4503599627370495")]
+    Integer {
+        /// Where, by dotted path.
+        path: String,
+    },
+    /// `null` in an array.
+    #[error("{path}: null is not allowed in an array")]
+    NullInArray {
+        /// Where, by dotted path.
+        path: String,
+    },
+    /// Deeper than 10 levels.
+    #[error("{path}: objects nest at most {MAX_DEPTH} levels deep")]
+    Depth {
+        /// Where, by dotted path.
+        path: String,
+    },
+    /// The section would grow beyond its limit.
+    #[error("the properties would have {size} bytes; at most {limit} are allowed")]
+    Size {
+        /// The size they would have, as the hub counts it.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The patch was made for another version.
+    #[error("the change is for version {expected}, the properties are at {current}")]
+    Version {
+        /// The version that the client expects.
+        expected: u64,
+        /// The version that is there.
+        current: u64,
+    },
+}
+
+const MAX_DEPTH: usize = 10;
+const MAX_KEY_BYTES: usize = 1024;
+const MAX_STRING_BYTES: usize = 4096;
+const INTEGERS: std::ops::RangeInclusive<i64> = -4_503_599_627_370_496..=4_503_599_627_370_495;
+
+impl Section {
+    /// The largest size, in bytes as [`size`] counts them.
+    pub fn limit(self) -> usize {
+        match self {
+            Section::Tags => 8 * 1024,
+            Section::Desired | Section::Reported => 32 * 1024,
+        }
+    }
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Properties { values: Object::new(), version: 1 }
+    }
+}
+
+impl Properties {
+    /// Merges `patch` if it is valid, fits, and, where `expected` is given, is
+    /// for the current version. On an error nothing changes.
+    pub fn patch(
+        &mut self,
+        section: Section,
+        patch: &Object,
+        expected: Option<u64>,
+    ) -> Result<(), TwinError> {
+        if let Some(expected) = expected.filter(|expected| *expected != self.version) {
+            return Err(TwinError::Version { expected, current: self.version });
+        }
+        let mut merged = self.values.clone();
+        merge(&mut merged, patch);
+        validate(section, patch, &merged)?;
+        self.values = merged;
+        self.version += 1;
+        Ok(())
+    }
+
+    /// Replaces all values, if the new ones are valid and fit.
+    pub fn replace(&mut self, section: Section, values: &Object) -> Result<(), TwinError> {
+        let mut cleaned = Object::new();
+        merge(&mut cleaned, values);
+        validate(section, values, &cleaned)?;
+        self.values = cleaned;
+        self.version += 1;
+        Ok(())
+    }
+}
+
+/// Merges `patch` into `target`: objects merge recursively, `null` deletes,
+/// everything else, arrays included, replaces.
+pub fn merge(target: &mut Object, patch: &Object) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                target.remove(key);
+            }
+            Value::Object(inner) => {
+                let slot = target.entry(key.as_str()).or_insert_with(|| Value::Object(Object::new()));
+                if !slot.is_object() {
+                    *slot = Value::Object(Object::new());
+                }
+                if let Value::Object(slot) = slot {
+                    merge(slot, inner);
+                }
+            }
+            other => {
+                target.insert(key.clone(), other.clone());
+            }
+        }
+    }
+}
+
+/// The patch that makes `from` equal to `to` when merged; empty when they are
+/// equal.
+pub fn diff(from: &Object, to: &Object) -> Object {
+    let mut patch = Object::new();
+    for key in from.keys().filter(|key| !to.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, new) in to {
+        match (from.get(key), new) {
+            (Some(old), new) if old == new => {}
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                patch.insert(key.clone(), Value::Object(diff(old, new)));
+            }
+            _ => {
+                patch.insert(key.clone(), new.clone());
+            }
+        }
+    }
+    patch
+}
+
+/// The size as the hub counts it: UTF-8 bytes of keys and strings, 8 for a
+/// number, 4 for a boolean.
+pub fn size(value: &Value) -> usize {
+    match value {
+        Value::Null => 0,
+        Value::Bool(_) => 4,
+        Value::Number(_) => 8,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(object) => object_size(object),
+    }
+}
+
+fn object_size(object: &Object) -> usize {
+    object.iter().map(|(key, value)| key.len() + size(value)).sum()
+}
+
+/// Checks a section's `change` by itself and the `merged` result's size.
+fn validate(section: Section, change: &Object, merged: &Object) -> Result<(), TwinError> {
+    check_object("", change, 1)?;
+    let (size, limit) = (object_size(merged), section.limit());
+    if size > limit { Err(TwinError::Size { size, limit }) } else { Ok(()) }
+}
+
+fn check_object(path: &str, object: &Object, depth: usize) -> Result<(), TwinError> {
+    if depth > MAX_DEPTH {
+        return Err(TwinError::Depth { path: path.to_owned() });
+    }
+    for (key, value) in object {
+        let shown: String = key.chars().take(64).collect();
+        let path = if path.is_empty() { shown } else { format!("{path}.{shown}") };
+        let allowed = |c: char| !c.is_control() && !matches!(c, '.' | '$' | ' ');
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.chars().all(allowed) {
+            return Err(TwinError::Key { path });
+        }
+        check_value(&path, value, depth)?;
+    }
+    Ok(())
+}
+
+fn check_value(path: &str, value: &Value, depth: usize) -> Result<(), TwinError> {
+    match value {
+        Value::String(text) if text.len() > MAX_STRING_BYTES => {
+            Err(TwinError::LongString { path: path.to_owned() })
+        }
+        Value::Number(number) if number.is_u64() || number.is_i64() => match number.as_i64() {
+            Some(integer) if INTEGERS.contains(&integer) => Ok(()),
+            _ => Err(TwinError::Integer { path: path.to_owned() }),
+        },
+        Value::Object(object) => check_object(path, object, depth + 1),
+        Value::Array(items) => items.iter().try_for_each(|item| match item {
+            Value::Null => Err(TwinError::NullInArray { path: path.to_owned() }),
+            item => check_value(path, item, depth + 1),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Object {
+        match value {
+            Value::Object(object) => object,
+            other => panic!("not an object: {other}"),
+        }
+    }
+
+    // The documentation's own example of a desired change, and RFC 7396's
+    // appendix where both agree.
+    #[test]
+    fn merges_as_documented() {
+        for (target, patch, merged) in [
+            (
+                json!({"telemetryConfig": {"sendFrequency": "5m"}, "a": 1}),
+                json!({"telemetryConfig": {"sendFrequency": "10m"}, "a": null, "b": {"c": [1]}}),
+                json!({"telemetryConfig": {"sendFrequency": "10m"}, "b": {"c": [1]}}),
+            ),
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": "foo"}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            let mut result = object(target.clone());
+            merge(&mut result, &object(patch));
+            assert_eq!(Value::Object(result.clone()), merged);
+            let back = diff(&result, &object(target.clone()));
+            merge(&mut result, &back);
+            assert_eq!(Value::Object(result), target, "diff is merge's inverse");
+        }
+    }
+
+    #[test]
+    fn a_diff_of_equals_is_empty_and_an_object_in_place_of_a_value_is_whole() {
+        let twin = object(json!({"reboot": {"id": "a"}, "n": 1}));
+        assert!(diff(&twin, &twin).is_empty());
+        let from = object(json!({"reboot": 1}));
+        assert_eq!(Value::Object(diff(&from, &twin)), json!({"reboot": {"id": "a"}, "n": 1}));
+    }
+
+    #[test]
+    fn versions_count_accepted_changes_only() {
+        let mut reported = Properties::default();
+        reported.patch(Section::Reported, &object(json!({"a": 1})), None).unwrap();
+        assert_eq!(reported.version, 2);
+        let stale = reported.patch(Section::Reported, &object(json!({"a": 2})), Some(1));
+        assert_eq!(stale, Err(TwinError::Version { expected: 1, current: 2 }));
+        reported.patch(Section::Reported, &object(json!({"a": 2})), Some(2)).unwrap();
+        assert!(reported.patch(Section::Reported, &object(json!({"$x": 2})), None).is_err());
+        assert_eq!(reported.version, 3);
+        reported.replace(Section::Reported, &object(json!({"b": null, "c": 3}))).unwrap();
+        assert_eq!((Value::Object(reported.values), reported.version), (json!({"c": 3}), 4));
+    }
+
+    #[test]
+    fn each_limit_names_the_place() {
+        let nested = |levels: usize| (1..levels).fold(json!({"x": 1}), |inner, _| json!({ "x": inner }));
+        let long = "x".repeat(MAX_STRING_BYTES + 1);
+        for (patch, expected) in [
+            (json!({"a": {"b.c": 1}}), TwinError::Key { path: "a.b.c".into() }),
+            (json!({"": 1}), TwinError::Key { path: "".into() }),
+            (json!({"a b": 1}), TwinError::Key { path: "a b".into() }),
+            (json!({"a": {"b": long}}), TwinError::LongString { path: "a.b".into() }),
+            (json!({"a": 4_503_599_627_370_496_i64}), TwinError::Integer { path: "a".into() }),
+            (json!({"a": u64::MAX}), TwinError::Integer { path: "a".into() }),
+            (json!({"a": [1, null]}), TwinError::NullInArray { path: "a".into() }),
+            (nested(11), TwinError::Depth { path: ["x"; 10].join(".") }),
+        ] {
+            let mut properties = Properties::default();
+            let result = properties.patch(Section::Desired, &object(patch), None);
+            assert_eq!(result, Err(expected));
+            assert_eq!(properties, Properties::default());
+        }
+        let accepted = json!({"a": -4_503_599_627_370_496_i64, "b": 0.5, "c": [true, "x", {"d": 1}]});
+        assert!(Properties::default().patch(Section::Desired, &object(accepted), None).is_ok());
+        assert!(Properties::default().patch(Section::Desired, &object(nested(10)), None).is_ok());
+    }
+
+    #[test]
+    fn size_counts_the_merged_result() {
+        let mut tags = Properties::default();
+        let part = |key: &str, length| object(json!({ key: "x".repeat(length) }));
+        tags.patch(Section::Tags, &part("a", 4095), None).unwrap();
+        tags.patch(Section::Tags, &part("b", 4095), None).unwrap();
+        let over = tags.patch(Section::Tags, &part("c", 1), None);
+        assert_eq!(over, Err(TwinError::Size { size: 8194, limit: 8192 }));
+        tags.patch(Section::Tags, &object(json!({"a": null, "c": "x"})), None).unwrap();
+        assert_eq!(size(&json!({"k": [1, true, "ü"]})), 1 + 8 + 4 + 2);
+    }
+}
