@@ -1,1 +1,231 @@
-fn main() {}
+//! The program: arguments in, exit code out. Only here is the real system
+//! touched: its bus, its `/proc`, its signals.
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use clap::Parser;
+use iotdm_agentd::agent::{Agent, Settings};
+use iotdm_agentd::backend::Backend;
+use iotdm_agentd::config::{self, Config};
+use iotdm_agentd::credentials::{self, Identity};
+use iotdm_agentd::logind::Logind;
+use iotdm_agentd::notify::Notify;
+use iotdm_agentd::run::{Daemon, Ended};
+use iotdm_agentd::simulate::Simulation;
+use iotdm_agentd::store::{Loaded, Store};
+use iotdm_agentd::{hub, log, tls};
+use iotdm_proto::Time;
+use rustls::pki_types::CertificateDer;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Reboots this machine on behalf of Azure IoT Hub, and reports what became of it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    /// The configuration file; FILE.d/*.toml is read after it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The state directory [default: $STATE_DIRECTORY, else /var/lib/iotdm]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Say what would be used, secrets masked, and what is missing; then exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+const AFTER_HELP: &str = "\
+The connection string is read from the systemd credential \"connection-string\", \
+or from the file that hub.connection_string_file names; never from an argument.
+
+Exit codes: 0 stopped, 1 failure, 2 usage, 78 configuration.
+
+Example, as an ordinary user, without rebooting anything:
+  iotdm-agentd --config ./agentd.toml --state-dir ./state
+with \"reboot.backend = 'simulate'\" in agentd.toml.";
+
+const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
+const DEFAULT_STATE_DIR: &str = "/var/lib/iotdm";
+const DEFAULT_SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
+/// sysexits.h: EX_CONFIG.
+const EXIT_CONFIG: u8 = 78;
+/// Events of the hub and of logind that wait for the loop.
+const QUEUE: usize = 32;
+
+/// Everything that the configuration leads to.
+struct Setup {
+    config: Config,
+    identity: Identity,
+    extra_cas: Vec<CertificateDer<'static>>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let setup = match set_up(&arguments) {
+        Ok(setup) => setup,
+        Err(error) => {
+            eprintln!("iotdm-agentd: {error:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let state_dir = state_dir(&arguments);
+    if arguments.check_config {
+        print!("{}", describe(&setup, &state_dir));
+        return ExitCode::SUCCESS;
+    }
+    log::init(setup.config.log.level);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let served =
+        runtime.context("cannot start").and_then(|runtime| runtime.block_on(serve(setup, &state_dir)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn set_up(arguments: &Arguments) -> anyhow::Result<Setup> {
+    let file = arguments.config.as_deref();
+    let config = Config::load(file.unwrap_or(Path::new(DEFAULT_CONFIG)), file.is_some())?;
+    let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let identity = credentials::load(&config.hub, credentials_dir.as_deref())?;
+    let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
+    Ok(Setup { config, identity, extra_cas })
+}
+
+fn state_dir(arguments: &Arguments) -> PathBuf {
+    // systemd separates several directories by colons; ours is one.
+    let of_systemd = || std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from);
+    arguments.state_dir.clone().or_else(of_systemd).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+}
+
+fn describe(setup: &Setup, state_dir: &Path) -> String {
+    let Setup { config, identity, extra_cas } = setup;
+    let connection = &identity.connection;
+    let gateway =
+        connection.gateway.as_ref().map(|gateway| format!(" through {gateway}")).unwrap_or_default();
+    let backend = match config.reboot.backend {
+        config::Backend::Logind => "logind".to_owned(),
+        config::Backend::Simulate => format!("simulate, {:?}", config.reboot.simulate_duration),
+    };
+    let warning = identity.warning.as_ref().map(|warning| format!("warning          {warning}\n"));
+    format!(
+        "hub              {}{gateway}\n\
+         device           {}\n\
+         authentication   shared access key (hidden) from {}\n\
+         trusted CAs      the system's, and {} of ca_file\n\
+         keep_alive       {:?}\n\
+         sas_ttl          {:?}\n\
+         backend          {backend}\n\
+         ack_timeout      {:?}\n\
+         down_timeout     {:?}\n\
+         log level        {:?}\n\
+         state directory  {}\n{}",
+        connection.host_name,
+        connection.device_id,
+        identity.source.display(),
+        extra_cas.len(),
+        config.hub.keep_alive,
+        config.hub.sas_ttl,
+        config.reboot.ack_timeout,
+        config.reboot.down_timeout,
+        config.log.level,
+        state_dir.display(),
+        warning.unwrap_or_default(),
+    )
+}
+
+async fn serve(setup: Setup, state_dir: &Path) -> anyhow::Result<()> {
+    let mut stop = pin!(stop_signal()?);
+    if let Some(warning) = &setup.identity.warning {
+        tracing::warn!("{warning}");
+    }
+    let backend = match setup.config.reboot.backend {
+        config::Backend::Logind => {
+            let bus =
+                std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| DEFAULT_SYSTEM_BUS.to_owned());
+            Backend::Logind(Logind::new(bus))
+        }
+        config::Backend::Simulate => {
+            Backend::Simulate(Simulation::new(state_dir, setup.config.reboot.simulate_duration))
+        }
+    };
+    while let Ended::SimulatedDown = life(&setup, state_dir, &backend, stop.as_mut()).await? {
+        let duration = setup.config.reboot.simulate_duration;
+        tracing::info!("the simulated machine is down for {duration:?}");
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = tokio::time::sleep(duration) => {}
+        }
+    }
+    Ok(())
+}
+
+/// From a start to a stop; or, simulated, to going down.
+async fn life(
+    setup: &Setup,
+    state_dir: &Path,
+    backend: &Backend,
+    stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<Ended> {
+    let store = Store::open(state_dir, backend.record_name());
+    let store = store.with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+    let (record, damaged) = match store.load()? {
+        Loaded::Nothing => (None, None),
+        Loaded::Record(record) => (Some(*record), None),
+        Loaded::Damaged { aside, why } => {
+            let aside = aside.display().to_string();
+            tracing::error!("the record of earlier reboots was damaged ({why}); it was set aside as {aside}");
+            (None, Some(aside))
+        }
+    };
+
+    let (shutdown_sender, shutdowns) = mpsc::channel(QUEUE);
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Backend::Logind(logind) = backend {
+        tasks.spawn(logind.clone().watch(shutdown_sender));
+    }
+    let options = hub::Options {
+        identity: setup.identity.clone(),
+        tls: tls::client_config(&setup.extra_cas)?,
+        keep_alive: setup.config.hub.keep_alive,
+        sas_ttl: setup.config.hub.sas_ttl,
+    };
+    let (hub_sender, hub_events) = mpsc::channel(QUEUE);
+    tasks.spawn(hub::run(options, hub_sender));
+
+    // Asks the bus, so that readiness means that it was asked.
+    let start = backend.start(Path::new("/")).await?;
+    let notify = Notify::default();
+    notify.ready();
+
+    let settings = Settings {
+        ack_timeout: setup.config.reboot.ack_timeout,
+        down_timeout: setup.config.reboot.down_timeout,
+    };
+    let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));
+    let connection = &setup.identity.connection;
+    let (hub, device) = (connection.host_name.to_string(), connection.device_id.to_string());
+    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify);
+    let ended = daemon.run(effects, answered, hub_events, shutdowns, stop).await;
+    tasks.abort_all();
+    Ok(ended)
+}
+
+/// Ready when the service manager or a terminal asks for an end.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -166,6 +166,10 @@ pub struct Agent {
     pub version: String,
     /// The direct methods it answers.
     pub methods: Vec<String>,
+    /// Where it set a damaged record of its own aside in this boot; what it
+    /// knew of reboots before is then lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged_record: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,0 +1,457 @@
+//! Each rule as a row: what happens, and the effects in their order.
+
+use super::*;
+
+const ACK: Duration = Duration::from_secs(5);
+const DOWN: Duration = Duration::from_secs(300);
+const SETTINGS: Settings = Settings { ack_timeout: ACK, down_timeout: DOWN };
+
+fn at(seconds: i64) -> Time {
+    Time::from_unix_millis(seconds * 1000)
+}
+
+fn start(boot_id: &str, booted: i64) -> Start {
+    Start { boot_id: boot_id.into(), boot_time: at(booted), clock: Clock::Synchronized }
+}
+
+fn resume(record: Option<Record>, boot_id: &str, booted: i64) -> (Agent, Vec<Effect>) {
+    Agent::resume(record, None, start(boot_id, booted), SETTINGS, at(booted + 10))
+}
+
+/// A daemon that has started for the first time ever.
+fn idle() -> Agent {
+    resume(None, "boot-1", 0).0
+}
+
+fn call(rid: &str, payload: &str) -> Event {
+    Event::Called {
+        rid: rid.into(),
+        name: "rebootDevice".into(),
+        payload: payload.into(),
+        fresh_id: format!("fresh-{rid}"),
+    }
+}
+
+fn delivered(rid: &str) -> Event {
+    Event::ReplyDelivered { rid: rid.into() }
+}
+
+/// The effects in a line each, in the order in which they are carried out.
+fn log(effects: &[Effect]) -> Vec<String> {
+    let line = |effect: &Effect| match effect {
+        Effect::Reply { rid, status, body } => {
+            let code = body["error"]["code"].as_str().or(body["status"].as_str()).unwrap_or_default();
+            format!("reply {rid} {status} {code}")
+        }
+        Effect::CheckReboot => "check".to_owned(),
+        Effect::Save(record) => {
+            let reboot = record.reboot.as_ref();
+            format!(
+                "save {}",
+                reboot.map_or("nothing".into(), |reboot| log_reboot(reboot, record.going_down))
+            )
+        }
+        Effect::Report(report) => {
+            let reboot = report.reboot.as_ref();
+            format!("report {}", reboot.map_or("nothing".into(), |reboot| log_reboot(reboot, false)))
+        }
+        Effect::Reboot => "reboot".to_owned(),
+        Effect::Deadline(after) => format!("deadline {:?}", after.map(|after| after.as_secs())),
+        Effect::Note(note) => match note {
+            Note::Booted(boot) => format!("note booted {:?}", boot.cause),
+            Note::Ended(reboot) => format!("note ended {:?}", reboot.status),
+            Note::Accepted { id, .. } => format!("note accepted {id}"),
+            Note::Refused { code, .. } => format!("note refused {code}"),
+            Note::Rebooting { id } => format!("note rebooting {id}"),
+            Note::ShutdownBegan => "note shutdown".to_owned(),
+            Note::ShutdownCancelled => "note shutdown cancelled".to_owned(),
+        },
+    };
+    effects.iter().map(line).collect()
+}
+
+fn log_reboot(reboot: &Reboot, going_down: bool) -> String {
+    let started = if reboot.started_at.is_some() { " started" } else { "" };
+    let down = if going_down { " going-down" } else { "" };
+    let code = reboot.error.as_ref().map(|error| format!(" {:?}", error.code)).unwrap_or_default();
+    format!("{} {:?}{started}{down}{code}", reboot.id, reboot.status)
+}
+
+/// Feeds the events and returns the log of all effects.
+fn play(agent: &mut Agent, events: impl IntoIterator<Item = Event>) -> Vec<String> {
+    let mut now = 100;
+    let mut effects = Vec::new();
+    for event in events {
+        now += 1;
+        effects.extend(agent.handle(event, at(now)));
+    }
+    log(&effects)
+}
+
+fn bodies(effects: &[Effect]) -> Vec<Value> {
+    let body = |effect: &Effect| match effect {
+        Effect::Reply { body, .. } => Some(body.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(body).collect()
+}
+
+/// The record that was last to be saved, as the next start finds it.
+fn last_saved(effects: &[Effect]) -> Record {
+    let saved = effects.iter().rev().find_map(|effect| match effect {
+        Effect::Save(record) => Some((**record).clone()),
+        _ => None,
+    });
+    let bytes = serde_json::to_vec(&saved.expect("nothing was saved")).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+const ASKED: &str = r#"{"id":"a","reason":"kernel update"}"#;
+
+/// The events up to the reboot, for a request that goes well.
+fn straight() -> Vec<Event> {
+    vec![
+        call("1", ASKED),
+        Event::Checked(Ok(())),
+        Event::Saved(Ok(())),
+        delivered("1"),
+        Event::Saved(Ok(())),
+        Event::Reported,
+        Event::RebootAsked(Ok(())),
+        Event::Saved(Ok(())),
+        Event::ShutdownBegan,
+    ]
+}
+
+#[test]
+fn the_straight_path_in_order() {
+    let (mut agent, effects) = resume(None, "boot-1", 0);
+    assert_eq!(log(&effects), ["save nothing", "report nothing"]);
+    let log = play(&mut agent, straight());
+    assert_eq!(
+        log,
+        [
+            "check",
+            "save a Rebooting",
+            "note accepted a",
+            "reply 1 200 accepted",
+            "deadline Some(5)",
+            "note rebooting a",
+            "save a Rebooting started",
+            "deadline Some(5)",
+            "report a Rebooting started",
+            "deadline Some(300)",
+            "reboot",
+            "note shutdown",
+            "save a Rebooting started going-down",
+        ]
+    );
+}
+
+#[test]
+fn the_reply_says_what_was_accepted() {
+    let mut agent = idle();
+    agent.handle(call("1", r#"{"method_number":"42"}"#), at(1));
+    agent.handle(Event::Checked(Ok(())), at(2));
+    let effects = agent.handle(Event::Saved(Ok(())), at(3));
+    let expected = json!({
+        "id": "fresh-1", "status": "accepted", "bootId": "boot-1", "ignored": ["method_number"],
+        "message": "the device reboots once this reply is delivered",
+    });
+    assert_eq!(bodies(&effects), [expected]);
+}
+
+#[test]
+fn neither_the_reply_nor_the_report_is_waited_for_beyond_the_deadline() {
+    let mut agent = idle();
+    let events = [
+        call("1", ASKED),
+        Event::Checked(Ok(())),
+        Event::Saved(Ok(())),
+        Event::DeadlinePassed,
+        Event::Saved(Ok(())),
+        Event::DeadlinePassed,
+    ];
+    assert_eq!(play(&mut agent, events).last().unwrap(), "reboot");
+}
+
+#[test]
+fn logind_is_not_asked_before_reply_and_report() {
+    let events = straight();
+    for length in 0..events.len() {
+        let log = play(&mut idle(), events.iter().take(length).cloned());
+        let replied = events.iter().take(length).any(|event| *event == delivered("1"));
+        let reported = events.iter().take(length).any(|event| *event == Event::Reported);
+        assert_eq!(log.contains(&"reboot".to_owned()), replied && reported, "after {length} events: {log:?}");
+    }
+}
+
+#[test]
+fn a_report_of_before_does_not_stand_for_the_new_one() {
+    let mut agent = idle();
+    let events = [call("1", ASKED), Event::Reported, Event::Checked(Ok(())), Event::Reported];
+    assert_eq!(play(&mut agent, events), ["check", "save a Rebooting"]);
+}
+
+#[test]
+fn refusals_change_nothing() {
+    let holder = Inhibitor { who: "apt".into(), why: "upgrading".into(), uid: 0, pid: 7 };
+    for (refusal, expected) in [
+        (Refusal::LogindUnavailable("no bus".into()), "reply 1 503 logindUnavailable"),
+        (Refusal::NotAuthorized("no".into()), "reply 1 503 notAuthorized"),
+        (Refusal::Blocked(vec![holder.clone()]), "reply 1 423 blockedByInhibitor"),
+    ] {
+        let mut agent = idle();
+        agent.handle(call("1", ASKED), at(1));
+        let effects = agent.handle(Event::Checked(Err(refusal)), at(2));
+        assert_eq!(log(&effects).last().unwrap(), expected);
+        assert!(!log(&effects).iter().any(|line| line.starts_with("save")));
+        if let [body] = &bodies(&effects)[..]
+            && expected.contains("423")
+        {
+            let named = json!([{"who": "apt", "why": "upgrading", "uid": 0, "pid": 7}]);
+            assert_eq!(body["error"]["inhibitors"], named);
+            assert_eq!(body["error"]["message"], "shutdown is inhibited by apt");
+        }
+        // And the next one is taken.
+        assert_eq!(play(&mut agent, [call("2", ASKED)]), ["check"]);
+    }
+}
+
+#[test]
+fn wrong_calls_are_refused_at_once() {
+    let mut agent = idle();
+    let unknown =
+        Event::Called { rid: "1".into(), name: "reboot".into(), payload: vec![], fresh_id: "x".into() };
+    let effects = agent.handle(unknown, at(1));
+    assert_eq!(log(&effects), ["note refused unknownMethod", "reply 1 404 unknownMethod"]);
+    assert_eq!(bodies(&effects)[0]["error"]["methods"], json!(METHODS));
+    let log = play(&mut agent, [call("2", "[]"), call("3", r#"{"id":7}"#)]);
+    assert_eq!(
+        log,
+        [
+            "note refused invalidPayload",
+            "reply 2 400 invalidPayload",
+            "note refused invalidPayload",
+            "reply 3 400 invalidPayload"
+        ]
+    );
+}
+
+#[test]
+fn a_check_changes_nothing() {
+    let mut agent = idle();
+    let log = play(&mut agent, [call("1", r#"{"id":"a","check":true}"#), Event::Checked(Ok(()))]);
+    assert_eq!(log, ["check", "reply 1 200 checked"]);
+    assert_eq!(agent.status(), "no reboot pending");
+    // The id was not used up.
+    assert_eq!(play(&mut agent, [call("2", ASKED)]), ["check"]);
+}
+
+#[test]
+fn while_one_is_pending_another_is_refused_and_the_same_is_answered_again() {
+    let events = straight();
+    for length in 1..=events.len() {
+        let mut agent = idle();
+        play(&mut agent, events.iter().take(length).cloned());
+        let effects = agent.handle(call("x", r#"{"id":"b"}"#), at(200));
+        assert_eq!(log(&effects).last().unwrap(), "reply x 409 rebootPending", "after {length} events");
+        assert_eq!(bodies(&effects)[0]["error"]["id"], "a");
+        let again = log(&agent.handle(call("y", ASKED), at(201)));
+        // Before the decision there is no answer yet; both get it then.
+        let expected: &[&str] = if length == 1 { &[] } else { &["reply y 200 accepted"] };
+        assert_eq!(again, expected, "after {length} events");
+    }
+}
+
+#[test]
+fn one_decision_answers_all_deliveries_of_a_request() {
+    let mut agent = idle();
+    let log = play(
+        &mut agent,
+        [
+            call("1", ASKED),
+            call("2", ASKED),
+            Event::Checked(Ok(())),
+            Event::Saved(Ok(())),
+            delivered("2"),
+            delivered("1"),
+        ],
+    );
+    assert_eq!(log.iter().filter(|line| line.starts_with("reply")).count(), 2);
+    assert_eq!(log.iter().filter(|line| *line == "check").count(), 1);
+    let replies = log.iter().position(|line| line == "reply 2 200 accepted").unwrap();
+    let announced = log.iter().position(|line| line == "note rebooting a").unwrap();
+    assert!(replies < announced);
+}
+
+#[test]
+fn nothing_happens_when_it_cannot_be_recorded() {
+    let mut agent = idle();
+    let log =
+        play(&mut agent, [call("1", ASKED), Event::Checked(Ok(())), Event::Saved(Err("disk full".into()))]);
+    assert_eq!(
+        log,
+        [
+            "check",
+            "save a Rebooting",
+            "save nothing",
+            "note refused storageFailed",
+            "reply 1 500 storageFailed"
+        ]
+    );
+    assert_eq!(agent.status(), "no reboot pending");
+}
+
+#[test]
+fn a_refusing_logind_and_a_machine_that_stays_up_are_reported_and_leave_it_idle() {
+    let before = || straight().into_iter().take(6);
+    let mut agent = idle();
+    let refused = Event::RebootAsked(Err("access denied".into()));
+    let log = play(&mut agent, before().chain([refused]));
+    assert!(log.ends_with(&[
+        "deadline None".into(),
+        "note ended Failed".into(),
+        "save a Failed started LogindRefused".into(),
+        "report a Failed started LogindRefused".into(),
+    ]));
+    assert_eq!(agent.status(), "no reboot pending");
+
+    let mut agent = idle();
+    let log = play(&mut agent, before().chain([Event::RebootAsked(Ok(())), Event::DeadlinePassed]));
+    assert!(log.ends_with(&[
+        "save a Failed started NeverWentDown".into(),
+        "report a Failed started NeverWentDown".into()
+    ]));
+    assert_eq!(play(&mut agent, [call("2", r#"{"id":"b"}"#)]), ["check"]);
+    // The old id still has its answer, and causes nothing.
+    let mut agent = idle();
+    play(&mut agent, before().chain([Event::RebootAsked(Ok(())), Event::DeadlinePassed]));
+    assert_eq!(play(&mut agent, [call("3", ASKED)]), ["reply 3 200 accepted"]);
+}
+
+/// The record on disk after the first `length` events of the straight path.
+fn record_after(length: usize) -> Record {
+    let (mut agent, mut effects) = resume(None, "boot-1", 0);
+    for (seconds, event) in straight().into_iter().take(length).enumerate() {
+        effects.extend(agent.handle(event, at(100 + seconds as i64)));
+    }
+    last_saved(&effects)
+}
+
+#[test]
+fn a_new_boot_ends_the_request_whatever_had_happened() {
+    for (length, log_of_start) in [
+        (1, vec!["note booted Unclean", "save nothing", "report nothing"]),
+        (
+            2,
+            vec![
+                "note booted Unclean",
+                "note ended Failed",
+                "save a Failed UncleanBoot",
+                "report a Failed UncleanBoot",
+            ],
+        ),
+        (
+            4,
+            vec![
+                "note booted Unclean",
+                "note ended Failed",
+                "save a Failed started UncleanBoot",
+                "report a Failed started UncleanBoot",
+            ],
+        ),
+        (
+            7,
+            vec![
+                "note booted Requested",
+                "note ended Completed",
+                "save a Completed started",
+                "report a Completed started",
+            ],
+        ),
+    ] {
+        let (mut agent, effects) = resume(Some(record_after(length)), "boot-2", 120);
+        assert_eq!(log(&effects), log_of_start, "after {length} events");
+        let record = last_saved(&effects);
+        assert_eq!(record.reboot_time, Some(at(120)));
+        // Whatever happens later in this boot, it is not rebooted for it again.
+        let late = [Event::Reported, Event::DeadlinePassed, Event::ReplyDelivered { rid: "1".into() }];
+        assert!(play(&mut agent, late).is_empty());
+        if length > 1 {
+            assert_eq!(play(&mut agent, [call("9", ASKED)]), ["reply 9 200 accepted"]);
+        }
+    }
+}
+
+#[test]
+fn the_completed_report_has_both_boots_and_the_time_between() {
+    let (_, effects) = resume(Some(record_after(9)), "boot-2", 124);
+    let Some(Effect::Report(report)) = effects.last() else { panic!("no report") };
+    let reboot = report.reboot.as_ref().unwrap();
+    assert_eq!((reboot.previous_boot_id.as_str(), reboot.boot_id.as_deref()), ("boot-1", Some("boot-2")));
+    assert_eq!(reboot.reason.as_deref(), Some("kernel update"));
+    assert_eq!((reboot.started_at, reboot.completed_at), (Some(at(103)), Some(at(134))));
+    assert_eq!(reboot.down_seconds, Some(21.0));
+    assert_eq!(report.reboot_time, Some(at(124)));
+}
+
+#[test]
+fn a_clock_that_went_back_leaves_the_down_time_out() {
+    let (_, effects) = resume(Some(record_after(9)), "boot-2", 3);
+    let reboot = last_saved(&effects).reboot.unwrap();
+    assert_eq!((reboot.status, reboot.down_seconds), (RebootStatus::Completed, None));
+}
+
+#[test]
+fn a_daemon_that_died_in_the_same_boot_goes_on() {
+    for length in 2..=9 {
+        let (mut agent, effects) = resume(Some(record_after(length)), "boot-1", 0);
+        let log = log(&effects);
+        assert_eq!(log.last().unwrap(), "report a Rebooting started", "after {length} events: {log:?}");
+        assert_eq!(play(&mut agent, [Event::Reported]), ["deadline Some(300)", "reboot"]);
+    }
+}
+
+#[test]
+fn a_shutdown_by_others_is_local_and_none_at_all_is_unclean() {
+    let cause = |events: &[Event]| {
+        let (mut agent, mut effects) = resume(None, "boot-1", 0);
+        for event in events {
+            effects.extend(agent.handle(event.clone(), at(5)));
+        }
+        let (_, effects) = resume(Some(last_saved(&effects)), "boot-2", 50);
+        last_saved(&effects).boot.cause
+    };
+    assert_eq!(cause(&[Event::ShutdownBegan]), BootCause::Local);
+    assert_eq!(cause(&[]), BootCause::Unclean);
+    assert_eq!(cause(&[Event::ShutdownBegan, Event::ShutdownCancelled]), BootCause::Unclean);
+}
+
+#[test]
+fn a_shutdown_is_noted_once() {
+    let mut agent = idle();
+    let log = play(
+        &mut agent,
+        [Event::ShutdownCancelled, Event::ShutdownBegan, Event::ShutdownBegan, Event::ShutdownCancelled],
+    );
+    assert_eq!(log, ["note shutdown", "save nothing", "note shutdown cancelled", "save nothing"]);
+}
+
+#[test]
+fn the_first_start_ever_has_no_reboot_time_and_a_damaged_record_is_told() {
+    let (_, effects) = Agent::resume(None, Some("/x/state.damaged-0".into()), start("b", 0), SETTINGS, at(1));
+    let Some(Effect::Report(report)) = effects.last() else { panic!("no report") };
+    assert_eq!(report.reboot_time, None);
+    assert_eq!(report.boot.as_ref().unwrap().cause, BootCause::Unknown);
+    assert_eq!(report.agent.as_ref().unwrap().damaged_record.as_deref(), Some("/x/state.damaged-0"));
+}
+
+#[test]
+fn a_restart_in_the_same_boot_says_the_same() {
+    let (_, first) = resume(Some(record_after(9)), "boot-2", 120);
+    let Some(Effect::Report(before)) = first.last().cloned() else { panic!("no report") };
+    // The clock was set meanwhile: the times stay those of the first start.
+    let (_, second) = resume(Some(last_saved(&first)), "boot-2", 777);
+    assert_eq!(second, [Effect::Report(before)]);
+}

@@ -1,0 +1,289 @@
+//! The configuration: `agentd.toml`, then `agentd.toml.d/*.toml` in name
+//! order, merged key by key.
+//!
+//! Each file is first read by itself, so that a mistake is reported with its
+//! file and line; then the merged values are read once.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
+
+/// All of it, with defaults for what is not given.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[hub]`
+    pub hub: Hub,
+    /// `[reboot]`
+    pub reboot: Reboot,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Which hub, and how it is connected to.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hub {
+    /// The file with the connection string, instead of the systemd credential.
+    pub connection_string_file: Option<PathBuf>,
+    /// A PEM file of CAs that are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How often an idle connection is shown to be alive: 1 to 1177 s, since
+    /// the hub waits 1.5 times as long but never above 1767 s.
+    #[serde(deserialize_with = "keep_alive")]
+    pub keep_alive: Duration,
+    /// For how long a token is valid: 5 s to 365 days. It is renewed before.
+    #[serde(deserialize_with = "sas_ttl")]
+    pub sas_ttl: Duration,
+}
+
+/// How the machine is rebooted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reboot {
+    /// By whom.
+    pub backend: Backend,
+    /// How long a simulated reboot takes.
+    #[serde(deserialize_with = "duration")]
+    pub simulate_duration: Duration,
+    /// How long to wait for the hub to acknowledge what a reboot waits for.
+    #[serde(deserialize_with = "duration")]
+    pub ack_timeout: Duration,
+    /// How long the machine may take to go down.
+    #[serde(deserialize_with = "duration")]
+    pub down_timeout: Duration,
+}
+
+/// What carries out a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// systemd's login manager.
+    Logind,
+    /// Nothing; it is pretended.
+    Simulate,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least important level that is written.
+    pub level: Level,
+}
+
+/// A log level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something works, but not as it should.
+    Warn,
+    /// What the daemon does.
+    Info,
+    /// Each exchange.
+    Debug,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Hub {
+            connection_string_file: None,
+            ca_file: None,
+            keep_alive: Duration::from_secs(4 * 60),
+            sas_ttl: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+impl Default for Reboot {
+    fn default() -> Self {
+        Reboot {
+            backend: Backend::Logind,
+            simulate_duration: Duration::from_secs(20),
+            ack_timeout: Duration::from_secs(5),
+            down_timeout: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: Level::Info }
+    }
+}
+
+impl Config {
+    /// Reads `file`, if it is there or `required`, and then the drop-ins in
+    /// `file` + `.d`.
+    pub fn load(file: &Path, required: bool) -> anyhow::Result<Self> {
+        let mut merged = Table::new();
+        let mut files = drop_ins(file)?;
+        files.insert(0, file.to_owned());
+        for path in files {
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && path == file && !required => {
+                    continue;
+                }
+                Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            };
+            merge(&mut merged, parse(&path, &text)?);
+        }
+        Config::deserialize(Value::Table(merged)).context("the merged configuration is not valid")
+    }
+}
+
+/// The drop-ins of `file`, in name order.
+fn drop_ins(file: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut dir = file.to_owned().into_os_string();
+    dir.push(".d");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let mut paths = paths.with_context(|| format!("cannot read {}", dir.display()))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    Ok(paths)
+}
+
+/// Reads one file; an error names it, the line and the key.
+fn parse(path: &Path, text: &str) -> anyhow::Result<Table> {
+    let checked = toml::from_str::<Config>(text);
+    checked.and_then(|_| toml::from_str(text)).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.get(..at).map_or(0, |before| before.matches('\n').count());
+        let source = text.lines().nth(line).unwrap_or_default();
+        let key = source.split_once('=').map_or("", |(key, _)| key.trim());
+        let message = error.message();
+        let named = if key.is_empty() || message.contains(key) { String::new() } else { format!("{key}: ") };
+        anyhow!("{}:{}: {named}{message}", path.display(), line + 1)
+    })
+}
+
+fn merge(target: &mut Table, other: Table) {
+    for (key, value) in other {
+        match (target.get_mut(&key), value) {
+            (Some(Value::Table(target)), Value::Table(other)) => merge(target, other),
+            (_, value) => {
+                target.insert(key, value);
+            }
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    let wrong = || serde::de::Error::custom(format!("{text:?} is not a duration such as 5s, 10m or 1h"));
+    parsed.ok_or_else(wrong)
+}
+
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D, least: u64, most: u64) -> Result<Duration, D::Error> {
+    let value = duration(deserializer)?;
+    if (least..=most).contains(&value.as_secs()) {
+        return Ok(value);
+    }
+    Err(serde::de::Error::custom(format!(
+        "must be from {least} s to {most} s, not {} s",
+        value.as_secs_f64()
+    )))
+}
+
+fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 1, 1177)
+}
+
+fn sas_ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 5, 365 * 24 * 60 * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let file = dir.path().join("agentd.toml");
+        (dir, file)
+    }
+
+    #[test]
+    fn drop_ins_override_key_by_key_in_name_order() {
+        let (_dir, file) = dir(&[
+            ("agentd.toml", "[hub]\nkeep_alive = \"1m\"\nsas_ttl = \"2h\"\n[log]\nlevel = \"warn\"\n"),
+            ("agentd.toml.d/20-b.toml", "[hub]\nkeep_alive = \"3m\"\n"),
+            ("agentd.toml.d/10-a.toml", "hub.keep_alive = \"2m\"\nreboot.backend = \"simulate\"\n"),
+            ("agentd.toml.d/README", "not TOML at all"),
+        ]);
+        let config = Config::load(&file, true).unwrap();
+        assert_eq!(config.hub.keep_alive, Duration::from_secs(180));
+        assert_eq!(config.hub.sas_ttl, Duration::from_secs(7200));
+        assert_eq!(config.reboot.backend, Backend::Simulate);
+        assert_eq!(config.log.level, Level::Warn);
+        assert_eq!(config.reboot.down_timeout, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_missing_file_is_the_defaults_unless_it_was_asked_for() {
+        let (_dir, file) = dir(&[("agentd.toml.d/a.toml", "log.level = \"debug\"")]);
+        assert_eq!(Config::load(&file, false).unwrap().log.level, Level::Debug);
+        let error = format!("{:#}", Config::load(&file, true).unwrap_err());
+        assert!(error.contains("agentd.toml"), "{error}");
+    }
+
+    #[test]
+    fn each_mistake_names_file_line_and_key() {
+        for (text, line, words) in [
+            ("[hub]\nkeepalive = \"1m\"\n", 2, "keepalive"),
+            ("\n[network]\n", 2, "network"),
+            ("[hub]\n\nkeep_alive = 5\n", 3, "keep_alive"),
+            ("[hub]\nkeep_alive = \"5 parsecs\"\n", 2, "keep_alive"),
+            ("[hub]\nkeep_alive = \"20m\"\n", 2, "keep_alive: must be from 1 s to 1177 s, not 1200 s"),
+            ("[hub]\nsas_ttl = \"-1h\"\n", 2, "sas_ttl"),
+            ("[hub]\nsas_ttl = \"1s\"\n", 2, "sas_ttl: must be from 5 s"),
+            ("[reboot]\nbackend = \"kexec\"\n", 2, "backend: unknown variant `kexec`"),
+            ("[reboot\n", 1, ""),
+            ("[log]\nlevel = \"loud\"\n", 2, "level"),
+            ("[log]\nlevel = \"info\"\nlevel = \"warn\"\n", 3, "level"),
+        ] {
+            let (_dir, file) = dir(&[("agentd.toml", ""), ("agentd.toml.d/50-x.toml", text)]);
+            let error = format!("{:#}", Config::load(&file, true).unwrap_err());
+            assert!(error.contains(&format!("50-x.toml:{line}: ")), "{text}: {error}");
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_says_the_defaults() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/agentd.toml");
+        assert_eq!(Config::load(&path, true).unwrap(), Config::default());
+        let shipped = fs::read_to_string(path).unwrap();
+        let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(char::is_alphabetic);
+        assert_eq!(shipped.lines().filter(is_key).count(), 9, "the file lists every key");
+        let uncomment = |line: &str| if is_key(&line) { line[1..].to_owned() } else { line.to_owned() };
+        let text: Vec<String> = shipped.lines().map(uncomment).collect();
+        let (_dir, file) = dir(&[("agentd.toml", &text.join("\n"))]);
+        let uncommented = Config::load(&file, true).unwrap();
+        let mut expected = Config::default();
+        expected.hub.connection_string_file =
+            Some("/run/credentials/iotdm-agentd.service/connection-string".into());
+        expected.hub.ca_file = Some("/etc/ssl/certs/ca-certificates.crt".into());
+        assert_eq!(uncommented, expected);
+    }
+}

@@ -1,0 +1,24 @@
+//! The device daemon: answers `rebootDevice`, has logind reboot the machine,
+//! and reports on the next start what became of it.
+//!
+//! A request travels one road: [`hub`] hears it, [`agent`] decides, [`run`]
+//! carries out the effects in order ([`store`], [`backend`], [`hub`] again),
+//! the machine goes down and comes up, and [`agent`] resumes from the record.
+
+pub mod agent;
+pub mod backend;
+pub mod backoff;
+pub mod boot;
+pub mod config;
+pub mod credentials;
+pub mod hub;
+pub mod log;
+pub mod logind;
+pub mod notify;
+pub mod record;
+pub mod reporter;
+pub mod request;
+pub mod run;
+pub mod simulate;
+pub mod store;
+pub mod tls;

@@ -1,0 +1,125 @@
+//! The journal, or standard error where there is none; and the sentences that
+//! have a `MESSAGE_ID` of their own.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use iotdm_proto::report::RebootStatus;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::agent::Note;
+use crate::config::Level;
+
+/// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
+mod message_id {
+    pub(super) const BOOTED: &str = "679eaf17179e4c16aebbe80784c90b2e";
+    pub(super) const ACCEPTED: &str = "a1e38844476d49c7a2f7cccb68acd1e3";
+    pub(super) const REFUSED: &str = "3980ef0e91a54ddc9aecff857d3af308";
+    pub(super) const REBOOTING: &str = "dd0ce453efbc48679e4173b9d0daf4ef";
+    pub(super) const COMPLETED: &str = "8bec7f14b5bf443d9635b4774dbc2409";
+    pub(super) const FAILED: &str = "28d08dd4f0dc4ab9b5be640f3cb78052";
+    pub(super) const SHUTDOWN: &str = "bb5e83438bab47a59fd2b52bde1afc0a";
+    pub(super) const CONNECTED: &str = "4f187890f03a450f89377e15bfa011a8";
+    pub(super) const DISCONNECTED: &str = "b95298ff625b40b4974ec8a0f9ec28b2";
+}
+
+/// Sends what is logged from now on to the journal if standard error is
+/// connected to it, else to standard error itself.
+pub fn init(level: Level) {
+    let level = match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+    };
+    let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("iotdm_agentd", level);
+    let registry = tracing_subscriber::registry().with(ours);
+    let journal = if stderr_is_journal() { tracing_journald::layer().ok() } else { None };
+    match journal {
+        Some(journal) => registry.with(journal.with_field_prefix(None)).init(),
+        None => {
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+            registry.with(layer.with_ansi(false)).init();
+        }
+    }
+}
+
+/// Writes a note of the decision core.
+pub fn note(note: &Note) {
+    match note {
+        Note::Booted(boot) => tracing::info!(
+            message_id = message_id::BOOTED,
+            boot_id = boot.boot_id,
+            boot_time = %boot.boot_time,
+            "the machine has booted anew, cause: {}",
+            spelled(&boot.cause)
+        ),
+        Note::Accepted { id, reason } => tracing::info!(
+            message_id = message_id::ACCEPTED,
+            reboot_id = id,
+            "reboot {id} accepted and recorded, reason: {}",
+            reason.as_deref().unwrap_or("none given")
+        ),
+        Note::Refused { status, code, message } => tracing::warn!(
+            message_id = message_id::REFUSED,
+            status,
+            code,
+            "a call was refused with {status} {code}: {message}"
+        ),
+        Note::Rebooting { id } => tracing::info!(
+            message_id = message_id::REBOOTING,
+            reboot_id = id,
+            "the machine is about to be rebooted for {id}"
+        ),
+        Note::Ended(reboot) if reboot.status == RebootStatus::Completed => tracing::info!(
+            message_id = message_id::COMPLETED,
+            reboot_id = reboot.id,
+            boot_id = reboot.boot_id,
+            previous_boot_id = reboot.previous_boot_id,
+            "reboot {} completed",
+            reboot.id
+        ),
+        Note::Ended(reboot) => tracing::error!(
+            message_id = message_id::FAILED,
+            reboot_id = reboot.id,
+            "reboot {} {}: {}",
+            reboot.id,
+            spelled(&reboot.status),
+            reboot.error.as_ref().map_or("", |error| error.message.as_str())
+        ),
+        Note::ShutdownBegan => {
+            tracing::info!(message_id = message_id::SHUTDOWN, "an orderly shutdown of the machine has begun");
+        }
+        Note::ShutdownCancelled => {
+            tracing::info!(message_id = message_id::SHUTDOWN, "the shutdown of the machine was called off");
+        }
+    }
+}
+
+/// Writes that the hub is connected.
+pub fn connected(hub: &str, device_id: &str) {
+    tracing::info!(message_id = message_id::CONNECTED, hub, device_id, "connected to {hub} as {device_id}");
+}
+
+/// Writes why the hub is not connected.
+pub fn disconnected(device_id: &str, message: &str) {
+    tracing::warn!(message_id = message_id::DISCONNECTED, device_id, "{message}");
+}
+
+/// A value as it is spelled in the twin.
+fn spelled(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// systemd says in `$JOURNAL_STREAM` which file is the journal's; an inherited
+/// value must not be mistaken when standard error has been redirected since.
+fn stderr_is_journal() -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let metadata = stderr.and_then(|file| file.metadata());
+    metadata.is_ok_and(|metadata| journal == format!("{}:{}", metadata.dev(), metadata.ino()))
+}

@@ -1,0 +1,107 @@
+//! The durable record: what the daemon must still know after the machine went
+//! down at any instant.
+
+use iotdm_proto::Time;
+use iotdm_proto::report::{Boot, Reboot};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Everything that survives, written as one file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// The layout of this file, [`Record::VERSION`].
+    pub version: u32,
+    /// The boot that the daemon last ran in.
+    pub boot: Boot,
+    /// When that boot began, if it followed one that the daemon had seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_time: Option<Time>,
+    /// The newest request. While it is pending, `started_at` tells whether
+    /// the machine was about to be asked to go down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<Reboot>,
+    /// An orderly shutdown of that boot has begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub going_down: bool,
+    /// What was answered to the newest requests, the latest last, so that a
+    /// request delivered again gets its answer again and nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answer>,
+    /// Where a damaged record was set aside, in this boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
+}
+
+/// A request's id and the body of the reply to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The request's id.
+    pub id: String,
+    /// The reply's body; its status was 200.
+    pub body: Value,
+}
+
+/// How many answers are kept: more than a retrying operator can have under
+/// way, and still a file of a few kilobytes.
+const MAX_ANSWERS: usize = 32;
+
+impl Record {
+    /// The layout that this version writes.
+    pub const VERSION: u32 = 1;
+
+    /// The record of a daemon that has seen nothing before `boot`.
+    pub fn new(boot: Boot) -> Self {
+        Record {
+            version: Self::VERSION,
+            boot,
+            reboot_time: None,
+            reboot: None,
+            going_down: false,
+            answers: Vec::new(),
+            damaged: None,
+        }
+    }
+
+    /// The request that has not ended yet.
+    pub fn pending(&self) -> Option<&Reboot> {
+        self.reboot.as_ref().filter(|reboot| !reboot.status.is_final())
+    }
+
+    /// The answer once given to the request `id`.
+    pub fn answer(&self, id: &str) -> Option<&Value> {
+        self.answers.iter().find(|answer| answer.id == id).map(|answer| &answer.body)
+    }
+
+    /// Remembers an answer, forgetting the oldest beyond the limit.
+    pub fn remember(&mut self, id: &str, body: Value) {
+        self.answers.push(Answer { id: id.to_owned(), body });
+        let excess = self.answers.len().saturating_sub(MAX_ANSWERS);
+        self.answers.drain(..excess);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iotdm_proto::report::{BootCause, Clock};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn old_answers_make_room() {
+        let mut record = Record::new(Boot {
+            boot_id: "b".into(),
+            boot_time: Time::from_unix_millis(0),
+            cause: BootCause::Unknown,
+            clock: Clock::Unsynchronized,
+        });
+        for n in 0..40 {
+            record.remember(&n.to_string(), json!(n));
+        }
+        assert_eq!(record.answers.len(), MAX_ANSWERS);
+        assert_eq!(record.answer("39"), Some(&json!(39)));
+        assert_eq!(record.answer("7"), None);
+        assert_eq!(record.answer("8"), Some(&json!(8)));
+    }
+}

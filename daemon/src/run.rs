@@ -1,0 +1,320 @@
+//! The daemon's only loop: hears what happens, has [`crate::agent`] decide,
+//! and carries the effects out in order.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use iotdm_proto::Time;
+use iotdm_proto::topic::HubTopic;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval, sleep, sleep_until};
+use zbus::wire::OwnedFd;
+
+use crate::agent::{Agent, Effect, Event};
+use crate::backend::Backend;
+use crate::hub::{HubEvent, Link, Outage};
+use crate::log;
+use crate::logind::Shutdown;
+use crate::notify::Notify;
+use crate::reporter::{Next, Reporter, Request};
+use crate::store::Store;
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Daemon {
+    agent: Agent,
+    store: Store,
+    backend: Backend,
+    hub_name: String,
+    device_id: String,
+    notify: Notify,
+    reporter: Reporter,
+    link: Option<Link>,
+    /// What there is to say about the connection.
+    connection: String,
+    deadline: Option<Instant>,
+    /// When an answer of the twin is overdue, or asking again is due.
+    twin_deadline: Option<Instant>,
+    /// Where answers that take their time come in.
+    answers: mpsc::Sender<Event>,
+    /// The pretended machine is going down.
+    simulated_down: bool,
+}
+
+/// How the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// The pretended machine went down.
+    SimulatedDown,
+}
+
+/// An answer about the twin that takes longer than this is asked for again.
+const TWIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long an orderly end of the connection is waited for.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Nobody reads a queue faster than the loop; this is for bursts.
+const EVENTS: usize = 64;
+
+impl Daemon {
+    /// A daemon that has not heard from its hub yet.
+    pub fn new(
+        agent: Agent,
+        store: Store,
+        backend: Backend,
+        hub_name: String,
+        device_id: String,
+        notify: Notify,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let (answers, answered) = mpsc::channel(EVENTS);
+        let daemon = Daemon {
+            agent,
+            store,
+            backend,
+            connection: format!("connecting to {hub_name}"),
+            hub_name,
+            device_id,
+            notify,
+            reporter: Reporter::default(),
+            link: None,
+            deadline: None,
+            twin_deadline: None,
+            answers,
+            simulated_down: false,
+        };
+        (daemon, answered)
+    }
+
+    /// Runs until `stop` is ready or the pretended machine goes down.
+    /// `effects` are those of the start.
+    pub async fn run(
+        mut self,
+        effects: Vec<Effect>,
+        mut answered: mpsc::Receiver<Event>,
+        mut hub: mpsc::Receiver<HubEvent>,
+        mut shutdowns: mpsc::Receiver<Shutdown>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
+        let mut watchdog = self.notify.watchdog().map(interval);
+        self.carry_out(effects);
+        loop {
+            self.notify.status(format!("{}; {}", self.connection, self.agent.status()));
+            if self.simulated_down {
+                self.say_goodbye(hub).await;
+                return Ended::SimulatedDown;
+            }
+            tokio::select! {
+                () = &mut stop => {
+                    self.notify.stopping();
+                    self.say_goodbye(hub).await;
+                    return Ended::Stopped;
+                }
+                Some(event) = hub.recv() => self.on_hub(event),
+                Some(event) = answered.recv() => self.on_event(event),
+                Some(shutdown) = shutdowns.recv() => self.on_shutdown(shutdown),
+                () = wait(self.deadline) => {
+                    self.deadline = None;
+                    self.on_event(Event::DeadlinePassed);
+                }
+                () = wait(self.twin_deadline) => {
+                    self.twin_deadline = None;
+                    if let Some(request) = self.reporter.retry() {
+                        self.send(request);
+                    }
+                }
+                () = tick(&mut watchdog) => self.notify.alive(),
+            }
+        }
+    }
+
+    fn on_hub(&mut self, event: HubEvent) {
+        match event {
+            HubEvent::Connected(link) => {
+                self.connection = format!("connected to {} as {}", self.hub_name, self.device_id);
+                log::connected(&self.hub_name, &self.device_id);
+                self.link = Some(link);
+            }
+            HubEvent::Subscribed => {
+                let request = self.reporter.connected();
+                self.send(request);
+            }
+            HubEvent::Message(HubTopic::MethodCall { name, rid }, payload) => {
+                tracing::debug!(rid, method = name, bytes = payload.len(), "a method was called");
+                let fresh_id = uuid::Uuid::new_v4().to_string();
+                self.on_event(Event::Called { rid, name, payload, fresh_id });
+            }
+            HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
+                tracing::debug!(rid, status, "the twin answered");
+                self.twin_deadline = None;
+                let next = self.reporter.response(&rid, status, &body);
+                if let Some(event) = self.follow(next) {
+                    self.on_event(event);
+                }
+            }
+            // Not subscribed to.
+            HubEvent::Message(HubTopic::DesiredPatch { .. }, _) => {}
+            HubEvent::Delivered { rid } => self.on_event(Event::ReplyDelivered { rid }),
+            HubEvent::Disconnected { outage, retry_in } => self.on_disconnected(outage, retry_in),
+        }
+    }
+
+    fn on_disconnected(&mut self, outage: Option<Outage>, retry_in: Duration) {
+        self.link = None;
+        self.reporter.disconnected();
+        self.twin_deadline = None;
+        let Some(outage) = outage else {
+            tracing::debug!("reconnecting with a new token");
+            return;
+        };
+        // Said once, not at each attempt; the status shows that it goes on.
+        if !self.connection.contains(&outage.message) {
+            log::disconnected(&self.device_id, &outage.message);
+        }
+        let next = Time::from(SystemTime::now() + retry_in);
+        self.connection = format!("not connected: {}; next attempt at {next}", outage.message);
+    }
+
+    fn on_shutdown(&mut self, shutdown: Shutdown) {
+        match shutdown {
+            Shutdown::Began(lock) => {
+                self.on_event(Event::ShutdownBegan);
+                // Only now, with the record written, may the machine go on.
+                drop::<Option<OwnedFd>>(lock);
+            }
+            Shutdown::None => self.on_event(Event::ShutdownCancelled),
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let effects = self.agent.handle(event, Time::from(SystemTime::now()));
+        self.carry_out(effects);
+    }
+
+    /// Carries `effects` out in order, and then those of the answers to them.
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut rounds = VecDeque::from([effects]);
+        while let Some(effects) = rounds.pop_front() {
+            for effect in effects {
+                if let Some(event) = self.perform(effect) {
+                    rounds.push_back(self.agent.handle(event, Time::from(SystemTime::now())));
+                }
+            }
+        }
+    }
+
+    /// Does one thing; returns its answer if that is known at once.
+    fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Note(note) => log::note(&note),
+            Effect::Deadline(after) => self.deadline = after.map(|after| Instant::now() + after),
+            Effect::Save(record) => {
+                let saved = self.store.save(&record).map_err(|error| error.to_string());
+                if let Err(error) = &saved {
+                    tracing::error!("the record cannot be saved in the state directory: {error}");
+                }
+                return Some(Event::Saved(saved));
+            }
+            Effect::Reply { rid, status, body } => match &self.link {
+                Some(link) => link.reply(&rid, status, body.to_string().into_bytes()),
+                None => tracing::warn!(rid, "the hub is gone, the reply cannot be sent"),
+            },
+            Effect::Report(report) => {
+                let next = self.reporter.want(&report);
+                return self.follow(next);
+            }
+            Effect::CheckReboot => match &self.backend {
+                Backend::Simulate(_) => return Some(Event::Checked(Ok(()))),
+                Backend::Logind(logind) => {
+                    let logind = logind.clone();
+                    self.answer_later(async move { Event::Checked(logind.can_reboot().await) });
+                }
+            },
+            Effect::Reboot => match &self.backend {
+                Backend::Simulate(simulation) => {
+                    let asked = simulation.reboot().map_err(|error| format!("{error:#}"));
+                    self.simulated_down = asked.is_ok();
+                    return Some(Event::RebootAsked(asked));
+                }
+                Backend::Logind(logind) => {
+                    let logind = logind.clone();
+                    self.answer_later(async move { Event::RebootAsked(logind.reboot().await) });
+                }
+            },
+        }
+        None
+    }
+
+    fn answer_later(&self, answer: impl Future<Output = Event> + Send + 'static) {
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            // Fails only when the loop has ended.
+            let _ = answers.send(answer.await).await;
+        });
+    }
+
+    /// Does what keeps the twin up to date.
+    fn follow(&mut self, next: Next) -> Option<Event> {
+        match next {
+            Next::Wait => {}
+            Next::InSync => return Some(Event::Reported),
+            Next::Send(request) => self.send(request),
+            Next::Later { status } => {
+                tracing::warn!("the hub answered {status} about the twin; asking again later");
+                self.twin_deadline = Some(Instant::now() + TWIN_PATIENCE);
+            }
+            Next::Refused { status, body } => {
+                tracing::error!("the hub does not take the reported properties: {status} {body}");
+            }
+        }
+        None
+    }
+
+    fn send(&mut self, request: Request) {
+        let Some(link) = &self.link else { return };
+        match request {
+            Request::Get { rid } => link.get_twin(rid),
+            Request::Patch { rid, patch } => {
+                link.patch_reported(rid, serde_json::Value::Object(patch).to_string().into_bytes());
+            }
+        }
+        self.twin_deadline = Some(Instant::now() + TWIN_PATIENCE);
+    }
+
+    /// Leaves the hub, so that it knows at once that the device is gone.
+    async fn say_goodbye(&self, mut hub: mpsc::Receiver<HubEvent>) {
+        let Some(link) = &self.link else { return };
+        link.disconnect();
+        let gone = async {
+            while let Some(event) = hub.recv().await {
+                if matches!(event, HubEvent::Disconnected { .. }) {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = gone => {}
+            () = sleep(GOODBYE) => {}
+        }
+    }
+}
+
+/// Until `deadline`, or for ever.
+async fn wait(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending::<()>().await,
+    }
+}
+
+async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}

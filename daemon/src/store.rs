@@ -1,0 +1,166 @@
+//! The record's file: replaced whole and synced, so that after a power cut
+//! there is either the old record or the new one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::record::Record;
+
+/// The place of one record.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+    file: PathBuf,
+}
+
+/// What was found at the start.
+#[derive(Debug, PartialEq)]
+pub enum Loaded {
+    /// No record: the first start ever.
+    Nothing,
+    /// The record as it was saved.
+    Record(Box<Record>),
+    /// A file that is no record, moved to `aside` so that it stops nothing and
+    /// can be looked at.
+    Damaged {
+        /// Where it is now.
+        aside: PathBuf,
+        /// What was wrong with it.
+        why: String,
+    },
+}
+
+impl Store {
+    /// The record `name` in the state directory `dir`, which is made, with
+    /// mode 0700, if it is missing.
+    pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Store { dir: dir.to_owned(), file: dir.join(name) })
+    }
+
+    /// Reads the record. Only a file that exists and cannot be read is an
+    /// error; one that cannot be understood is set aside.
+    pub fn load(&self) -> anyhow::Result<Loaded> {
+        let bytes = match fs::read(&self.file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.file.display())),
+        };
+        match parse(&bytes) {
+            Ok(record) => Ok(Loaded::Record(Box::new(record))),
+            Err(why) => {
+                let aside = self.unused_name();
+                fs::rename(&self.file, &aside)
+                    .with_context(|| format!("cannot set {} aside", self.file.display()))?;
+                Ok(Loaded::Damaged { aside, why: format!("{why:#}") })
+            }
+        }
+    }
+
+    /// Replaces the record. When it returns, file and directory are synced;
+    /// after an error either record may be found at the next start.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        let new = self.file.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &self.file)?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn unused_name(&self) -> PathBuf {
+        let mut number = 0;
+        loop {
+            let aside = self.file.with_extension(format!("damaged-{number}"));
+            // A full directory of them would be a stranger's doing; then the
+            // last one is overwritten.
+            if !aside.exists() || number == 99 {
+                return aside;
+            }
+            number += 1;
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> anyhow::Result<Record> {
+    let value: serde_json::Value = serde_json::from_slice(bytes)?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version == u64::from(Record::VERSION) => Ok(serde_json::from_value(value)?),
+        Some(version) => bail!("it has version {version}; this agent knows version {}", Record::VERSION),
+        None => bail!("it has no version"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use iotdm_proto::Time;
+    use iotdm_proto::report::{Boot, BootCause, Clock};
+
+    use super::*;
+
+    fn record() -> Record {
+        let mut record = Record::new(Boot {
+            boot_id: "b".into(),
+            boot_time: Time::from_unix_millis(1000),
+            cause: BootCause::Unknown,
+            clock: Clock::Synchronized,
+        });
+        record.remember("a", serde_json::json!({"id": "a"}));
+        record
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state"), "state.json").unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
+        let (_dir, store) = store();
+        assert_eq!(store.load().unwrap(), Loaded::Nothing);
+        store.save(&record()).unwrap();
+        assert_eq!(store.load().unwrap(), Loaded::Record(Box::new(record())));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&store.dir), mode(&store.file)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn every_truncation_and_a_newer_version_are_set_aside() {
+        let (_dir, store) = store();
+        let whole = serde_json::to_vec(&record()).unwrap();
+        let newer = String::from_utf8(whole.clone()).unwrap().replace("\"version\":1", "\"version\":2");
+        let truncated = (0..whole.len()).map(|length| whole[..length].to_vec());
+        for bytes in truncated.chain([newer.into_bytes(), b"{}".to_vec(), vec![0xff; 64]]) {
+            fs::write(&store.file, &bytes).unwrap();
+            let Loaded::Damaged { aside, why } = store.load().unwrap() else { panic!("{bytes:?} was taken") };
+            assert!(!why.is_empty());
+            assert_eq!(fs::read(aside).unwrap(), bytes);
+            assert_eq!(store.load().unwrap(), Loaded::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_half_written_successor_leaves_the_record_alone() {
+        let (_dir, store) = store();
+        store.save(&record()).unwrap();
+        fs::write(store.file.with_extension("new"), b"{\"vers").unwrap();
+        assert_eq!(store.load().unwrap(), Loaded::Record(Box::new(record())));
+        store.save(&record()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_in_the_way_is_an_error_not_a_panic() {
+        let (_dir, store) = store();
+        fs::create_dir(store.file.with_extension("new")).unwrap();
+        assert!(store.save(&record()).is_err());
+        fs::create_dir(&store.file).unwrap();
+        assert!(store.load().unwrap_err().to_string().contains("state.json"));
+    }
+}
