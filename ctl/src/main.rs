@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `iotdm-ctl`; everything is in the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iotdm_ctl::main().into()
+}

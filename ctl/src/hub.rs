@@ -1,0 +1,378 @@
+//! The hub's service REST interface, as far as the commands need it.
+//!
+//! Source: the REST reference of IoT Hub and the generated clients of the
+//! official SDKs. Each request carries a token of its own, so none expires
+//! while a command waits.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use iotdm_proto::{API_VERSION, DeviceId, Endpoint, SecretKey, Time, sas};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, IF_MATCH, RETRY_AFTER};
+use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::hub_error::HubError;
+use crate::refusal::{Kind, Refusal};
+use crate::target::Target;
+use crate::tls;
+
+/// How long a token is valid.
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
+/// How long a connection may take to come about.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// How long the hub may take for its own part of an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How often a request is sent at most.
+const TRIES: u32 = 5;
+/// The first pause between tries; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// A hub that wants a longer pause than this is left alone.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The page size of queries; the documentation allows no more.
+const PAGE: usize = 100;
+
+/// Everything but RFC 3986's unreserved characters is encoded in paths.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A connection to a hub as an operator.
+pub struct Hub {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    host: String,
+    policy: String,
+    key: SecretKey,
+}
+
+/// A direct method to call.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MethodCall {
+    /// Its name.
+    pub method_name: String,
+    /// Its argument, absent if `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+    /// How long the hub waits for the reply, in seconds.
+    pub response_timeout_in_seconds: u64,
+    /// How long the hub waits for the device to connect, in seconds.
+    pub connect_timeout_in_seconds: u64,
+}
+
+/// A device's reply to a direct method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MethodReply {
+    /// The device's status; 400 and more is a refusal.
+    pub status: i64,
+    /// What it says, `null` if nothing.
+    #[serde(default)]
+    pub payload: Value,
+}
+
+/// The pages of a query's result, fetched one by one.
+pub struct Pages<'a> {
+    hub: &'a Hub,
+    body: Value,
+    left: Option<usize>,
+    next: Next,
+}
+
+enum Next {
+    First,
+    After(String),
+    End,
+}
+
+struct Request<'a> {
+    method: Method,
+    path: String,
+    body: Option<&'a Value>,
+    headers: Vec<(&'static str, String)>,
+    limit: Duration,
+    /// Whether to try again after the hub's own failure, where it is not
+    /// known whether it carried the request out.
+    repeatable: bool,
+}
+
+struct Answer {
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Hub {
+    /// Prepares requests to `target`; nothing is sent yet.
+    pub fn new(target: Target) -> anyhow::Result<Self> {
+        let tls = tls::client_config(target.ca_file.as_deref())?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_LIMIT)
+            .user_agent(concat!("iotdm-ctl/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("the HTTPS client cannot be set up")?;
+        let connection = target.connection;
+        Ok(Hub {
+            http,
+            host: connection.host_name.to_string(),
+            endpoint: connection.host_name,
+            policy: connection.policy,
+            key: connection.key,
+        })
+    }
+
+    /// The hub's host and port.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// A device's twin.
+    pub async fn twin(&self, device: &DeviceId) -> Result<Value, HubError> {
+        self.json(Request::new(Method::GET, path("twins", device))).await
+    }
+
+    /// Merges `patch` into a device's twin if its etag is `etag`, where one
+    /// is given, and returns the new twin.
+    pub async fn patch_twin(
+        &self,
+        device: &DeviceId,
+        patch: &Value,
+        etag: Option<&str>,
+    ) -> Result<Value, HubError> {
+        let mut request = Request::new(Method::PATCH, path("twins", device));
+        request.body = Some(patch);
+        request.headers.push((IF_MATCH.as_str(), quoted(etag.unwrap_or("*"))));
+        self.json(request).await
+    }
+
+    /// Calls a direct method and waits for the device's reply.
+    pub async fn invoke(&self, device: &DeviceId, call: &MethodCall) -> Result<MethodReply, HubError> {
+        let body = serde_json::to_value(call).map_err(|error| self.not_a_hub(&error))?;
+        let mut request = Request::new(Method::POST, format!("{}/methods", path("twins", device)));
+        request.body = Some(&body);
+        let seconds = call.response_timeout_in_seconds + call.connect_timeout_in_seconds;
+        request.limit = Duration::from_secs(seconds) + ANSWER_LIMIT;
+        match self.json(request).await {
+            Err(HubError::NoAnswer { host, seconds, .. }) => {
+                Err(HubError::NoAnswer { host, seconds, method: true })
+            }
+            result => serde_json::from_value(result?).map_err(|error| self.not_a_hub(&error)),
+        }
+    }
+
+    /// A device's identity, keys included.
+    pub async fn device(&self, device: &DeviceId) -> Result<Value, HubError> {
+        self.json(Request::new(Method::GET, path("devices", device))).await
+    }
+
+    /// Creates a device that signs with keys, which the hub makes, and
+    /// returns its identity, keys included.
+    pub async fn create_device(&self, device: &DeviceId) -> Result<Value, HubError> {
+        let body = json!({
+            "deviceId": device.as_str(),
+            "status": "enabled",
+            "authentication": {"type": "sas", "symmetricKey": {}},
+        });
+        let mut request = Request::new(Method::PUT, path("devices", device));
+        request.body = Some(&body);
+        self.json(request).await
+    }
+
+    /// Deletes a device, with its keys and its twin.
+    pub async fn delete_device(&self, device: &DeviceId) -> Result<(), HubError> {
+        let mut request = Request::new(Method::DELETE, path("devices", device));
+        request.headers.push((IF_MATCH.as_str(), quoted("*")));
+        self.send(&request).await.map(drop)
+    }
+
+    /// The rows of a query, at most `top` of them.
+    pub fn query(&self, sql: &str, top: Option<usize>) -> Pages<'_> {
+        Pages { hub: self, body: json!({ "query": sql }), left: top, next: Next::First }
+    }
+
+    async fn json(&self, request: Request<'_>) -> Result<Value, HubError> {
+        let answer = self.send(&request).await?;
+        serde_json::from_str(&answer.body).map_err(|error| self.not_a_hub(&error))
+    }
+
+    /// Sends, and sends again where that can help and cannot harm: when
+    /// throttled, which says that nothing was done, and, if `repeatable`,
+    /// after the hub's own failures.
+    async fn send(&self, request: &Request<'_>) -> Result<Answer, HubError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            let (refusal, asked) = match self.send_once(request).await? {
+                Ok(answer) => return Ok(answer),
+                Err(refused) => refused,
+            };
+            let again = match refusal.kind() {
+                Kind::Throttled => true,
+                Kind::Server => request.repeatable,
+                _ => false,
+            };
+            let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
+            if !again || wait > LONGEST_PAUSE {
+                return Err(HubError::Refused(Box::new(refusal)));
+            }
+            tokio::time::sleep(wait).await;
+            pause *= 2;
+        }
+        self.send_once(request).await?.map_err(|(refusal, _)| HubError::Refused(Box::new(refusal)))
+    }
+
+    /// One exchange: an answer, or a refusal with the pause the hub asks for.
+    async fn send_once(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<Result<Answer, (Refusal, Option<Duration>)>, HubError> {
+        let expiry = Time::from(SystemTime::now()).unix_seconds() + TOKEN_TTL.as_secs();
+        let token = sas::sign(&self.host, &self.key, expiry, Some(&self.policy));
+        let url = format!("https://{}{}?api-version={API_VERSION}", self.host, request.path);
+        let mut builder = self.http.request(request.method.clone(), url).timeout(request.limit);
+        builder = builder.header(AUTHORIZATION, token);
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
+        }
+        if let Some(body) = request.body {
+            builder = builder.json(body);
+        }
+        let failed = |error| HubError::of_transport(&self.host, &error, request.limit.as_secs());
+        let response = builder.send().await.map_err(failed)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.text().await.map_err(failed)?;
+        if status.is_success() {
+            return Ok(Ok(Answer { headers, body }));
+        }
+        Ok(Err((self.refusal(status, &headers, &body), retry_after(&headers))))
+    }
+
+    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &str) -> Refusal {
+        let mut refusal =
+            Refusal::parse(&self.host, status.as_u16(), text(headers, "iothub-errorcode"), body);
+        let now = jiff::Timestamp::now().as_second();
+        refusal.clock_ahead = text(headers, DATE.as_str()).and_then(http_date).map(|theirs| now - theirs);
+        refusal
+    }
+
+    fn not_a_hub(&self, error: &serde_json::Error) -> HubError {
+        HubError::NotAHub { host: self.host.clone(), cause: error.to_string() }
+    }
+}
+
+impl<'a> Request<'a> {
+    fn new(method: Method, path: String) -> Self {
+        let repeatable = method == Method::GET;
+        Request { method, path, body: None, headers: Vec::new(), limit: ANSWER_LIMIT, repeatable }
+    }
+}
+
+impl Pages<'_> {
+    /// The next page, which may be empty; `None` after the last one.
+    pub async fn next(&mut self) -> Result<Option<Vec<Value>>, HubError> {
+        if self.left == Some(0) {
+            return Ok(None);
+        }
+        let mut request = Request::new(Method::POST, "/devices/query".to_owned());
+        request.body = Some(&self.body);
+        request.repeatable = true;
+        let size = self.left.map_or(PAGE, |left| left.min(PAGE));
+        request.headers.push(("x-ms-max-item-count", size.to_string()));
+        match &self.next {
+            Next::First => {}
+            Next::After(token) => request.headers.push(("x-ms-continuation", token.clone())),
+            Next::End => return Ok(None),
+        }
+        let answer = self.hub.send(&request).await?;
+        self.next = match text(&answer.headers, "x-ms-continuation") {
+            Some(token) => Next::After(token.to_owned()),
+            None => Next::End,
+        };
+        let mut rows: Vec<Value> =
+            serde_json::from_str(&answer.body).map_err(|error| self.hub.not_a_hub(&error))?;
+        if let Some(left) = &mut self.left {
+            rows.truncate(*left);
+            *left -= rows.len();
+        }
+        Ok(Some(rows))
+    }
+
+    /// All pages that are left.
+    pub async fn all(mut self) -> Result<Vec<Value>, HubError> {
+        let mut rows = Vec::new();
+        while let Some(page) = self.next().await? {
+            rows.extend(page);
+        }
+        Ok(rows)
+    }
+}
+
+fn path(collection: &str, device: &DeviceId) -> String {
+    format!("/{collection}/{}", utf8_percent_encode(device.as_str(), ENCODED))
+}
+
+fn quoted(etag: &str) -> String {
+    format!("\"{}\"", etag.trim_matches('"'))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// `Retry-After` in both of its forms.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, RETRY_AFTER.as_str())?;
+    let seconds = match value.trim().parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => u64::try_from(http_date(value)? - jiff::Timestamp::now().as_second()).unwrap_or(0),
+    };
+    Some(Duration::from_secs(seconds))
+}
+
+/// An HTTP date in seconds since the Unix epoch.
+fn http_date(text: &str) -> Option<i64> {
+    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_encoded_in_paths() {
+        let device: DeviceId = "a:b#1?$'%".parse().unwrap();
+        assert_eq!(path("twins", &device), "/twins/a%3Ab%231%3F%24%27%25");
+    }
+
+    #[test]
+    fn etags_are_quoted_once() {
+        assert_eq!((quoted("AAA="), quoted("\"AAA=\"")), ("\"AAA=\"".into(), "\"AAA=\"".into()));
+    }
+
+    #[test]
+    fn retry_after_in_seconds_and_as_a_date() {
+        let header = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(header("7"), Some(Duration::from_secs(7)));
+        assert_eq!(header("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(header("soon"), None);
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+    }
+
+    #[test]
+    fn a_call_without_payload_has_no_payload_key() {
+        let call = MethodCall {
+            method_name: "m".into(),
+            payload: None,
+            response_timeout_in_seconds: 60,
+            connect_timeout_in_seconds: 0,
+        };
+        let expected =
+            json!({"methodName": "m", "responseTimeoutInSeconds": 60, "connectTimeoutInSeconds": 0});
+        assert_eq!(serde_json::to_value(call).unwrap(), expected);
+    }
+}

@@ -1,0 +1,143 @@
+//! What can go wrong between this program and the hub.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crate::error::Exit;
+use crate::refusal::{Kind, Refusal};
+
+/// Why a request to the hub did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The hub answered, with an error.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// No connection came about, so nothing was sent.
+    #[error("cannot reach hub {host}: {cause}{remedy}")]
+    Unreachable {
+        /// The hub.
+        host: String,
+        /// The innermost cause.
+        cause: String,
+        /// What to do, after a separator, or nothing.
+        remedy: &'static str,
+    },
+    /// The connection broke after the request may have been sent.
+    #[error("lost the connection to hub {host} before its answer: {cause}")]
+    Lost {
+        /// The hub.
+        host: String,
+        /// The innermost cause.
+        cause: String,
+    },
+    /// The hub did not answer in time.
+    #[error("hub {host} did not answer in {seconds} s")]
+    NoAnswer {
+        /// The hub.
+        host: String,
+        /// How long was waited.
+        seconds: u64,
+        /// Whether a device's reply was waited for.
+        method: bool,
+    },
+    /// Whatever answered does not speak like a hub.
+    #[error("the answer of {host} is not IoT Hub's ({cause}); is it a hub?")]
+    NotAHub {
+        /// What was taken for the hub.
+        host: String,
+        /// What is wrong with the answer.
+        cause: String,
+    },
+}
+
+impl HubError {
+    /// The exit code it leads to.
+    pub fn exit(&self) -> Exit {
+        match self {
+            HubError::Refused(refusal) => refusal.kind().exit(),
+            HubError::NoAnswer { method: true, .. } => Exit::TimedOut,
+            _ => Exit::Failure,
+        }
+    }
+
+    /// Whether a later try of a read may do better.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            HubError::Refused(refusal) => matches!(refusal.kind(), Kind::Throttled | Kind::Server),
+            HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
+            HubError::NotAHub { .. } => false,
+        }
+    }
+
+    /// Whether a method call that ended so may have been carried out all the
+    /// same: delivery is at most once, but the reply can get lost.
+    pub fn may_have_been_executed(&self) -> bool {
+        match self {
+            HubError::Refused(refusal) => matches!(refusal.kind(), Kind::NoReply | Kind::ConnectionLost),
+            HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
+            HubError::Unreachable { .. } | HubError::NotAHub { .. } => false,
+        }
+    }
+
+    /// Makes one of reqwest's. `seconds` is the time limit the request had.
+    pub(crate) fn of_transport(host: &str, error: &reqwest::Error, seconds: u64) -> Self {
+        let host = host.to_owned();
+        let cause = innermost(error);
+        if error.is_connect() || error.is_builder() {
+            let remedy = if certificate_refused(error) {
+                "; if the hub has a certificate of a private CA, name that CA with --ca-file"
+            } else if error.is_timeout() {
+                "; no connection came about in time, check host name, port and firewall"
+            } else {
+                "; check HostName in the connection string and the network"
+            };
+            return HubError::Unreachable { host, cause, remedy };
+        }
+        if error.is_timeout() {
+            return HubError::NoAnswer { host, seconds, method: false };
+        }
+        HubError::Lost { host, cause }
+    }
+}
+
+/// The text of the last error of the chain, which is the one that says what
+/// happened ("Connection refused", "invalid peer certificate: …").
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
+fn certificate_refused(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lost_reply_leaves_open_whether_it_was_executed() {
+        let refused = |status, name| HubError::Refused(Box::new(Refusal::parse("h", status, Some(name), "")));
+        assert!(refused(504, "GatewayTimeout").may_have_been_executed());
+        assert!(refused(404, "DeviceConnectionClosedRemotely").may_have_been_executed());
+        assert!(!refused(404, "DeviceNotOnline").may_have_been_executed());
+        assert!(!refused(429, "ThrottlingException").may_have_been_executed());
+        assert!(HubError::Lost { host: "h".into(), cause: "c".into() }.may_have_been_executed());
+        assert!(
+            !HubError::Unreachable { host: "h".into(), cause: "c".into(), remedy: "" }
+                .may_have_been_executed()
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! `iotdm-ctl`: reboots and manages the devices of an IoT hub from the
+//! command line, over the hub's service REST interface.
+//!
+//! [`cli`] parses, [`target`] finds the hub, [`hub`] talks to it, one file
+//! per command is in [`commands`], and [`error`] knows the exit codes.
+
+pub mod cli;
+pub mod commands;
+pub mod error;
+pub mod hub;
+pub mod hub_error;
+pub mod outcome;
+pub mod output;
+pub mod refusal;
+pub mod target;
+pub mod tls;
+pub mod values;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command, DeviceCommand, TwinCommand};
+use crate::error::{Exit, or_interrupt};
+use crate::hub::Hub;
+use crate::output::{Output, say};
+use crate::target::{Environment, Target};
+
+/// Parses the command line, runs the command, prints its error, if any, and
+/// says how to exit.
+pub fn main() -> Exit {
+    let result = run(Cli::parse());
+    result.unwrap_or_else(|error| {
+        let exit = error::exit_of(&error);
+        if exit != Exit::Done {
+            say(format_args!("iotdm-ctl: {error:#}"));
+        }
+        exit
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let output = Output::new(cli.output);
+    let target = Target::find(&cli.hub, &Environment::of_the_process())?;
+    // Asked before the runtime takes Ctrl-C over, so that it ends a prompt.
+    if let Command::Device { command: DeviceCommand::Delete(args) } = &cli.command {
+        commands::device::confirm_delete(args, &target)?;
+    }
+    let hub = Hub::new(target)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let command = dispatch(&hub, output, cli.command);
+    runtime.block_on(or_interrupt(command, || "interrupted".to_owned()))
+}
+
+async fn dispatch(hub: &Hub, output: Output, command: Command) -> anyhow::Result<Exit> {
+    use commands::{device, invoke, query, reboot, status, twin};
+    match command {
+        Command::Reboot(args) => return reboot::run(hub, output, args).await,
+        Command::Invoke(args) => return invoke::run(hub, output, args).await,
+        Command::Status(args) => return status::run(hub, output, args).await,
+        Command::Query(args) => query::run(hub, output, args).await,
+        Command::Twin { command } => match command {
+            TwinCommand::Show(args) => twin::show(hub, output, args).await,
+            TwinCommand::Update(args) => twin::update(hub, output, args).await,
+        },
+        Command::Device { command } => match command {
+            DeviceCommand::Create(args) => device::create(hub, output, args).await,
+            DeviceCommand::Show(args) => device::show(hub, output, args).await,
+            DeviceCommand::List(args) => device::list(hub, output, args).await,
+            DeviceCommand::Delete(args) => device::delete(hub, output, args).await,
+            DeviceCommand::ConnectionString(args) => device::connection_string(hub, output, args).await,
+        },
+    }?;
+    Ok(Exit::Done)
+}

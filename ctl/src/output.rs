@@ -1,0 +1,105 @@
+//! Where text goes: results to stdout, all else to stderr.
+//!
+//! Nothing here panics on a closed pipe: stdout's errors are returned, and
+//! what stderr cannot take is dropped.
+
+use std::fmt;
+use std::io::{self, Write as _};
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde::Serialize;
+
+/// The form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One indented JSON document.
+    Json,
+    /// JSON, one value per line.
+    Jsonl,
+}
+
+/// Writes results in the chosen form.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    format: Format,
+}
+
+impl Output {
+    /// Writes in this form.
+    pub fn new(format: Format) -> Self {
+        Output { format }
+    }
+
+    /// The form.
+    pub fn format(self) -> Format {
+        self.format
+    }
+
+    /// Whether results are for people.
+    pub fn is_text(self) -> bool {
+        self.format == Format::Text
+    }
+
+    /// A line for people. Control characters, which may come from a device,
+    /// cannot reach the terminal.
+    pub fn line(self, line: fmt::Arguments<'_>) -> io::Result<()> {
+        writeln!(io::stdout().lock(), "{}", printable(&line.to_string()))
+    }
+
+    /// A value: on one line as `jsonl`, else indented.
+    pub fn json(self, value: &impl Serialize) -> io::Result<()> {
+        let text = match self.format {
+            Format::Jsonl => serde_json::to_string(value)?,
+            Format::Text | Format::Json => serde_json::to_string_pretty(value)?,
+        };
+        writeln!(io::stdout().lock(), "{text}")
+    }
+
+    /// Several values: one per line as `jsonl`, else an array.
+    pub fn array(self, values: &[impl Serialize]) -> io::Result<()> {
+        match self.format {
+            Format::Jsonl => values.iter().try_for_each(|value| self.json(value)),
+            Format::Text | Format::Json => self.json(&values),
+        }
+    }
+
+    /// A table for people.
+    pub fn table(self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header(header.to_vec());
+        for row in rows {
+            table.add_row(row.iter().map(|cell| printable(cell)));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        writeln!(io::stdout().lock(), "{}", table.trim_fmt())
+    }
+}
+
+/// A line to stderr: progress, a warning or an error.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&line.to_string()));
+}
+
+/// `text` with control characters but the line feed written out.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{9b}c ü"), "a\\u{1b}[2Jb\n\\u{9b}c ü");
+    }
+}

@@ -1,0 +1,249 @@
+//! Which hub is meant: `--connection-string-file`, else
+//! `$IOTHUB_CONNECTION_STRING`, else a profile of `ctl.toml`.
+//!
+//! Profiles are in `$XDG_CONFIG_HOME/iotdm/ctl.toml`, or
+//! `~/.config/iotdm/ctl.toml`; relative paths in it start at its folder:
+//!
+//! ```toml
+//! default = "prod"
+//!
+//! [hub.prod]
+//! connection_string_file = "prod.connection-string"
+//!
+//! [hub.lab]
+//! connection_string_file = "/etc/iotdm/lab.connection-string"
+//! ca_file = "/etc/iotdm/lab-ca.pem"
+//! ```
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use iotdm_proto::ServiceConnectionString;
+use serde::Deserialize;
+
+use crate::cli::HubArgs;
+use crate::error::Usage;
+use crate::output::say;
+
+/// A hub and what is needed to be let in.
+#[derive(Debug)]
+pub struct Target {
+    /// The hub, the policy and its key.
+    pub connection: ServiceConnectionString,
+    /// A CA to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The environment variables that matter here.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// `IOTHUB_CONNECTION_STRING`
+    pub connection_string: Option<String>,
+    /// `XDG_CONFIG_HOME`
+    pub config_home: Option<PathBuf>,
+    /// `HOME`
+    pub home: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profiles {
+    default: Option<String>,
+    #[serde(default)]
+    hub: BTreeMap<String, Profile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    connection_string_file: PathBuf,
+    ca_file: Option<PathBuf>,
+}
+
+impl Environment {
+    /// That of this process; an empty variable counts as none.
+    pub fn of_the_process() -> Self {
+        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Environment {
+            connection_string: env::var("IOTHUB_CONNECTION_STRING").ok().filter(|text| !text.is_empty()),
+            config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
+            home: path("HOME"),
+        }
+    }
+
+    fn profiles_file(&self) -> Option<PathBuf> {
+        let base = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))?;
+        Some(base.join("iotdm/ctl.toml"))
+    }
+}
+
+impl Target {
+    /// The hub that the arguments and the environment mean.
+    pub fn find(args: &HubArgs, environment: &Environment) -> Result<Target, Usage> {
+        if let Some(path) = &args.connection_string_file {
+            warn_of_ignored_hub(args, "--connection-string-file is given");
+            return Ok(Target { connection: read(path)?, ca_file: args.ca_file.clone() });
+        }
+        if let Some(text) = &environment.connection_string {
+            warn_of_ignored_hub(args, "IOTHUB_CONNECTION_STRING is set");
+            let connection =
+                text.parse().map_err(|error| Usage(format!("IOTHUB_CONNECTION_STRING: {error}")))?;
+            return Ok(Target { connection, ca_file: args.ca_file.clone() });
+        }
+        let file = environment.profiles_file().filter(|file| file.exists());
+        match (file, &args.hub) {
+            (Some(file), name) => {
+                let profile = profile(&file, name.as_deref())?;
+                let connection = read(&profile.connection_string_file)?;
+                Ok(Target { connection, ca_file: args.ca_file.clone().or(profile.ca_file) })
+            }
+            (None, Some(name)) => Err(Usage(format!(
+                "--hub {name}: there are no profiles; write them to {}",
+                environment.profiles_file().unwrap_or_else(|| "~/.config/iotdm/ctl.toml".into()).display()
+            ))),
+            (None, None) => Err(Usage(
+                "no hub given; use --connection-string-file FILE, IOTHUB_CONNECTION_STRING or a profile in \
+                 ~/.config/iotdm/ctl.toml"
+                    .into(),
+            )),
+        }
+    }
+}
+
+/// To reboot a device of another hub than the named one would be bad enough
+/// to say it each time.
+fn warn_of_ignored_hub(args: &HubArgs, because: &str) {
+    if let Some(name) = &args.hub {
+        say(format_args!("iotdm-ctl: warning: --hub {name} is not used, since {because}"));
+    }
+}
+
+fn profile(file: &Path, name: Option<&str>) -> Result<Profile, Usage> {
+    let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
+    let profiles: Profiles = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let names: Vec<String> = profiles.hub.keys().cloned().collect();
+    let Some(name) = name.map(str::to_owned).or(profiles.default) else {
+        return Err(refuse(format!("no default; give --hub NAME, one of: {}", names.join(", "))));
+    };
+    let mut hubs = profiles.hub;
+    let Some(profile) = hubs.remove(&name) else {
+        return Err(refuse(format!("no [hub.{name}]; there are: {}", names.join(", "))));
+    };
+    let base = file.parent().unwrap_or(Path::new("."));
+    Ok(Profile {
+        connection_string_file: base.join(profile.connection_string_file),
+        ca_file: profile.ca_file.map(|path| base.join(path)),
+    })
+}
+
+fn read(path: &Path) -> Result<ServiceConnectionString, Usage> {
+    let refuse = |what: String| Usage(format!("connection string file {}: {what}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let connection = text.parse().map_err(|error| refuse(format!("{error}")))?;
+    let open = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
+    if open {
+        say(format_args!(
+            "iotdm-ctl: warning: everybody can read the key in {0}; chmod 600 {0}",
+            path.display()
+        ));
+    }
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRING: &str = "HostName={};SharedAccessKeyName=service;SharedAccessKey=c2VjcmV0";
+
+    struct Home(tempfile::TempDir);
+
+    impl Home {
+        fn new(ctl_toml: &str) -> Self {
+            let home = Home(tempfile::tempdir().unwrap());
+            fs::create_dir_all(home.0.path().join(".config/iotdm")).unwrap();
+            home.write(".config/iotdm/ctl.toml", ctl_toml);
+            for hub in ["flag", "prod", "lab"] {
+                home.write(&format!(".config/iotdm/{hub}"), &STRING.replace("{}", hub));
+            }
+            home
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(".config/iotdm").join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.0.path().join(name), text).unwrap();
+        }
+
+        fn environment(&self) -> Environment {
+            Environment { home: Some(self.0.path().into()), ..Environment::default() }
+        }
+    }
+
+    const PROFILES: &str = "default = 'prod'\n[hub.prod]\nconnection_string_file = 'prod'\n\
+        [hub.lab]\nconnection_string_file = 'lab'\nca_file = 'ca.pem'\n";
+
+    fn host(target: &Target) -> &str {
+        target.connection.host_name.host.as_str()
+    }
+
+    #[test]
+    fn flag_then_variable_then_profile() {
+        let home = Home::new(PROFILES);
+        let mut environment = home.environment();
+        let mut args = HubArgs::default();
+        assert_eq!(host(&Target::find(&args, &environment).unwrap()), "prod");
+        args.hub = Some("lab".into());
+        let lab = Target::find(&args, &environment).unwrap();
+        assert_eq!((host(&lab), lab.ca_file.clone()), ("lab", Some(home.path("ca.pem"))));
+        environment.connection_string = Some(STRING.replace("{}", "variable"));
+        args.ca_file = Some("own.pem".into());
+        let variable = Target::find(&args, &environment).unwrap();
+        assert_eq!((host(&variable), variable.ca_file.clone()), ("variable", Some("own.pem".into())));
+        args.connection_string_file = Some(home.path("flag"));
+        assert_eq!(host(&Target::find(&args, &environment).unwrap()), "flag");
+    }
+
+    #[test]
+    fn xdg_config_home_moves_the_profiles() {
+        let home = Home::new(PROFILES);
+        let mut environment = home.environment();
+        environment.config_home = Some(home.0.path().join("elsewhere"));
+        let error = Target::find(&HubArgs::default(), &environment).unwrap_err().to_string();
+        assert!(error.contains("no hub given"), "{error}");
+        environment.config_home = Some(home.0.path().join(".config"));
+        environment.home = None;
+        assert_eq!(host(&Target::find(&HubArgs::default(), &environment).unwrap()), "prod");
+    }
+
+    #[test]
+    fn mistakes_name_file_and_remedy() {
+        let args = |hub: &str| HubArgs { hub: Some(hub.into()), ..HubArgs::default() };
+        for (profiles, args, expected) in [
+            (PROFILES, args("mars"), "no [hub.mars]; there are: lab, prod"),
+            ("[hub.lab]\nconnection_string_file = 'lab'", HubArgs::default(), "give --hub NAME, one of: lab"),
+            ("[hub.lab]\nconnection_string = 'x'", args("lab"), "unknown field"),
+            ("[hub.lab]\nconnection_string_file = 'gone'", args("lab"), "gone: No such file"),
+        ] {
+            let home = Home::new(profiles);
+            let error = Target::find(&args, &home.environment()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains(".config/iotdm/"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_devices_string_is_refused_without_showing_its_key() {
+        let home = Home::new(PROFILES);
+        home.write(".config/iotdm/prod", "HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0");
+        let error = Target::find(&HubArgs::default(), &home.environment()).unwrap_err().to_string();
+        assert!(error.contains("a device's connection string"), "{error}");
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+    }
+}

@@ -1,0 +1,172 @@
+//! What stands behind options: durations, ids, and JSON given directly, in a
+//! file or on stdin.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::str::FromStr;
+use std::time::Duration;
+
+use iotdm_proto::DeviceId;
+use serde_json::Value;
+
+use crate::error::Usage;
+
+/// `JSON`, `@FILE` or `-`: parsed when the command line is, so that nothing
+/// is sent before all of it is known to be good.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonArg(pub Value);
+
+impl FromStr for JsonArg {
+    type Err = Usage;
+
+    fn from_str(text: &str) -> Result<Self, Usage> {
+        let (source, json) = if text == "-" {
+            let mut json = String::new();
+            let read = io::stdin().lock().read_to_string(&mut json);
+            read.map_err(|error| Usage(format!("stdin: {error}")))?;
+            ("stdin".to_owned(), json)
+        } else if let Some(path) = text.strip_prefix('@') {
+            (path.to_owned(), fs::read_to_string(path).map_err(|error| Usage(format!("{path}: {error}")))?)
+        } else {
+            ("the value".to_owned(), text.to_owned())
+        };
+        serde_json::from_str(&json).map(JsonArg).map_err(|error| {
+            Usage(format!(
+                "{source} is not JSON ({error}); give JSON such as '{{\"key\":1}}', @FILE, or - for stdin"
+            ))
+        })
+    }
+}
+
+/// A JSON object, given as [`JsonArg`] is.
+pub fn json_object(text: &str) -> Result<Value, Usage> {
+    match text.parse::<JsonArg>()?.0 {
+        object @ Value::Object(_) => Ok(object),
+        _ => Err(Usage("expected a JSON object such as '{\"key\":1}'".into())),
+    }
+}
+
+/// A duration such as `5s`, `10m` or `1h30m`; a bare number is in seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse::<u64>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| parsed.try_into().ok()),
+    };
+    parsed.ok_or_else(|| "expected a duration such as 5s, 10m or 1h".into())
+}
+
+/// A pause between two polls: a duration that is not zero.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("polling needs a pause, such as 5s".into()),
+        pause => Ok(pause),
+    }
+}
+
+/// How long the hub waits for a device's reply: 5 s to 300 s.
+///
+/// Source: IoT Hub developer guide, "Understand and invoke direct methods".
+pub fn response_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, 5)
+}
+
+/// How long the hub waits for a device to connect: 0 s to 300 s; source as
+/// for [`response_timeout`].
+pub fn connect_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, 0)
+}
+
+fn duration_within(text: &str, least: u64) -> Result<Duration, String> {
+    let limits = Duration::from_secs(least)..=Duration::from_secs(300);
+    let whole = duration(text)?;
+    if limits.contains(&whole) && whole.subsec_nanos() == 0 {
+        Ok(whole)
+    } else {
+        Err(format!("IoT Hub takes whole seconds from {least} to 300"))
+    }
+}
+
+/// A device id that can stand in a URL.
+pub fn device_id(text: &str) -> Result<DeviceId, String> {
+    // URL parsers resolve these two before they get to the hub, encoded or not.
+    if matches!(text, "." | "..") {
+        return Err("such a device cannot be named in a URL".into());
+    }
+    text.parse().map_err(|error: iotdm_proto::names::NameError| error.to_string())
+}
+
+/// A request id as the daemon takes it.
+pub fn request_id(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+    if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 128 characters of letters, digits and . _ : -".into())
+    }
+}
+
+/// A reason as the daemon takes it.
+pub fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        0..=200 => Ok(text.to_owned()),
+        length => Err(format!("it has {length} characters, at most 200 are allowed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("5s", 5_000),
+            ("10m", 600_000),
+            ("1h", 3_600_000),
+            ("1h30m", 5_400_000),
+            ("60", 60_000),
+            ("200ms", 200),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "-5s", "5 parsecs", "soon", "99999999999999999999"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_hubs_limits_of_timeouts() {
+        assert!(response_timeout("5").is_ok() && response_timeout("5m").is_ok());
+        for text in ["4", "301", "5500ms"] {
+            assert!(response_timeout(text).is_err(), "{text}");
+        }
+        assert!(connect_timeout("0").is_ok() && connect_timeout("301").is_err());
+    }
+
+    #[test]
+    fn json_directly_or_from_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.json");
+        fs::write(&path, "{\"a\": [1]}\n").unwrap();
+        let argument = format!("@{}", path.display());
+        assert_eq!(argument.parse::<JsonArg>().unwrap().0, serde_json::json!({"a": [1]}));
+        assert_eq!("\"x\"".parse::<JsonArg>().unwrap().0, Value::from("x"));
+        fs::write(&path, "{").unwrap();
+        let error = argument.parse::<JsonArg>().unwrap_err().to_string();
+        assert!(error.contains("x.json is not JSON"), "{error}");
+        let error = "@/nonexistent".parse::<JsonArg>().unwrap_err().to_string();
+        assert!(error.contains("/nonexistent: No such file"), "{error}");
+        assert!(json_object("[1]").is_err() && json_object("{}").is_ok());
+    }
+
+    #[test]
+    fn ids_and_reasons_have_the_daemons_limits() {
+        assert!(request_id("a.B_c:9-").is_ok());
+        for bad in ["", "a b", "ä", "a/b", "x".repeat(129).as_str()] {
+            assert!(request_id(bad).is_err(), "{bad}");
+        }
+        assert!(reason(&"ü".repeat(200)).is_ok() && reason(&"x".repeat(201)).is_err());
+        assert!(device_id("..").is_err() && device_id("a/b").is_err() && device_id("a.b").is_ok());
+    }
+}
