@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use iotdm_proto::DeviceId;
 use serde_json::Value;
 
@@ -192,13 +192,13 @@ With -o json it prints the new twin.";
 /// `twin update`
 #[derive(Debug, Args)]
 #[command(after_help = TWIN_UPDATE_HELP)]
-#[group(skip)]
+#[command(group(ArgGroup::new("change").args(["desired", "tags"]).required(true).multiple(true)))]
 pub struct TwinUpdateArgs {
     /// The device
     #[arg(value_name = "DEVICE", value_parser = values::device_id)]
     pub device: DeviceId,
     /// Changes of the desired properties: a JSON object, @FILE, or - for stdin
-    #[arg(long, value_name = "JSON", value_parser = values::json_object, required_unless_present = "tags")]
+    #[arg(long, value_name = "JSON", value_parser = values::json_object)]
     pub desired: Option<Value>,
     /// Changes of the tags: a JSON object, @FILE, or - for stdin
     #[arg(long, value_name = "JSON", value_parser = values::json_object)]

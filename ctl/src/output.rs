@@ -66,10 +66,13 @@ impl Output {
         }
     }
 
-    /// A table for people.
+    /// A table for people, without a header where that is empty.
     pub fn table(self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         let mut table = Table::new();
-        table.load_style(NOTHING).set_header(header.to_vec());
+        table.load_style(NOTHING);
+        if !header.is_empty() {
+            table.set_header(header.to_vec());
+        }
         for row in rows {
             table.add_row(row.iter().map(|cell| printable(cell)));
         }
