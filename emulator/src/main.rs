@@ -1,1 +1,39 @@
-fn main() {}
+//! `iotdm-emulator`: see the library.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use iotdm_emulator::cli::{Cli, Command};
+use iotdm_emulator::{fault_command, serve};
+use tracing::level_filters::LevelFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(if cli.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO })
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("iotdm-emulator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Serve(options) => serve::run(options).await,
+            Command::Fault(fault) => fault_command::run(fault).await,
+        }
+    });
+    // Whoever has not ended by now is cut off.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use iotdm_proto::{DeviceId, HostName};
+
+/// What the emulator does not do stands first: nobody should find out by
+/// trying.
+const ABOUT: &str = "A local IoT Hub for trying out iotdm and for tests. It does NOT emulate: AMQP, \
+HTTPS for devices, device provisioning (DPS), X.509 and Entra ID authentication, modules and IoT Edge, \
+cloud-to-device messages, reading telemetry (it is acknowledged and dropped), file upload, jobs, \
+configurations, digital twins, bulk registry operations, COUNT/GROUP BY/arithmetic in queries, quotas and \
+throttling, several hubs at once. \
+Never needed on a gateway, and no replacement for testing against the real service.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "iotdm-emulator", version, about = ABOUT, arg_required_else_help = true)]
+pub struct Cli {
+    /// Log every exchange with devices and services
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve MQTT and HTTPS until SIGTERM or Ctrl-C
+    ///
+    /// Prints one line to standard output when it serves:
+    /// "ready mqtts=ADDRESS https=ADDRESS data=DIR". DIR holds ca.pem (trust it), service-connection-string,
+    /// policies/NAME, devices/ID (connection strings) and the store.
+    Serve(Serve),
+    /// Make the running emulator misbehave towards a device, for tests
+    #[command(subcommand)]
+    Fault(Fault),
+}
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub bind: IpAddr,
+    /// The hub's name in connection strings; clients have to resolve it to the address
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub host: HostName,
+    /// Port of MQTT over TLS; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8883)]
+    pub mqtt_port: u16,
+    /// Port of the REST interface and of MQTT over WebSocket; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    pub https_port: u16,
+    /// Directory for everything that is kept [default: $XDG_STATE_HOME/iotdm-emulator]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Create this device unless it exists; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub device: Vec<DeviceId>,
+}
+
+/// What to do with faults.
+#[derive(Debug, Subcommand)]
+pub enum Fault {
+    /// Do something wrong to a device, the next COUNT times
+    Set {
+        /// The device
+        device: DeviceId,
+        /// What to do wrong
+        fault: FaultKind,
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+        /// Return code for refuse-connect, 1 to 5
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
+        code: u8,
+        /// The running emulator's directory
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Print the faults that are still to happen, as JSON
+    List {
+        /// The running emulator's directory
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Forget the faults of a device, or all
+    Clear {
+        /// The device
+        device: Option<DeviceId>,
+        /// The running emulator's directory
+        #[command(flatten)]
+        data: Data,
+    },
+}
+
+/// Where the running emulator keeps its files.
+#[derive(Debug, Args)]
+pub struct Data {
+    /// The running emulator's directory [default: $XDG_STATE_HOME/iotdm-emulator]
+    #[arg(long = "data", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What to do wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FaultKind {
+    /// Carry out a QoS 1 publish, but do not acknowledge it
+    WithholdPuback,
+    /// Carry out a twin request, but do not answer it
+    WithholdTwinReply,
+    /// Refuse a CONNECT
+    RefuseConnect,
+    /// Drop the connection now
+    DropLink,
+}

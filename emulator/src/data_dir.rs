@@ -1,0 +1,180 @@
+//! The emulator's directory: readable by its owner only, with files that are
+//! written whole or not at all.
+//!
+//! Everything but the store is derived from the store and written anew at each
+//! start, so that a changed port or a kill between two writes does no harm.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use iotdm_proto::DeviceId;
+
+/// How the names of half-written files begin.
+const TEMPORARY: &str = ".writing-";
+
+/// The directory.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// `$XDG_STATE_HOME/iotdm-emulator`, else `~/.local/state/iotdm-emulator`.
+    pub fn default_path() -> Result<PathBuf> {
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+        match state {
+            Some(state) => Ok(state.join("iotdm-emulator")),
+            None => bail!("neither XDG_STATE_HOME nor HOME is set; name a directory with --data"),
+        }
+    }
+
+    /// Makes the directory, or takes an existing one, and closes it to others.
+    pub fn create(path: &Path) -> Result<Self> {
+        let make = |path: &Path| -> std::io::Result<()> {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o700))
+        };
+        for dir in [path, &path.join("devices"), &path.join("policies")] {
+            make(dir).with_context(|| {
+                format!("cannot use the data directory {}; choose another with --data", dir.display())
+            })?;
+        }
+        let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
+        Ok(DataDir(path))
+    }
+
+    /// Takes a directory that an emulator has made.
+    pub fn existing(path: &Path) -> Self {
+        DataDir(path.to_owned())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The store's file.
+    pub fn store(&self) -> PathBuf {
+        self.0.join("store.redb")
+    }
+
+    /// The certificate that clients have to trust.
+    pub fn ca(&self) -> PathBuf {
+        self.0.join("ca.pem")
+    }
+
+    /// The connection string with all rights.
+    pub fn service_connection_string(&self) -> PathBuf {
+        self.0.join("service-connection-string")
+    }
+
+    /// The connection string of one shared access policy.
+    pub fn policy(&self, name: &str) -> PathBuf {
+        self.0.join("policies").join(name)
+    }
+
+    /// A device's connection string. No id leads out of the directory: ids
+    /// have no `/`, and the two that name directories get a `~`, which no id
+    /// has.
+    pub fn device(&self, id: &DeviceId) -> PathBuf {
+        let name = id.as_str();
+        let devices = self.0.join("devices");
+        if name == "." || name == ".." { devices.join(format!("{name}~")) } else { devices.join(name) }
+    }
+
+    /// Writes a file for the owner only (0600), whole or not at all.
+    pub fn write(&self, file: &Path, text: &str) -> Result<()> {
+        let write = || -> std::io::Result<()> {
+            // Beside the named files, never among the devices' ones, whose
+            // names anybody may choose.
+            let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.0)?;
+            temporary.write_all(text.as_bytes())?;
+            temporary.persist(file)?;
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&self, file: &Path) -> Result<()> {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", file.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what a killed emulator left behind: half-written files, and the
+    /// connection strings of devices other than `kept`. Only for the process
+    /// that holds the store.
+    pub fn sweep<'a>(&self, kept: impl Iterator<Item = &'a DeviceId>) -> Result<()> {
+        let kept: HashSet<PathBuf> = kept.map(|id| self.device(id)).collect();
+        for file in files(&self.0.join("devices"))? {
+            if !kept.contains(&file) {
+                self.remove(&file)?;
+            }
+        }
+        for file in files(&self.0)? {
+            let name = file.file_name().unwrap_or_default();
+            if name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+                self.remove(&file)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = || dir.read_dir()?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
+    read().with_context(|| format!("cannot read {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_escapes_or_clashes() {
+        let dir = DataDir::existing(Path::new("/data"));
+        let ids = [".", "..", "...", "*", "$", "..%2f", "..=", "'", "a:b", ".~"];
+        let files: Vec<PathBuf> =
+            ids.iter().filter_map(|id| id.parse::<DeviceId>().ok()).map(|id| dir.device(&id)).collect();
+        assert_eq!(files.len(), ids.len() - 1, "the last one is no id");
+        for (index, file) in files.iter().enumerate() {
+            assert_eq!(file.parent(), Some(Path::new("/data/devices")), "{file:?}");
+            assert!(file.file_name().is_some(), "{file:?}");
+            assert!(!files[..index].contains(file), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn closed_to_others_and_cleaned_of_strangers() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(&parent.path().join("a/b")).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(dir.path()), 0o700);
+        let (kept, gone) = ("kept".parse().unwrap(), "gone".parse().unwrap());
+        for id in [&kept, &gone] {
+            dir.write(&dir.device(id), "text").unwrap();
+        }
+        assert_eq!(mode(&dir.device(&kept)), 0o600);
+        std::fs::write(dir.path().join(".writing-x"), "").unwrap();
+        dir.sweep([&kept].into_iter()).unwrap();
+        assert!(dir.device(&kept).exists() && !dir.device(&gone).exists());
+        dir.remove(&dir.device(&gone)).unwrap();
+        assert_eq!(dir.path().read_dir().unwrap().count(), 2, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let error = format!("{:#}", DataDir::create(&path).unwrap_err());
+        assert!(error.contains(&path.display().to_string()) && error.contains("--data"), "{error}");
+    }
+}

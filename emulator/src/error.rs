@@ -1,0 +1,186 @@
+//! Refusals in IoT Hub's numbers and shapes.
+//!
+//! Source: REST reference, "IoT Hub API common error codes", the .NET SDK's
+//! `ErrorCode`, and bodies quoted in public issues.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use iotdm_proto::Time;
+use iotdm_proto::twin::TwinError;
+use serde_json::{Value, json};
+use std::time::SystemTime;
+
+use crate::random;
+
+/// IoT Hub's number for what went wrong; its first three digits are the HTTP
+/// status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Code {
+    /// A request that makes no sense here.
+    InvalidOperation = 400_003,
+    /// A value that is not allowed.
+    ArgumentInvalid = 400_004,
+    /// Another connection of the device took over. Microsoft's table names
+    /// no HTTP status for it; 400 follows from the number, unverified.
+    ConnectionForcefullyClosedOnNewConnection = 400_027,
+    /// No token, or one that does not verify.
+    IotHubUnauthorizedAccess = 401_002,
+    /// A token that has ended or is for something else.
+    IotHubUnauthorized = 401_003,
+    /// No such device.
+    DeviceNotFound = 404_001,
+    /// The device is not connected, or does not listen for methods.
+    DeviceNotOnline = 404_103,
+    /// The device's connection ended before it answered.
+    DeviceConnectionClosedRemotely = 404_104,
+    /// The device exists.
+    DeviceAlreadyExists = 409_001,
+    /// `If-Match`, or a twin's version, does not fit.
+    PreconditionFailed = 412_001,
+    /// A body beyond its limit.
+    MessageTooLarge = 413_001,
+    /// The emulator itself failed.
+    ServerError = 500_001,
+    /// The device did not answer in time.
+    GatewayTimeout = 504_101,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{code:?}: {message}")]
+pub struct HubError {
+    /// Its number.
+    pub code: Code,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+impl Code {
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        let status = u16::try_from(self as u32 / 1000).unwrap_or(500);
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// A refusal with this number.
+    pub fn because(self, message: impl Into<String>) -> HubError {
+        HubError { code: self, message: message.into() }
+    }
+}
+
+impl HubError {
+    /// The failure of something the caller has no part in. The details go to
+    /// the log.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "a request failed inside the emulator");
+        Code::ServerError.because("the emulator failed; its log says why")
+    }
+
+    /// As a device receives it on `$iothub/twin/res/{status}`.
+    pub fn to_device_body(&self) -> Value {
+        json!({
+            "errorCode": self.code as u32,
+            "trackingId": tracking_id(),
+            "message": self.message,
+            "timestampUtc": Time::from(SystemTime::now()),
+        })
+    }
+
+    /// The answer of a method call, where `Message` is a string that holds
+    /// JSON.
+    pub fn into_nested_response(self) -> Response {
+        let inner = json!({
+            "errorCode": self.code as u32,
+            "trackingId": tracking_id(),
+            "message": self.message,
+            "info": {},
+            "timestampUtc": Time::from(SystemTime::now()),
+        });
+        self.respond(json!({ "Message": inner.to_string(), "ExceptionMessage": "" }))
+    }
+
+    fn respond(&self, body: Value) -> Response {
+        let name = format!("{:?}", self.code);
+        let mut response = (self.code.status(), Json(body)).into_response();
+        if let Ok(name) = HeaderValue::from_str(&name) {
+            response.headers_mut().insert("iothub-errorcode", name);
+        }
+        response
+    }
+}
+
+impl IntoResponse for HubError {
+    /// The classic shape.
+    fn into_response(self) -> Response {
+        self.respond(json!({
+            "Message": format!("ErrorCode:{:?};{}", self.code, self.message),
+            "ExceptionMessage": format!("Tracking ID:{}", tracking_id()),
+        }))
+    }
+}
+
+impl From<TwinError> for HubError {
+    fn from(error: TwinError) -> Self {
+        let code = match error {
+            TwinError::Version { .. } => Code::PreconditionFailed,
+            _ => Code::ArgumentInvalid,
+        };
+        code.because(error.to_string())
+    }
+}
+
+impl From<random::NoRandom> for HubError {
+    fn from(error: random::NoRandom) -> Self {
+        HubError::internal(error)
+    }
+}
+
+/// `{32 hex}-G:0-TimeStamp:MM/dd/yyyy HH:mm:ss`, as support asks for it.
+fn tracking_id() -> String {
+    let id = random::hex_id().unwrap_or_else(|_| "0".repeat(32));
+    let now = Time::from(SystemTime::now()).to_string();
+    let (date, time) = now.split_once('T').unwrap_or((&now, ""));
+    let mut date = date.split('-');
+    let (year, month, day) = (date.next(), date.next(), date.next());
+    let [year, month, day] = [year, month, day].map(Option::unwrap_or_default);
+    let time = time.split('.').next().unwrap_or_default();
+    format!("{id}-G:0-TimeStamp:{month}/{day}/{year} {time}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_starts_with_the_status() {
+        for (code, status) in [
+            (Code::ArgumentInvalid, 400),
+            (Code::IotHubUnauthorized, 401),
+            (Code::DeviceNotOnline, 404),
+            (Code::DeviceAlreadyExists, 409),
+            (Code::PreconditionFailed, 412),
+            (Code::MessageTooLarge, 413),
+            (Code::GatewayTimeout, 504),
+        ] {
+            assert_eq!(code.status().as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn tracking_ids_have_the_hubs_form() {
+        let id = tracking_id();
+        let (hex, stamp) = id.split_once("-G:0-TimeStamp:").unwrap();
+        assert_eq!(hex.len(), 32);
+        assert_eq!(stamp.len(), "11/22/2026 18:36:07".len(), "{stamp}");
+        assert_eq!((&stamp[2..3], &stamp[5..6], &stamp[10..11]), ("/", "/", " "));
+    }
+
+    #[test]
+    fn a_stale_twin_version_is_a_failed_precondition() {
+        let error = HubError::from(TwinError::Version { expected: 1, current: 2 });
+        assert_eq!(error.code, Code::PreconditionFailed);
+        assert_eq!(HubError::from(TwinError::Key { path: "a".into() }).code, Code::ArgumentInvalid);
+    }
+}

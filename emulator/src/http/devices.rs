@@ -1,0 +1,79 @@
+//! `/devices` and `/devices/{id}`: identities.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::request::{Body, Caller, Device, with_etag};
+use crate::device::Wish;
+use crate::error::{Code, HubError};
+use crate::hub::{Hub, IfMatch};
+use crate::policies::Right;
+
+/// The most devices that a list holds, and how many when nothing is asked.
+const MAX_LIST: usize = 1000;
+
+#[derive(Deserialize)]
+pub(super) struct Top {
+    top: Option<String>,
+}
+
+pub(super) async fn list(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Query(Top { top }): Query<Top>,
+) -> Result<Json<Vec<Value>>, HubError> {
+    caller.must(&hub, Right::RegistryRead)?;
+    let top = top.map_or(Ok(MAX_LIST), |top| top.parse()).ok().filter(|top| (1..=MAX_LIST).contains(top));
+    let top = top.ok_or_else(|| Code::ArgumentInvalid.because(format!("top ranges from 1 to {MAX_LIST}")))?;
+    let mut devices = Vec::new();
+    hub.registry.scan(None, |id, device| {
+        devices.push(device.identity_json(id, &hub.links.presence(id)));
+        if devices.len() < top { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    Ok(Json(devices))
+}
+
+pub(super) async fn read(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::RegistryRead)?;
+    let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.links.presence(&id)))?;
+    Ok(with_etag(device))
+}
+
+/// Creates without `If-Match`, changes with it.
+pub(super) async fn write(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+    if_match: IfMatch,
+    Body(body): Body,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::RegistryWrite)?;
+    let wish = Wish::parse(&id, &body)?;
+    let device = match if_match {
+        IfMatch::Absent => hub.create_device(&id, wish)?,
+        if_match => hub.update_device(&id, wish, &if_match)?,
+    };
+    Ok(with_etag(device))
+}
+
+pub(super) async fn delete(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+    if_match: IfMatch,
+) -> Result<StatusCode, HubError> {
+    caller.must(&hub, Right::RegistryWrite)?;
+    hub.delete_device(&id, &if_match)?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,83 @@
+//! `/emulator/faults`: what tests switch on; no part of IoT Hub.
+//!
+//! `POST {"deviceId","fault","count"?,"code"?}`, where the fault is
+//! `withholdPuback`, `withholdTwinReply`, `refuseConnect` or, at once,
+//! `dropLink`. `GET` lists what is left, `DELETE` (`?deviceId=`) forgets it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use iotdm_proto::DeviceId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::request::{Body, Caller};
+use crate::error::{Code, HubError};
+use crate::faults::{Fault, Kind};
+use crate::hub::Hub;
+use crate::links::Closed;
+use crate::policies::Right;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listed {
+    device_id: String,
+    #[serde(flatten)]
+    fault: Fault,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Whose {
+    device_id: Option<String>,
+}
+
+pub(super) async fn list(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Vec<Listed>>, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    let listed = |(id, fault): (DeviceId, Fault)| Listed { device_id: id.to_string(), fault };
+    Ok(Json(hub.faults.list().into_iter().map(listed).collect()))
+}
+
+pub(super) async fn add(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Body(body): Body,
+) -> Result<StatusCode, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    let invalid = |why: String| Code::ArgumentInvalid.because(why);
+    let id =
+        body.get("deviceId").and_then(Value::as_str).ok_or_else(|| invalid("deviceId is missing".into()))?;
+    let id = id.parse().map_err(|error| invalid(format!("{error}")))?;
+    hub.registry.read(&id, |_| ())?;
+    if body.get("fault").and_then(Value::as_str) == Some("dropLink") {
+        if !hub.links.close(&id, Closed::Fault) {
+            return Err(Code::DeviceNotOnline.because(format!("{id} is not connected")));
+        }
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let fault: Fault = serde_json::from_value(body).map_err(|error| invalid(error.to_string()))?;
+    match fault.kind {
+        Kind::RefuseConnect { code } if !(1..=5).contains(&code) => {
+            Err(invalid("code ranges from 1 to 5".into()))
+        }
+        _ if fault.count == 0 => Err(invalid("count is at least 1".into())),
+        _ => {
+            hub.faults.add(id, fault);
+            Ok(StatusCode::NO_CONTENT)
+        }
+    }
+}
+
+pub(super) async fn clear(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Query(Whose { device_id }): Query<Whose>,
+) -> Result<StatusCode, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    let id = device_id.map(|id| id.parse()).transpose();
+    let id = id.map_err(|error| Code::ArgumentInvalid.because(format!("{error}")))?;
+    hub.faults.clear(id.as_ref());
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,54 @@
+//! The service's REST interface: one resource per file.
+//!
+//! Clients differ in the `api-version` they send and add query parameters of
+//! their own; neither changes an answer, as with the real hub for what is
+//! here.
+
+mod devices;
+mod faults;
+mod methods;
+mod queries;
+mod request;
+mod statistics;
+mod twins;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+use crate::error::{Code, HubError};
+use crate::hub::Hub;
+
+/// Bodies beyond this are refused: twins have at most 72 KB, method payloads
+/// 128 KB.
+const MAX_BODY: usize = 512 * 1024;
+
+/// The routes.
+pub fn router(hub: Arc<Hub>) -> Router {
+    let device = get(devices::read).put(devices::write).delete(devices::delete);
+    let twin = get(twins::read).patch(twins::patch).put(twins::replace);
+    let fault = get(faults::list).post(faults::add).delete(faults::clear);
+    Router::new()
+        .route("/devices", get(devices::list))
+        .route("/devices/", get(devices::list))
+        .route("/devices/query", post(queries::run))
+        .route("/devices/{id}", device)
+        .route("/twins/{id}", twin)
+        .route("/twins/{id}/methods", post(methods::invoke))
+        .route("/statistics/devices", get(statistics::devices))
+        .route("/statistics/service", get(statistics::service))
+        .route("/emulator/faults", fault)
+        .route("/$iothub/websocket", get(websocket::upgrade))
+        .method_not_allowed_fallback(not_emulated)
+        .fallback(not_emulated)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(hub)
+}
+
+async fn not_emulated(request: axum::extract::Request) -> HubError {
+    let message = format!("{} {} is not emulated", request.method(), request.uri().path());
+    Code::InvalidOperation.because(message)
+}

@@ -1,0 +1,44 @@
+//! `/twins/{id}`: device twins, as services see them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::request::{Body, Caller, Device, with_etag};
+use crate::error::HubError;
+use crate::hub::{Hub, IfMatch};
+use crate::policies::Right;
+use crate::twin::Change;
+
+pub(super) async fn read(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    let twin = hub.registry.read(&id, |device| device.twin_json(&id, &hub.links.presence(&id)))?;
+    Ok(with_etag(twin))
+}
+
+pub(super) async fn patch(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+    if_match: IfMatch,
+    Body(body): Body,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.change_twin(&id, &Change::parse(&body)?, false, &if_match).map(with_etag)
+}
+
+pub(super) async fn replace(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+    if_match: IfMatch,
+    Body(body): Body,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.change_twin(&id, &Change::parse(&body)?, true, &if_match).map(with_etag)
+}

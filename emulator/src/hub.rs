@@ -1,0 +1,267 @@
+//! The hub: its parts, and the operations that touch several of them.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Context, Result};
+use iotdm_proto::sas::SasToken;
+use iotdm_proto::{DeviceId, Time};
+use serde_json::Value;
+
+use crate::data_dir::DataDir;
+use crate::device::{Device, Status, Wish, now};
+use crate::error::{Code, HubError};
+use crate::faults::Faults;
+use crate::links::{Closed, Link, Links};
+use crate::policies::{Policies, Right};
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::subscriptions::Subscriptions;
+use crate::twin::Change;
+
+/// The standard MQTT port, which needs no mention in connection strings.
+const MQTT_PORT: u16 = 8883;
+/// The standard HTTPS port.
+const HTTPS_PORT: u16 = 443;
+
+/// A running hub's state. Every operation is complete in itself; none is held
+/// up by a device or client.
+pub struct Hub {
+    /// The devices.
+    pub registry: Registry,
+    /// Their connections.
+    pub links: Links,
+    /// What shall go wrong.
+    pub faults: Faults,
+    policies: Policies,
+    address: Address,
+    dir: DataDir,
+}
+
+/// What the hub is called and where it listens.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Its host name, as it stands in connection strings.
+    pub host: String,
+    /// The port of MQTT over TLS.
+    pub mqtt_port: u16,
+    /// The port of the REST interface and MQTT over WebSocket.
+    pub https_port: u16,
+}
+
+/// What `If-Match` demands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IfMatch {
+    /// Nothing: no such header.
+    Absent,
+    /// Any state.
+    Any,
+    /// This state.
+    Etag(String),
+}
+
+impl IfMatch {
+    /// Whether `etag` fits.
+    pub fn check(&self, etag: &str) -> Result<(), HubError> {
+        match self {
+            IfMatch::Etag(wanted) if wanted != etag => {
+                Err(Code::PreconditionFailed.because("the etag does not match; read the current one again"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Hub {
+    /// A hub over its store. Writes the connection strings for `address`.
+    pub fn open(store: Store, dir: DataDir, address: Address) -> Result<Self> {
+        let stored = store.hub_value("policies", || Ok(Policies::generate()?))?;
+        let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
+        let registry = Registry::open(store)?;
+        let hub =
+            Hub { registry, links: Links::default(), faults: Faults::default(), policies, address, dir };
+        hub.write_files()?;
+        Ok(hub)
+    }
+
+    /// Whether a service's `token` gives `right` over the resource `path`
+    /// (`/twins/gw1`).
+    pub fn authorize(&self, token: &SasToken, right: Right, path: &str) -> Result<(), HubError> {
+        self.policies.check(token, right, now().unix_seconds(), &self.scopes(path))
+    }
+
+    /// Creates a device and its connection-string file.
+    pub fn create_device(&self, id: &DeviceId, wish: Wish) -> Result<Value, HubError> {
+        let device = Device::new(wish, now())?;
+        self.registry.insert(id, device, |device| self.note_device(id, device))
+    }
+
+    /// Changes a device; a disabled one loses its connection.
+    pub fn update_device(&self, id: &DeviceId, wish: Wish, if_match: &IfMatch) -> Result<Value, HubError> {
+        let change = |device: &mut Device| {
+            if_match.check(&device.etag)?;
+            device.update(wish, now())
+        };
+        self.registry.update(id, change, |device, ()| {
+            if device.status == Status::Disabled {
+                self.links.close(id, Closed::Refused);
+            }
+            self.note_device(id, device)
+        })
+    }
+
+    /// Deletes a device, its connection and its file.
+    pub fn delete_device(&self, id: &DeviceId, if_match: &IfMatch) -> Result<(), HubError> {
+        let check = |device: &Device| if_match.check(&device.etag);
+        self.registry.remove(id, check, || {
+            self.links.close(id, Closed::Refused);
+            if let Err(error) = self.dir.remove(&self.dir.device(id)) {
+                tracing::error!("{error:#}");
+            }
+        })
+    }
+
+    /// Changes a twin's tags and desired properties, merging or replacing,
+    /// and tells the device.
+    pub fn change_twin(
+        &self,
+        id: &DeviceId,
+        change: &Change,
+        replace: bool,
+        if_match: &IfMatch,
+    ) -> Result<Value, HubError> {
+        let apply = |device: &mut Device| {
+            if_match.check(&device.twin.etag)?;
+            let twin = &mut device.twin;
+            if replace { twin.replace(change, now()) } else { twin.patch(change, now()) }
+        };
+        self.registry.update(id, apply, |device, notification| {
+            if let Some((patch, version)) = notification {
+                self.links.notify(id, patch, version);
+            }
+            device.twin_json(id, &self.links.presence(id))
+        })
+    }
+
+    /// Lets a device in whose token proves that it is `id`; also says whether
+    /// it continues a stored session.
+    pub fn connect(
+        &self,
+        id: &DeviceId,
+        token: &SasToken,
+        clean_session: bool,
+        model_id: Option<String>,
+    ) -> Result<(Link, bool), HubError> {
+        let prepare = |device: &mut Device| {
+            self.authenticate(id, device, token, now())?;
+            let stored = device.session.filter(|_| !clean_session);
+            device.session = (!clean_session).then(|| stored.unwrap_or_default());
+            device.twin.model_id = model_id.unwrap_or_default();
+            Ok(stored)
+        };
+        self.registry.update(id, prepare, |_, stored| {
+            (self.links.attach(id, stored.unwrap_or_default()), stored.is_some())
+        })
+    }
+
+    /// Changes what a connection is subscribed to; durable for a session that
+    /// outlives its connection.
+    pub fn subscribe(
+        &self,
+        link: &Link,
+        persistent: bool,
+        subscriptions: Subscriptions,
+    ) -> Result<(), HubError> {
+        if persistent {
+            let keep = |device: &mut Device| {
+                device.session = Some(subscriptions);
+                Ok(())
+            };
+            self.registry.update(&link.device, keep, |_, ()| ())?;
+        }
+        self.links.subscribe(&link.device, link.number, subscriptions);
+        Ok(())
+    }
+
+    /// Whether `host`, with or without a port, names this hub.
+    pub fn is_called(&self, host: &str) -> bool {
+        self.scopes("").iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+
+    fn authenticate(
+        &self,
+        id: &DeviceId,
+        device: &Device,
+        token: &SasToken,
+        now: Time,
+    ) -> Result<(), HubError> {
+        if device.status == Status::Disabled {
+            return Err(Code::IotHubUnauthorizedAccess.because("the device is disabled"));
+        }
+        let scopes = self.scopes(&format!("/devices/{id}"));
+        if token.policy().is_some() {
+            return self.policies.check(token, Right::DeviceConnect, now.unix_seconds(), &scopes);
+        }
+        let mut refusal = None;
+        for key in [&device.keys.primary, &device.keys.secondary] {
+            for scope in &scopes {
+                match token.verify(key, now.unix_seconds(), scope) {
+                    Ok(()) => return Ok(()),
+                    Err(iotdm_proto::sas::SasError::Signature) if refusal.is_some() => {}
+                    Err(error) => refusal = Some(error),
+                }
+            }
+        }
+        let why = refusal.map_or_else(String::new, |error| error.to_string());
+        Err(Code::IotHubUnauthorized.because(why))
+    }
+
+    /// The ways in which clients write a resource of this hub.
+    fn scopes(&self, path: &str) -> [String; 3] {
+        let Address { host, mqtt_port, https_port } = &self.address;
+        [format!("{host}{path}"), format!("{host}:{https_port}{path}"), format!("{host}:{mqtt_port}{path}")]
+    }
+
+    /// Writes the device's file and returns its JSON. A file that cannot be
+    /// written is logged: the device exists all the same.
+    fn note_device(&self, id: &DeviceId, device: &Device) -> Value {
+        if let Err(error) = self.write_device_file(id, device) {
+            tracing::error!("{error:#}");
+        }
+        device.identity_json(id, &self.links.presence(id))
+    }
+
+    fn write_files(&self) -> Result<()> {
+        let mut devices = Vec::new();
+        self.registry.scan(None, |id, device| {
+            devices.push((id.clone(), device.clone()));
+            ControlFlow::Continue(())
+        });
+        self.dir.sweep(devices.iter().map(|(id, _)| id))?;
+        for (id, device) in &devices {
+            self.write_device_file(id, device)?;
+        }
+        let Address { host, https_port, .. } = &self.address;
+        let host = if *https_port == HTTPS_PORT { host.clone() } else { format!("{host}:{https_port}") };
+        for policy in self.policies.iter() {
+            let (name, key) = (&policy.name, policy.key.expose_base64());
+            let text =
+                format!("HostName={host};SharedAccessKeyName={name};SharedAccessKey={}\n", key.as_str());
+            self.dir.write(&self.dir.policy(name), &text)?;
+            if name == crate::policies::OWNER {
+                self.dir.write(&self.dir.service_connection_string(), &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_device_file(&self, id: &DeviceId, device: &Device) -> Result<()> {
+        let Address { host, mqtt_port, .. } = &self.address;
+        let key = device.keys.primary.expose_base64();
+        let mut text = format!("HostName={host};DeviceId={id};SharedAccessKey={}", key.as_str());
+        if *mqtt_port != MQTT_PORT {
+            text.push_str(&format!(";GatewayHostName={host}:{mqtt_port}"));
+        }
+        text.push('\n');
+        self.dir.write(&self.dir.device(id), &text)
+    }
+}

@@ -1,0 +1,359 @@
+//! Who is connected, what each connection listens to, and which method calls
+//! it has not answered yet.
+//!
+//! A link is one MQTT connection after its CONNECT was accepted. There is at
+//! most one per device: the newest wins. Everything meant for a device goes
+//! through its link's bounded outbox; a device that does not read is cut off,
+//! so that it holds up nobody else.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use iotdm_proto::topic::HubTopic;
+use iotdm_proto::twin::Object;
+use iotdm_proto::{DeviceId, Time};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::device::now;
+use crate::subscriptions::Subscriptions;
+
+/// Messages that may wait for a slow device before it is cut off.
+const OUTBOX: usize = 64;
+
+/// All links.
+#[derive(Debug)]
+pub struct Links {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    links: HashMap<DeviceId, Slot>,
+    presences: HashMap<DeviceId, Presence>,
+    next_link: u64,
+    next_call: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    number: u64,
+    outbox: mpsc::Sender<Message>,
+    close: oneshot::Sender<Closed>,
+    subscriptions: Subscriptions,
+    calls: HashMap<String, oneshot::Sender<CallEnd>>,
+}
+
+/// A message to a device.
+#[derive(Debug)]
+pub struct Message {
+    /// Where to.
+    pub topic: HubTopic,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// The connection's end of a link. It is removed from [`Links`] with
+/// [`Links::detach`].
+#[derive(Debug)]
+pub struct Link {
+    /// The device.
+    pub device: DeviceId,
+    /// Tells it from other links of the device.
+    pub number: u64,
+    /// What to send.
+    pub outbox: mpsc::Receiver<Message>,
+    /// Resolves when the connection has to be closed.
+    pub closed: oneshot::Receiver<Closed>,
+}
+
+/// Why the hub closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// The device connected again.
+    #[error("the device opened a newer connection")]
+    Replaced,
+    /// The identity was disabled or deleted.
+    #[error("the device was disabled or deleted")]
+    Refused,
+    /// A fault asked for it.
+    #[error("a fault dropped the link")]
+    Fault,
+    /// The device does not read what it is sent.
+    #[error("the device does not read what it is sent")]
+    Slow,
+    /// The emulator stops.
+    #[error("the emulator stops")]
+    Shutdown,
+}
+
+/// How a call that reached its device ended.
+#[derive(Debug, PartialEq)]
+pub enum CallEnd {
+    /// The device answered: its status, and its payload or `null`.
+    Reply(i64, Value),
+    /// A newer connection took over.
+    Replaced,
+}
+
+/// A call on its way.
+#[derive(Debug)]
+pub struct Call {
+    /// Its `$rid`.
+    pub rid: String,
+    /// Resolves with its end; an error means that the connection ended.
+    pub end: oneshot::Receiver<CallEnd>,
+}
+
+/// What is known about a device's connection. It is not kept over restarts.
+#[derive(Debug, Clone, Default)]
+pub struct Presence {
+    /// Whether it is connected.
+    pub connected: bool,
+    /// When that last changed.
+    pub changed: Option<Time>,
+    /// When it last sent something.
+    pub last_activity: Option<Time>,
+}
+
+impl Presence {
+    /// `Connected` or `Disconnected`.
+    pub fn state(&self) -> &'static str {
+        if self.connected { "Connected" } else { "Disconnected" }
+    }
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Links { inner: Mutex::default(), changed: watch::channel(()).0 }
+    }
+}
+
+impl Links {
+    /// Registers a new connection of `device` and closes the previous one.
+    pub fn attach(&self, device: &DeviceId, subscriptions: Subscriptions) -> Link {
+        let mut inner = self.lock();
+        inner.remove(device, Closed::Replaced);
+        inner.next_link += 1;
+        let number = inner.next_link;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (close, closed) = oneshot::channel();
+        let slot = Slot { number, outbox, close, subscriptions, calls: HashMap::new() };
+        inner.links.insert(device.clone(), slot);
+        let presence = inner.presences.entry(device.clone()).or_default();
+        *presence = Presence { connected: true, changed: Some(now()), last_activity: Some(now()) };
+        drop(inner);
+        self.changed.send_replace(());
+        Link { device: device.clone(), number, outbox: messages, closed }
+    }
+
+    /// Forgets a connection that has ended; without effect when a newer one
+    /// took its place.
+    pub fn detach(&self, device: &DeviceId, number: u64) {
+        let mut inner = self.lock();
+        if inner.links.get(device).is_some_and(|slot| slot.number == number) {
+            inner.links.remove(device);
+            inner.note_gone(device);
+        }
+    }
+
+    /// Closes the device's connection, if there is one.
+    pub fn close(&self, device: &DeviceId, why: Closed) -> bool {
+        self.lock().remove(device, why)
+    }
+
+    /// Closes every connection.
+    pub fn close_all(&self, why: Closed) {
+        let mut inner = self.lock();
+        let devices: Vec<DeviceId> = inner.links.keys().cloned().collect();
+        for device in devices {
+            inner.remove(&device, why);
+        }
+    }
+
+    /// What the connection is subscribed to; `None` when it is no longer the
+    /// device's.
+    pub fn subscriptions(&self, device: &DeviceId, number: u64) -> Option<Subscriptions> {
+        let inner = self.lock();
+        inner.links.get(device).filter(|slot| slot.number == number).map(|slot| slot.subscriptions)
+    }
+
+    /// Sets what the connection is subscribed to.
+    pub fn subscribe(&self, device: &DeviceId, number: u64, subscriptions: Subscriptions) {
+        if let Some(slot) = self.lock().links.get_mut(device).filter(|slot| slot.number == number) {
+            slot.subscriptions = subscriptions;
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Tells a device about its desired properties, if it is connected and
+    /// listens. The body is the patch with `$version` in it.
+    pub fn notify(&self, device: &DeviceId, mut patch: Object, version: u64) {
+        patch.insert("$version".into(), version.into());
+        let mut inner = self.lock();
+        if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches) {
+            let payload = Value::Object(patch).to_string().into();
+            inner.send(device, Message { topic: HubTopic::DesiredPatch { version }, payload });
+        }
+    }
+
+    /// Sends a method call; `None` when the device is not connected or does
+    /// not listen for methods.
+    pub fn call(&self, device: &DeviceId, method: &str, payload: &Value) -> Option<Call> {
+        let mut inner = self.lock();
+        if !inner.links.get(device)?.subscriptions.method_calls {
+            return None;
+        }
+        inner.next_call += 1;
+        let rid = format!("{:x}", inner.next_call);
+        let (reply, end) = oneshot::channel();
+        let topic = HubTopic::MethodCall { name: method.to_owned(), rid: rid.clone() };
+        let message = Message { topic, payload: payload.to_string().into() };
+        if !inner.send(device, message) {
+            return None;
+        }
+        inner.links.get_mut(device)?.calls.insert(rid.clone(), reply);
+        Some(Call { rid, end })
+    }
+
+    /// Hands a device's reply to whoever waits for it. Late, repeated and
+    /// invented replies find nobody.
+    pub fn reply(&self, device: &DeviceId, rid: &str, status: i64, payload: Value) -> bool {
+        let mut inner = self.lock();
+        let waiting = inner.links.get_mut(device).and_then(|slot| slot.calls.remove(rid));
+        waiting.is_some_and(|waiting| waiting.send(CallEnd::Reply(status, payload)).is_ok())
+    }
+
+    /// Stops waiting for a reply.
+    pub fn forget(&self, device: &DeviceId, rid: &str) {
+        if let Some(slot) = self.lock().links.get_mut(device) {
+            slot.calls.remove(rid);
+        }
+    }
+
+    /// Notes that the device sent something.
+    pub fn touch(&self, device: &DeviceId) {
+        if let Some(presence) = self.lock().presences.get_mut(device) {
+            presence.last_activity = Some(now());
+        }
+    }
+
+    /// What is known about the device's connection.
+    pub fn presence(&self, device: &DeviceId) -> Presence {
+        self.lock().presences.get(device).cloned().unwrap_or_default()
+    }
+
+    /// How many devices are connected.
+    pub fn connected(&self) -> usize {
+        self.lock().links.len()
+    }
+
+    /// Changes whenever a device connects or subscribes.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Queues a message, or cuts the device off when its queue is full.
+    fn send(&mut self, device: &DeviceId, message: Message) -> bool {
+        let sent = self.links.get(device).is_some_and(|slot| slot.outbox.try_send(message).is_ok());
+        if !sent {
+            self.remove(device, Closed::Slow);
+        }
+        sent
+    }
+
+    fn remove(&mut self, device: &DeviceId, why: Closed) -> bool {
+        let Some(slot) = self.links.remove(device) else { return false };
+        // A receiver that is gone has ended by itself.
+        let _ = slot.close.send(why);
+        if why == Closed::Replaced {
+            for (_, call) in slot.calls {
+                let _ = call.send(CallEnd::Replaced);
+            }
+        }
+        self.note_gone(device);
+        true
+    }
+
+    fn note_gone(&mut self, device: &DeviceId) {
+        if let Some(presence) = self.presences.get_mut(device) {
+            (presence.connected, presence.changed) = (false, Some(now()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn gw1() -> DeviceId {
+        "gw1".parse().unwrap()
+    }
+
+    fn listening() -> Subscriptions {
+        Subscriptions { method_calls: true, desired_patches: true, ..Subscriptions::default() }
+    }
+
+    #[test]
+    fn the_newest_connection_wins_and_ends_the_olds_calls() {
+        let links = Links::default();
+        let mut old = links.attach(&gw1(), listening());
+        let mut call = links.call(&gw1(), "m", &Value::Null).unwrap();
+        let new = links.attach(&gw1(), listening());
+        assert_eq!(old.closed.try_recv(), Ok(Closed::Replaced));
+        assert_eq!(call.end.try_recv(), Ok(CallEnd::Replaced));
+        assert!(!links.reply(&gw1(), &call.rid, 200, Value::Null));
+        links.detach(&gw1(), old.number);
+        assert_eq!(links.connected(), 1, "the old one's end does not take the new one along");
+        links.detach(&gw1(), new.number);
+        assert!(!links.presence(&gw1()).connected);
+    }
+
+    #[test]
+    fn only_one_reply_counts() {
+        let links = Links::default();
+        let mut link = links.attach(&gw1(), listening());
+        let mut call = links.call(&gw1(), "m", &json!({"a": 1})).unwrap();
+        let message = link.outbox.try_recv().unwrap();
+        assert_eq!(&*message.payload, br#"{"a":1}"#);
+        assert!(links.reply(&gw1(), &call.rid, 200, json!(1)));
+        assert!(!links.reply(&gw1(), &call.rid, 500, json!(2)));
+        assert_eq!(call.end.try_recv(), Ok(CallEnd::Reply(200, json!(1))));
+        let late = links.call(&gw1(), "m", &Value::Null).unwrap();
+        links.forget(&gw1(), &late.rid);
+        assert!(!links.reply(&gw1(), &late.rid, 200, Value::Null));
+    }
+
+    #[test]
+    fn nothing_reaches_a_device_that_does_not_listen() {
+        let links = Links::default();
+        let mut link = links.attach(&gw1(), Subscriptions::default());
+        assert!(links.call(&gw1(), "m", &Value::Null).is_none());
+        links.notify(&gw1(), Object::new(), 2);
+        assert!(link.outbox.try_recv().is_err());
+        links.subscribe(&gw1(), link.number, listening());
+        links.notify(&gw1(), Object::new(), 3);
+        assert_eq!(&*link.outbox.try_recv().unwrap().payload, br#"{"$version":3}"#);
+    }
+
+    #[test]
+    fn a_device_that_does_not_read_is_cut_off() {
+        let links = Links::default();
+        let mut link = links.attach(&gw1(), listening());
+        for version in 0..=OUTBOX as u64 {
+            links.notify(&gw1(), Object::new(), version);
+        }
+        assert_eq!(link.closed.try_recv(), Ok(Closed::Slow));
+        assert_eq!(links.connected(), 0);
+    }
+}

@@ -1,0 +1,129 @@
+//! One client connection as MQTT packets, over TLS or over a WebSocket.
+
+use std::io;
+use std::time::Duration;
+
+use axum::extract::ws::{self, WebSocket};
+use bytes::{Bytes, BytesMut};
+use rumqttc::mqttbytes::v4::Packet;
+use rumqttc::mqttbytes::{self};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+
+/// The largest packet that is taken: IoT Hub's limit for a device-to-cloud
+/// message, and room for its topic.
+pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
+
+/// How long a client may leave the connection's buffers full.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection.
+pub struct Connection {
+    transport: Transport,
+    received: BytesMut,
+}
+
+/// What carries the bytes.
+pub enum Transport {
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Binary WebSocket messages; packets may span them.
+    WebSocket(Box<WebSocket>),
+}
+
+/// Why no further packet comes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The peer has closed.
+    #[error("the client closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// Not MQTT 3.1.1, or too large.
+    #[error("not a packet that the hub takes: {0}")]
+    Malformed(#[from] mqttbytes::Error),
+}
+
+impl Connection {
+    /// A connection over `transport`.
+    pub fn new(transport: Transport) -> Self {
+        Connection { transport, received: BytesMut::with_capacity(4096) }
+    }
+
+    /// The next packet. Nothing is lost when the future is dropped.
+    pub async fn read(&mut self) -> Result<Packet, Error> {
+        loop {
+            match Packet::read(&mut self.received, MAX_PACKET) {
+                Ok(packet) => return Ok(packet),
+                Err(mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.transport.read(&mut self.received).await? == 0 {
+                return Err(Error::Closed);
+            }
+        }
+    }
+
+    /// Sends a packet.
+    pub async fn write(&mut self, packet: &Packet) -> Result<(), Error> {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, MAX_PACKET)?;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
+        timeout(WRITE_DEADLINE, self.transport.write(bytes.freeze())).await.map_err(|_| late())??;
+        Ok(())
+    }
+
+    /// Ends the connection in good order, as far as the client lets.
+    pub async fn close(mut self) {
+        let _ = timeout(Duration::from_secs(1), self.transport.close()).await;
+    }
+}
+
+impl Transport {
+    /// Appends what arrives; 0 at the end.
+    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Transport::Tls(stream) => stream.read_buf(buffer).await,
+            Transport::WebSocket(socket) => loop {
+                match socket.recv().await {
+                    Some(Ok(ws::Message::Binary(bytes))) if bytes.is_empty() => {}
+                    Some(Ok(ws::Message::Binary(bytes))) => {
+                        buffer.extend_from_slice(&bytes);
+                        return Ok(bytes.len());
+                    }
+                    // Answered by the library.
+                    Some(Ok(ws::Message::Ping(_) | ws::Message::Pong(_))) => {}
+                    Some(Ok(ws::Message::Text(_))) => {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "a text message"));
+                    }
+                    Some(Ok(ws::Message::Close(_))) | None => return Ok(0),
+                    Some(Err(error)) => return Err(io::Error::other(error)),
+                }
+            },
+        }
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        match self {
+            Transport::Tls(stream) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await
+            }
+            Transport::WebSocket(socket) => {
+                socket.send(ws::Message::Binary(bytes)).await.map_err(io::Error::other)
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        match self {
+            Transport::Tls(stream) => stream.shutdown().await,
+            Transport::WebSocket(socket) => {
+                socket.send(ws::Message::Close(None)).await.map_err(io::Error::other)
+            }
+        }
+    }
+}

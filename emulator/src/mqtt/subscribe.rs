@@ -1,0 +1,42 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{SubAck, Subscribe, SubscribeReasonCode, Unsubscribe};
+
+use super::session::End;
+use crate::hub::Hub;
+use crate::links::Link;
+
+/// Adds subscriptions. QoS 2 is granted as 1; a filter that the hub does not
+/// have ends the connection, as it does with the real one.
+pub fn subscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Subscribe) -> Result<SubAck, End> {
+    change(hub, link, persistent, asked.filters.iter().map(|filter| filter.path.as_str()), true)?;
+    let grant =
+        |qos| SubscribeReasonCode::Success(if qos == QoS::ExactlyOnce { QoS::AtLeastOnce } else { qos });
+    let granted = asked.filters.iter().map(|filter| grant(filter.qos)).collect();
+    Ok(SubAck::new(asked.pkid, granted))
+}
+
+/// Ends subscriptions.
+pub fn unsubscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Unsubscribe) -> Result<(), End> {
+    change(hub, link, persistent, asked.topics.iter().map(String::as_str), false)
+}
+
+fn change<'a>(
+    hub: &Hub,
+    link: &Link,
+    persistent: bool,
+    filters: impl Iterator<Item = &'a str>,
+    wanted: bool,
+) -> Result<(), End> {
+    let Some(mut subscriptions) = hub.links.subscriptions(&link.device, link.number) else {
+        return Ok(()); // being closed
+    };
+    for filter in filters {
+        match subscriptions.switch(&link.device, filter) {
+            Some(switch) => *switch = wanted,
+            None => return Err(End::Violation(format!("the client used the topic filter {filter:?}"))),
+        }
+    }
+    hub.subscribe(link, persistent, subscriptions).map_err(|error| End::Violation(error.to_string()))
+}

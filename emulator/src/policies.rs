@@ -1,0 +1,162 @@
+//! Shared access policies: who may do what on the service side.
+//!
+//! Source: "Control access to IoT Hub with shared access signatures", the
+//! policies that every hub is created with.
+
+use std::fmt;
+
+use iotdm_proto::SecretKey;
+use iotdm_proto::sas::{SasError, SasToken};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, HubError};
+use crate::random::{self, NoRandom};
+
+/// Something a policy may allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Reading identities.
+    RegistryRead,
+    /// Creating, changing and deleting identities; includes reading.
+    RegistryWrite,
+    /// Twins, queries, methods.
+    ServiceConnect,
+    /// Connecting as any device.
+    DeviceConnect,
+}
+
+use Right::{DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
+
+/// The policies of a new hub and their rights.
+const POLICIES: [(&str, &[Right]); 5] = [
+    (OWNER, &[RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect]),
+    ("service", &[ServiceConnect]),
+    ("device", &[DeviceConnect]),
+    ("registryRead", &[RegistryRead]),
+    ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+];
+
+/// The policy that may do everything.
+pub const OWNER: &str = "iothubowner";
+
+/// A policy's name and key, base64, as they are stored.
+#[derive(Serialize, Deserialize)]
+pub struct StoredPolicy(String, String);
+
+/// The hub's policies.
+#[derive(Debug)]
+pub struct Policies(Vec<Policy>);
+
+/// One policy.
+#[derive(Debug)]
+pub struct Policy {
+    /// Its name, `skn` in tokens.
+    pub name: String,
+    /// Its key.
+    pub key: SecretKey,
+}
+
+impl Policies {
+    /// The stored form of new policies with fresh keys.
+    pub fn generate() -> Result<Vec<StoredPolicy>, NoRandom> {
+        let policy = |(name, _): &(&str, _)| {
+            Ok(StoredPolicy((*name).to_owned(), random::key()?.expose_base64().as_str().to_owned()))
+        };
+        POLICIES.iter().map(policy).collect()
+    }
+
+    /// The policies from their stored form.
+    pub fn load(stored: &[StoredPolicy]) -> Result<Self, iotdm_proto::key::KeyError> {
+        let policy =
+            |StoredPolicy(name, key): &StoredPolicy| Ok(Policy { name: name.clone(), key: key.parse()? });
+        stored.iter().map(policy).collect::<Result<_, _>>().map(Policies)
+    }
+
+    /// All policies.
+    pub fn iter(&self) -> impl Iterator<Item = &Policy> {
+        self.0.iter()
+    }
+
+    /// Whether `token` is one of a policy that has `right`, valid at `now`
+    /// (seconds since the Unix epoch), for any of `scopes`, which spell the
+    /// same resource differently.
+    pub fn check(&self, token: &SasToken, right: Right, now: u64, scopes: &[String]) -> Result<(), HubError> {
+        let Some(policy) = self.0.iter().find(|policy| Some(policy.name.as_str()) == token.policy()) else {
+            return Err(Code::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
+        };
+        let mut verdict = Err(SasError::Malformed("no scope"));
+        for scope in scopes {
+            verdict = token.verify(&policy.key, now, scope);
+            if verdict.is_ok() {
+                break;
+            }
+        }
+        match verdict {
+            Ok(()) => {}
+            Err(error @ (SasError::Expired(_) | SasError::Scope(_))) => {
+                return Err(Code::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
+            }
+            Err(error) => {
+                return Err(Code::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}")));
+            }
+        }
+        let rights = POLICIES.iter().find(|(name, _)| *name == policy.name).map(|(_, rights)| *rights);
+        if rights.is_some_and(|rights| rights.contains(&right)) {
+            Ok(())
+        } else {
+            let message = format!("Unauthorized: policy {} lacks the right {right}", policy.name);
+            Err(Code::IotHubUnauthorizedAccess.because(message))
+        }
+    }
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iotdm_proto::sas;
+
+    use super::*;
+
+    fn check(policy: &str, right: Right) -> Result<(), HubError> {
+        let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
+        let key = &policies.iter().find(|found| found.name == policy).unwrap().key;
+        let token = sas::sign("localhost:8443", key, 100, Some(policy)).parse().unwrap();
+        let scopes = ["localhost/twins/a".to_owned(), "localhost:8443/twins/a".to_owned()];
+        policies.check(&token, right, 50, &scopes)
+    }
+
+    #[test]
+    fn each_policy_has_its_rights_and_no_others() {
+        for (policy, allowed) in POLICIES {
+            for right in [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect] {
+                let verdict = check(policy, right);
+                assert_eq!(verdict.is_ok(), allowed.contains(&right), "{policy} {right}");
+                if let Err(error) = verdict {
+                    assert_eq!(error.code, Code::IotHubUnauthorizedAccess);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_keys_names_times_and_hosts_are_refused() {
+        let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
+        let key = &policies.iter().next().unwrap().key;
+        let other = SecretKey::from_bytes(vec![1; 32]);
+        let unauthorized = |token: String, code: Code| {
+            let token = token.parse().unwrap();
+            let error = policies.check(&token, ServiceConnect, 50, &["localhost/x".to_owned()]).unwrap_err();
+            assert_eq!(error.code, code, "{error}");
+        };
+        unauthorized(sas::sign("localhost", &other, 100, Some(OWNER)), Code::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 100, Some("root")), Code::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 100, None), Code::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 50, Some(OWNER)), Code::IotHubUnauthorized);
+        unauthorized(sas::sign("elsewhere", key, 100, Some(OWNER)), Code::IotHubUnauthorized);
+    }
+}

@@ -1,0 +1,120 @@
+//! Text to tokens.
+
+use crate::error::{Code, HubError};
+
+/// A token.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Token {
+    /// A keyword or a name, in its own spelling.
+    Word(String),
+    /// `'…'` or `"…"`.
+    Text(String),
+    /// A number, sign included.
+    Number(serde_json::Number),
+    /// One of `= != <> < <= > >= , . * ( ) [ ]`.
+    Symbol(&'static str),
+}
+
+/// Longer ones first.
+const SYMBOLS: [&str; 15] = ["!=", "<>", "<=", ">=", "=", "<", ">", ",", ".", "*", "(", ")", "[", "]", ";"];
+
+/// Splits a query into tokens.
+pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
+    let mut tokens = Vec::new();
+    let mut rest = query.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let (token, after) = if first == '\'' || first == '"' {
+            text(rest, first)?
+        } else if first.is_ascii_digit()
+            || (first == '-' && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
+        {
+            number(rest)?
+        } else if is_word(first) {
+            let (word, after) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
+            (Token::Word(word.to_owned()), after)
+        } else {
+            let symbol = SYMBOLS.iter().find_map(|symbol| Some((*symbol, rest.strip_prefix(symbol)?)));
+            let (symbol, after) = symbol.ok_or_else(|| invalid(format!("{first:?} is not understood")))?;
+            (Token::Symbol(symbol), after)
+        };
+        tokens.push(token);
+        rest = after.trim_start();
+    }
+    Ok(tokens)
+}
+
+/// A refusal of a query.
+pub(super) fn invalid(why: impl std::fmt::Display) -> HubError {
+    Code::ArgumentInvalid.because(format!("the query is not understood: {why}"))
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}
+
+/// Quotes are doubled or escaped with a backslash inside a string.
+fn text(rest: &str, quote: char) -> Result<(Token, &str), HubError> {
+    let mut value = String::new();
+    let mut chars = rest.char_indices().skip(1).peekable();
+    while let Some((index, c)) = chars.next() {
+        if c == '\\' {
+            value.extend(chars.next().map(|(_, escaped)| escaped));
+        } else if c != quote {
+            value.push(c);
+        } else if chars.next_if(|(_, next)| *next == quote).is_some() {
+            value.push(quote);
+        } else {
+            let after = rest.get(index + 1..).unwrap_or_default();
+            return Ok((Token::Text(value), after));
+        }
+    }
+    Err(invalid("a string is not closed"))
+}
+
+fn number(rest: &str) -> Result<(Token, &str), HubError> {
+    // An exponent has a sign of its own.
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-')));
+    let end = end.unwrap_or(rest.len());
+    let (number, after) = rest.split_at(end);
+    match number.parse() {
+        Ok(number) => Ok((Token::Number(number), after)),
+        Err(_) => Err(invalid(format!("{number:?} is not a number"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_kinds() {
+        let word = |word: &str| Token::Word(word.into());
+        let text = |text: &str| Token::Text(text.into());
+        let number = |text: &str| Token::Number(text.parse().unwrap());
+        assert_eq!(
+            tokens(r#" a.$b>=-1.5e3 <>'it''s' "x\"y" ['ü', 7] "#).unwrap(),
+            [
+                word("a"),
+                Token::Symbol("."),
+                word("$b"),
+                Token::Symbol(">="),
+                number("-1.5e3"),
+                Token::Symbol("<>"),
+                text("it's"),
+                text("x\"y"),
+                Token::Symbol("["),
+                text("ü"),
+                Token::Symbol(","),
+                number("7"),
+                Token::Symbol("]"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for bad in ["'open", "a ? b", "1x2", "a & b", "'\\"] {
+            assert_eq!(tokens(bad).unwrap_err().code, Code::ArgumentInvalid, "{bad}");
+        }
+    }
+}

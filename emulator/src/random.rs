@@ -1,0 +1,53 @@
+//! Random bytes and what is made of them: keys, ids and etags.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use iotdm_proto::SecretKey;
+use rustls::crypto::ring;
+
+/// The operating system could not give random bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system gave no random bytes")]
+pub struct NoRandom;
+
+/// A key as IoT Hub generates it: 32 bytes.
+pub fn key() -> Result<SecretKey, NoRandom> {
+    Ok(SecretKey::from_bytes(bytes::<32>()?.to_vec()))
+}
+
+/// 32 lower-case hexadecimal digits.
+pub fn hex_id() -> Result<String, NoRandom> {
+    let mut text = String::with_capacity(32);
+    for byte in bytes::<16>()? {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
+/// An etag that no earlier state had.
+pub fn etag() -> Result<String, NoRandom> {
+    Ok(STANDARD.encode(bytes::<8>()?))
+}
+
+fn bytes<const N: usize>() -> Result<[u8; N], NoRandom> {
+    let mut bytes = [0; N];
+    ring::default_provider().secure_random.fill(&mut bytes).map_err(|_| NoRandom)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_are_the_same() {
+        assert_ne!(key().unwrap().expose(), key().unwrap().expose());
+        assert_eq!(key().unwrap().expose().len(), 32);
+        let id = hex_id().unwrap();
+        assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+        assert_ne!(etag().unwrap(), etag().unwrap());
+    }
+}

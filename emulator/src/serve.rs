@@ -1,0 +1,77 @@
+//! `iotdm-emulator serve`: from the command line to a running hub.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use crate::cli::Serve;
+use crate::data_dir::DataDir;
+use crate::device::Wish;
+use crate::error::Code;
+use crate::hub::{Address, Hub};
+use crate::pki::Authority;
+use crate::server;
+use crate::store::Store;
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(options: Serve) -> Result<()> {
+    // Before anything else, so that no signal is missed from here on.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let path = match options.data {
+        Some(path) => path,
+        None => DataDir::default_path()?,
+    };
+    let dir = DataDir::create(&path)?;
+    let store = Store::open(&dir.store())?;
+    let authority = store.hub_value("authority", Authority::generate)?;
+    let tls = authority.server_config(options.host.as_str(), options.bind)?;
+    dir.write(&dir.ca(), &authority.certificate_pem)?;
+
+    let mqtt = listen(options.bind, options.mqtt_port, "--mqtt-port").await?;
+    let https = listen(options.bind, options.https_port, "--https-port").await?;
+    let (mqtt_address, https_address) = (mqtt.local_addr()?, https.local_addr()?);
+    let address = Address {
+        host: options.host.to_string(),
+        mqtt_port: mqtt_address.port(),
+        https_port: https_address.port(),
+    };
+    let hub = Arc::new(Hub::open(store, dir.clone(), address)?);
+    for id in &options.device {
+        match hub.create_device(id, Wish::default()) {
+            Err(error) if error.code != Code::DeviceAlreadyExists => {
+                return Err(error).with_context(|| format!("cannot create the device {id}"));
+            }
+            _ => {}
+        }
+    }
+
+    println_flushed(&format!(
+        "ready mqtts={mqtt_address} https={https_address} data={}",
+        dir.path().display()
+    ))?;
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => info!("stopping on SIGINT"),
+        }
+    };
+    server::run(hub, mqtt, https, tls, shutdown).await
+}
+
+async fn listen(bind: IpAddr, port: u16, option: &str) -> Result<TcpListener> {
+    let address = SocketAddr::new(bind, port);
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another port with {option} (0: a free one)")
+    })
+}
+
+/// Standard output may be a pipe that somebody waits on.
+fn println_flushed(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
+}

@@ -1,0 +1,64 @@
+//! The topic filters that a device may subscribe to.
+//!
+//! Source: "Communicate with an IoT hub using the MQTT protocol"; any other
+//! filter makes the hub close the connection.
+
+use iotdm_proto::DeviceId;
+use iotdm_proto::topic::{DESIRED_PATCHES, METHOD_CALLS, TWIN_RESPONSES};
+use serde::{Deserialize, Serialize};
+
+/// What a session is subscribed to. All is delivered at QoS 0, which the
+/// official clients accept for twins and methods whatever they asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscriptions {
+    /// Replies to twin requests.
+    pub twin_responses: bool,
+    /// Changes of desired properties.
+    pub desired_patches: bool,
+    /// Method calls.
+    pub method_calls: bool,
+    /// Cloud-to-device messages. The emulator sends none, but official
+    /// clients subscribe on their own accord.
+    pub messages: bool,
+}
+
+impl Subscriptions {
+    /// Whether `filter` is one that `device` may subscribe to, and if so its
+    /// switch.
+    pub fn switch(&mut self, device: &DeviceId, filter: &str) -> Option<&mut bool> {
+        match filter {
+            TWIN_RESPONSES => Some(&mut self.twin_responses),
+            DESIRED_PATCHES => Some(&mut self.desired_patches),
+            METHOD_CALLS => Some(&mut self.method_calls),
+            _ => {
+                let rest = filter.strip_prefix("devices/")?.strip_prefix(device.as_str())?;
+                (rest == "/messages/devicebound/#").then_some(&mut self.messages)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_documented_filters() {
+        let device: DeviceId = "gw1".parse().unwrap();
+        let mut subscriptions = Subscriptions::default();
+        for filter in [
+            "$iothub/twin/res/#",
+            "$iothub/twin/PATCH/properties/desired/#",
+            "$iothub/methods/POST/#",
+            "devices/gw1/messages/devicebound/#",
+        ] {
+            *subscriptions.switch(&device, filter).unwrap() = true;
+        }
+        let all =
+            Subscriptions { twin_responses: true, desired_patches: true, method_calls: true, messages: true };
+        assert_eq!(subscriptions, all);
+        for filter in ["#", "$iothub/#", "+/x", "devices/gw2/messages/devicebound/#", "devices/gw1/#"] {
+            assert!(subscriptions.switch(&device, filter).is_none(), "{filter}");
+        }
+    }
+}
