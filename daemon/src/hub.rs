@@ -309,7 +309,8 @@ fn explain_io(error: &std::io::Error, target: &str) -> String {
         return format!("no secure connection to {target}: {tls}");
     };
     let why = match why {
-        CertificateError::UnknownIssuer => {
+        // The latter when a CA of the same name, but with another key, is trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "is of a CA that this machine does not trust: if it should, name its certificate in hub.ca_file"
                 .to_owned()
         }

@@ -186,8 +186,14 @@ async fn life(
         }
     };
 
-    let (shutdown_sender, shutdowns) = mpsc::channel(QUEUE);
+    // Asks the bus, so that readiness means that it was asked. What the hub
+    // needs can wait until then.
+    let start = backend.start(Path::new("/")).await?;
+    let notify = Notify::default();
+    notify.ready();
+
     let mut tasks = tokio::task::JoinSet::new();
+    let (shutdown_sender, shutdowns) = mpsc::channel(QUEUE);
     if let Backend::Logind(logind) = backend {
         tasks.spawn(logind.clone().watch(shutdown_sender));
     }
@@ -199,11 +205,6 @@ async fn life(
     };
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
     tasks.spawn(hub::run(options, hub_sender));
-
-    // Asks the bus, so that readiness means that it was asked.
-    let start = backend.start(Path::new("/")).await?;
-    let notify = Notify::default();
-    notify.ready();
 
     let settings = Settings {
         ack_timeout: setup.config.reboot.ack_timeout,

@@ -1,0 +1,151 @@
+//! A private message bus with a login manager that does as it is told.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use zbus::wire::OwnedFd;
+use zbus::{Connection, connection, fdo, interface};
+
+use crate::Transcript;
+
+/// A `dbus-daemon` of its own.
+#[derive(Debug)]
+pub struct Bus {
+    child: Child,
+    address: String,
+    _dir: TempDir,
+}
+
+/// A login manager on a [`Bus`], which keeps the names of the calls made to it.
+pub struct Logind {
+    /// The calls, a line each.
+    pub calls: Transcript,
+    /// What `CanReboot` answers.
+    pub can_reboot: Arc<Mutex<String>>,
+    /// The locks that others hold.
+    pub inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
+    runtime: Runtime,
+    connection: Connection,
+}
+
+/// what, who, why, mode, uid, pid.
+pub type Inhibitor = (String, String, String, String, u32, u32);
+
+struct Manager {
+    calls: Transcript,
+    can_reboot: Arc<Mutex<String>>,
+    inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
+}
+
+#[interface(name = "org.freedesktop.login1.Manager")]
+impl Manager {
+    fn can_reboot(&self) -> String {
+        self.calls.push("CanReboot".to_owned());
+        self.can_reboot.lock().unwrap().clone()
+    }
+
+    fn reboot(&self, interactive: bool) -> fdo::Result<()> {
+        self.calls.push(format!("Reboot({interactive})"));
+        match self.can_reboot.lock().unwrap().as_str() {
+            "yes" => Ok(()),
+            other => Err(fdo::Error::AccessDenied(format!("polkit says {other}"))),
+        }
+    }
+
+    fn inhibit(&self, what: String, who: String, _why: String, mode: String) -> fdo::Result<OwnedFd> {
+        self.calls.push(format!("Inhibit({what}, {who}, {mode})"));
+        let (lock, held) =
+            std::os::unix::net::UnixStream::pair().map_err(|error| fdo::Error::Failed(error.to_string()))?;
+        let calls = self.calls.clone();
+        std::thread::spawn(move || {
+            // Ends when the other side lets the lock go.
+            let _ = std::io::Read::read(&mut &held, &mut [0]);
+            calls.push("lock released".to_owned());
+        });
+        Ok(std::os::fd::OwnedFd::from(lock).into())
+    }
+
+    fn list_inhibitors(&self) -> Vec<Inhibitor> {
+        self.inhibitors.lock().unwrap().clone()
+    }
+
+    #[zbus(property)]
+    fn preparing_for_shutdown(&self) -> bool {
+        false
+    }
+
+    #[zbus(signal)]
+    async fn prepare_for_shutdown(
+        emitter: &zbus::object_server::SignalEmitter<'_>,
+        start: bool,
+    ) -> zbus::Result<()>;
+}
+
+impl Bus {
+    /// A bus without anybody on it.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("unix:path={}", dir.path().join("bus").display());
+        let mut child = Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--print-address", "--address", &address])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon is needed: apt-get install dbus-daemon");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Bus { child, address: line.trim().to_owned(), _dir: dir }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// Puts a login manager on it that is willing and has no locks.
+    pub fn logind(&self) -> Logind {
+        let calls = Transcript::default();
+        let can_reboot = Arc::new(Mutex::new("yes".to_owned()));
+        let inhibitors = Arc::new(Mutex::new(Vec::new()));
+        let manager =
+            Manager { calls: calls.clone(), can_reboot: can_reboot.clone(), inhibitors: inhibitors.clone() };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let connection = runtime.block_on(async {
+            connection::Builder::address(self.address.as_str())
+                .name("org.freedesktop.login1")
+                .serve_at("/org/freedesktop/login1", manager)
+                .build()
+                .await
+                .unwrap()
+        });
+        Logind { calls, can_reboot, inhibitors, runtime, connection }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Logind {
+    /// Says that a shutdown begins, or that it was called off.
+    pub fn prepare_for_shutdown(&self, start: bool) {
+        self.runtime.block_on(async {
+            let server = self.connection.object_server();
+            let manager = server.interface::<_, Manager>("/org/freedesktop/login1").await.unwrap();
+            Manager::prepare_for_shutdown(manager.signal_emitter(), start).await.unwrap();
+        });
+    }
+}
+
+impl std::fmt::Debug for Logind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logind").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}

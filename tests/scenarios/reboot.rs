@@ -1,0 +1,254 @@
+//! `rebootDevice` from the operator's tool to the login manager and back.
+
+use iotdm_tests::{Bus, Daemon, Hub, wait_until};
+use serde_json::json;
+
+#[test]
+fn the_operator_reboots_a_device_and_sees_it_back() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.start_connected(&hub);
+    let before = hub.reported();
+    assert_eq!(before["boot"]["cause"], "unknown");
+    assert_eq!(before.get("rebootTime"), None, "nothing is known to have rebooted yet");
+
+    let ran = hub.ctl(&["reboot", "gw1", "--reason", "kernel update", "--id", "r-1", "--interval", "100ms"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+
+    let after = hub.reported();
+    assert!(ran.stdout.contains(after["rebootTime"].as_str().unwrap()), "{ran:?}");
+    assert_eq!(after["rebootTime"], after["boot"]["bootTime"]);
+    assert_eq!(after["boot"]["cause"], "requested");
+    let reboot = &after["reboot"];
+    assert_eq!(
+        json!([reboot["id"], reboot["status"], reboot["reason"], reboot["requestedBy"]]),
+        json!(["r-1", "completed", "kernel update", "method"])
+    );
+    assert_eq!(reboot["previousBootId"], before["boot"]["bootId"]);
+    assert_eq!(reboot["bootId"], after["boot"]["bootId"]);
+    assert_ne!(reboot["previousBootId"], reboot["bootId"]);
+    assert!(reboot["downSeconds"].as_f64().unwrap() >= 0.0);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn the_same_id_again_gets_the_same_answer_and_no_second_reboot() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.start_connected(&hub);
+    let (status, first) = hub.invoke("rebootDevice", r#"{"id":"r-1"}"#);
+    assert_eq!((status, first["status"].as_str()), (200, Some("accepted")));
+    wait_until("the outcome", || hub.reported()["reboot"]["status"] == "completed");
+    let boot = hub.reported()["boot"]["bootId"].clone();
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#), (200, first.clone()));
+    daemon.stop();
+    daemon.start_connected(&hub);
+    daemon.notified.wait_for("STATUS=connected");
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#), (200, first));
+    assert_eq!(daemon.log.count("is about to be rebooted"), 0);
+    assert_eq!(hub.reported()["boot"]["bootId"], boot);
+}
+
+#[test]
+fn logind_is_asked_after_the_reply_and_the_report() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
+    let (status, answer) = hub.invoke("rebootDevice", r#"{"id":"r-1","method_number":"42"}"#);
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["bootId"], hub.reported()["boot"]["bootId"]);
+    assert_eq!(answer["ignored"], json!(["method_number"]));
+    logind.calls.wait_for("Reboot(false)");
+    // Asked only once the hub had this.
+    assert_eq!(hub.reported()["reboot"]["status"], "rebooting");
+    assert_eq!(logind.calls.count("Reboot("), 1);
+
+    // The shutdown waits until it is noted as an orderly one.
+    logind.prepare_for_shutdown(true);
+    logind.calls.wait_for("lock released");
+    let record = std::fs::read_to_string(daemon.state_dir().join("state.json")).unwrap();
+    assert!(record.contains("\"goingDown\":true"), "{record}");
+}
+
+#[test]
+fn without_acknowledgements_the_deadlines_let_it_go_on() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.configure("[reboot]\nack_timeout = \"200ms\"\n");
+    daemon.start_connected(&hub);
+    hub.fault(&["gw1", "withhold-puback", "--count", "100"]);
+    hub.fault(&["gw1", "withhold-twin-reply", "--count", "100"]);
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+    logind.calls.wait_for("Reboot(false)");
+}
+
+#[test]
+fn what_the_hub_has_acknowledged_is_not_sent_again() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.start_connected(&hub);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
+    wait_until("the outcome", || hub.reported()["reboot"]["status"] == "completed");
+    let version = hub.reported()["$version"].clone();
+    daemon.stop();
+    daemon.start_connected(&hub);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"check":true}"#).0, 200);
+    assert_eq!(hub.reported()["$version"], version);
+}
+
+#[test]
+fn an_outcome_that_no_hub_could_hear_is_told_when_it_is_back() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.start_connected(&hub);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
+    daemon.log.wait_for("the simulated machine is down");
+    let hub = hub.stop();
+    daemon.log.wait_for("reboot r-1 completed");
+    daemon.notified.wait_for("STATUS=not connected");
+    // Nor does it depend on this run of the daemon.
+    daemon.kill();
+    daemon.start();
+    let hub = hub.start();
+    wait_until("the outcome", || hub.reported()["reboot"]["status"] == "completed");
+    assert_eq!(hub.reported()["reboot"]["id"], "r-1");
+}
+
+#[test]
+fn each_refusal_has_its_status_and_reboots_nothing() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let refused = |method: &str, payload: &str| {
+        let (status, payload) = hub.invoke(method, payload);
+        (status, payload["error"]["code"].as_str().unwrap_or_default().to_owned(), payload["error"].clone())
+    };
+
+    let (status, code, error) = refused("selfDestruct", "{}");
+    assert_eq!((status, code.as_str()), (404, "unknownMethod"));
+    assert_eq!(error["methods"], json!(["rebootDevice"]));
+
+    for payload in ["[]", "5", "\"now\"", r#"{"id":"a b"}"#, r#"{"reason":7}"#] {
+        let (status, code, error) = refused("rebootDevice", payload);
+        assert_eq!((status, code.as_str()), (400, "invalidPayload"), "{payload}: {error}");
+    }
+
+    *logind.can_reboot.lock().unwrap() = "challenge".to_owned();
+    let (status, code, error) = refused("rebootDevice", "{}");
+    assert_eq!((status, code.as_str()), (503, "notAuthorized"), "{error}");
+    *logind.can_reboot.lock().unwrap() = "yes".to_owned();
+
+    let held = |what: &str, mode: &str| {
+        (what.to_owned(), "backup".to_owned(), "nightly run".to_owned(), mode.to_owned(), 1000, 4711)
+    };
+    let harmless = [held("sleep:shutdown", "delay"), held("sleep:idle", "block")];
+    *logind.inhibitors.lock().unwrap() = vec![held("sleep:shutdown", "block")];
+    let (status, code, error) = refused("rebootDevice", "{}");
+    assert_eq!((status, code.as_str()), (423, "blockedByInhibitor"));
+    let holder = json!([{"who": "backup", "why": "nightly run", "uid": 1000, "pid": 4711}]);
+    assert_eq!(error["inhibitors"], holder);
+    *logind.inhibitors.lock().unwrap() = harmless.to_vec();
+
+    assert_eq!(logind.calls.count("Reboot("), 0);
+    assert_eq!(hub.reported().get("reboot"), None);
+
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"first"}"#).0, 200);
+    let (status, code, error) = refused("rebootDevice", r#"{"id":"second"}"#);
+    assert_eq!((status, code.as_str()), (409, "rebootPending"));
+    assert_eq!(error["id"], "first");
+    logind.calls.wait_for("Reboot(");
+    assert_eq!(logind.calls.count("Reboot("), 1);
+}
+
+#[test]
+fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    daemon.notified.wait_for("READY=1");
+    let (status, answer) = hub.invoke("rebootDevice", "{}");
+    assert_eq!((status, answer["error"]["code"].as_str()), (503, Some("logindUnavailable")), "{answer}");
+    let ran = hub.ctl(&["reboot", "gw1", "--no-wait"]);
+    assert_eq!(ran.code, 3, "the device refused: {ran:?}");
+
+    let logind = bus.logind();
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+    logind.calls.wait_for("Reboot(false)");
+
+    let mut nowhere = Daemon::new(&hub, None, "");
+    nowhere.start();
+    nowhere.notified.wait_for("READY=1");
+    nowhere.notified.wait_for("STATUS=connected");
+    let (status, answer) = hub.invoke("rebootDevice", "{}");
+    assert_eq!((status, answer["error"]["code"].as_str()), (503, Some("logindUnavailable")), "{answer}");
+}
+
+#[test]
+fn what_cannot_be_recorded_is_not_done() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    // A file where the directory was: no privilege can write into that.
+    std::fs::remove_dir_all(daemon.state_dir()).unwrap();
+    std::fs::write(daemon.state_dir(), "").unwrap();
+    let (status, answer) = hub.invoke("rebootDevice", "{}");
+    assert_eq!((status, answer["error"]["code"].as_str()), (500, Some("storageFailed")), "{answer}");
+    assert_eq!(logind.calls.count("Reboot("), 0);
+    assert_eq!(hub.reported().get("reboot"), None);
+    // And once it can be, it is.
+    std::fs::remove_file(daemon.state_dir()).unwrap();
+    std::fs::create_dir(daemon.state_dir()).unwrap();
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+    logind.calls.wait_for("Reboot(false)");
+}
+
+#[test]
+fn killed_right_after_the_reply_it_goes_on_at_the_next_start() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    // Never acknowledged, so that the reply is all that happened.
+    daemon.configure("[reboot]\nack_timeout = \"1h\"\n");
+    daemon.start_connected(&hub);
+    hub.fault(&["gw1", "withhold-puback", "--count", "1"]);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
+    daemon.kill();
+    assert_eq!(logind.calls.count("Reboot("), 0);
+    daemon.start();
+    logind.calls.wait_for("Reboot(false)");
+    assert_eq!(hub.reported()["reboot"]["id"], "r-1");
+}
+
+#[test]
+fn a_damaged_record_is_set_aside_and_told() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    std::fs::create_dir(daemon.state_dir()).unwrap();
+    std::fs::write(daemon.state_dir().join("simulated-state.json"), "{\"version\":").unwrap();
+    daemon.start_connected(&hub);
+    let aside = daemon.state_dir().join("simulated-state.damaged-0");
+    assert_eq!(hub.reported()["agent"]["damagedRecord"], json!(aside));
+    assert!(daemon.log.wait_for("was damaged").contains("simulated-state.damaged-0"));
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+}
+
+#[test]
+fn of_many_requests_at_once_one_is_accepted() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let statuses: Vec<i64> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..12).map(|_| scope.spawn(|| hub.invoke("rebootDevice", "{}").0)).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 11, "{statuses:?}");
+    logind.calls.wait_for("Reboot(");
+    assert_eq!(logind.calls.count("Reboot("), 1);
+}
