@@ -1,7 +1,9 @@
 //! What can go wrong between this program and the hub.
 
 use std::error::Error as StdError;
-use std::io;
+use std::{io, iter};
+
+use rustls::CertificateError;
 
 use crate::error::Exit;
 use crate::refusal::{Kind, Refusal};
@@ -84,12 +86,15 @@ impl HubError {
         let host = host.to_owned();
         let cause = innermost(error);
         if error.is_connect() || error.is_builder() {
-            let remedy = if certificate_refused(error) {
-                "; if the hub has a certificate of a private CA, name that CA with --ca-file"
-            } else if error.is_timeout() {
-                "; no connection came about in time, check host name, port and firewall"
-            } else {
-                "; check HostName in the connection string and the network"
+            let remedy = match certificate_error(error) {
+                Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+                    "; check HostName in the connection string"
+                }
+                Some(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+                    "; the hub's certificate needs renewal, unless this machine's clock is wrong"
+                }
+                Some(_) => "; if the hub's certificate is from a private CA, name that CA with --ca-file",
+                None => "; check HostName in the connection string and the network",
             };
             return HubError::Unreachable { host, cause, remedy };
         }
@@ -102,25 +107,28 @@ impl HubError {
 
 /// The text of the last error of the chain, which is the one that says what
 /// happened ("Connection refused", "invalid peer certificate: …").
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    last.to_string()
+fn innermost(error: &reqwest::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn certificate_refused(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
+fn certificate_error(error: &reqwest::Error) -> Option<&CertificateError> {
+    causes(error).find_map(|cause| match cause.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(error)) => Some(error),
+        _ => None,
+    })
+}
+
+/// The error and what caused it. An [`io::Error`] made of another one does
+/// not name that as its source, but holds it.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        let error = *error;
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match held {
+            Some(held) => Some(held),
+            None => error.source(),
         }
-        next = error.source();
-    }
-    false
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,221 @@
+//! The other commands against canned hubs: what is sent, what is printed.
+
+// clippy.toml's permission for tests does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use common::{Answer, FakeHub, KEY, Run};
+use serde_json::{Value, json};
+
+#[test]
+fn invoke_prints_hub_json_and_exits_3_when_refused() {
+    let hub = FakeHub::start(|request, _| {
+        let refused = request.body["methodName"] == "unknown";
+        Answer::reply(if refused { 404 } else { 200 }, json!({"echo": request.body.get("payload")}))
+    });
+    let run = hub.run(&["invoke", "gw1", "m", "--payload", "-5", "-o", "json"]);
+    run.ends(0, &[]);
+    assert_eq!(run.json(), json!({"status": 200, "payload": {"echo": -5}}));
+    let run = hub.run(&[
+        "invoke",
+        "gw1",
+        "unknown",
+        "-o",
+        "jsonl",
+        "--response-timeout",
+        "5",
+        "--connect-timeout",
+        "1m",
+    ]);
+    run.ends(3, &["gw1: the device refused unknown with status 404"]);
+    assert_eq!(run.stdout, "{\"status\":404,\"payload\":{\"echo\":null}}\n");
+
+    let sent = hub.requests();
+    assert_eq!(
+        sent[0].body,
+        json!({"methodName": "m", "payload": -5, "responseTimeoutInSeconds": 60, "connectTimeoutInSeconds": 0})
+    );
+    assert_eq!(
+        sent[1].body,
+        json!({"methodName": "unknown", "responseTimeoutInSeconds": 5, "connectTimeoutInSeconds": 60})
+    );
+}
+
+#[test]
+fn a_payload_from_a_file_and_from_stdin() {
+    let hub = FakeHub::start(|request, _| Answer::reply(200, request.body["payload"].clone()));
+    let file = hub.path("payload.json");
+    fs::write(&file, "{\"from\": \"file\"}").unwrap();
+    let argument = format!("@{}", file.display());
+    assert_eq!(
+        hub.run(&["invoke", "gw1", "m", "--payload", &argument]).stdout,
+        "status 200\n{\n  \"from\": \"file\"\n}\n"
+    );
+    let mut command = hub.command(&["invoke", "gw1", "m", "--payload", "-", "-o", "json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"[\"stdin\"]").unwrap();
+    assert_eq!(Run::from(child.wait_with_output().unwrap()).json()["payload"], json!(["stdin"]));
+}
+
+#[test]
+fn twin_show_prints_the_twin_and_update_sends_a_patch() {
+    let hub = FakeHub::start(|_, _| Answer::twin(json!({"x": 1})));
+    let run = hub.run(&["twin", "show", "gw#1"]);
+    assert_eq!(run.json()["properties"]["reported"]["x"], 1);
+    hub.run(&["twin", "update", "gw1", "--tags", "{\"a\":null}"]).ends(0, &[]);
+    let run = hub.run(&["twin", "update", "gw1", "--desired", "{\"b\":1}", "--etag", "AAA="]);
+    assert_eq!(run.stdout, "gw1: twin updated, etag AAA=, desired version 3\n");
+    hub.run(&["twin", "update", "gw1"]).ends(2, &["--desired", "--tags"]);
+    hub.run(&["twin", "update", "gw1", "--tags", "[1]"]).ends(2, &["--tags", "JSON object"]);
+
+    assert_eq!(hub.lines(), ["GET /twins/gw%231", "PATCH /twins/gw1", "PATCH /twins/gw1"]);
+    let sent = hub.requests();
+    assert_eq!((&sent[1].body, sent[1].header("if-match")), (&json!({"tags": {"a": null}}), Some("\"*\"")));
+    let expected = json!({"properties": {"desired": {"b": 1}}});
+    assert_eq!((&sent[2].body, sent[2].header("if-match")), (&expected, Some("\"AAA=\"")));
+}
+
+/// Pages of two rows, an empty one among them.
+fn paged() -> FakeHub {
+    FakeHub::start(|request, _| {
+        let row = |n: u32| json!({"deviceId": format!("gw{n}"), "n": n});
+        match request.header("x-ms-continuation") {
+            None => Answer::ok(json!([row(1), row(2)])).with("x-ms-continuation", "p2"),
+            Some("p2") => Answer::ok(json!([])).with("x-ms-continuation", "p3"),
+            Some("p3") => Answer::ok(json!([row(3)])),
+            Some(other) => panic!("unexpected page {other}"),
+        }
+    })
+}
+
+#[test]
+fn query_follows_all_pages_and_stops_at_top() {
+    let hub = paged();
+    let sql = "SELECT deviceId, n FROM devices";
+    let run = hub.run(&["query", sql, "-o", "json"]);
+    run.ends(0, &[]);
+    assert_eq!(run.json().as_array().unwrap().len(), 3);
+    assert_eq!(hub.run(&["query", sql]).stdout, "deviceId  n\ngw1       1\ngw2       2\ngw3       3\n");
+    assert_eq!(
+        hub.run(&["query", sql, "-o", "jsonl", "--top", "1"]).stdout,
+        "{\"deviceId\":\"gw1\",\"n\":1}\n"
+    );
+
+    let sent = hub.requests();
+    assert_eq!(sent.len(), 7, "the last run needs one page only");
+    assert_eq!(sent[0].body, json!({ "query": sql }));
+    assert_eq!(sent[0].header("x-ms-max-item-count"), Some("100"));
+    assert_eq!(sent[6].header("x-ms-max-item-count"), Some("1"));
+}
+
+#[test]
+fn a_closed_pipe_is_success() {
+    let (closed, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let hub = FakeHub::start(move |_, _| {
+        wait.lock().unwrap().recv().unwrap();
+        Answer::ok(json!([{"deviceId": "gw1"}]))
+    });
+    for form in ["text", "json", "jsonl"] {
+        let mut command = hub.command(&["query", "SELECT * FROM devices", "-o", form]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        closed.send(()).unwrap();
+        let run = Run::from(child.wait_with_output().unwrap());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{form}");
+    }
+}
+
+fn registry() -> FakeHub {
+    FakeHub::start(|request, _| match request.method.as_str() {
+        "DELETE" => Answer::ok(Value::Null),
+        _ => Answer::ok(json!({
+            "deviceId": "gw1", "etag": "x", "status": "enabled",
+            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}},
+        })),
+    })
+}
+
+#[test]
+fn keys_are_shown_only_by_connection_string() {
+    let hub = registry();
+    for command in ["create", "show"] {
+        for form in ["text", "json", "jsonl"] {
+            let run = hub.run(&["device", command, "gw1", "-o", form]);
+            run.ends(0, &[]);
+            assert!(run.stdout.contains("gw1"), "{run:#?}");
+            assert!(!run.stdout.contains(KEY) && !run.stderr.contains(KEY), "{run:#?}");
+        }
+    }
+    let create = &hub.requests()[0];
+    assert_eq!(create.line(), "PUT /devices/gw1");
+    assert_eq!(create.body["authentication"], json!({"type": "sas", "symmetricKey": {}}));
+    assert_eq!(create.header("if-match"), None);
+    let run = hub.run(&["device", "connection-string", "gw1"]);
+    assert_eq!(run.stdout, format!("HostName=localhost;DeviceId=gw1;SharedAccessKey={KEY}\n"));
+}
+
+#[test]
+fn a_connection_string_file_is_private() {
+    let hub = registry();
+    let out = hub.path("gw1");
+    let arguments = [
+        "device",
+        "connection-string",
+        "gw1",
+        "--gateway",
+        "localhost:18883",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let run = hub.run(&arguments);
+    run.ends(0, &["wrote "]);
+    assert_eq!(run.stdout, "");
+    assert_eq!(
+        fs::read_to_string(&out).unwrap(),
+        format!("HostName=localhost;DeviceId=gw1;GatewayHostName=localhost:18883;SharedAccessKey={KEY}\n")
+    );
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    let run = hub.run(&["device", "connection-string", "gw1", "--out", "/nonexistent/gw1"]);
+    run.ends(1, &["/nonexistent/gw1"]);
+}
+
+#[test]
+fn delete_needs_a_terminal_or_yes() {
+    let hub = registry();
+    hub.run(&["device", "delete", "gw1"]).ends(2, &["--yes"]);
+    assert!(hub.requests().is_empty());
+    let run = hub.run(&["device", "delete", "gw1", "--yes"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "deleted gw1\n");
+    assert_eq!(hub.requests()[0].line(), "DELETE /devices/gw1");
+    assert_eq!(hub.requests()[0].header("if-match"), Some("\"*\""));
+}
+
+#[test]
+fn status_of_named_devices_and_of_a_condition() {
+    let hub = FakeHub::start(|request, _| match request.path.as_str() {
+        "/twins/gone" => Answer::classic(404, "DeviceNotFound"),
+        "/devices/query" => Answer::ok(json!([])),
+        _ => Answer::twin(
+            json!({"rebootTime": "T", "agent": {"version": "1.0.0"}, "boot": {"cause": "local"}}),
+        ),
+    });
+    let run = hub.run(&["status", "gone", "gw1"]);
+    run.ends(5, &["gone: no such device"]);
+    assert_eq!(
+        run.stdout,
+        "DEVICE  CONNECTION  LAST REBOOT  OUTCOME  CAUSE  AGENT\ngw1     Connected   T            -        local  1.0.0\n"
+    );
+    let run = hub.run(&["status", "gw1", "-o", "json"]);
+    assert_eq!(run.json()["rebootTime"], "T");
+    assert_eq!(hub.run(&["status", "--where", "tags.a = 1", "-o", "json"]).stdout, "[]\n");
+    assert_eq!(hub.requests().last().unwrap().body["query"], "SELECT * FROM devices WHERE tags.a = 1");
+    hub.run(&["status", "gw1", "--where", "x"]).ends(2, &["--where"]);
+}

@@ -1,0 +1,304 @@
+//! A hub of canned answers at the wire: real TLS and HTTP/1.1, one thread per
+//! connection, and a closure that answers.
+
+// Each test file is a crate of its own and uses its part of this module.
+#![allow(dead_code, unreachable_pub)]
+// As in tests: clippy.toml's permission does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use iotdm_proto::SecretKey;
+use iotdm_proto::sas::SasToken;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+
+/// The policy key of every fake hub.
+pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+pub struct FakeHub {
+    directory: tempfile::TempDir,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+/// A request as it came over the wire.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Value,
+}
+
+/// What the hub answers.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    hang_up: bool,
+}
+
+impl FakeHub {
+    /// A hub named `localhost` that answers with `answer`, which also gets
+    /// how many requests came before.
+    pub fn start(answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_as("localhost", answer)
+    }
+
+    /// A hub whose certificate is for `name`, though it is reached as
+    /// `localhost`.
+    pub fn start_as(name: &str, answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tls = Arc::new(certificates(name, directory.path()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let connection_string =
+            format!("HostName={host};SharedAccessKeyName=service;SharedAccessKey={KEY}\n");
+        let path = directory.path().join("connection-string");
+        fs::write(&path, connection_string).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (log, answer, tls) = (Arc::clone(&log), Arc::clone(&answer), Arc::clone(&tls));
+                thread::spawn(move || serve(stream.unwrap(), tls, &log, &*answer));
+            }
+        });
+        FakeHub { directory, requests }
+    }
+
+    /// `iotdm-ctl` with `arguments`, this hub's connection string and CA, and
+    /// an otherwise empty environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = ctl(arguments);
+        command.arg("--connection-string-file").arg(self.path("connection-string"));
+        command.arg("--ca-file").arg(self.path("ca.pem"));
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        Run::from(self.command(arguments).output().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn connection_string(&self) -> String {
+        fs::read_to_string(self.path("connection-string")).unwrap()
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// The requests as `METHOD /path`.
+    pub fn lines(&self) -> Vec<String> {
+        self.requests().iter().map(Request::line).collect()
+    }
+}
+
+impl Request {
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether this is a direct method call.
+    pub fn is_call(&self) -> bool {
+        self.path.ends_with("/methods")
+    }
+
+    /// The id that our `reboot` sent.
+    pub fn reboot_id(&self) -> Value {
+        self.body["payload"]["id"].clone()
+    }
+
+    /// Whether the token is signed with the hub's key for the hub's name.
+    pub fn is_signed(&self) -> bool {
+        let key: SecretKey = KEY.parse().unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let token: SasToken = self.header("authorization").unwrap().parse().unwrap();
+        token.policy() == Some("service") && token.verify(&key, now, self.header("host").unwrap()).is_ok()
+    }
+}
+
+impl Answer {
+    pub fn ok(body: Value) -> Self {
+        Answer { status: 200, headers: Vec::new(), body: body.to_string(), hang_up: false }
+    }
+
+    pub fn twin(reported: Value) -> Self {
+        Answer::ok(json!({
+            "deviceId": "gw1", "etag": "AAA=", "version": 7, "connectionState": "Connected",
+            "properties": {"desired": {"$version": 3}, "reported": reported},
+        }))
+    }
+
+    pub fn reply(status: i64, payload: Value) -> Self {
+        Answer::ok(json!({"status": status, "payload": payload}))
+    }
+
+    /// The form of most errors: `Message` with `ErrorCode:NAME;text`, and the
+    /// header.
+    pub fn classic(status: u16, name: &str) -> Self {
+        let body =
+            json!({"Message": format!("ErrorCode:{name};canned"), "ExceptionMessage": "Tracking ID:0"});
+        Answer {
+            status,
+            headers: vec![("iothub-errorcode", name.into())],
+            body: body.to_string(),
+            hang_up: false,
+        }
+    }
+
+    /// The form of method errors: `Message` holds JSON text; no header here.
+    pub fn nested(status: u16, number: u32) -> Self {
+        let message = json!({"errorCode": number, "trackingId": "0", "message": "canned"}).to_string();
+        let body = json!({"Message": message, "ExceptionMessage": ""});
+        Answer { status, headers: Vec::new(), body: body.to_string(), hang_up: false }
+    }
+
+    /// The connection breaks in place of an answer.
+    pub fn hang_up() -> Self {
+        Answer { status: 0, headers: Vec::new(), body: String::new(), hang_up: true }
+    }
+
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+/// `iotdm-ctl` with `arguments` and an empty environment.
+pub fn ctl(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iotdm-ctl"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Run {
+            code: output.status.code().expect("ended by a signal"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Run {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    #[track_caller]
+    pub fn ends(&self, code: i32, stderr_has: &[&str]) {
+        assert_eq!(self.code, code, "{self:#?}");
+        for part in stderr_has {
+            assert!(self.stderr.contains(part), "no {part:?} in {self:#?}");
+        }
+    }
+}
+
+/// A CA in `ca.pem` of `directory` and a server with a certificate of it.
+fn certificates(name: &str, directory: &Path) -> ServerConfig {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca_params = CertificateParams::default();
+    // Two CAs of one name would be a stranger case than two of different names.
+    let ca_name = directory.display().to_string();
+    ca_params.distinguished_name.push(DnType::CommonName, ca_name);
+    ca_params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = ca_params.self_signed(&ca_key).unwrap();
+    fs::write(directory.join("ca.pem"), ca.pem()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let issuer = Issuer::new(ca_params, ca_key);
+    let leaf = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap()
+}
+
+/// One request per connection. A client that does not like the certificate
+/// ends it early, which is for the tests to see on the client's side.
+fn serve(
+    tcp: TcpStream,
+    tls: Arc<ServerConfig>,
+    log: &Mutex<Vec<Request>>,
+    answer: &dyn Fn(&Request, usize) -> Answer,
+) {
+    let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), tcp);
+    let Some(request) = read(&mut stream) else { return };
+    let before = {
+        let mut log = log.lock().unwrap();
+        log.push(request.clone());
+        log.len() - 1
+    };
+    let answer = answer(&request, before);
+    if answer.hang_up {
+        return;
+    }
+    let mut head = format!(
+        "HTTP/1.1 {} x\r\nconnection: close\r\ncontent-length: {}\r\n",
+        answer.status,
+        answer.body.len()
+    );
+    for (name, value) in answer.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    // A client that was interrupted meanwhile reads no answer.
+    let _ = write!(stream, "{head}\r\n{}", answer.body);
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
+}
+
+fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    if reader.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let mut words = line.split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+    let request =
+        Request { method, path: path.to_owned(), query: query.to_owned(), headers, body: Value::Null };
+    let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { body: serde_json::from_slice(&body).unwrap_or_default(), ..request })
+}

@@ -1,0 +1,314 @@
+//! `reboot` against canned hubs: every outcome, and what is sent for it.
+
+// clippy.toml's permission for tests does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use common::{Answer, FakeHub, Request, Run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Polls fast; the default of ten minutes for the outcome is never reached.
+const QUICK: [&str; 2] = ["--interval", "10ms"];
+
+fn reboot(hub: &FakeHub, more: &[&str]) -> Run {
+    hub.run(&[&["reboot", "gw1"][..], &QUICK, more].concat())
+}
+
+/// A hub whose device accepts, and whose twin then shows `after`, in which
+/// `"ID"` stands for the request's id; the last one stays.
+fn accepting(before: Value, after: &'static [fn(&Value) -> Value]) -> FakeHub {
+    let state: Mutex<(Value, usize)> = Mutex::new((Value::Null, 0));
+    FakeHub::start(move |request, _| {
+        let mut state = state.lock().unwrap();
+        if request.is_call() {
+            state.0 = request.reboot_id();
+            return Answer::reply(200, json!({"id": state.0, "status": "accepted", "bootId": "a"}));
+        }
+        if state.0.is_null() {
+            return Answer::twin(before.clone());
+        }
+        let show = after[state.1.min(after.len() - 1)];
+        state.1 += 1;
+        Answer::twin(show(&state.0))
+    })
+}
+
+fn agent() -> Value {
+    json!({"agent": {"version": "1", "methods": ["rebootDevice"]}})
+}
+
+fn completed(id: &Value) -> Value {
+    json!({
+        "rebootTime": "2026-11-22T18:36:07.412Z",
+        "reboot": {"id": id, "status": "completed", "bootId": "b"},
+        "boot": {"bootId": "b", "cause": "requested"},
+    })
+}
+
+fn rebooting(id: &Value) -> Value {
+    json!({"reboot": {"id": id, "status": "rebooting"}})
+}
+
+#[test]
+fn waits_for_this_id_and_prints_reply_and_reboot_time() {
+    let hub = accepting(json!({}), &[|_| completed(&json!("another")), rebooting, rebooting, completed]);
+    let run = reboot(&hub, &["--reason", "kernel update"]);
+    run.ends(0, &["gw1: sent rebootDevice, id ", "gw1: accepted", "gw1: rebooting", "gw1: completed in 0 s"]);
+    assert_eq!(run.stderr.matches("rebooting").count(), 1, "one line per change: {run:#?}");
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert!(lines[0].starts_with("gw1: reply 200 {"), "{run:#?}");
+    assert_eq!(lines[1], "gw1: rebootTime 2026-11-22T18:36:07.412Z");
+
+    let call = hub.requests().into_iter().find(Request::is_call).unwrap();
+    assert_eq!(call.body["methodName"], "rebootDevice");
+    assert_eq!(call.body["payload"]["reason"], "kernel update");
+    assert_eq!(call.body["payload"].get("check"), None);
+    assert_eq!(call.body["responseTimeoutInSeconds"], 60);
+    assert_eq!(call.body["connectTimeoutInSeconds"], 0);
+    assert_eq!(call.reboot_id().as_str().unwrap().len(), 36, "a UUID");
+}
+
+#[test]
+fn a_reboot_that_is_over_at_the_first_look() {
+    let run = reboot(&accepting(json!({}), &[completed]), &["--id", "r-1", "-o", "json"]);
+    run.ends(0, &[]);
+    let ending = run.json();
+    assert_eq!(
+        (&ending["device"], &ending["id"], &ending["outcome"]),
+        (&json!("gw1"), &json!("r-1"), &json!("completed"))
+    );
+    assert_eq!(ending["reply"]["payload"]["id"], "r-1");
+    assert_eq!(ending["rebootTime"], "2026-11-22T18:36:07.412Z");
+    assert_eq!(ending["reboot"]["status"], "completed");
+    assert!(ending["seconds"].is_number() && ending.get("error").is_none(), "{ending}");
+}
+
+#[test]
+fn failed_unclean_and_cancelled_are_exit_7() {
+    let failed = accepting(
+        json!({}),
+        &[
+            |id| json!({"reboot": {"id": id, "status": "failed", "error": {"code": "neverWentDown", "message": "still up"}}}),
+        ],
+    );
+    reboot(&failed, &[]).ends(7, &["the reboot failed: neverWentDown, still up"]);
+    let unclean = accepting(
+        json!({}),
+        &[|id| {
+            let mut reported = completed(id);
+            reported["boot"]["cause"] = json!("unclean");
+            reported
+        }],
+    );
+    reboot(&unclean, &[]).ends(7, &["without an orderly shutdown"]);
+    let cancelled = accepting(json!({}), &[|id| json!({"reboot": {"id": id, "status": "cancelled"}})]);
+    reboot(&cancelled, &[]).ends(7, &["cancelled"]);
+}
+
+#[test]
+fn no_outcome_in_time_is_exit_6_and_says_how_far_it_is() {
+    let run = reboot(&accepting(json!({}), &[rebooting]), &["--wait-timeout", "50ms", "-o", "json"]);
+    run.ends(6, &["no outcome of request", "it is rebooting", "stays in force"]);
+    assert_eq!(run.json()["outcome"], "timedOut");
+}
+
+#[test]
+fn a_refusal_is_exit_3_with_the_devices_error() {
+    let hub = FakeHub::start(|request, _| {
+        if request.is_call() {
+            return Answer::reply(
+                409,
+                json!({"error": {"code": "rebootPending", "message": "r-0 is pending"}}),
+            );
+        }
+        Answer::twin(json!({}))
+    });
+    reboot(&hub, &[]).ends(3, &["status 409: rebootPending, r-0 is pending"]);
+    let run = reboot(&hub, &["-o", "json"]);
+    assert_eq!(run.json()["reply"]["status"], 409);
+    assert_eq!(run.json()["outcome"], "refused");
+}
+
+/// A hub whose method calls end in `answer`; its twin shows the reboot of
+/// that request as completed from then on.
+fn reply_lost(answer: Answer) -> FakeHub {
+    let id = Mutex::new(Value::Null);
+    FakeHub::start(move |request, _| {
+        let mut id = id.lock().unwrap();
+        if request.is_call() {
+            *id = request.reboot_id();
+            return answer.clone();
+        }
+        Answer::twin(if id.is_null() { agent() } else { completed(&id) })
+    })
+}
+
+#[test]
+fn a_lost_reply_leaves_the_id_to_look_for() {
+    for lost in [Answer::nested(504, 504_101), Answer::nested(404, 404_104), Answer::hang_up()] {
+        let hub = reply_lost(lost);
+        reboot(&hub, &[]).ends(0, &["looking for its outcome in the twin", "completed"]);
+        assert_eq!(hub.requests().iter().filter(|request| request.is_call()).count(), 1);
+    }
+    reboot(&reply_lost(Answer::nested(504, 504_101)), &["--no-wait"]).ends(6, &["not known whether"]);
+}
+
+#[test]
+fn neither_reply_nor_outcome_is_exit_6() {
+    let hub =
+        FakeHub::start(
+            |request, _| {
+                if request.is_call() { Answer::nested(504, 504_101) } else { Answer::twin(agent()) }
+            },
+        );
+    reboot(&hub, &["--wait-timeout", "50ms"]).ends(6, &["not known whether it was executed"]);
+}
+
+#[test]
+fn trouble_while_polling_is_not_the_end() {
+    let id = Mutex::new((Value::Null, 0));
+    let hub = FakeHub::start(move |request, _| {
+        let mut state = id.lock().unwrap();
+        if request.is_call() {
+            state.0 = request.reboot_id();
+            return Answer::reply(200, json!({"id": state.0, "status": "accepted"}));
+        }
+        if state.0.is_null() {
+            return Answer::twin(json!({}));
+        }
+        state.1 += 1;
+        match state.1 {
+            1 => Answer::hang_up(),
+            2..=6 => Answer::classic(429, "ThrottlingException").with("retry-after", "0"),
+            7..=11 => Answer::classic(503, "ServiceUnavailable").with("retry-after", "0"),
+            _ => Answer::twin(completed(&state.0)),
+        }
+    });
+    reboot(&hub, &[]).ends(0, &["trying again", "completed"]);
+}
+
+#[test]
+fn a_device_deleted_while_waiting_is_exit_5() {
+    let hub = FakeHub::start(|request, before| match (request.is_call(), before) {
+        (true, _) => Answer::reply(200, json!({"id": request.reboot_id()})),
+        (false, 0) => Answer::twin(json!({})),
+        (false, _) => Answer::classic(404, "DeviceNotFound"),
+    });
+    reboot(&hub, &[]).ends(5, &["its outcome cannot be read"]);
+}
+
+/// A device whose `rebootDevice` is not ours: it replies `reply` and later
+/// changes `rebootTime`, in a form of its own.
+fn foreign(reply: Value) -> FakeHub {
+    let polls = Mutex::new(None);
+    FakeHub::start(move |request, _| {
+        let mut polls = polls.lock().unwrap();
+        if request.is_call() {
+            *polls = Some(0);
+            return Answer::reply(200, reply.clone());
+        }
+        if let Some(polls) = polls.as_mut() {
+            *polls += 1;
+        }
+        let changed = polls.is_some_and(|polls| polls > 2);
+        Answer::twin(
+            json!({"rebootTime": if changed { "2026-11-22 18:36:07.4" } else { "2026-11-21 10:00:00.0" }}),
+        )
+    })
+}
+
+#[test]
+fn against_somebody_elses_method_a_changed_reboot_time_counts() {
+    for reply in [json!("Reboot started"), json!({"Response": "ok"}), json!(null), json!({"id": 5})] {
+        let hub = foreign(reply);
+        let run = reboot(&hub, &[]);
+        run.ends(0, &["waiting until rebootTime changes", "completed"]);
+        assert!(run.stdout.ends_with("gw1: rebootTime 2026-11-22 18:36:07.4\n"), "{run:#?}");
+    }
+}
+
+#[test]
+fn a_dry_run_is_sent_to_our_agent_only() {
+    let hub = FakeHub::start(|request, _| {
+        if request.is_call() {
+            return Answer::reply(200, json!({"id": request.reboot_id(), "status": "checked"}));
+        }
+        Answer::twin(agent())
+    });
+    let run = reboot(&hub, &["--check", "-o", "json"]);
+    run.ends(0, &["gw1: checked"]);
+    assert_eq!(run.json()["outcome"], "checked");
+    assert_eq!(hub.requests().last().unwrap().body["payload"]["check"], true);
+    assert_eq!(hub.lines(), ["GET /twins/gw1", "POST /twins/gw1/methods"]);
+
+    let other = foreign(json!("Reboot started"));
+    reboot(&other, &["--check"]).ends(1, &["no iotdm agent", "nothing was sent"]);
+    assert_eq!(other.lines(), ["GET /twins/gw1"]);
+}
+
+#[test]
+fn no_wait_asks_for_nothing_but_the_reboot() {
+    let hub = accepting(json!({}), &[completed]);
+    reboot(&hub, &["--no-wait"]).ends(0, &["accepted"]);
+    assert_eq!(hub.lines(), ["POST /twins/gw1/methods"]);
+}
+
+/// `gw1` completes, `gw2` is offline, every other device does not exist.
+fn three_kinds() -> FakeHub {
+    FakeHub::start(|request, _| {
+        let device = request.path.split('/').nth(2).unwrap();
+        match (device, request.is_call()) {
+            ("gw1", true) => Answer::reply(200, json!({"id": request.reboot_id()})),
+            ("gw1", false) => Answer::twin(completed(&json!("r-1"))),
+            ("gw2", true) => Answer::nested(404, 404_103),
+            ("gw2", false) => Answer::twin(json!({})),
+            _ => Answer::classic(404, "DeviceNotFound"),
+        }
+    })
+}
+
+#[test]
+fn several_devices_end_alike_or_mixed() {
+    let hub = three_kinds();
+    let run = hub.run(&["reboot", "gw1", "gw2", "gw3", "--id", "r-1", "-o", "jsonl"]);
+    run.ends(7, &["gw2: the device is offline", "gw3: no such device"]);
+    let outcomes: Vec<Value> = run
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["completed", "offline", "noSuchDevice"]);
+
+    let run = hub.run(&["reboot", "gw3", "gw4", "-o", "json"]);
+    run.ends(5, &[]);
+    assert_eq!(run.json().as_array().unwrap().len(), 2);
+    hub.run(&["reboot", "gw2", "--id", "r-1"]).ends(4, &["--connect-timeout"]);
+}
+
+#[test]
+fn ctrl_c_stops_waiting_and_says_what_stays_in_force() {
+    let (polled, poll) = mpsc::channel();
+    let polled = Mutex::new(polled);
+    let hub = FakeHub::start(move |request, before| {
+        if request.is_call() {
+            return Answer::reply(200, json!({"id": "r-1", "status": "accepted"}));
+        }
+        if before == 2 {
+            polled.lock().unwrap().send(()).unwrap();
+        }
+        Answer::twin(json!({}))
+    });
+    let mut command = hub.command(&["reboot", "gw1", "--id", "r-1", "--interval", "1h"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    poll.recv().unwrap();
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    let run = Run::from(child.wait_with_output().unwrap());
+    run.ends(130, &["the request r-1 stays in force, see iotdm-ctl status gw1"]);
+}
