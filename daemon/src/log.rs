@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use iotdm_proto::report::RebootStatus;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -42,8 +43,14 @@ pub fn init(level: Level) {
     match journal {
         Some(journal) => registry.with(journal.with_field_prefix(None)).init(),
         None => {
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-            registry.with(layer.with_ansi(false)).init();
+            // The ids are for the journal's queries; here they would be noise.
+            let fields = debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                "message_id" => Ok(()),
+                name => write!(writer, " {name}={value:?}"),
+            });
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).fmt_fields(fields);
+            registry.with(layer.with_target(false).with_ansi(false)).init();
         }
     }
 }
