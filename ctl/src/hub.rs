@@ -209,7 +209,7 @@ impl Hub {
             };
             let again = match refusal.kind() {
                 Kind::Throttled => true,
-                Kind::Server => request.repeatable,
+                Kind::Server | Kind::NoReply => request.repeatable,
                 _ => false,
             };
             let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));

@@ -65,7 +65,9 @@ impl HubError {
     /// Whether a later try of a read may do better.
     pub fn is_transient(&self) -> bool {
         match self {
-            HubError::Refused(refusal) => matches!(refusal.kind(), Kind::Throttled | Kind::Server),
+            HubError::Refused(refusal) => {
+                matches!(refusal.kind(), Kind::Throttled | Kind::Server | Kind::NoReply)
+            }
             HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
             HubError::NotAHub { .. } => false,
         }

@@ -55,7 +55,7 @@ impl Output {
             Format::Jsonl => serde_json::to_string(value)?,
             Format::Text | Format::Json => serde_json::to_string_pretty(value)?,
         };
-        writeln!(io::stdout().lock(), "{text}")
+        writeln!(io::stdout().lock(), "{}", printable(&text))
     }
 
     /// Several values: one per line as `jsonl`, else an array.
@@ -88,11 +88,17 @@ pub fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(&line.to_string()));
 }
 
-/// `text` with control characters but the line feed written out.
+/// `text` with control characters but the line feed written as JSON writes
+/// them, so that JSON stays what it is: its own escaping leaves out those
+/// above 0x7e, which some terminals obey.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if c.is_control() && c != '\n' {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
     }
     shown
 }
@@ -103,6 +109,8 @@ mod tests {
 
     #[test]
     fn a_device_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\n\u{9b}c ü"), "a\\u{1b}[2Jb\n\\u{9b}c ü");
+        let json = printable(&serde_json::to_string("\u{9b}2J").unwrap_or_default());
+        assert_eq!(json, "\"\\u009b2J\"");
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{9b}c ü"), "a\\u001b[2Jb\n\\u009bc ü");
     }
 }

@@ -46,13 +46,20 @@ pub fn json_object(text: &str) -> Result<Value, Usage> {
     }
 }
 
+/// No wait is meant to be longer, and clocks can still be added to.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A duration such as `5s`, `10m` or `1h30m`; a bare number is in seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| parsed.try_into().ok()),
     };
-    parsed.ok_or_else(|| "expected a duration such as 5s, 10m or 1h".into())
+    match parsed {
+        Some(duration) if duration <= LONGEST => Ok(duration),
+        Some(_) => Err("at most 8760h, a year, is allowed".into()),
+        None => Err("expected a duration such as 5s, 10m or 1h".into()),
+    }
 }
 
 /// A pause between two polls: a duration that is not zero.
@@ -130,7 +137,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "s", "-5s", "5 parsecs", "soon", "99999999999999999999"] {
+        for text in ["", "s", "-5s", "5 parsecs", "soon", "8761h", "99999999999999999999"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

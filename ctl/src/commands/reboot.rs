@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::cli::RebootArgs;
+use crate::commands::query::cell;
 use crate::error::{Exit, exit_of, or_interrupt};
 use crate::hub::{Hub, MethodCall, MethodReply};
 use crate::hub_error::HubError;
@@ -67,6 +68,9 @@ struct Payload<'a> {
     #[serde(skip_serializing_if = "is_false")]
     check: bool,
 }
+
+/// An outcome with the sentence about what went wrong.
+type Ended = (Outcome, Option<String>);
 
 struct Run<'a> {
     hub: &'a Hub,
@@ -122,34 +126,11 @@ impl<'a> Run<'a> {
         Ok(Ending { device: device.to_string(), id: self.id.clone(), outcome, seen, error })
     }
 
-    async fn reboot(
-        &self,
-        device: &'a DeviceId,
-        seen: &mut Seen,
-    ) -> anyhow::Result<(Outcome, Option<String>)> {
-        let before = if self.args.no_wait && !self.args.check {
-            None
-        } else {
-            Some(reported(&self.hub.twin(device).await?))
-        };
-        if let Some(before) = before.as_ref().filter(|_| self.args.check) {
-            refuse_unknown_agent(before)?;
-        }
-        say(format_args!("{device}: sent rebootDevice, id {}", self.id));
+    async fn reboot(&self, device: &'a DeviceId, seen: &mut Seen) -> anyhow::Result<Ended> {
+        let before = self.before(device).await?;
         let started = Instant::now();
-        if !self.args.check {
-            self.in_force.borrow_mut().insert(device);
-        }
-        let reply = match self.hub.invoke(device, &self.call()).await {
-            Ok(reply) => Some(reply),
-            Err(error) if error.may_have_been_executed() && !self.args.check && !self.args.no_wait => {
-                say(format_args!("{device}: {error}; looking for its outcome in the twin"));
-                None
-            }
-            Err(error) => return Err(error.into()),
-        };
-        seen.reply = reply.clone();
-        if let Some(reply) = &reply {
+        seen.reply = self.ask(device).await?;
+        if let Some(reply) = &seen.reply {
             if self.output.is_text() {
                 self.output.line(format_args!("{device}: reply {} {}", reply.status, reply.payload))?;
             }
@@ -158,24 +139,61 @@ impl<'a> Run<'a> {
             }
             say(format_args!("{device}: {}", word(reply)));
         }
-        let Some(before) = before.filter(|_| !self.args.check && !self.args.no_wait) else {
-            return Ok((if self.args.check { Outcome::Checked } else { Outcome::Accepted }, None));
-        };
-        let watch = self.watch(device, &before, reply.as_ref());
-        let (ended, after) = self.wait(device, &watch, reply.is_some()).await?;
-        let key = |key: &str| after.get(key).cloned();
-        let seconds = started.elapsed().as_secs_f64();
-        (seen.reboot_time, seen.reboot, seen.boot) = (key("rebootTime"), key("reboot"), key("boot"));
-        if ended.0 != Outcome::TimedOut {
-            seen.seconds = Some((seconds * 1000.0).round() / 1000.0);
-            say(format_args!("{device}: {} in {seconds:.0} s", name(ended.0)));
+        if self.args.check {
+            return Ok((Outcome::Checked, None));
         }
-        if matches!(ended.0, Outcome::Completed | Outcome::Unclean) && self.output.is_text() {
-            let time = seen.reboot_time.as_ref();
-            let time = time.map_or_else(|| "unknown".into(), |time| crate::commands::query::cell(Some(time)));
-            self.output.line(format_args!("{device}: rebootTime {time}"))?;
+        if self.args.no_wait {
+            return Ok((Outcome::Accepted, None));
+        }
+        let watch = self.watch(device, &before, seen.reply.as_ref());
+        let (ended, after) = self.wait(device, &watch, seen.reply.is_some()).await?;
+        let key = |key: &str| after.get(key).cloned();
+        (seen.reboot_time, seen.reboot, seen.boot) = (key("rebootTime"), key("reboot"), key("boot"));
+        if ended.0 == Outcome::TimedOut {
+            return Ok(ended);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        seen.seconds = Some((seconds * 1000.0).round() / 1000.0);
+        say(format_args!("{device}: {} in {seconds:.0} s", name(ended.0)));
+        if self.output.is_text() && matches!(ended.0, Outcome::Completed | Outcome::Unclean) {
+            self.output.line(format_args!("{device}: rebootTime {}", cell(seen.reboot_time.as_ref())))?;
         }
         Ok(ended)
+    }
+
+    /// The reported properties before the request, as far as they are needed.
+    async fn before(&self, device: &DeviceId) -> anyhow::Result<Value> {
+        if self.args.no_wait && !self.args.check {
+            return Ok(Value::Null);
+        }
+        let before = reported(&self.hub.twin(device).await?);
+        // A dry run must not reboot anything: whatever else answers
+        // rebootDevice would take it for the real thing.
+        if self.args.check && before.get("agent").is_none() {
+            bail!(
+                "the device reports no iotdm agent, and another rebootDevice may not know --check and reboot \
+                 at once; nothing was sent"
+            );
+        }
+        Ok(before)
+    }
+
+    /// Sends the request. No reply is `None`, if the outcome can be waited
+    /// for all the same.
+    async fn ask(&self, device: &'a DeviceId) -> anyhow::Result<Option<MethodReply>> {
+        say(format_args!("{device}: sent rebootDevice, id {}", self.id));
+        if !self.args.check {
+            self.in_force.borrow_mut().insert(device);
+        }
+        let waits = !self.args.check && !self.args.no_wait;
+        match self.hub.invoke(device, &self.call()).await {
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) if waits && error.may_have_been_executed() => {
+                say(format_args!("{device}: {error}; looking for its outcome in the twin"));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn call(&self) -> MethodCall {
@@ -205,12 +223,7 @@ impl<'a> Run<'a> {
 
     /// Reads the twin until it shows the end of what is watched for, and
     /// returns that end with the reported properties seen last.
-    async fn wait(
-        &self,
-        device: &DeviceId,
-        watch: &Watch,
-        replied: bool,
-    ) -> anyhow::Result<((Outcome, Option<String>), Value)> {
+    async fn wait(&self, device: &DeviceId, watch: &Watch, replied: bool) -> anyhow::Result<(Ended, Value)> {
         let deadline = Instant::now() + self.args.wait_timeout;
         let (mut status, mut trouble, mut last) = (None, None::<HubError>, Value::Null);
         loop {
@@ -257,7 +270,7 @@ impl<'a> Run<'a> {
         replied: bool,
     ) -> String {
         let mut sentence =
-            format!("no outcome of request {} in {:#}", self.id, jiff_duration(self.args.wait_timeout));
+            format!("no outcome of request {} in {:#}", self.id, friendly(self.args.wait_timeout));
         match (status, replied) {
             (Some(status), _) => sentence.push_str(&format!(", it is {status}")),
             (None, true) => sentence.push_str(", though it was accepted"),
@@ -291,18 +304,6 @@ fn reported(twin: &Value) -> Value {
     twin.pointer("/properties/reported").cloned().unwrap_or_default()
 }
 
-/// A dry run must not reboot anything: whatever else answers `rebootDevice`
-/// would take it for the real thing.
-fn refuse_unknown_agent(reported: &Value) -> anyhow::Result<()> {
-    if reported.get("agent").is_none() {
-        bail!(
-            "the device reports no iotdm agent, and another rebootDevice may not know --check and reboot at \
-             once; nothing was sent"
-        );
-    }
-    Ok(())
-}
-
 fn refusal(reply: &MethodReply) -> String {
     let text = |pointer: &str| reply.payload.pointer(pointer).and_then(Value::as_str);
     match (text("/error/code"), text("/error/message")) {
@@ -327,6 +328,7 @@ fn name(outcome: Outcome) -> &'static str {
     }
 }
 
-fn jiff_duration(duration: Duration) -> jiff::SignedDuration {
+/// Shown as `10m`.
+fn friendly(duration: Duration) -> jiff::SignedDuration {
     duration.try_into().unwrap_or(jiff::SignedDuration::MAX)
 }
