@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::output::Format;
 use crate::values::{self, JsonArg};
 
+/// Above the options that every command has.
+const GENERAL: &str = "Hub and output";
+
 const HUB_HELP: &str = "\
 Which hub:
   --connection-string-file FILE, else $IOTHUB_CONNECTION_STRING, else the profile
@@ -39,8 +42,16 @@ pub struct Cli {
     /// Which hub.
     #[command(flatten)]
     pub hub: HubArgs,
-    /// The form of results
-    #[arg(short, long, global = true, value_name = "FORM", default_value = "text")]
+    /// Print results as text, json or jsonl (one value per line)
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORM",
+        default_value = "text",
+        hide_possible_values = true,
+        help_heading = GENERAL
+    )]
     pub output: Format,
     /// What to do.
     #[command(subcommand)]
@@ -51,13 +62,13 @@ pub struct Cli {
 #[derive(Debug, Default, Args)]
 pub struct HubArgs {
     /// Read the hub's service connection string from this file
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
     pub connection_string_file: Option<PathBuf>,
     /// Use this profile of ~/.config/iotdm/ctl.toml
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = GENERAL)]
     pub hub: Option<String>,
-    /// Trust the CA certificates in this PEM file beside the system's
-    #[arg(long, global = true, value_name = "FILE", env = "IOTDM_CA_FILE")]
+    /// Trust the CAs in this PEM file, too [default: $IOTDM_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
     pub ca_file: Option<PathBuf>,
 }
 
@@ -138,7 +149,6 @@ pub struct RebootArgs {
 
 const INVOKE_HELP: &str = "\
 Examples:
-  iotdm-ctl invoke gw1 getRebootStatus
   iotdm-ctl invoke gw1 rebootDevice --payload '{\"check\":true}' -o json
   iotdm-ctl invoke gw1 configure --payload @settings.json --response-timeout 120
 

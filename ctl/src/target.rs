@@ -42,6 +42,8 @@ pub struct Target {
 pub struct Environment {
     /// `IOTHUB_CONNECTION_STRING`
     pub connection_string: Option<String>,
+    /// `IOTDM_CA_FILE`
+    pub ca_file: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
     pub config_home: Option<PathBuf>,
     /// `HOME`
@@ -69,6 +71,7 @@ impl Environment {
         let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Environment {
             connection_string: env::var("IOTHUB_CONNECTION_STRING").ok().filter(|text| !text.is_empty()),
+            ca_file: path("IOTDM_CA_FILE"),
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
             home: path("HOME"),
         }
@@ -83,22 +86,23 @@ impl Environment {
 impl Target {
     /// The hub that the arguments and the environment mean.
     pub fn find(args: &HubArgs, environment: &Environment) -> Result<Target, Usage> {
+        let ca_file = args.ca_file.clone().or_else(|| environment.ca_file.clone());
         if let Some(path) = &args.connection_string_file {
             warn_of_ignored_hub(args, "--connection-string-file is given");
-            return Ok(Target { connection: read(path)?, ca_file: args.ca_file.clone() });
+            return Ok(Target { connection: read(path)?, ca_file });
         }
         if let Some(text) = &environment.connection_string {
             warn_of_ignored_hub(args, "IOTHUB_CONNECTION_STRING is set");
             let connection =
                 text.parse().map_err(|error| Usage(format!("IOTHUB_CONNECTION_STRING: {error}")))?;
-            return Ok(Target { connection, ca_file: args.ca_file.clone() });
+            return Ok(Target { connection, ca_file });
         }
         let file = environment.profiles_file().filter(|file| file.exists());
         match (file, &args.hub) {
             (Some(file), name) => {
                 let profile = profile(&file, name.as_deref())?;
                 let connection = read(&profile.connection_string_file)?;
-                Ok(Target { connection, ca_file: args.ca_file.clone().or(profile.ca_file) })
+                Ok(Target { connection, ca_file: ca_file.or(profile.ca_file) })
             }
             (None, Some(name)) => Err(Usage(format!(
                 "--hub {name}: there are no profiles; write them to {}",
@@ -202,6 +206,8 @@ mod tests {
         args.hub = Some("lab".into());
         let lab = Target::find(&args, &environment).unwrap();
         assert_eq!((host(&lab), lab.ca_file.clone()), ("lab", Some(home.path("ca.pem"))));
+        environment.ca_file = Some("variable.pem".into());
+        assert_eq!(Target::find(&args, &environment).unwrap().ca_file, Some("variable.pem".into()));
         environment.connection_string = Some(STRING.replace("{}", "variable"));
         args.ca_file = Some("own.pem".into());
         let variable = Target::find(&args, &environment).unwrap();
