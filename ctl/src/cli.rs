@@ -214,7 +214,7 @@ pub struct TwinUpdateArgs {
     #[arg(long, value_name = "JSON", value_parser = values::json_object)]
     pub tags: Option<Value>,
     /// Only if the twin's etag is still this one
-    #[arg(long)]
+    #[arg(long, value_parser = values::etag)]
     pub etag: Option<String>,
 }
 

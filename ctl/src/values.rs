@@ -120,6 +120,16 @@ pub fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+/// An etag as a twin shows it, with or without its quotes.
+pub fn etag(text: &str) -> Result<String, String> {
+    let bare = text.trim_matches('"');
+    if !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_graphic() && b != b'"') {
+        Ok(bare.to_owned())
+    } else {
+        Err("expected the etag of a twin, such as AAAAAAAAAAM=".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +175,14 @@ mod tests {
         let error = "@/nonexistent".parse::<JsonArg>().unwrap_err().to_string();
         assert!(error.contains("/nonexistent: No such file"), "{error}");
         assert!(json_object("[1]").is_err() && json_object("{}").is_ok());
+    }
+
+    #[test]
+    fn etags_fit_a_header() {
+        assert_eq!(etag("\"AAA=\""), Ok("AAA=".into()));
+        for bad in ["", "\"\"", "a\"b", "a\nb", "ä"] {
+            assert!(etag(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
