@@ -24,7 +24,7 @@ use crate::hub_error::HubError;
 use crate::outcome::{Outcome, RebootTimeBefore, Verdict, Watch, exit_of_all, judge};
 use crate::output::{Format, Output, say};
 
-/// How many devices are worked on at a time.
+/// How many devices are worked on at a time, as documented at [`run`].
 const IN_FLIGHT: usize = 10;
 /// How long the last look may take that begins when the waiting ends.
 const LAST_LOOK: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ struct Run<'a> {
     in_force: RefCell<BTreeSet<&'a DeviceId>>,
 }
 
-/// Reboots the devices, at most [`IN_FLIGHT`] at a time.
+/// Reboots the devices, at most ten at a time.
 pub async fn run(hub: &Hub, output: Output, args: RebootArgs) -> anyhow::Result<Exit> {
     let id = args.id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
     let run = Run { hub, output, args: &args, id, in_force: RefCell::default() };
