@@ -19,6 +19,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 
+use crate::random;
+
 /// A certificate authority as it is stored.
 #[derive(Serialize, Deserialize)]
 pub struct Authority {
@@ -32,7 +34,10 @@ impl Authority {
     pub fn generate() -> Result<Self> {
         let key = KeyPair::generate().context("cannot generate the CA's key")?;
         let mut params = lasting(CertificateParams::new(Vec::new())?);
-        params.distinguished_name.push(DnType::CommonName, "iotdm-emulator CA");
+        // A name of its own: a client that trusts another emulator's CA is then
+        // told of an unknown issuer, not of a bad signature.
+        let name = format!("iotdm-emulator CA {}", random::hex_id()?);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).context("cannot sign the CA's certificate")?;

@@ -1,0 +1,175 @@
+//! The program as a user starts, sees and stops it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::service::Service;
+use crate::support::{Emulator, command};
+
+async fn run(arguments: &[&str]) -> Output {
+    command().args(arguments).output().await.unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test]
+async fn nothing_in_the_directory_is_readable_by_others() {
+    let emulator = Emulator::new().await;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&emulator.dir), 0o700);
+    let files = ["ca.pem", "service-connection-string", "store.redb", "devices/gw1", "policies/service"];
+    for file in files {
+        assert_eq!(mode(&emulator.dir.join(file)), 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn the_strings_have_the_ports_and_keep_their_keys_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut emulator = Emulator::start(dir.path(), &["--device", "gw1", "--device", "gw2"]).await;
+    let (device, service, ca) =
+        (emulator.file("devices/gw1"), emulator.file("service-connection-string"), emulator.file("ca.pem"));
+    assert!(device.starts_with("HostName=localhost;DeviceId=gw1;SharedAccessKey="), "{device}");
+    assert!(device.ends_with(&format!(";GatewayHostName=localhost:{}\n", emulator.mqtt_port)), "{device}");
+    let start = format!("HostName=localhost:{};SharedAccessKeyName=iothubowner;", emulator.https_port);
+    assert!(service.starts_with(&start), "{service}");
+    assert_eq!(emulator.stop("-TERM").await, Some(0));
+
+    // Left behind by a kill between two writes.
+    std::fs::write(dir.path().join("devices/stranger"), "x").unwrap();
+    let old_ports = (emulator.mqtt_port, emulator.https_port);
+    let mut emulator = Emulator::start(dir.path(), &["--device", "gw1"]).await;
+    let with_new_ports = |text: &str| {
+        text.replace(&format!(":{}", old_ports.0), &format!(":{}", emulator.mqtt_port))
+            .replace(&format!(":{}", old_ports.1), &format!(":{}", emulator.https_port))
+    };
+    assert_eq!(emulator.file("devices/gw1"), with_new_ports(&device));
+    assert_eq!(emulator.file("service-connection-string"), with_new_ports(&service));
+    assert_eq!(emulator.file("ca.pem"), ca);
+    assert!(dir.path().join("devices/gw2").exists());
+    assert!(!dir.path().join("devices/stranger").exists());
+    Service::owner(&emulator).read("/twins/gw1").await;
+    assert_eq!(emulator.stop("-INT").await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_emulator_on_the_same_directory_is_told_so() {
+    let emulator = Emulator::new().await;
+    let second = ["serve", "--mqtt-port", "0", "--https-port", "0", "--data", text(&emulator.dir)];
+    let output = run(&second).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(error.contains("another emulator") && error.contains("--data"), "{error}");
+    assert!(output.stdout.is_empty());
+    Service::owner(&emulator).read("/twins/gw1").await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_its_option() {
+    let emulator = Emulator::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let port = emulator.mqtt_port.to_string();
+    for option in ["--mqtt-port", "--https-port"] {
+        let mut arguments =
+            vec!["serve", "--mqtt-port", "0", "--https-port", "0", "--data", text(dir.path())];
+        let place = arguments.iter().position(|argument| *argument == option).unwrap();
+        arguments[place + 1] = &port;
+        let output = run(&arguments).await;
+        assert_eq!(output.status.code(), Some(1));
+        let error = stderr(&output);
+        assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains(option), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_used_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = run(&["serve", "--data", text(&file.join("hub"))]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(error.contains(text(&file)) && error.contains("--data"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn usage_errors_exit_with_2() {
+    for arguments in [
+        &[][..],
+        &["serve", "--mqtt-port", "70000"],
+        &["serve", "--device", "a/b"],
+        &["serve", "--host", "a b"],
+        &["serve", "--nonsense"],
+        &["fault", "set", "gw1", "explode"],
+        &["fault", "set", "gw1", "refuse-connect", "--code", "6"],
+    ] {
+        assert_eq!(run(arguments).await.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn help_opens_with_what_is_not_emulated() {
+    let output = run(&["--help"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).unwrap();
+    let (before, after) = help.split_once("NOT emulate").unwrap();
+    assert!(before.len() < 120, "{help}");
+    for missing in ["AMQP", "DPS", "X.509", "modules", "cloud-to-device", "file upload", "jobs"] {
+        assert!(after.contains(missing), "{missing}");
+    }
+}
+
+#[tokio::test]
+async fn the_default_directory_is_the_users_state_directory() {
+    let home = tempfile::tempdir().unwrap();
+    for (variable, value, expected) in [
+        ("XDG_STATE_HOME", home.path().join("state"), "state/iotdm-emulator"),
+        ("XDG_STATE_HOME", "relative".into(), ".local/state/iotdm-emulator"),
+    ] {
+        // The port is refused before it serves, but after the directory is made.
+        let blocker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = blocker.local_addr().unwrap().port().to_string();
+        let mut command = command();
+        command.args(["serve", "--mqtt-port", &port]).env("HOME", home.path()).env(variable, value);
+        assert_eq!(command.output().await.unwrap().status.code(), Some(1));
+        assert!(home.path().join(expected).join("ca.pem").exists(), "{expected}");
+    }
+}
+
+#[tokio::test]
+async fn faults_are_set_listed_and_cleared_from_the_command_line() {
+    let emulator = Emulator::new().await;
+    let data = text(&emulator.dir);
+    let fault = async |arguments: &[&str]| {
+        let output = run(&[&["fault"], arguments, &["--data", data]].concat()).await;
+        (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let done = (Some(0), String::new(), String::new());
+    assert_eq!(fault(&["set", "gw1", "withhold-puback", "--count", "3"]).await, done);
+    assert_eq!(fault(&["set", "gw1", "refuse-connect", "--code", "3"]).await, done);
+    let (code, list, _) = fault(&["list"]).await;
+    assert_eq!(code, Some(0));
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let expected = serde_json::json!([
+        {"deviceId": "gw1", "fault": "withholdPuback", "count": 3},
+        {"deviceId": "gw1", "fault": "refuseConnect", "count": 1, "code": 3},
+    ]);
+    assert_eq!(list, expected);
+    assert_eq!(fault(&["clear", "gw1"]).await, done);
+    assert_eq!(fault(&["list"]).await.1, "[]\n");
+
+    let (code, _, error) = fault(&["set", "nobody", "drop-link"]).await;
+    assert!(code == Some(1) && error.contains("DeviceNotFound"), "{error}");
+    let (code, _, error) = fault(&["set", "gw1", "drop-link"]).await;
+    assert!(code == Some(1) && error.contains("not connected"), "{error}");
+    let elsewhere = run(&["fault", "list", "--data", "/nonexistent"]).await;
+    assert!(stderr(&elsewhere).contains("/nonexistent/service-connection-string"));
+}

@@ -1,0 +1,111 @@
+//! The emulator is killed at random instants while devices and services write;
+//! nothing that was acknowledged may be missing afterwards.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use rumqttc::mqttbytes::v4::Packet;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::support::Emulator;
+use crate::support::device::{Device, TWIN_RESPONSES};
+use crate::support::service::Service;
+
+/// How often it is killed.
+const ROUNDS: u64 = 12;
+
+/// Reports counting numbers until the connection breaks; the last one that
+/// was acknowledged, by PUBACK and by the twin's reply.
+async fn report(mut device: Device, mut number: u64) -> u64 {
+    let mut acknowledged = number;
+    loop {
+        number += 1;
+        let topic = format!("$iothub/twin/PATCH/properties/reported/?$rid={number}");
+        device.publish_without_waiting(&topic, &json!({ "number": number }).to_string()).await;
+        let mut answers = 0;
+        while answers < 2 {
+            match device.read().await {
+                Some(Packet::PubAck(_)) => answers += 1,
+                Some(Packet::Publish(publish)) => {
+                    assert!(
+                        publish.topic.contains(&format!("/res/204/?$rid={number}&")),
+                        "{}",
+                        publish.topic
+                    );
+                    answers += 1;
+                }
+                Some(other) => panic!("{other:?}"),
+                None => return acknowledged,
+            }
+            // Either answer is an acknowledgement.
+            acknowledged = number;
+        }
+    }
+}
+
+/// Creates devices with a tag each until the service is gone; the last number
+/// for which both were acknowledged.
+async fn create(service: Service, mut number: u64) -> u64 {
+    loop {
+        number += 1;
+        let device = service.request("PUT", &format!("/devices/d{number}")).json(&json!({}));
+        let tag = service.request("PATCH", &format!("/twins/d{number}"));
+        for request in [device, tag.json(&json!({"tags": {"n": number}}))] {
+            match request.send().await {
+                // 409: created in the round before, just before the kill.
+                Ok(response) => assert!(matches!(response.status().as_u16(), 200 | 409), "{response:?}"),
+                Err(_) => return number - 1,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_by_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut reported, mut created) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut emulator = Emulator::start(dir.path(), &["--device", "gw1"]).await;
+        let service = Service::owner(&emulator);
+        let number = service.read("/twins/gw1").await["properties"]["reported"]["number"].as_u64();
+        assert!(number.unwrap_or(0) >= reported, "round {round}: {number:?} < {reported}");
+        // What was in flight may have taken effect.
+        assert!(number.unwrap_or(0) <= reported + 1, "round {round}: {number:?} > {reported} + 1");
+        for n in 1..=created {
+            assert_eq!(
+                service.read(&format!("/twins/d{n}")).await["tags"],
+                json!({ "n": n }),
+                "round {round}"
+            );
+            assert!(emulator.file(&format!("devices/d{n}")).contains(&format!("DeviceId=d{n};")));
+        }
+
+        let device = Device::listening(&emulator, "gw1", &[TWIN_RESPONSES]).await;
+        let reports = tokio::spawn(report(device, number.unwrap_or(0)));
+        let creations = tokio::spawn(create(service, created));
+        // The instant is random, not waited for.
+        let random = RandomState::new().build_hasher().finish();
+        sleep(Duration::from_micros(random % 150_000)).await;
+        emulator.kill().await;
+        (reported, created) = (reports.await.unwrap(), creations.await.unwrap());
+    }
+    assert!(
+        reported > ROUNDS && created > 0,
+        "{reported} reports, {created} devices: too few to mean something"
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_device_stays_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut emulator = Emulator::start(dir.path(), &["--device", "gw1", "--device", "gw2"]).await;
+    let deleted = Service::owner(&emulator).send("DELETE", "/devices/gw1", Value::Null).await;
+    assert_eq!(deleted.status, 204);
+    emulator.kill().await;
+    let emulator = Emulator::start(dir.path(), &[]).await;
+    Service::owner(&emulator).get("/devices/gw1").await.refused(404, "DeviceNotFound");
+    Service::owner(&emulator).read("/devices/gw2").await;
+    assert!(!emulator.dir.join("devices/gw1").exists());
+}

@@ -1,0 +1,23 @@
+//! The emulator's binary from outside: what it answers to devices, services
+//! and its user.
+
+#![allow(unreachable_pub, reason = "a test program has no outside")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
+
+mod command_line;
+mod connect;
+mod durability;
+mod faults;
+mod identities;
+mod methods;
+mod queries;
+mod raw_bytes;
+mod sessions;
+mod support;
+mod twins;
+mod websocket;

@@ -1,0 +1,197 @@
+//! A device at the level of packets.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use iotdm_proto::{DeviceAuth, DeviceConnectionString, sas};
+use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, Publish, Subscribe};
+use rumqttc::mqttbytes::{self, QoS};
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{DEADLINE, Emulator, now};
+
+pub const TWIN_RESPONSES: &str = "$iothub/twin/res/#";
+pub const DESIRED_PATCHES: &str = "$iothub/twin/PATCH/properties/desired/#";
+pub const METHOD_CALLS: &str = "$iothub/methods/POST/#";
+
+/// A connection to the MQTT port.
+pub struct Device {
+    stream: TlsStream<TcpStream>,
+    received: BytesMut,
+    /// Publishes that came while something else was waited for.
+    inbox: VecDeque<Publish>,
+    next_pkid: u16,
+}
+
+/// A CONNECT as the official clients send it, for an hour.
+pub fn hello(emulator: &Emulator, id: &str) -> Connect {
+    hello_until(emulator, id, now() + 3600)
+}
+
+/// The same with a token that ends at `expiry`.
+pub fn hello_until(emulator: &Emulator, id: &str, expiry: u64) -> Connect {
+    let text = emulator.file(&format!("devices/{id}"));
+    let parsed: DeviceConnectionString = text.parse().unwrap();
+    let DeviceAuth::Key(key) = parsed.auth else { panic!("no key in {text}") };
+    let host = parsed.host_name.to_string();
+    let mut connect = Connect::new(id);
+    connect.clean_session = false;
+    connect.keep_alive = 60;
+    connect.set_login(
+        format!("{host}/{id}/?api-version=2021-04-12&DeviceClientType=test"),
+        sas::sign(&format!("{host}/devices/{id}"), &key, expiry, None),
+    );
+    connect
+}
+
+impl Device {
+    /// TLS, and nothing said yet.
+    pub async fn open(emulator: &Emulator) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", emulator.mqtt_port)).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(emulator.tls()).connect(name, stream).await.unwrap();
+        Device { stream, received: BytesMut::new(), inbox: VecDeque::new(), next_pkid: 1 }
+    }
+
+    /// An accepted connection.
+    pub async fn connect(emulator: &Emulator, id: &str) -> Self {
+        let (device, ack) = Device::say_hello(emulator, hello(emulator, id)).await;
+        assert_eq!(ack.code, ConnectReturnCode::Success);
+        device
+    }
+
+    /// An accepted connection with these subscriptions.
+    pub async fn listening(emulator: &Emulator, id: &str, filters: &[&str]) -> Self {
+        let mut device = Device::connect(emulator, id).await;
+        for filter in filters {
+            device.subscribe(filter).await;
+        }
+        device
+    }
+
+    /// A connection and how its CONNECT was answered.
+    pub async fn say_hello(emulator: &Emulator, connect: Connect) -> (Self, ConnAck) {
+        let mut device = Device::open(emulator).await;
+        device.send(&Packet::Connect(connect)).await;
+        match device.read().await {
+            Some(Packet::ConnAck(ack)) => (device, ack),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn send(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, usize::MAX).unwrap();
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Errors are left to the next read: a hub that closes may do so early.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.flush().await;
+    }
+
+    /// The next packet; `None` when the hub has closed.
+    pub async fn read(&mut self) -> Option<Packet> {
+        loop {
+            match Packet::read(&mut self.received, usize::MAX) {
+                Ok(packet) => return Some(packet),
+                Err(mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            match timeout(DEADLINE, self.stream.read_buf(&mut self.received)).await.expect("nothing came") {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Waits for the hub to close, passing over what it still sends.
+    pub async fn expect_close(&mut self) {
+        while self.read().await.is_some() {}
+    }
+
+    /// Shows that the connection is alive and that nothing else is on its way
+    /// but what is in the inbox.
+    pub async fn ping(&mut self) {
+        self.send(&Packet::PingReq).await;
+        self.wait_for(|packet| matches!(packet, Packet::PingResp)).await;
+    }
+
+    pub async fn subscribe(&mut self, filter: &str) {
+        let mut subscribe = Subscribe::new(filter, QoS::AtLeastOnce);
+        subscribe.pkid = self.pkid();
+        let pkid = subscribe.pkid;
+        self.send(&Packet::Subscribe(subscribe)).await;
+        self.wait_for(|packet| matches!(packet, Packet::SubAck(ack) if ack.pkid == pkid)).await;
+    }
+
+    /// Publishes at QoS 1 and waits for the PUBACK.
+    pub async fn publish(&mut self, topic: &str, payload: &str) {
+        let pkid = self.publish_without_waiting(topic, payload).await;
+        self.wait_for(|packet| matches!(packet, Packet::PubAck(ack) if ack.pkid == pkid)).await;
+    }
+
+    pub async fn publish_without_waiting(&mut self, topic: &str, payload: &str) -> u16 {
+        let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload);
+        publish.pkid = self.pkid();
+        let pkid = publish.pkid;
+        self.send(&Packet::Publish(publish)).await;
+        pkid
+    }
+
+    /// The next message: its topic and its body (`null` when empty).
+    pub async fn message(&mut self) -> (String, Value) {
+        let publish = loop {
+            if let Some(publish) = self.inbox.pop_front() {
+                break publish;
+            }
+            match self.read().await {
+                Some(Packet::Publish(publish)) => break publish,
+                Some(_) => {}
+                None => panic!("the hub closed the connection"),
+            }
+        };
+        let body = match &publish.payload[..] {
+            b"" => Value::Null,
+            json => serde_json::from_slice(json).unwrap(),
+        };
+        (publish.topic, body)
+    }
+
+    /// The next method call, with its name, `$rid` and payload.
+    pub async fn method(&mut self) -> (String, String, Value) {
+        let (topic, payload) = self.message().await;
+        let rest = topic.strip_prefix("$iothub/methods/POST/").expect("a method call");
+        let (name, rid) = rest.split_once("/?$rid=").unwrap();
+        (name.to_owned(), rid.to_owned(), payload)
+    }
+
+    /// Whether messages are waiting, once everything sent so far is here.
+    pub async fn is_idle(&mut self) -> bool {
+        self.ping().await;
+        self.inbox.is_empty()
+    }
+
+    async fn wait_for(&mut self, expected: impl Fn(&Packet) -> bool) {
+        loop {
+            match self.read().await {
+                Some(packet) if expected(&packet) => return,
+                Some(Packet::Publish(publish)) => self.inbox.push_back(publish),
+                Some(packet) => panic!("unexpected {packet:?}"),
+                None => panic!("the hub closed the connection"),
+            }
+        }
+    }
+
+    fn pkid(&mut self) -> u16 {
+        self.next_pkid += 1;
+        self.next_pkid
+    }
+}

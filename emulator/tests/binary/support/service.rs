@@ -1,0 +1,105 @@
+//! A service at the level of HTTP.
+
+use iotdm_proto::{ServiceConnectionString, sas};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::Value;
+
+use super::{DEADLINE, Emulator, now};
+
+/// A client with one policy's rights.
+#[derive(Clone)]
+pub struct Service {
+    client: Client,
+    base: String,
+    token: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Service {
+    pub fn owner(emulator: &Emulator) -> Self {
+        Service::with_policy(emulator, "iothubowner")
+    }
+
+    pub fn with_policy(emulator: &Emulator, policy: &str) -> Self {
+        let text = emulator.file(&format!("policies/{policy}"));
+        let parsed: ServiceConnectionString = text.parse().unwrap();
+        let host = parsed.host_name.to_string();
+        let token = sas::sign(&host, &parsed.key, now() + 3600, Some(&parsed.policy));
+        Service::with_token(emulator, token)
+    }
+
+    pub fn with_token(emulator: &Emulator, token: String) -> Self {
+        let tls = emulator.tls();
+        let client = Client::builder().tls_backend_preconfigured((*tls).clone()).no_proxy().timeout(DEADLINE);
+        let base = format!("https://localhost:{}", emulator.https_port);
+        Service { client: client.build().unwrap(), base, token }
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method: Method = method.parse().unwrap();
+        self.client
+            .request(method, format!("{}{path}?api-version=2021-04-12", self.base))
+            .header("Authorization", &self.token)
+    }
+
+    pub async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+        let request = self.request(method, path);
+        Answer::to(if body.is_null() { request } else { request.json(&body) }).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, Value::Null).await
+    }
+
+    /// A body of a GET that succeeds.
+    pub async fn read(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    /// Switches a fault on.
+    pub async fn fault(&self, body: Value) {
+        let answer = self.send("POST", "/emulator/faults", body).await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+    }
+}
+
+impl Answer {
+    pub async fn to(request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        Answer { status, headers, body }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Asserts a refusal in the classic shape.
+    pub fn refused(&self, status: u16, name: &str) {
+        assert_eq!((self.status, self.header("iothub-errorcode")), (status, Some(name)), "{self:?}");
+        let message = self.body["Message"].as_str().unwrap();
+        let text = message.strip_prefix(&format!("ErrorCode:{name};")).expect("the classic shape");
+        assert!(!text.is_empty(), "{self:?}");
+        assert!(self.body["ExceptionMessage"].as_str().unwrap().starts_with("Tracking ID:"), "{self:?}");
+    }
+
+    /// Asserts a refusal in the nested shape of method calls.
+    pub fn refused_nested(&self, status: u16, code: u32, name: &str) {
+        assert_eq!((self.status, self.header("iothub-errorcode")), (status, Some(name)), "{self:?}");
+        let inner: Value = serde_json::from_str(self.body["Message"].as_str().unwrap()).unwrap();
+        assert_eq!(inner["errorCode"], code, "{inner}");
+        assert!(!inner["message"].as_str().unwrap().is_empty());
+        assert!(inner["timestampUtc"].as_str().unwrap().ends_with('Z'));
+    }
+}
