@@ -174,26 +174,23 @@ impl Wish {
         {
             return invalid(format!("the body is about device {other:?}, the path about {id}"));
         }
-        let mut wish = Wish::default();
-        match body.get("status").map(Value::as_str) {
-            None | Some(Some("enabled")) => {
-                wish.status = body.contains_key("status").then_some(Status::Enabled);
-            }
-            Some(Some("disabled")) => wish.status = Some(Status::Disabled),
-            Some(None) if body.get("status").is_some_and(Value::is_null) => {}
-            _ => return invalid("status is enabled or disabled".into()),
-        }
-        wish.status_reason = match body.get("statusReason") {
+        let status = match body.get("status") {
+            None | Some(Value::Null) => None,
+            Some(status) => match Status::deserialize(status) {
+                Ok(status) => Some(status),
+                Err(_) => return invalid("status is enabled or disabled".into()),
+            },
+        };
+        let status_reason = match body.get("statusReason") {
             None => None,
             Some(Value::Null) => Some(None),
             Some(Value::String(reason)) if reason.chars().count() <= 128 => Some(Some(reason.clone())),
             Some(_) => return invalid("statusReason is a string of at most 128 characters".into()),
         };
+        let iot_edge = body.get("capabilities").and_then(|all| all.get("iotEdge")).and_then(Value::as_bool);
+        let mut wish = Wish { status, status_reason, iot_edge, ..Wish::default() };
         if let Some(Value::Object(authentication)) = body.get("authentication") {
             wish.read_authentication(authentication)?;
-        }
-        if let Some(capabilities) = body.get("capabilities") {
-            wish.iot_edge = capabilities.get("iotEdge").and_then(Value::as_bool);
         }
         Ok(wish)
     }

@@ -164,22 +164,23 @@ impl Hub {
     }
 
     /// Changes what a connection is subscribed to; durable for a session that
-    /// outlives its connection.
+    /// outlives its connection. Without effect when the connection is no
+    /// longer the device's.
     pub fn subscribe(
         &self,
         link: &Link,
         persistent: bool,
-        subscriptions: Subscriptions,
+        change: impl FnOnce(&mut Subscriptions),
     ) -> Result<(), HubError> {
-        if persistent {
-            let keep = |device: &mut Device| {
-                device.session = Some(subscriptions);
-                Ok(())
-            };
-            self.registry.update(&link.device, keep, |_, ()| ())?;
+        if !persistent {
+            self.links.subscribe(&link.device, link.number, change);
+            return Ok(());
         }
-        self.links.subscribe(&link.device, link.number, subscriptions);
-        Ok(())
+        let keep = |device: &mut Device| {
+            device.session = self.links.subscribe(&link.device, link.number, change).or(device.session);
+            Ok(())
+        };
+        self.registry.update(&link.device, keep, |_, ()| ())
     }
 
     /// Whether `host`, with or without a port, names this hub.

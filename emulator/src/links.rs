@@ -180,12 +180,21 @@ impl Links {
         inner.links.get(device).filter(|slot| slot.number == number).map(|slot| slot.subscriptions)
     }
 
-    /// Sets what the connection is subscribed to.
-    pub fn subscribe(&self, device: &DeviceId, number: u64, subscriptions: Subscriptions) {
-        if let Some(slot) = self.lock().links.get_mut(device).filter(|slot| slot.number == number) {
-            slot.subscriptions = subscriptions;
-        }
+    /// Changes what the connection is subscribed to and returns the result;
+    /// `None` when it is no longer the device's.
+    pub fn subscribe(
+        &self,
+        device: &DeviceId,
+        number: u64,
+        change: impl FnOnce(&mut Subscriptions),
+    ) -> Option<Subscriptions> {
+        let mut inner = self.lock();
+        let slot = inner.links.get_mut(device).filter(|slot| slot.number == number)?;
+        change(&mut slot.subscriptions);
+        let subscriptions = slot.subscriptions;
+        drop(inner);
         self.changed.send_replace(());
+        Some(subscriptions)
     }
 
     /// Tells a device about its desired properties, if it is connected and
@@ -341,7 +350,8 @@ mod tests {
         assert!(links.call(&gw1(), "m", &Value::Null).is_none());
         links.notify(&gw1(), Object::new(), 2);
         assert!(link.outbox.try_recv().is_err());
-        links.subscribe(&gw1(), link.number, listening());
+        links.subscribe(&gw1(), link.number, |subscriptions| *subscriptions = listening()).unwrap();
+        assert!(links.subscribe(&gw1(), link.number + 1, |_| panic!("not this link")).is_none());
         links.notify(&gw1(), Object::new(), 3);
         assert_eq!(&*link.outbox.try_recv().unwrap().payload, br#"{"$version":3}"#);
     }

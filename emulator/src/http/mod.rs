@@ -16,8 +16,11 @@ mod websocket;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::{get, post};
+use tracing::debug;
 
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
@@ -45,10 +48,18 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(log))
         .with_state(hub)
 }
 
-async fn not_emulated(request: axum::extract::Request) -> HubError {
+async fn log(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    debug!(%method, path, status = response.status().as_u16(), "service -> hub");
+    response
+}
+
+async fn not_emulated(request: Request) -> HubError {
     let message = format!("{} {} is not emulated", request.method(), request.uri().path());
     Code::InvalidOperation.because(message)
 }

@@ -6,6 +6,7 @@ use rumqttc::mqttbytes::v4::{SubAck, Subscribe, SubscribeReasonCode, Unsubscribe
 use super::session::End;
 use crate::hub::Hub;
 use crate::links::Link;
+use crate::subscriptions::Subscriptions;
 
 /// Adds subscriptions. QoS 2 is granted as 1; a filter that the hub does not
 /// have ends the connection, as it does with the real one.
@@ -26,17 +27,21 @@ fn change<'a>(
     hub: &Hub,
     link: &Link,
     persistent: bool,
-    filters: impl Iterator<Item = &'a str>,
+    filters: impl Iterator<Item = &'a str> + Clone,
     wanted: bool,
 ) -> Result<(), End> {
-    let Some(mut subscriptions) = hub.links.subscriptions(&link.device, link.number) else {
-        return Ok(()); // being closed
-    };
-    for filter in filters {
-        match subscriptions.switch(&link.device, filter) {
-            Some(switch) => *switch = wanted,
-            None => return Err(End::Violation(format!("the client used the topic filter {filter:?}"))),
+    let mut known = Subscriptions::default();
+    for filter in filters.clone() {
+        if known.switch(&link.device, filter).is_none() {
+            return Err(End::Violation(format!("the client used the topic filter {filter:?}")));
         }
     }
-    hub.subscribe(link, persistent, subscriptions).map_err(|error| End::Violation(error.to_string()))
+    let set = |subscriptions: &mut Subscriptions| {
+        for filter in filters {
+            if let Some(switch) = subscriptions.switch(&link.device, filter) {
+                *switch = wanted;
+            }
+        }
+    };
+    hub.subscribe(link, persistent, set).map_err(|error| End::Violation(error.to_string()))
 }
