@@ -8,12 +8,18 @@ use iotdm_proto::{DeviceId, HostName};
 
 /// What the emulator does not do stands first: nobody should find out by
 /// trying.
-const ABOUT: &str = "A local IoT Hub for trying out iotdm and for tests. It does NOT emulate: AMQP, \
-HTTPS for devices, device provisioning (DPS), X.509 and Entra ID authentication, modules and IoT Edge, \
-cloud-to-device messages, reading telemetry (it is acknowledged and dropped), file upload, jobs, \
-configurations, digital twins, bulk registry operations, COUNT/GROUP BY/arithmetic in queries, quotas and \
-throttling, several hubs at once. \
-Never needed on a gateway, and no replacement for testing against the real service.";
+const ABOUT: &str = "\
+A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
+
+  * AMQP, and HTTPS for devices
+  * device provisioning (DPS), X.509 and Entra ID authentication
+  * modules and IoT Edge
+  * cloud-to-device messages; telemetry is acknowledged and dropped
+  * file upload, jobs, configurations, digital twins, bulk registry operations
+  * COUNT, GROUP BY, arithmetic and string functions in queries
+  * quotas and throttling
+
+It is never needed on a gateway, and replaces no test against the real service.";
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -42,7 +42,7 @@ impl DataDir {
                 format!("cannot use the data directory {}; choose another with --data", dir.display())
             })?;
         }
-        let path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
+        let path = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
         Ok(DataDir(path))
     }
 

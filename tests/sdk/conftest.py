@@ -8,7 +8,7 @@ from programs import Emulator
 
 @pytest.fixture
 def emulator(tmp_path):
-    emulator = Emulator(tmp_path / "hub", "--mqtt-port", "0", "--device", "gw1")
+    emulator = Emulator(tmp_path / "hub", "--mqtt-port", "0", "--https-port", "0", "--device", "gw1")
     yield emulator
     assert emulator.stop() == 0
 

@@ -62,7 +62,7 @@ class Emulator(Process):
     def __init__(self, directory, *options):
         self.directory = pathlib.Path(directory)
         super().__init__(
-            [program("iotdm-emulator"), "-v", "serve", "--data", str(directory), "--https-port", "0", *options]
+            [program("iotdm-emulator"), "-v", "serve", "--data", str(directory), *options]
         )
         self.wait_for(r"^ready mqtts=\S+ https=\S+ data=")
 

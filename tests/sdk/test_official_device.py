@@ -2,6 +2,7 @@
 
 import datetime
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ DEVICE_PROGRAM = pathlib.Path(__file__).with_name("reboot_device.py")
 
 @pytest.fixture
 def emulator(tmp_path):
-    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "8883", "--device", "gw1"]
+    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "8883", "--https-port", "0", "--device", "gw1"]
     emulator = Emulator(tmp_path / "hub", *options)
     yield emulator
     assert emulator.stop() == 0
@@ -73,6 +74,27 @@ def test_twin_and_telemetry_of_the_official_device(emulator):
         client.shutdown()
 
 
+def test_over_websocket(tmp_path):
+    """The SDK's other transport has a fixed port as well: 443."""
+    try:
+        socket.create_server((ADDRESS, 443)).close()
+    except PermissionError:
+        pytest.skip("needs the right to listen on port 443")
+    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "0", "--https-port", "443", "--device", "gw1"]
+    emulator = Emulator(tmp_path / "hub", *options)
+    try:
+        # Without the gateway part, which is about the other transport's port.
+        text = emulator.device_file("gw1").read_text().strip().partition(";GatewayHostName=")[0]
+        client = IoTHubDeviceClient.create_from_connection_string(
+            text, server_verification_cert=emulator.ca_file.read_text(), websockets=True
+        )
+        client.patch_twin_reported_properties({"over": "websocket"})
+        assert client.get_twin()["reported"] == {"over": "websocket", "$version": 2}
+        client.shutdown()
+    finally:
+        emulator.stop()
+
+
 def test_a_wrong_key_and_a_wrong_ca_are_refused(emulator, tmp_path):
     text = emulator.device_file("gw1").read_text().strip()
     key = text.split("SharedAccessKey=")[1]
@@ -85,7 +107,7 @@ def test_a_wrong_key_and_a_wrong_ca_are_refused(emulator, tmp_path):
     assert type(refusal.value).__name__ == "CredentialError", repr(refusal.value)
     client.shutdown()
 
-    other = Emulator(tmp_path / "other", "--mqtt-port", "0")
+    other = Emulator(tmp_path / "other", "--mqtt-port", "0", "--https-port", "0")
     try:
         client = IoTHubDeviceClient.create_from_connection_string(
             text, server_verification_cert=other.ca_file.read_text()

@@ -1,5 +1,6 @@
 //! One client connection from CONNECT to its end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -74,7 +75,7 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
                 max_silence: max_silence(&connect),
                 link: accepted.link,
             };
-            let end = session.run(accepted.session_present, accepted.expiry).await;
+            let Err(end) = session.run(accepted.session_present, accepted.expiry).await;
             hub.links.detach(&device, number);
             info!(%device, why = %end, "device disconnected");
             session.connection.close().await;
@@ -97,18 +98,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Exchanges packets until there is a reason to stop.
-    async fn run(&mut self, session_present: bool, expiry: u64) -> End {
-        match self.exchange(session_present, expiry).await {
-            Ok(never) => match never {},
-            Err(end) => end,
-        }
-    }
-
-    async fn exchange(
-        &mut self,
-        session_present: bool,
-        expiry: u64,
-    ) -> Result<std::convert::Infallible, End> {
+    async fn run(&mut self, session_present: bool, expiry: u64) -> Result<Infallible, End> {
         let accepted = ConnAck::new(ConnectReturnCode::Success, session_present);
         self.connection.write(&Packet::ConnAck(accepted)).await?;
         let left = expiry.saturating_sub(Time::from(SystemTime::now()).unix_seconds());

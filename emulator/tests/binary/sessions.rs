@@ -105,3 +105,23 @@ async fn telemetry_is_acknowledged_up_to_the_limit() {
     device.publish_without_waiting(topic, &"x".repeat(264 * 1024)).await;
     device.expect_close().await;
 }
+
+#[tokio::test]
+async fn a_device_that_does_not_read_is_cut_off_and_holds_up_nobody() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    let _deaf = Device::listening(&emulator, "gw1", &[DESIRED_PATCHES]).await;
+    let parts: Vec<String> = (0..7).map(|_| "x".repeat(4000)).collect();
+    // Far more than the buffers on the way can hold.
+    for n in 0..5000 {
+        let change = json!({"properties": {"desired": {"n": n, "parts": parts}}});
+        let start = std::time::Instant::now();
+        let answer = service.send("PATCH", "/twins/gw1", change).await;
+        assert_eq!(answer.status, 200);
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+        if answer.body["connectionState"] == "Disconnected" {
+            return;
+        }
+    }
+    panic!("still connected");
+}
