@@ -74,6 +74,19 @@ def test_twin_and_telemetry_of_the_official_device(emulator):
         client.shutdown()
 
 
+def test_methods_arrive_after_a_dropped_link(emulator, device):
+    """The SDK does not subscribe again: it relies on the hub's session."""
+    dropped = subprocess.run(
+        [program("iotdm-emulator"), "fault", "set", "gw1", "drop-link", "--data", str(emulator.directory)],
+        timeout=DEADLINE,
+    )
+    assert dropped.returncode == 0
+    emulator.wait_for("device connected.*session_present=true")
+    invoked = ctl(emulator, "invoke", "gw1", "rebootDevice", "--connect-timeout", "30")
+    assert invoked.returncode == 0, invoked.stdout + invoked.stderr
+    device.wait_for("reported rebootTime")
+
+
 def test_over_websocket(tmp_path):
     """The SDK's other transport has a fixed port as well: 443."""
     try:
