@@ -111,13 +111,14 @@ impl Session<'_> {
                 biased;
                 closed = &mut self.link.closed => return Err(closed.unwrap_or(Closed::Shutdown).into()),
                 () = &mut expires => return Err(End::Expired),
+                // Before reading, so that the queue of a talkative device does
+                // not fill. It ends together with the link, which says why.
+                Some(message) = self.link.outbox.recv() => self.send(message).await?,
                 packet = self.connection.read() => {
                     heard = Instant::now();
                     self.hub.links.touch(&self.link.device);
                     self.receive(packet?).await?;
                 }
-                // The queue ends together with the link, which says why.
-                Some(message) = self.link.outbox.recv() => self.send(message).await?,
                 () = silent => return Err(End::Silent),
             }
         }
