@@ -1,0 +1,88 @@
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import gateway as gateways  # noqa: E402
+import image  # noqa: E402
+from container import Container  # noqa: E402
+from hub import Hub  # noqa: E402
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iotdm-tests"
+DEBS = Path(__file__).parents[2] / "target/deb"
+
+
+@pytest.fixture(scope="session")
+def deb() -> Path:
+    """The daemon's package for this machine."""
+    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
+    found = list(DEBS.glob(f"iotdm-agentd_*_{architecture.stdout.strip()}.deb"))
+    assert len(found) == 1, f"expected one package in {DEBS}, found {found}; run 'make deb'"
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    return image.debian(CACHE)
+
+
+@pytest.fixture(scope="session")
+def bare(debian, tmp_path_factory) -> Path:
+    """A root without the package, and without the kernel that a container has no use for."""
+    root = image.copy(debian, tmp_path_factory.mktemp("bare") / "root")
+    subprocess.run(f"rm -r {root}/boot/* {root}/lib/modules/*", shell=True, check=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def installed(bare, deb, tmp_path_factory) -> Path:
+    """A root with the package installed, but neither configured nor enabled."""
+    root = image.copy(bare, tmp_path_factory.mktemp("installed") / "root")
+    image.install(root, deb)
+    gateways.relax_for_container(root)
+    return root
+
+
+@pytest.fixture
+def hub(tmp_path):
+    hub = Hub(tmp_path / "hub")
+    hub.start()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def machine(installed, tmp_path):
+    """A machine with the package installed, switched off."""
+    yield from _machine(installed, tmp_path)
+
+
+@pytest.fixture
+def bare_machine(bare, tmp_path):
+    """A machine without the package, switched off."""
+    yield from _machine(bare, tmp_path)
+
+
+@pytest.fixture
+def gateway(machine, hub):
+    """A machine that is up, with the daemon enabled and connected to the hub."""
+    gateways.configure(machine.root, hub)
+    machine.power_on()
+    gateways.enable(machine)
+    hub.wait_connected(gateways.DEVICE)
+    return machine
+
+
+def _machine(root: Path, tmp_path: Path):
+    with image.layer(root, tmp_path / "machine") as changed:
+        machine = Container(changed, name=f"iotdm-test-{uuid.uuid4().hex[:8]}")
+        yield machine
+        machine.dispose()
+        # pytest shows this for a test that failed.
+        print(machine.console())
+        print(machine.journal("--output=short-precise", "--priority=info"))

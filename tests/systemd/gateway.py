@@ -1,0 +1,37 @@
+"""A gateway: a machine with the package installed, configured and enabled."""
+
+from pathlib import Path
+
+from container import Container
+from hub import Hub
+
+DEVICE = "gw1"
+UNIT = "iotdm-agentd"
+
+# With its own view of /proc a unit in a container sees the host's boot id,
+# which never changes. The test with a whole machine runs the unit as shipped.
+CONTAINER_DROP_IN = """\
+[Service]
+ProtectProc=default
+ProtectKernelTunables=no
+ProtectControlGroups=no
+"""
+
+
+def configure(root: Path, hub: Hub) -> None:
+    """What an administrator does, and the drop-in for containers apart."""
+    (root / "etc/iotdm/ca.pem").write_bytes(hub.ca.read_bytes())
+    (root / "etc/iotdm/agentd.toml.d/hub.toml").write_text('[hub]\nca_file = "/etc/iotdm/ca.pem"\n')
+    secret = root / "etc/iotdm/connection-string"
+    secret.touch(mode=0o600)
+    secret.write_text(hub.create(DEVICE))
+
+
+def relax_for_container(root: Path) -> None:
+    drop_in = root / f"etc/systemd/system/{UNIT}.service.d/container.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text(CONTAINER_DROP_IN)
+
+
+def enable(machine: Container) -> None:
+    machine.run("systemctl", "enable", "--now", UNIT)

@@ -1,0 +1,109 @@
+"""The Debian system that the machines of these tests are copies of.
+
+debootstrap makes it once, with a kernel; it is kept in the user's cache
+directory under a name that changes with its recipe.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import inspect
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+PACKAGES = [
+    # What a gateway has, down to what the package depends on: the machines
+    # have no network of their own to install from.
+    "ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv",
+    # For the test with a whole machine.
+    "initramfs-tools", "linux-image-cloud-amd64",
+]
+
+
+def debian(cache: Path) -> Path:
+    """The system's root directory, made now if it is not there."""
+    suite = _os_release()["VERSION_CODENAME"]
+    recipe = f"{suite} {PACKAGES} {inspect.getsource(_make)}"
+    root = cache / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            for old in cache.glob("debian-*"):
+                shutil.rmtree(old)
+            unfinished = cache / f"debian-unfinished-{os.getpid()}"
+            _make(unfinished, suite)
+            unfinished.rename(root)
+    return root
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A copy to be changed."""
+    subprocess.run(["cp", "-a", "--reflink=auto", source, target], check=True)
+    return target
+
+
+def install(root: Path, deb: Path) -> None:
+    """Installs a package into a machine that is off."""
+    shutil.copy(deb, root / "root")
+    subprocess.run(["chroot", root, "apt-get", "install", "-y", f"/root/{deb.name}"], check=True)
+
+
+@contextlib.contextmanager
+def layer(source: Path, place: Path):
+    """A root that begins as `source` and keeps its own changes, in memory."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tests", place], check=True)
+    try:
+        for name in ["upper", "work", "root"]:
+            (place / name).mkdir()
+        options = f"lowerdir={source},upperdir={place}/upper,workdir={place}/work"
+        subprocess.run(["mount", "-t", "overlay", "-o", options, "tests", place / "root"], check=True)
+        yield place / "root"
+    finally:
+        subprocess.run(["umount", "--recursive", place], check=True)
+
+
+def _make(root: Path, suite: str) -> None:
+    log = root.with_suffix(".log")
+    with open(log, "w") as output:
+        made = subprocess.run(
+            ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, root, _mirror()],
+            stdout=output, stderr=subprocess.STDOUT)
+    if made.returncode != 0:
+        raise RuntimeError(f"debootstrap failed, see {log}:\n{log.read_text()[-2000:]}")
+    log.unlink()
+    (root / "etc/hostname").write_text("gw1\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost gw1\n")
+    # A journal that outlives the boot and is on disk with each line, since
+    # these machines lose power.
+    (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
+    journald = root / "etc/systemd/journald.conf.d/tests.conf"
+    journald.parent.mkdir(parents=True)
+    journald.write_text("[Journal]\nStorage=persistent\nSyncIntervalSec=1s\nRateLimitBurst=0\n")
+    for waste in ["var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"]:
+        shutil.rmtree(root / waste)
+        (root / waste).mkdir()
+
+
+def _os_release() -> dict[str, str]:
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+
+
+def _mirror() -> str:
+    """The first archive of this machine's own apt sources that is not one of security updates."""
+    sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    found = []
+    for source in sources:
+        if source.suffix in (".list", ".sources") and source.is_file():
+            text = source.read_text()
+            found += re.findall(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+)", text, re.M)
+            found += re.findall(r"^URIs:\s*(\S+)", text, re.M)
+    for uri in found:
+        if "security" not in uri:
+            return uri
+    raise RuntimeError("no Debian mirror in /etc/apt/sources.list or sources.list.d")

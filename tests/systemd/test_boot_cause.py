@@ -1,0 +1,34 @@
+"""Boots that nobody asked the daemon for."""
+
+from container import REBOOT
+from gateway import DEVICE, UNIT
+from test_reboot import assert_booted_at
+
+
+def test_a_reboot_by_somebody_else_is_local(gateway, hub):
+    gateway.run("systemctl", "reboot", check=False)
+    assert_reported(gateway, hub, "local")
+    assert gateway.ends == [REBOOT]
+
+
+def test_a_power_cut_is_unclean(gateway, hub):
+    gateway.cut_power()
+    gateway.power_on()
+    assert_reported(gateway, hub, "unclean")
+
+
+def test_a_restart_of_the_daemon_is_no_boot(gateway, hub):
+    before = hub.reported(DEVICE)
+    gateway.kill(gateway.show(UNIT, "MainPID")["MainPID"])
+    hub.wait_connected(DEVICE)
+    assert hub.reported(DEVICE) == before
+    assert before["boot"]["cause"] == "unknown"
+    assert "rebootTime" not in before
+
+
+def assert_reported(gateway, hub, cause: str) -> None:
+    boot = gateway.wait_boot(2)
+    reported = hub.wait_reported(DEVICE, lambda reported: reported["boot"]["bootId"] == boot.boot_id)
+    assert reported["boot"]["cause"] == cause
+    assert "reboot" not in reported
+    assert_booted_at(reported["rebootTime"], boot)

@@ -1,0 +1,65 @@
+"""A whole machine with its own kernel, and the unit exactly as shipped."""
+
+from datetime import datetime, timezone
+
+import gateway as gateways
+import image
+import pytest
+import vm
+from gateway import DEVICE, UNIT
+
+# Without KVM a boot takes about 20 s on an idle machine.
+BOOT = 240
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture
+def virtual(debian, deb, hub, tmp_path):
+    with image.layer(debian, tmp_path / "layer") as root:
+        image.install(root, deb)
+        gateways.configure(root, hub)
+        vm.prepare(root, [hub.ports["mqtt"]])
+        vm.enable(root, UNIT)
+        machine = vm.VirtualMachine(root, tmp_path)
+        machine.power_on()
+        yield machine
+        machine.cut_power()
+        # pytest shows this for a test that failed.
+        print((tmp_path / "console").read_text(errors="replace"))
+    machine.disk.unlink()
+
+
+def test_a_reboot_and_a_power_cut(virtual, hub):
+    hub.wait_connected(DEVICE, timeout=BOOT)
+    first = hub.reported(DEVICE)
+    assert first["boot"]["cause"] == "unknown"
+    assert "rebootTime" not in first
+
+    asked = datetime.now(timezone.utc)
+    done = hub.ctl("reboot", DEVICE, "--reason", "kernel update", "--interval", "1s", timeout=BOOT)
+    assert done.returncode == 0, done.stderr
+    virtual.wait_reset(timeout=1)
+    second = hub.reported(DEVICE)
+    assert second["reboot"]["status"] == "completed"
+    assert second["reboot"]["previousBootId"] == first["boot"]["bootId"]
+    assert second["reboot"]["bootId"] == second["boot"]["bootId"]
+    assert second["boot"]["cause"] == "requested"
+    assert asked < instant(second["rebootTime"]) < datetime.now(timezone.utc)
+
+    virtual.cut_power()
+    cut = datetime.now(timezone.utc)
+    virtual.power_on()
+    third = hub.wait_reported(
+        DEVICE, lambda reported: reported["boot"]["bootId"] != second["boot"]["bootId"], timeout=BOOT)
+    assert third["boot"]["cause"] == "unclean"
+    assert cut < instant(third["rebootTime"]) < datetime.now(timezone.utc)
+    assert third["reboot"] == second["reboot"], "the reboot of before is not taken for this one"
+
+    virtual.cut_power()
+    reported = [twin["boot"]["bootId"].replace("-", "") for twin in (first, second, third)]
+    assert virtual.boot_ids() == reported
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
