@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -32,20 +33,22 @@ def debian() -> Path:
 
 
 @pytest.fixture(scope="session")
-def bare(debian, tmp_path_factory) -> Path:
+def bare(debian, tmp_path_factory):
     """A root without the package, and without the kernel that a container has no use for."""
     root = image.copy(debian, tmp_path_factory.mktemp("bare") / "root")
     subprocess.run(f"rm -r {root}/boot/* {root}/lib/modules/*", shell=True, check=True)
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="session")
-def installed(bare, deb, tmp_path_factory) -> Path:
+def installed(bare, deb, tmp_path_factory):
     """A root with the package installed, but neither configured nor enabled."""
     root = image.copy(bare, tmp_path_factory.mktemp("installed") / "root")
     image.install(root, deb)
     gateways.relax_for_container(root)
-    return root
+    yield root
+    shutil.rmtree(root)
 
 
 @pytest.fixture
