@@ -40,13 +40,16 @@ pub struct Reboot {
     pub requested_by: RequestedBy,
     /// When it was accepted.
     pub requested_at: Time,
+    /// Before which instant it is not carried out, if it was asked for later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
     /// When the machine was asked to go down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When its outcome was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// The boot in which it was accepted.
+    /// The boot that it is to end.
     pub previous_boot_id: String,
     /// The boot that followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,7 +187,7 @@ mod tests {
             "rebootTime": "2026-11-22T18:36:07.412Z",
             "reboot": {
                 "id": "r-1", "status": "completed", "reason": "kernel update", "requestedBy": "method",
-                "requestedAt": "2026-11-22T18:35:00.000Z", "startedAt": "2026-11-22T18:35:46.112Z",
+                "requestedAt": "2026-11-22T18:35:00.000Z", "notBefore": "2026-11-22T18:35:40.000Z", "startedAt": "2026-11-22T18:35:46.112Z",
                 "completedAt": "2026-11-22T18:36:20.000Z", "previousBootId": "a", "bootId": "b",
                 "downSeconds": 21.3, "error": {"code": "neverWentDown", "message": "m"},
             },

@@ -44,6 +44,18 @@ impl Time {
         Time::from_unix_millis(self.unix_millis().saturating_sub(millis))
     }
 
+    /// This instant moved forward by `duration`.
+    pub fn after(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Time::from_unix_millis(self.unix_millis().saturating_add(millis))
+    }
+
+    /// How long it is from `earlier` to this instant; nothing when it lies
+    /// before it.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(u64::try_from(self.unix_millis() - earlier.unix_millis()).unwrap_or(0))
+    }
+
     /// Seconds from `earlier` to this instant, negative when it lies after it.
     pub fn seconds_since(self, earlier: Time) -> f64 {
         (self.unix_millis() - earlier.unix_millis()) as f64 / 1000.0
@@ -124,5 +136,8 @@ mod tests {
         let earlier = now.before(Duration::from_millis(21_300));
         assert_eq!(now.seconds_since(earlier), 21.3);
         assert_eq!(earlier.seconds_since(now), -21.3);
+        assert_eq!(earlier.after(Duration::from_millis(21_300)), now);
+        assert_eq!(now.since(earlier), Duration::from_millis(21_300));
+        assert_eq!(earlier.since(now), Duration::ZERO);
     }
 }
