@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use iotdm_proto::Time;
 use iotdm_proto::report::{
-    self, Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus, Report, RequestedBy,
+    self, Boot, BootCause, Reboot, RebootError, RebootErrorCode, RebootStatus, Report, RequestedBy,
 };
 use serde_json::{Value, json};
 
-use crate::record::Record;
-use crate::request::RebootRequest;
+use crate::answer::{refuse, refuse_all, reply};
+use crate::effect::{Effect, Note};
+use crate::event::{Event, Refusal, Start};
+use crate::record::{Plan, Record};
+use crate::request::{self, OnInhibitor, RebootRequest};
 
 /// The direct methods that are answered.
-pub const METHODS: [&str; 1] = ["rebootDevice"];
+pub const METHODS: [&str; 3] = ["rebootDevice", "cancelReboot", "getRebootStatus"];
 
 /// The core's state: the phase of the reboot under way and the record as it is
 /// on disk, or was last tried to be written.
@@ -23,15 +26,27 @@ pub struct Agent {
     phase: Phase,
     record: Record,
     settings: Settings,
+    /// Dry runs that wait for what logind says.
+    checks: Vec<Check>,
 }
 
-/// How long is waited for others.
+#[derive(Debug)]
+struct Check {
+    rid: String,
+    id: String,
+    request: RebootRequest,
+}
+
+/// What the device's own configuration says.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// For the hub to acknowledge the reply, and again the report.
+    /// How long to wait for the hub to acknowledge the reply, and again the
+    /// report.
     pub ack_timeout: Duration,
-    /// For the machine to go down once it was asked to.
+    /// How long the machine may take to go down once it was asked to.
     pub down_timeout: Duration,
+    /// Whether an operator may pass over block inhibitors.
+    pub allow_inhibitor_override: bool,
 }
 
 /// How far the reboot under way is. What must survive a crash is in the
@@ -45,151 +60,36 @@ enum Phase {
         request: RebootRequest,
         rids: Vec<String>,
     },
-    /// The request is being written; `previous` is the record without it.
+    /// A change is being written. If that fails, it is undone.
     Recording {
-        body: Value,
+        change: Change,
         rids: Vec<String>,
-        previous: Box<Record>,
+        before: Box<(Phase, Record)>,
     },
-    /// The replies are on their way.
+    /// The replies to the request are on their way.
     Replying {
         rids: Vec<String>,
     },
+    /// Its time has not come.
+    Scheduled,
+    /// Its time has come, and logind was asked whether it would. `changed`
+    /// tells that the answer may be outdated when it comes.
+    Due {
+        changed: bool,
+    },
+    /// Somebody inhibits it.
+    Waiting,
     /// The twin is being told.
     Announcing,
     /// logind was asked to reboot.
     Rebooting,
 }
 
-/// What the daemon finds when it starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Start {
-    /// The running kernel's boot id.
-    pub boot_id: String,
-    /// When it booted, by the clock of now.
-    pub boot_time: Time,
-    /// Whether that clock is synchronised.
-    pub clock: Clock,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// A direct method was called.
-    Called {
-        /// Identifies the call in the reply.
-        rid: String,
-        /// The method.
-        name: String,
-        /// The payload as it came.
-        payload: Vec<u8>,
-        /// A new UUID, for a request without an id.
-        fresh_id: String,
-    },
-    /// Whether logind would reboot the machine for us.
-    Checked(Result<(), Refusal>),
-    /// Whether the record is on disk.
-    Saved(Result<(), String>),
-    /// The hub acknowledged the reply to this call.
-    ReplyDelivered {
-        /// The call.
-        rid: String,
-    },
-    /// The hub has all that was last to be reported.
-    Reported,
-    /// What logind said when it was asked to reboot.
-    RebootAsked(Result<(), String>),
-    /// An orderly shutdown is under way, ours or another.
-    ShutdownBegan,
-    /// None is, or no longer.
-    ShutdownCancelled,
-    /// The wait asked for by the last [`Effect::Deadline`] is over.
-    DeadlinePassed,
-}
-
-/// Why the machine cannot be rebooted now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// No logind, or none that can reboot.
-    LogindUnavailable(String),
-    /// polkit does not let us.
-    NotAuthorized(String),
-    /// Somebody holds block inhibitors for shutdown.
-    Blocked(Vec<Inhibitor>),
-}
-
-/// A holder of a logind inhibitor lock.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Inhibitor {
-    /// The program, in its own words.
-    pub who: String,
-    /// Its reason.
-    pub why: String,
-    /// Its user.
-    pub uid: u32,
-    /// Its process.
-    pub pid: u32,
-}
-
-/// What is to be done, in this order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Answer a call.
-    Reply {
-        /// The call.
-        rid: String,
-        /// The method's status.
-        status: u16,
-        /// A JSON object.
-        body: Value,
-    },
-    /// Ask logind whether it would reboot; answered by [`Event::Checked`].
-    CheckReboot,
-    /// Write the record and sync it; answered by [`Event::Saved`].
-    Save(Box<Record>),
-    /// Make the twin's reported properties say this; answered, once and for
-    /// the newest only, by [`Event::Reported`].
-    Report(Box<Report>),
-    /// Ask logind to reboot; answered by [`Event::RebootAsked`].
-    Reboot,
-    /// From now on wait this long, or for nothing any more.
-    Deadline(Option<Duration>),
-    /// Tell the administrator.
-    Note(Note),
-}
-
-/// What an administrator wants to find in the journal.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Note {
-    /// A new boot was seen.
-    Booted(Boot),
-    /// A request was accepted and recorded.
-    Accepted {
-        /// The request.
-        id: String,
-        /// Why.
-        reason: Option<String>,
-    },
-    /// A call was refused.
-    Refused {
-        /// The reply's status.
-        status: u16,
-        /// The error's code.
-        code: &'static str,
-        /// The sentence.
-        message: String,
-    },
-    /// The machine is about to be asked to go down.
-    Rebooting {
-        /// The request.
-        id: String,
-    },
-    /// A request ended.
-    Ended(Box<Reboot>),
-    /// An orderly shutdown has begun.
-    ShutdownBegan,
-    /// It was called off.
-    ShutdownCancelled,
+/// What is being written, and answered when it is.
+#[derive(Debug)]
+enum Change {
+    Accepted(Value),
+    Cancelled(Value),
 }
 
 impl Agent {
@@ -203,38 +103,35 @@ impl Agent {
         settings: Settings,
         now: Time,
     ) -> (Self, Vec<Effect>) {
-        let boot = |cause| Boot {
-            boot_id: start.boot_id.clone(),
-            boot_time: start.boot_time,
-            cause,
-            clock: start.clock,
-        };
         let mut effects = Vec::new();
         let record = match record {
             None => {
-                let mut record = Record::new(boot(BootCause::Unknown));
+                let mut record = Record::new(boot(&start, BootCause::Unknown));
                 record.damaged = damaged;
                 effects.push(Effect::Save(Box::new(record.clone())));
                 record
             }
             Some(record) if record.boot.boot_id == start.boot_id => record,
             Some(mut record) => {
-                record.boot = boot(cause_of_boot(&record));
+                record.boot = boot(&start, cause_of_boot(&record));
                 record.reboot_time = Some(start.boot_time);
-                record.going_down = false;
+                (record.asked, record.going_down) = (false, false);
                 record.damaged = None;
                 effects.push(Effect::Note(Note::Booted(record.boot.clone())));
-                if record.pending().is_some() {
-                    conclude_after_boot(&mut record, now, &mut effects);
-                }
+                conclude_after_boot(&mut record, now, &mut effects);
                 effects.push(Effect::Save(Box::new(record.clone())));
                 record
             }
         };
-        let mut agent = Agent { phase: Phase::Idle, record, settings };
-        if agent.record.pending().is_some() {
-            // The daemon died in this boot after it had accepted the request.
-            effects.extend(agent.announce(now));
+        let mut agent = Agent { phase: Phase::Idle, record, settings, checks: Vec::new() };
+        if agent.record.pending().is_some() && agent.record.asked {
+            // Asked again, a machine whose boot id outlives its reboots (a
+            // container's does) would reboot without end.
+            agent.phase = Phase::Rebooting;
+            effects.push(Effect::Deadline(Some(settings.down_timeout)));
+            effects.push(agent.report());
+        } else if agent.record.pending().is_some() {
+            effects.extend(agent.proceed(now));
         } else {
             effects.push(agent.report());
         }
@@ -243,11 +140,12 @@ impl Agent {
 
     /// One sentence about what is under way, for `systemctl status`.
     pub fn status(&self) -> String {
-        match (&self.phase, self.record.pending()) {
-            (Phase::Idle | Phase::Checking { .. }, None) => "no reboot pending".to_owned(),
-            (Phase::Rebooting, Some(reboot)) => format!("reboot {} asked of logind", reboot.id),
-            (_, Some(reboot)) => format!("reboot {} accepted", reboot.id),
-            (_, None) => "reboot being recorded".to_owned(),
+        let Some(reboot) = self.record.pending() else { return "no reboot pending".to_owned() };
+        match (&self.phase, reboot.status, reboot.not_before) {
+            (Phase::Rebooting, ..) => format!("reboot {} asked of logind", reboot.id),
+            (_, RebootStatus::Scheduled, Some(at)) => format!("reboot {} scheduled for {at}", reboot.id),
+            (_, RebootStatus::Waiting, _) => format!("reboot {} waits for an inhibitor", reboot.id),
+            _ => format!("reboot {} accepted", reboot.id),
         }
     }
 
@@ -256,29 +154,35 @@ impl Agent {
         match (std::mem::replace(&mut self.phase, Phase::Idle), event) {
             (phase, Event::Called { rid, name, payload, fresh_id }) => {
                 self.phase = phase;
-                self.called(rid, &name, &payload, fresh_id)
-            }
-
-            (Phase::Checking { id, request, rids }, Event::Checked(Ok(()))) => {
-                self.checked(id, request, rids, now)
-            }
-            (Phase::Checking { rids, .. }, Event::Checked(Err(refusal))) => refuse_all(rids, &refusal),
-
-            (Phase::Recording { body, rids, previous: _ }, Event::Saved(Ok(()))) => {
-                let mut effects = Vec::new();
-                if let Some(reboot) = self.record.pending() {
-                    let (id, reason) = (reboot.id.clone(), reboot.reason.clone());
-                    effects.push(Effect::Note(Note::Accepted { id, reason }));
+                match name.as_str() {
+                    "rebootDevice" => self.asked_to_reboot(rid, &payload, fresh_id, now),
+                    "cancelReboot" => self.asked_to_cancel(rid, &payload, now),
+                    "getRebootStatus" => vec![Effect::Survey { rid }],
+                    _ => {
+                        let message = format!("this device has no method {name:?}");
+                        refuse(&rid, 404, "unknownMethod", &message, json!({ "methods": METHODS }))
+                    }
                 }
-                effects.extend(rids.iter().map(|rid| reply(rid, 200, body.clone())));
-                effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
-                self.phase = Phase::Replying { rids };
-                effects
             }
-            (Phase::Recording { rids, previous, .. }, Event::Saved(Err(why))) => {
+            (phase, Event::Surveyed { rid, permission, uptime }) => {
+                self.phase = phase;
+                match self.checks.iter().position(|check| check.rid == rid) {
+                    Some(index) => self.checked(index, permission),
+                    None => vec![reply(&rid, self.survey(&permission, uptime))],
+                }
+            }
+
+            (Phase::Checking { id, request, rids }, Event::Permission(permission)) => {
+                self.decide(id, request, rids, permission, now)
+            }
+
+            (Phase::Recording { change, rids, before: _ }, Event::Saved(Ok(()))) => {
+                self.recorded(change, rids)
+            }
+            (Phase::Recording { rids, before, .. }, Event::Saved(Err(why))) => {
                 // The new record may be on disk all the same, and would be
-                // carried out at the next start: put the old one back.
-                self.record = *previous;
+                // acted upon at the next start: put the old one back.
+                (self.phase, self.record) = *before;
                 let message = format!("the request could not be recorded, so nothing was done: {why}");
                 let mut effects = vec![Effect::Save(Box::new(self.record.clone()))];
                 effects.extend(
@@ -290,21 +194,47 @@ impl Agent {
             (Phase::Replying { mut rids }, Event::ReplyDelivered { rid }) => {
                 rids.retain(|waiting| *waiting != rid);
                 if rids.is_empty() {
-                    return self.announce(now);
+                    return self.proceed(now);
                 }
                 self.phase = Phase::Replying { rids };
                 Vec::new()
             }
-            (Phase::Replying { .. }, Event::DeadlinePassed) => self.announce(now),
+            (Phase::Replying { .. } | Phase::Scheduled, Event::DeadlinePassed) => self.proceed(now),
+
+            (Phase::Waiting, Event::InhibitorsChanged) => {
+                self.phase = Phase::Due { changed: false };
+                vec![Effect::AskPermission]
+            }
+            (Phase::Due { .. }, Event::InhibitorsChanged) => {
+                self.phase = Phase::Due { changed: true };
+                Vec::new()
+            }
+            (Phase::Due { changed }, Event::Permission(permission)) => self.due(changed, permission, now),
+            (Phase::Waiting | Phase::Due { .. }, Event::DeadlinePassed) => {
+                let message = "the inhibitor was not released in time".to_owned();
+                self.fail(RebootErrorCode::BlockedByInhibitor, message, now)
+            }
 
             (Phase::Announcing, Event::Reported | Event::DeadlinePassed) => {
                 self.phase = Phase::Rebooting;
-                vec![Effect::Deadline(Some(self.settings.down_timeout)), Effect::Reboot]
+                let reason = self.record.reboot.as_ref().and_then(|reboot| reboot.reason.clone());
+                let plan = self.record.plan.as_ref();
+                let ignore_inhibitors = plan.is_some_and(|plan| plan.on_inhibitor == OnInhibitor::Override);
+                vec![
+                    Effect::Deadline(Some(self.settings.down_timeout)),
+                    Effect::Reboot { reason, ignore_inhibitors },
+                ]
             }
 
             (Phase::Rebooting, Event::RebootAsked(Ok(()))) => {
                 self.phase = Phase::Rebooting;
-                self.going_down(true)
+                self.record.asked = true;
+                vec![Effect::Save(Box::new(self.record.clone()))]
+            }
+            // Somebody's shutdown was faster; the machine goes down either way.
+            (Phase::Rebooting, Event::RebootAsked(Err(_))) if self.record.going_down => {
+                self.phase = Phase::Rebooting;
+                Vec::new()
             }
             (Phase::Rebooting, Event::RebootAsked(Err(why))) => {
                 self.fail(RebootErrorCode::LogindRefused, format!("logind refused to reboot: {why}"), now)
@@ -328,10 +258,11 @@ impl Agent {
             // Too late, or for nobody: an answer to a phase that has passed.
             (
                 phase,
-                Event::Checked(_)
+                Event::Permission(_)
                 | Event::Saved(_)
                 | Event::ReplyDelivered { .. }
                 | Event::Reported
+                | Event::InhibitorsChanged
                 | Event::RebootAsked(_)
                 | Event::DeadlinePassed,
             ) => {
@@ -341,55 +272,113 @@ impl Agent {
         }
     }
 
-    fn called(&mut self, rid: String, name: &str, payload: &[u8], fresh_id: String) -> Vec<Effect> {
-        if name != "rebootDevice" {
-            let message = format!("this device has no method {name:?}");
-            return refuse(&rid, 404, "unknownMethod", &message, json!({ "methods": METHODS }));
-        }
-        let request = match RebootRequest::parse(payload) {
+    fn asked_to_reboot(&mut self, rid: String, payload: &[u8], fresh_id: String, now: Time) -> Vec<Effect> {
+        let request = match RebootRequest::parse(payload, now) {
             Ok(request) => request,
             Err(error) => return refuse(&rid, 400, "invalidPayload", &error.to_string(), json!({})),
         };
         let id = request.id.clone().unwrap_or(fresh_id);
-        if let Some(body) = self.record.answer(&id) {
-            return vec![reply(&rid, 200, body.clone())];
-        }
-        let pending = match &mut self.phase {
-            Phase::Checking { id: checking, rids, .. } if *checking == id => {
+        match &mut self.phase {
+            // The same call delivered twice.
+            Phase::Checking { rids, .. } | Phase::Recording { rids, .. } | Phase::Replying { rids }
+                if rids.contains(&rid) =>
+            {
+                return Vec::new();
+            }
+            Phase::Checking { id: checking, rids, .. } if *checking == id && !request.check => {
                 rids.push(rid);
                 return Vec::new();
             }
-            Phase::Checking { id: checking, .. } => Some(&*checking),
-            _ => self.record.pending().map(|reboot| &reboot.id),
-        };
-        if let Some(pending) = pending {
+            _ => {}
+        }
+        if let Some(body) = self.record.answer(&id).filter(|_| !request.check) {
+            return vec![reply(&rid, body.clone())];
+        }
+        if let Some(pending) = self.pending_id() {
             let message = format!("the reboot {pending:?} is already pending");
             return refuse(&rid, 409, "rebootPending", &message, json!({ "id": pending }));
         }
+        if request.on_inhibitor == OnInhibitor::Override && !self.settings.allow_inhibitor_override {
+            let message = "this device does not let operators override inhibitors \
+                           (reboot.allow_inhibitor_override)";
+            return refuse(&rid, 403, "forbidden", message, json!({}));
+        }
+        if request.check {
+            // It changes nothing, so it is in nobody's way.
+            self.checks.push(Check { rid: rid.clone(), id, request });
+            return vec![Effect::Survey { rid }];
+        }
         self.phase = Phase::Checking { id, request, rids: vec![rid] };
-        vec![Effect::CheckReboot]
+        vec![Effect::AskPermission]
     }
 
-    fn checked(&mut self, id: String, request: RebootRequest, rids: Vec<String>, now: Time) -> Vec<Effect> {
-        let body = |status: &str, message: &str| {
-            json!({
-                "id": id, "status": status, "message": message,
-                "bootId": self.record.boot.boot_id, "ignored": request.ignored,
-            })
-        };
-        if request.check {
-            let body = body("checked", "the device would reboot now");
-            return rids.iter().map(|rid| reply(rid, 200, body.clone())).collect();
+    /// The request that keeps others from being accepted.
+    fn pending_id(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Checking { id, .. } => Some(id),
+            _ => self.record.pending().map(|reboot| reboot.id.as_str()),
         }
-        let body = body("accepted", "the device reboots once this reply is delivered");
-        let previous = Box::new(self.record.clone());
+    }
+
+    fn asked_to_cancel(&mut self, rid: String, payload: &[u8], now: Time) -> Vec<Effect> {
+        let wanted = match request::parse_cancel(payload) {
+            Ok(wanted) => wanted,
+            Err(error) => return refuse(&rid, 400, "invalidPayload", &error.to_string(), json!({})),
+        };
+        let pending = self.record.pending().map(|reboot| reboot.id.clone());
+        let id = match (pending, wanted) {
+            (Some(pending), Some(wanted)) if pending != wanted => {
+                let message = format!("not {wanted:?} but {pending:?} is pending");
+                return refuse(&rid, 404, "nothingPending", &message, json!({ "id": pending }));
+            }
+            (Some(pending), _) => pending,
+            (None, _) => return refuse(&rid, 404, "nothingPending", "no reboot is pending", json!({})),
+        };
+        if matches!(self.phase, Phase::Announcing | Phase::Rebooting) {
+            let message = format!("the reboot {id:?} has begun");
+            return refuse(&rid, 409, "tooLate", &message, json!({ "id": id }));
+        }
+        let record = self.record.clone();
+        self.end(RebootStatus::Cancelled, None, now);
+        let body = json!({ "id": id, "status": "cancelled" });
+        let before = Box::new((std::mem::replace(&mut self.phase, Phase::Idle), record));
+        self.phase = Phase::Recording { change: Change::Cancelled(body), rids: vec![rid], before };
+        vec![Effect::Save(Box::new(self.record.clone()))]
+    }
+
+    /// Answers a dry run, knowing what logind thinks of it.
+    fn checked(&mut self, index: usize, permission: Result<(), Refusal>) -> Vec<Effect> {
+        let Check { rid, id, request } = self.checks.swap_remove(index);
+        match verdict(&request, permission) {
+            Ok((_, message)) => vec![reply(&rid, self.grant(&id, &request, "checked", &message))],
+            Err(refusal) => refuse_all(&[rid], &refusal),
+        }
+    }
+
+    /// Decides about a new request, knowing what logind thinks of it.
+    fn decide(
+        &mut self,
+        id: String,
+        request: RebootRequest,
+        rids: Vec<String>,
+        permission: Result<(), Refusal>,
+        now: Time,
+    ) -> Vec<Effect> {
+        let (status, message) = match verdict(&request, permission) {
+            Ok(verdict) => verdict,
+            Err(refusal) => return refuse_all(&rids, &refusal),
+        };
+        let word = if status == RebootStatus::Scheduled { "scheduled" } else { "accepted" };
+        let body = self.grant(&id, &request, word, &message);
+        let before = Box::new((Phase::Idle, self.record.clone()));
         self.record.remember(&id, body.clone());
         self.record.reboot = Some(Reboot {
             id,
-            status: RebootStatus::Rebooting,
+            status,
             reason: request.reason,
             requested_by: RequestedBy::Method,
             requested_at: now,
+            not_before: request.not_before,
             started_at: None,
             completed_at: None,
             previous_boot_id: self.record.boot.boot_id.clone(),
@@ -397,15 +386,125 @@ impl Agent {
             down_seconds: None,
             error: None,
         });
-        self.phase = Phase::Recording { body, rids, previous };
+        self.record.plan = Some(Plan {
+            on_inhibitor: request.on_inhibitor,
+            wait_seconds: request.wait.as_secs(),
+            wait_until: (status == RebootStatus::Waiting).then(|| now.after(request.wait)),
+        });
+        self.phase = Phase::Recording { change: Change::Accepted(body), rids, before };
         vec![Effect::Save(Box::new(self.record.clone()))]
+    }
+
+    /// The body of a reply that grants a request.
+    fn grant(&self, id: &str, request: &RebootRequest, word: &str, message: &str) -> Value {
+        let mut body = json!({
+            "id": id, "status": word, "message": message,
+            "bootId": self.record.boot.boot_id, "ignored": request.ignored,
+        });
+        if let (Some(at), Some(body)) = (request.not_before, body.as_object_mut()) {
+            body.insert("notBefore".to_owned(), json!(at));
+        }
+        body
+    }
+
+    /// The change is on disk: now it may be answered.
+    fn recorded(&mut self, change: Change, rids: Vec<String>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(reboot) = &self.record.reboot {
+            let reboot = Box::new(reboot.clone());
+            effects.push(Effect::Note(match change {
+                Change::Accepted(_) => Note::Accepted(reboot),
+                Change::Cancelled(_) => Note::Ended(reboot),
+            }));
+        }
+        match change {
+            Change::Accepted(body) => {
+                effects.extend(rids.iter().map(|rid| reply(rid, body.clone())));
+                effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
+                self.phase = Phase::Replying { rids };
+            }
+            Change::Cancelled(body) => {
+                effects.extend(rids.iter().map(|rid| reply(rid, body.clone())));
+                effects.push(Effect::Deadline(None));
+                effects.push(self.report());
+            }
+        }
+        effects
+    }
+
+    /// Goes on with the pending request from where the record says it is.
+    fn proceed(&mut self, now: Time) -> Vec<Effect> {
+        let Some(reboot) = self.record.pending() else { return Vec::new() };
+        match (reboot.status, reboot.not_before, reboot.started_at) {
+            // Announced before a crash: nobody asks logind's opinion again.
+            (_, _, Some(_)) => self.announce(now),
+            (RebootStatus::Scheduled, Some(at), _) if at > now => {
+                self.phase = Phase::Scheduled;
+                vec![Effect::Deadline(Some(at.since(now))), self.report()]
+            }
+            (RebootStatus::Scheduled, ..) => {
+                self.phase = Phase::Due { changed: false };
+                vec![Effect::Deadline(None), Effect::AskPermission]
+            }
+            (RebootStatus::Waiting, ..) => {
+                self.phase = Phase::Due { changed: false };
+                let until = self.record.plan.as_ref().and_then(|plan| plan.wait_until);
+                vec![
+                    Effect::Deadline(until.map(|until| until.since(now))),
+                    self.report(),
+                    Effect::AskPermission,
+                ]
+            }
+            _ => self.announce(now),
+        }
+    }
+
+    /// The request's time has come, and this is what logind thinks of it.
+    fn due(&mut self, changed: bool, permission: Result<(), Refusal>, now: Time) -> Vec<Effect> {
+        let plan = self.record.plan.clone();
+        let on_inhibitor = plan.as_ref().map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
+        match (permission, on_inhibitor) {
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) => self.announce(now),
+            (Err(Refusal::Blocked(_)), OnInhibitor::Wait) if changed => {
+                self.phase = Phase::Due { changed: false };
+                vec![Effect::AskPermission]
+            }
+            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Wait) => self.wait(&refusal, now),
+            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Fail) => {
+                self.fail(RebootErrorCode::BlockedByInhibitor, refusal.message(), now)
+            }
+            (Err(refusal), _) => self.fail(RebootErrorCode::LogindRefused, refusal.message(), now),
+        }
+    }
+
+    /// Waits for the inhibitors' release, for the first time or again.
+    fn wait(&mut self, refusal: &Refusal, now: Time) -> Vec<Effect> {
+        self.phase = Phase::Waiting;
+        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else {
+            return Vec::new();
+        };
+        if plan.wait_until.is_some() {
+            return Vec::new();
+        }
+        let wait = Duration::from_secs(plan.wait_seconds);
+        plan.wait_until = Some(now.after(wait));
+        reboot.status = RebootStatus::Waiting;
+        let note = Note::Waiting { id: reboot.id.clone(), message: refusal.message() };
+        vec![
+            Effect::Note(note),
+            Effect::Save(Box::new(self.record.clone())),
+            Effect::Deadline(Some(wait)),
+            self.report(),
+        ]
     }
 
     /// Tells the twin, before logind is asked.
     fn announce(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(reboot) = &mut self.record.reboot {
+            reboot.status = RebootStatus::Rebooting;
             reboot.started_at = Some(now);
+            reboot.previous_boot_id.clone_from(&self.record.boot.boot_id);
             effects.push(Effect::Note(Note::Rebooting { id: reboot.id.clone() }));
         }
         self.phase = Phase::Announcing;
@@ -428,16 +527,24 @@ impl Agent {
     }
 
     fn fail(&mut self, code: RebootErrorCode, message: String, now: Time) -> Vec<Effect> {
+        self.end(RebootStatus::Failed, Some(RebootError { code, message }), now);
         let mut effects = vec![Effect::Deadline(None)];
-        if let Some(reboot) = &mut self.record.reboot {
-            reboot.status = RebootStatus::Failed;
-            reboot.completed_at = Some(now);
-            reboot.error = Some(RebootError { code, message });
+        if let Some(reboot) = &self.record.reboot {
             effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
         }
         effects.push(Effect::Save(Box::new(self.record.clone())));
         effects.push(self.report());
         effects
+    }
+
+    fn end(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) {
+        if let Some(reboot) = &mut self.record.reboot {
+            reboot.status = status;
+            reboot.completed_at = Some(now);
+            reboot.error = error;
+        }
+        self.record.plan = None;
+        self.record.asked = false;
     }
 
     fn report(&self) -> Effect {
@@ -452,23 +559,80 @@ impl Agent {
             }),
         }))
     }
+
+    /// The body of `getRebootStatus`.
+    fn survey(&self, permission: &Result<(), Refusal>, uptime: Duration) -> Value {
+        let inhibitors = match permission {
+            Err(Refusal::Blocked(holders)) => holders.clone(),
+            _ => Vec::new(),
+        };
+        let mut body = json!({
+            "boot": self.record.boot,
+            "uptimeSeconds": uptime.as_secs(),
+            "inhibitors": inhibitors,
+            "canReboot": permission.is_ok(),
+        });
+        if let Some(body) = body.as_object_mut() {
+            if let Some(reboot) = &self.record.reboot {
+                body.insert("reboot".to_owned(), json!(reboot));
+            }
+            if let Err(refusal) = permission {
+                body.insert("message".to_owned(), json!(refusal.message()));
+            }
+        }
+        body
+    }
+}
+
+/// What becomes of a request when logind says this: how it stands then, and a
+/// sentence about it.
+fn verdict(
+    request: &RebootRequest,
+    permission: Result<(), Refusal>,
+) -> Result<(RebootStatus, String), Refusal> {
+    let blocked = match permission {
+        Ok(()) => None,
+        // Who inhibits it now matters only to a reboot now.
+        Err(refusal @ Refusal::Blocked(_))
+            if request.not_before.is_some() || request.on_inhibitor != OnInhibitor::Fail =>
+        {
+            Some(refusal.message())
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    let waits = blocked.filter(|_| request.on_inhibitor == OnInhibitor::Wait);
+    Ok(match (request.not_before, waits) {
+        (Some(at), _) => (RebootStatus::Scheduled, format!("the device reboots at {at}")),
+        (None, Some(why)) => (RebootStatus::Waiting, format!("the device reboots once it may: {why}")),
+        (None, None) => {
+            (RebootStatus::Rebooting, "the device reboots once this reply is delivered".to_owned())
+        }
+    })
+}
+
+fn boot(start: &Start, cause: BootCause) -> Boot {
+    Boot { boot_id: start.boot_id.clone(), boot_time: start.boot_time, cause, clock: start.clock }
 }
 
 /// What ended the boot that `record` was written in.
 fn cause_of_boot(record: &Record) -> BootCause {
-    let asked = record.pending().is_some_and(|reboot| reboot.started_at.is_some());
-    match (record.going_down, asked) {
-        (true, true) => BootCause::Requested,
-        (true, false) => BootCause::Local,
-        (false, _) => BootCause::Unclean,
+    let announced = record.pending().is_some_and(|reboot| reboot.started_at.is_some());
+    match (record.asked, record.going_down, announced) {
+        (true, ..) | (_, true, true) => BootCause::Requested,
+        (_, true, false) => BootCause::Local,
+        (_, false, _) => BootCause::Unclean,
     }
 }
 
-/// The machine has booted since the pending request was accepted: whatever the
-/// way, it is not rebooted for it once more.
+/// The machine has booted since the pending request was accepted. Unless it
+/// was meant for later than that, it is not rebooted for it once more.
 fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>) {
     let boot = record.boot.clone();
-    let Some(reboot) = &mut record.reboot else { return };
+    let Some(reboot) = record.reboot.as_mut().filter(|reboot| !reboot.status.is_final()) else { return };
+    if reboot.started_at.is_none() && reboot.not_before.is_some_and(|at| at > boot.boot_time) {
+        return;
+    }
+    record.plan = None;
     reboot.completed_at = Some(now);
     reboot.boot_id = Some(boot.boot_id);
     if boot.cause == BootCause::Unclean {
@@ -486,34 +650,7 @@ fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>
     effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
 }
 
-fn reply(rid: &str, status: u16, body: Value) -> Effect {
-    Effect::Reply { rid: rid.to_owned(), status, body }
-}
-
-/// `{"error":{"code","message",…}}` with the keys of `details`.
-fn refuse(rid: &str, status: u16, code: &'static str, message: &str, details: Value) -> Vec<Effect> {
-    let mut error = json!({ "code": code, "message": message });
-    if let (Some(error), Value::Object(details)) = (error.as_object_mut(), details) {
-        error.extend(details);
-    }
-    vec![
-        Effect::Note(Note::Refused { status, code, message: message.to_owned() }),
-        reply(rid, status, json!({ "error": error })),
-    ]
-}
-
-fn refuse_all(rids: Vec<String>, refusal: &Refusal) -> Vec<Effect> {
-    let (status, code, message, details) = match refusal {
-        Refusal::LogindUnavailable(why) => (503, "logindUnavailable", why.clone(), json!({})),
-        Refusal::NotAuthorized(why) => (503, "notAuthorized", why.clone(), json!({})),
-        Refusal::Blocked(holders) => {
-            let names: Vec<&str> = holders.iter().map(|holder| holder.who.as_str()).collect();
-            let message = format!("shutdown is inhibited by {}", names.join(", "));
-            (423, "blockedByInhibitor", message, json!({ "inhibitors": holders }))
-        }
-    };
-    rids.iter().flat_map(|rid| refuse(rid, status, code, &message, details.clone())).collect()
-}
-
+#[cfg(test)]
+mod promises;
 #[cfg(test)]
 mod tests;

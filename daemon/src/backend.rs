@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
 
-use crate::agent::Start;
 use crate::boot;
+use crate::event::{Refusal, Start};
 use crate::logind::Logind;
 use crate::simulate::Simulation;
 
@@ -30,12 +30,28 @@ impl Backend {
         }
     }
 
+    /// What logind says about a reboot now; a pretended one is never refused.
+    pub async fn permission(&self) -> Result<(), Refusal> {
+        match self {
+            Backend::Logind(logind) => logind.permission().await,
+            Backend::Simulate(_) => Ok(()),
+        }
+    }
+
+    /// Whether the machine is being shut down, by whatever way.
+    pub async fn is_going_down(&self) -> bool {
+        match self {
+            Backend::Logind(logind) => logind.system_is_stopping().await,
+            Backend::Simulate(_) => false,
+        }
+    }
+
     /// The running boot, of the machine whose files are below `root`.
     pub async fn start(&self, root: &Path) -> anyhow::Result<Start> {
         match self {
             Backend::Logind(logind) => {
                 let clock = logind.clock().await;
-                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time()?, clock })
+                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time(), clock })
             }
             Backend::Simulate(simulation) => {
                 let (boot_id, boot_time) = simulation.boot(Time::from(SystemTime::now()))?;

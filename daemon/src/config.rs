@@ -49,14 +49,17 @@ pub struct Hub {
 pub struct Reboot {
     /// By whom.
     pub backend: Backend,
-    /// How long a simulated reboot takes.
-    #[serde(deserialize_with = "duration")]
+    /// How long a simulated reboot takes: up to a minute.
+    #[serde(deserialize_with = "simulate_duration")]
     pub simulate_duration: Duration,
-    /// How long to wait for the hub to acknowledge what a reboot waits for.
-    #[serde(deserialize_with = "duration")]
+    /// Whether an operator may pass over block inhibitors.
+    pub allow_inhibitor_override: bool,
+    /// How long to wait for the hub to acknowledge what a reboot waits for:
+    /// 100 ms to 5 minutes.
+    #[serde(deserialize_with = "ack_timeout")]
     pub ack_timeout: Duration,
-    /// How long the machine may take to go down.
-    #[serde(deserialize_with = "duration")]
+    /// How long the machine may take to go down: 1 s to an hour.
+    #[serde(deserialize_with = "down_timeout")]
     pub down_timeout: Duration,
 }
 
@@ -108,6 +111,7 @@ impl Default for Reboot {
         Reboot {
             backend: Backend::Logind,
             simulate_duration: Duration::from_secs(20),
+            allow_inhibitor_override: false,
             ack_timeout: Duration::from_secs(5),
             down_timeout: Duration::from_secs(5 * 60),
         }
@@ -189,23 +193,33 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parsed.ok_or_else(wrong)
 }
 
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D, least: u64, most: u64) -> Result<Duration, D::Error> {
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D, least: f64, most: f64) -> Result<Duration, D::Error> {
     let value = duration(deserializer)?;
-    if (least..=most).contains(&value.as_secs()) {
+    let seconds = value.as_secs_f64();
+    if (least..=most).contains(&seconds) {
         return Ok(value);
     }
-    Err(serde::de::Error::custom(format!(
-        "must be from {least} s to {most} s, not {} s",
-        value.as_secs_f64()
-    )))
+    Err(serde::de::Error::custom(format!("must be from {least} s to {most} s, not {seconds} s")))
 }
 
 fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, 1, 1177)
+    bounded(deserializer, 1.0, 1177.0)
 }
 
 fn sas_ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, 5, 365 * 24 * 60 * 60)
+    bounded(deserializer, 5.0, 365.0 * 24.0 * 60.0 * 60.0)
+}
+
+fn simulate_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 0.0, 60.0)
+}
+
+fn ack_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 0.1, 300.0)
+}
+
+fn down_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 1.0, 3600.0)
 }
 
 #[cfg(test)]
@@ -257,6 +271,7 @@ mod tests {
             ("[hub]\nkeep_alive = \"20m\"\n", 2, "keep_alive: must be from 1 s to 1177 s, not 1200 s"),
             ("[hub]\nsas_ttl = \"-1h\"\n", 2, "sas_ttl"),
             ("[hub]\nsas_ttl = \"1s\"\n", 2, "sas_ttl: must be from 5 s"),
+            ("[reboot]\nack_timeout = \"0s\"\n", 2, "ack_timeout: must be from 0.1 s to 300 s, not 0 s"),
             ("[reboot]\nbackend = \"kexec\"\n", 2, "backend: unknown variant `kexec`"),
             ("[reboot\n", 1, ""),
             ("[log]\nlevel = \"loud\"\n", 2, "level"),
@@ -275,7 +290,7 @@ mod tests {
         assert_eq!(Config::load(&path, true).unwrap(), Config::default());
         let shipped = fs::read_to_string(path).unwrap();
         let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(char::is_alphabetic);
-        assert_eq!(shipped.lines().filter(is_key).count(), 9, "the file lists every key");
+        assert_eq!(shipped.lines().filter(is_key).count(), 10, "the file lists every key");
         let uncomment = |line: &str| if is_key(&line) { line[1..].to_owned() } else { line.to_owned() };
         let text: Vec<String> = shipped.lines().map(uncomment).collect();
         let (_dir, file) = dir(&[("agentd.toml", &text.join("\n"))]);

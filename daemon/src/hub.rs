@@ -81,6 +81,8 @@ const MAX_PACKET: usize = 256 * 1024;
 /// Bounds both the queue of unsent publishes and that of unacknowledged ones,
 /// each well above what an operator's burst of calls needs.
 const QUEUE: usize = 128;
+/// How long a due renewal waits for replies to be acknowledged.
+const REPLIES: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT_SECONDS: u64 = 30;
 /// A connection that lasted this long makes the next outage a new one.
 const STABLE: Duration = Duration::from_secs(60);
@@ -162,24 +164,29 @@ async fn session(options: &Options, events: &mpsc::Sender<HubEvent>) -> Option<O
     // The same point of every token's life, which the hub counts from now.
     let renewal = tokio::time::sleep(options.sas_ttl.mul_f64(0.85));
     tokio::pin!(renewal);
+    // Once it is due, replies under way are waited for, but not for long.
     let mut renew = false;
     loop {
         let event = tokio::select! {
             event = eventloop.poll() => event,
-            () = &mut renewal, if !renew => {
-                renew = true;
-                if delivery.is_idle() {
+            () = &mut renewal => {
+                if renew || delivery.is_idle() {
                     let _ = client.try_disconnect();
                 }
+                renew = true;
+                renewal.as_mut().reset(tokio::time::Instant::now() + REPLIES);
                 continue;
             }
         };
         let happened = match event {
-            Err(_) if renew => return Some(None),
+            // Sent; the peer may be long gone and need not close as well.
+            Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) | Err(_) if renew => return Some(None),
             Err(error) => return Some(Some(explain(&error, options))),
             Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
                 let filters = [METHOD_CALLS, TWIN_RESPONSES];
-                let filters = filters.map(|filter| SubscribeFilter::new(filter.to_owned(), QoS::AtLeastOnce));
+                // A call that is delivered again after a lost acknowledgement
+                // would be a second call: QoS 0, as in the Node and C SDKs.
+                let filters = filters.map(|filter| SubscribeFilter::new(filter.to_owned(), QoS::AtMostOnce));
                 let _ = client.try_subscribe_many(filters);
                 HubEvent::Connected(link.clone())
             }
@@ -247,7 +254,8 @@ fn mqtt_options(options: &Options) -> MqttOptions {
     let mut mqtt = MqttOptions::new(device.as_str(), target.host.as_str(), target.port_or(MQTTS_PORT));
     let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
     let user = format!("{host}/{device}/?api-version={API_VERSION}&DeviceClientType={agent}");
-    let expiry = Time::from(SystemTime::now()).unix_seconds() + options.sas_ttl.as_secs();
+    // Rounded up to whole seconds, lest a short life lose a good part of it.
+    let expiry = Time::from(SystemTime::now()).unix_seconds() + options.sas_ttl.as_secs() + 1;
     mqtt.set_credentials(
         user,
         sas::sign(&format!("{host}/devices/{device}"), &options.identity.key, expiry, None),

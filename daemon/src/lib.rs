@@ -6,11 +6,14 @@
 //! the machine goes down and comes up, and [`agent`] resumes from the record.
 
 pub mod agent;
+pub mod answer;
 pub mod backend;
 pub mod backoff;
 pub mod boot;
 pub mod config;
 pub mod credentials;
+pub mod effect;
+pub mod event;
 pub mod hub;
 pub mod log;
 pub mod logind;

@@ -12,16 +12,18 @@ use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::agent::Note;
 use crate::config::Level;
+use crate::effect::Note;
 
 /// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
 mod message_id {
     pub(super) const BOOTED: &str = "679eaf17179e4c16aebbe80784c90b2e";
     pub(super) const ACCEPTED: &str = "a1e38844476d49c7a2f7cccb68acd1e3";
     pub(super) const REFUSED: &str = "3980ef0e91a54ddc9aecff857d3af308";
+    pub(super) const WAITING: &str = "00d9dc122c034a078f06db6a8611dc1f";
     pub(super) const REBOOTING: &str = "dd0ce453efbc48679e4173b9d0daf4ef";
     pub(super) const COMPLETED: &str = "8bec7f14b5bf443d9635b4774dbc2409";
+    pub(super) const CANCELLED: &str = "111d9c5dcc7747b8a31ec8ab32e5abd0";
     pub(super) const FAILED: &str = "28d08dd4f0dc4ab9b5be640f3cb78052";
     pub(super) const SHUTDOWN: &str = "bb5e83438bab47a59fd2b52bde1afc0a";
     pub(super) const CONNECTED: &str = "4f187890f03a450f89377e15bfa011a8";
@@ -65,11 +67,13 @@ pub fn note(note: &Note) {
             "the machine has booted anew, cause: {}",
             spelled(&boot.cause)
         ),
-        Note::Accepted { id, reason } => tracing::info!(
+        Note::Accepted(reboot) => tracing::info!(
             message_id = message_id::ACCEPTED,
-            reboot_id = id,
-            "reboot {id} accepted and recorded, reason: {}",
-            reason.as_deref().unwrap_or("none given")
+            reboot_id = reboot.id,
+            "reboot {} accepted and recorded{}, reason: {:?}",
+            reboot.id,
+            reboot.not_before.map(|at| format!(" for {at}")).unwrap_or_default(),
+            reboot.reason.as_deref().unwrap_or("none given")
         ),
         Note::Refused { status, code, message } => tracing::warn!(
             message_id = message_id::REFUSED,
@@ -77,6 +81,9 @@ pub fn note(note: &Note) {
             code,
             "a call was refused with {status} {code}: {message}"
         ),
+        Note::Waiting { id, message } => {
+            tracing::info!(message_id = message_id::WAITING, reboot_id = id, "reboot {id} waits: {message}");
+        }
         Note::Rebooting { id } => tracing::info!(
             message_id = message_id::REBOOTING,
             reboot_id = id,
@@ -88,6 +95,12 @@ pub fn note(note: &Note) {
             boot_id = reboot.boot_id,
             previous_boot_id = reboot.previous_boot_id,
             "reboot {} completed",
+            reboot.id
+        ),
+        Note::Ended(reboot) if reboot.status == RebootStatus::Cancelled => tracing::info!(
+            message_id = message_id::CANCELLED,
+            reboot_id = reboot.id,
+            "reboot {} was cancelled",
             reboot.id
         ),
         Note::Ended(reboot) => tracing::error!(

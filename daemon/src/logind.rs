@@ -5,19 +5,31 @@
 //! none that could have broken unnoticed. Only the watch keeps one.
 //! Source: org.freedesktop.login1(5), org.freedesktop.timedate1(5).
 
+use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use iotdm_proto::report::Clock;
 use tokio::sync::mpsc;
 use zbus::wire::OwnedFd;
-use zbus::{Connection, connection, proxy};
+use zbus::{Connection, connection, fdo, proxy};
 
-use crate::agent::{Inhibitor, Refusal};
 use crate::backoff::Backoff;
+use crate::event::{Inhibitor, Refusal};
 
 /// A D-Bus call that is not answered this long is taken for failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `SD_LOGIND_SKIP_INHIBITORS`, known to logind since systemd 257.
+const SKIP_INHIBITORS: u64 = 1 << 4;
+
+/// When the daemon itself is to stop, nobody waits for long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Of a call's reply the hub takes 128 KiB, and others choose what stands in
+/// an inhibitor: this many, and this much of each text, are told.
+const MAX_INHIBITORS: usize = 16;
+const MAX_INHIBITOR_TEXT: usize = 200;
 
 /// The login manager on the bus at an address.
 #[derive(Debug, Clone)]
@@ -27,12 +39,14 @@ pub struct Logind {
 
 /// What the watch saw.
 #[derive(Debug)]
-pub enum Shutdown {
+pub enum Sighting {
     /// A shutdown is under way. It waits, for a few seconds at most, until
     /// the lock is dropped.
-    Began(Option<OwnedFd>),
+    ShutdownBegan(Option<OwnedFd>),
     /// None is under way.
-    None,
+    NoShutdown,
+    /// Somebody took or released a block inhibitor.
+    InhibitorsChanged,
 }
 
 #[proxy(
@@ -43,8 +57,12 @@ pub enum Shutdown {
 trait Manager {
     fn can_reboot(&self) -> zbus::Result<String>;
     fn reboot(&self, interactive: bool) -> zbus::Result<()>;
+    fn reboot_with_flags(&self, flags: u64) -> zbus::Result<()>;
+    fn set_wall_message(&self, message: &str, enable: bool) -> zbus::Result<()>;
     fn inhibit(&self, what: &str, who: &str, why: &str, mode: &str) -> zbus::Result<OwnedFd>;
     fn list_inhibitors(&self) -> zbus::Result<Vec<(String, String, String, String, u32, u32)>>;
+    #[zbus(property)]
+    fn block_inhibited(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn preparing_for_shutdown(&self) -> zbus::Result<bool>;
     #[zbus(signal)]
@@ -61,6 +79,16 @@ trait TimeDate {
     fn ntp_synchronized(&self) -> zbus::Result<bool>;
 }
 
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Systemd {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn system_state(&self) -> zbus::Result<String>;
+}
+
 impl Logind {
     /// The login manager on the bus at this D-Bus address.
     pub fn new(address: String) -> Self {
@@ -68,7 +96,7 @@ impl Logind {
     }
 
     /// Whether the machine would be rebooted if we asked now.
-    pub async fn can_reboot(&self) -> Result<(), Refusal> {
+    pub async fn permission(&self) -> Result<(), Refusal> {
         let unavailable = |error| Refusal::LogindUnavailable(explain(&error));
         let manager = self.manager().await.map_err(unavailable)?;
         let inhibitors = manager.list_inhibitors().await.map_err(unavailable)?;
@@ -77,7 +105,8 @@ impl Logind {
             .filter(|(what, _, _, mode, ..)| {
                 mode == "block" && what.split(':').any(|what| what == "shutdown")
             })
-            .map(|(_, who, why, _, uid, pid)| Inhibitor { who, why, uid, pid })
+            .map(|(_, who, why, _, uid, pid)| Inhibitor { who: short(&who), why: short(&why), uid, pid })
+            .take(MAX_INHIBITORS)
             .collect();
         if !blocking.is_empty() {
             return Err(Refusal::Blocked(blocking));
@@ -94,9 +123,25 @@ impl Logind {
         }
     }
 
-    /// Asks for a reboot. It happens some time after this returns.
-    pub async fn reboot(&self) -> Result<(), String> {
-        let asked = async { self.manager().await?.reboot(false).await };
+    /// Asks for a reboot, telling people who are logged in why. It happens
+    /// some time after this returns.
+    pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
+        let asked = async {
+            let manager = self.manager().await?;
+            if let Some(reason) = reason
+                && let Err(error) = manager.set_wall_message(reason, true).await
+            {
+                tracing::debug!("nobody who is logged in is told the reason: {error}");
+            }
+            if ignore_inhibitors {
+                match manager.reboot_with_flags(SKIP_INHIBITORS).await {
+                    // Before systemd 257 it is polkit's right alone that counts.
+                    Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::InvalidArgs(_)) => {}
+                    asked => return asked,
+                }
+            }
+            manager.reboot(false).await
+        };
         match asked.await {
             // Asked twice, or by somebody else first: it goes down either way.
             Err(zbus::Error::MethodError(name, ..))
@@ -104,8 +149,18 @@ impl Logind {
             {
                 Ok(())
             }
+            // No answer is no refusal: logind may still do it.
+            Err(zbus::Error::InputOutput(error)) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
             asked => asked.map_err(|error| explain(&error)),
         }
+    }
+
+    /// Whether systemd stops the system, also for one of the ways that pass
+    /// logind by, such as Ctrl-Alt-Del.
+    pub async fn system_is_stopping(&self) -> bool {
+        let state = async { SystemdProxy::new(&self.connect().await?).await?.system_state().await };
+        let state = tokio::time::timeout(LAST_WORDS, state).await;
+        matches!(state, Ok(Ok(state)) if state == "stopping")
     }
 
     /// Whether the system clock is synchronised, as far as anybody can tell.
@@ -122,17 +177,17 @@ impl Logind {
         }
     }
 
-    /// Holds a delay lock on shutdowns and tells of each, until nobody
-    /// listens. Without a bus or logind it waits for them to appear.
-    pub async fn watch(self, shutdowns: mpsc::Sender<Shutdown>) {
+    /// Holds a delay lock on shutdowns and tells what happens to the machine,
+    /// until nobody listens. Without a bus or logind it waits for them.
+    pub async fn watch(self, sightings: mpsc::Sender<Sighting>) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
-            match self.watch_once(&shutdowns, &mut backoff).await {
+            match self.watch_once(&sightings, &mut backoff).await {
                 Ok(()) => tracing::debug!("the connection to the bus ended"),
-                Err(error) => tracing::debug!("shutdowns cannot be watched now: {error}"),
+                Err(error) => tracing::debug!("the machine cannot be watched now: {error}"),
             }
             tokio::select! {
-                () = shutdowns.closed() => return,
+                () = sightings.closed() => return,
                 () = tokio::time::sleep(backoff.next(fastrand::f64())) => {}
             }
         }
@@ -140,25 +195,38 @@ impl Logind {
 
     async fn watch_once(
         &self,
-        shutdowns: &mpsc::Sender<Shutdown>,
+        sightings: &mpsc::Sender<Sighting>,
         backoff: &mut Backoff,
     ) -> zbus::Result<()> {
         let manager = self.manager().await?;
-        let mut signals = manager.receive_prepare_for_shutdown().await?;
-        let mut lock = Some(inhibit(&manager).await?);
+        let mut shutdowns = manager.receive_prepare_for_shutdown().await?;
+        let mut inhibitors = manager.receive_block_inhibited_changed().await;
+        let mut lock = inhibit(&manager).await;
         backoff.reset();
-        let mut under_way = manager.preparing_for_shutdown().await?;
-        loop {
-            let shutdown = if under_way { Shutdown::Began(lock.take()) } else { Shutdown::None };
-            if shutdowns.send(shutdown).await.is_err() {
+        let sighting = match manager.preparing_for_shutdown().await? {
+            true => Sighting::ShutdownBegan(lock.take()),
+            false => Sighting::NoShutdown,
+        };
+        let mut next = Some(sighting);
+        while let Some(sighting) = next {
+            if sightings.send(sighting).await.is_err() {
                 return Ok(());
             }
-            let Some(signal) = signals.next().await else { return Ok(()) };
-            under_way = signal.args()?.start;
-            if !under_way && lock.is_none() {
-                lock = Some(inhibit(&manager).await?);
-            }
+            next = tokio::select! {
+                signal = shutdowns.next() => match signal {
+                    Some(signal) if signal.args()?.start => Some(Sighting::ShutdownBegan(lock.take())),
+                    Some(_) => {
+                        if lock.is_none() {
+                            lock = inhibit(&manager).await;
+                        }
+                        Some(Sighting::NoShutdown)
+                    }
+                    None => None,
+                },
+                changed = inhibitors.next() => changed.map(|_| Sighting::InhibitorsChanged),
+            };
         }
+        Ok(())
     }
 
     async fn manager(&self) -> zbus::Result<ManagerProxy<'static>> {
@@ -176,8 +244,23 @@ impl Logind {
     }
 }
 
-async fn inhibit(manager: &ManagerProxy<'_>) -> zbus::Result<OwnedFd> {
-    manager.inhibit("shutdown", "iotdm-agentd", "records that the shutdown is an orderly one", "delay").await
+/// Takes the delay lock. Without it shutdowns are still seen, but may be over
+/// before they are noted.
+async fn inhibit(manager: &ManagerProxy<'_>) -> Option<OwnedFd> {
+    let why = "records that the shutdown is an orderly one";
+    match manager.inhibit("shutdown", "iotdm-agentd", why, "delay").await {
+        Ok(lock) => Some(lock),
+        Err(error) => {
+            tracing::warn!(
+                "a shutdown by others may be mistaken for a power cut, as logind gives no lock: {error}"
+            );
+            None
+        }
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(MAX_INHIBITOR_TEXT).collect()
 }
 
 fn explain(error: &zbus::Error) -> String {

@@ -123,6 +123,7 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
          keep_alive       {:?}\n\
          sas_ttl          {:?}\n\
          backend          {backend}\n\
+         overrides        {}\n\
          ack_timeout      {:?}\n\
          down_timeout     {:?}\n\
          log level        {:?}\n\
@@ -133,6 +134,7 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
         extra_cas.len(),
         config.hub.keep_alive,
         config.hub.sas_ttl,
+        if config.reboot.allow_inhibitor_override { "allowed" } else { "not allowed" },
         config.reboot.ack_timeout,
         config.reboot.down_timeout,
         config.log.level,
@@ -172,30 +174,33 @@ async fn life(
     setup: &Setup,
     state_dir: &Path,
     backend: &Backend,
-    stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+    mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
 ) -> anyhow::Result<Ended> {
     let store = Store::open(state_dir, backend.record_name());
     let store = store.with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
-    let (record, damaged) = match store.load()? {
+    let (record, damaged) = match store.load() {
         Loaded::Nothing => (None, None),
         Loaded::Record(record) => (Some(*record), None),
-        Loaded::Damaged { aside, why } => {
-            let aside = aside.display().to_string();
-            tracing::error!("the record of earlier reboots was damaged ({why}); it was set aside as {aside}");
-            (None, Some(aside))
+        Loaded::Damaged { file, why } => {
+            let file = file.display().to_string();
+            tracing::error!("the record of earlier reboots was damaged ({why}); it is now {file}");
+            (None, Some(file))
         }
     };
 
     // Asks the bus, so that readiness means that it was asked. What the hub
     // needs can wait until then.
-    let start = backend.start(Path::new("/")).await?;
+    let start = tokio::select! {
+        start = backend.start(Path::new("/")) => start?,
+        () = &mut stop => return Ok(Ended::Stopped),
+    };
     let notify = Notify::default();
     notify.ready();
 
     let mut tasks = tokio::task::JoinSet::new();
-    let (shutdown_sender, shutdowns) = mpsc::channel(QUEUE);
+    let (sightings, machine) = mpsc::channel(QUEUE);
     if let Backend::Logind(logind) = backend {
-        tasks.spawn(logind.clone().watch(shutdown_sender));
+        tasks.spawn(logind.clone().watch(sightings));
     }
     let options = hub::Options {
         identity: setup.identity.clone(),
@@ -206,17 +211,19 @@ async fn life(
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
     tasks.spawn(hub::run(options, hub_sender));
 
+    let reboot = &setup.config.reboot;
     let settings = Settings {
-        ack_timeout: setup.config.reboot.ack_timeout,
-        down_timeout: setup.config.reboot.down_timeout,
+        ack_timeout: reboot.ack_timeout,
+        down_timeout: reboot.down_timeout,
+        allow_inhibitor_override: reboot.allow_inhibitor_override,
     };
     let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));
     let connection = &setup.identity.connection;
     let (hub, device) = (connection.host_name.to_string(), connection.device_id.to_string());
     let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify);
-    let ended = daemon.run(effects, answered, hub_events, shutdowns, stop).await;
+    let ended = daemon.run(effects, answered, hub_events, machine, stop).await;
     tasks.abort_all();
-    Ok(ended)
+    ended
 }
 
 /// Ready when the service manager or a terminal asks for an end.

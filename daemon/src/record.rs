@@ -6,6 +6,8 @@ use iotdm_proto::report::{Boot, Reboot};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::request::OnInhibitor;
+
 /// Everything that survives, written as one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -21,6 +23,12 @@ pub struct Record {
     /// the machine was about to be asked to go down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Reboot>,
+    /// What to do about inhibitors when the pending request's time has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+    /// logind has agreed to reboot for the pending request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
     /// An orderly shutdown of that boot has begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going_down: bool,
@@ -31,6 +39,19 @@ pub struct Record {
     /// Where a damaged record was set aside, in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
+}
+
+/// How a pending request treats block inhibitors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// What to do.
+    pub on_inhibitor: OnInhibitor,
+    /// How long to wait, in seconds.
+    pub wait_seconds: u64,
+    /// Until when, once the waiting has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<Time>,
 }
 
 /// A request's id and the body of the reply to it.
@@ -57,6 +78,8 @@ impl Record {
             boot,
             reboot_time: None,
             reboot: None,
+            plan: None,
+            asked: false,
             going_down: false,
             answers: Vec::new(),
             damaged: None,

@@ -12,11 +12,18 @@ use serde_json::Value;
 /// The properties that are ours; others in the same twin are left alone.
 const KEYS: [&str; 4] = ["rebootTime", "reboot", "boot", "agent"];
 
+/// The properties that are instants.
+const INSTANTS: [&str; 6] =
+    ["rebootTime", "bootTime", "requestedAt", "notBefore", "startedAt", "completedAt"];
+
 /// What is to be said, and what the hub is known to have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reporter {
     wanted: Object,
     hub: Hub,
+    /// Tells this run's requests from those of earlier ones, whose responses
+    /// may come late on a session that goes on.
+    run: String,
     requests: u64,
 }
 
@@ -73,6 +80,11 @@ pub enum Next {
 }
 
 impl Reporter {
+    /// A reporter whose requests are marked with `run`, which should be unique.
+    pub fn new(run: String) -> Self {
+        Reporter { wanted: Object::new(), hub: Hub::Offline, run, requests: 0 }
+    }
+
     /// From now on the twin is to say this.
     pub fn want(&mut self, report: &Report) -> Next {
         self.wanted = match serde_json::to_value(report) {
@@ -163,7 +175,7 @@ impl Reporter {
 
     fn rid(&mut self) -> String {
         self.requests += 1;
-        format!("{:x}", self.requests)
+        format!("{}-{:x}", self.run, self.requests)
     }
 }
 
@@ -182,16 +194,17 @@ fn reported(status: u16, body: &[u8]) -> Option<Object> {
 /// it may write 21.0 as 21, or an instant without its trailing zeros (which
 /// .NET's JSON libraries do), and neither is a difference worth sending.
 fn canonical(object: &Object) -> Object {
-    let value = |value: &Value| match value {
+    let value = |key: &str, value: &Value| match value {
         Value::Object(inner) => Value::Object(canonical(inner)),
-        Value::String(text) => match text.parse::<Time>() {
+        // Not any text: an operator's id or reason may look like an instant.
+        Value::String(text) if INSTANTS.contains(&key) => match text.parse::<Time>() {
             Ok(time) => Value::String(time.to_string()),
             Err(_) => value.clone(),
         },
         Value::Number(number) => number.as_f64().map_or_else(|| value.clone(), Value::from),
         other => other.clone(),
     };
-    object.iter().map(|(key, inner)| (key.clone(), value(inner))).collect()
+    object.iter().map(|(key, inner)| (key.clone(), value(key, inner))).collect()
 }
 
 #[cfg(test)]
@@ -225,7 +238,7 @@ mod tests {
 
     #[test]
     fn only_the_difference_is_sent_and_strangers_are_left_alone() {
-        let mut reporter = Reporter::default();
+        let mut reporter = Reporter::new("r".to_owned());
         assert_eq!(reporter.want(&report("1")), Next::Wait);
         let rid = get(reporter.connected());
         let twin = json!({"desired": {"$version": 1}, "reported": {
@@ -244,9 +257,13 @@ mod tests {
 
     #[test]
     fn the_hubs_own_spelling_is_no_difference() {
-        let mut reporter = Reporter::default();
+        let mut reporter = Reporter::new("r".to_owned());
         reporter.want(&report("1"));
         let rid = get(reporter.connected());
+        // And what only looks like an instant is left as it is.
+        let odd = json!({"reboot": {"id": "20261122T183607Z", "startedAt": "1970-01-01T00:00:01Z"}});
+        let odd = canonical(odd.as_object().unwrap());
+        assert_eq!(odd["reboot"], json!({"id": "20261122T183607Z", "startedAt": "1970-01-01T00:00:01.000Z"}));
         let twin =
             br#"{"reported":{"rebootTime":"1970-01-01T00:00:01Z","agent":{"version":"1","methods":[]}}}"#;
         assert_eq!(reporter.response(&rid, 200, twin), Next::InSync);
@@ -254,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_change_during_a_patch_is_sent_after_it() {
-        let mut reporter = Reporter::default();
+        let mut reporter = Reporter::new("r".to_owned());
         reporter.want(&report("1"));
         let rid = get(reporter.connected());
         let (rid, _) = patch(reporter.response(&rid, 200, EMPTY));
@@ -267,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_lost_response_or_link_leads_to_a_new_reading() {
-        let mut reporter = Reporter::default();
+        let mut reporter = Reporter::new("r".to_owned());
         reporter.want(&report("1"));
         let first = get(reporter.connected());
         let second = get(reporter.retry().unwrap());
@@ -282,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_refused_patch_is_not_sent_again_until_there_is_something_else() {
-        let mut reporter = Reporter::default();
+        let mut reporter = Reporter::new("r".to_owned());
         reporter.want(&report("1"));
         let rid = get(reporter.connected());
         let (rid, _) = patch(reporter.response(&rid, 200, EMPTY));
@@ -294,7 +311,7 @@ mod tests {
 
     #[test]
     fn throttling_and_nonsense_are_tried_later() {
-        let mut reporter = Reporter::default();
+        let mut reporter = Reporter::new("r".to_owned());
         reporter.want(&report("1"));
         let rid = get(reporter.connected());
         assert_eq!(reporter.response(&rid, 200, b"<html>"), Next::Later { status: 200 });

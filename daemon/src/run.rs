@@ -5,18 +5,23 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use iotdm_proto::Time;
 use iotdm_proto::topic::HubTopic;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use zbus::wire::OwnedFd;
 
-use crate::agent::{Agent, Effect, Event};
+use crate::agent::Agent;
 use crate::backend::Backend;
+use crate::boot;
+use crate::effect::Effect;
+use crate::event::Event;
 use crate::hub::{HubEvent, Link, Outage};
 use crate::log;
-use crate::logind::Shutdown;
+use crate::logind::Sighting;
 use crate::notify::Notify;
+use crate::record::Record;
 use crate::reporter::{Next, Reporter, Request};
 use crate::store::Store;
 
@@ -36,6 +41,9 @@ pub struct Daemon {
     deadline: Option<Instant>,
     /// When an answer of the twin is overdue, or asking again is due.
     twin_deadline: Option<Instant>,
+    /// The record that could not be written, and when to try again.
+    unsaved: Option<Box<Record>>,
+    save_deadline: Option<Instant>,
     /// Where answers that take their time come in.
     answers: mpsc::Sender<Event>,
     /// The pretended machine is going down.
@@ -53,6 +61,9 @@ pub enum Ended {
 
 /// An answer about the twin that takes longer than this is asked for again.
 const TWIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a record that could not be written is tried again.
+const SAVE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// For how long an orderly end of the connection is waited for.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -79,10 +90,12 @@ impl Daemon {
             hub_name,
             device_id,
             notify,
-            reporter: Reporter::default(),
+            reporter: Reporter::new(format!("{:08x}", fastrand::u32(..))),
             link: None,
             deadline: None,
             twin_deadline: None,
+            unsaved: None,
+            save_deadline: None,
             answers,
             simulated_down: false,
         };
@@ -96,26 +109,31 @@ impl Daemon {
         effects: Vec<Effect>,
         mut answered: mpsc::Receiver<Event>,
         mut hub: mpsc::Receiver<HubEvent>,
-        mut shutdowns: mpsc::Receiver<Shutdown>,
+        mut machine: mpsc::Receiver<Sighting>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Ended {
+    ) -> anyhow::Result<Ended> {
         let mut watchdog = self.notify.watchdog().map(interval);
         self.carry_out(effects);
         loop {
             self.notify.status(format!("{}; {}", self.connection, self.agent.status()));
             if self.simulated_down {
                 self.say_goodbye(hub).await;
-                return Ended::SimulatedDown;
+                return Ok(Ended::SimulatedDown);
             }
             tokio::select! {
                 () = &mut stop => {
                     self.notify.stopping();
+                    if self.backend.is_going_down().await {
+                        self.on_event(Event::ShutdownBegan);
+                    }
                     self.say_goodbye(hub).await;
-                    return Ended::Stopped;
+                    return Ok(Ended::Stopped);
                 }
-                Some(event) = hub.recv() => self.on_hub(event),
+                event = hub.recv() => self.on_hub(event.context("the connection's task has ended")?),
                 Some(event) = answered.recv() => self.on_event(event),
-                Some(shutdown) = shutdowns.recv() => self.on_shutdown(shutdown),
+                sighting = machine.recv() => {
+                    self.on_machine(sighting.context("the watch of the machine has ended")?);
+                }
                 () = wait(self.deadline) => {
                     self.deadline = None;
                     self.on_event(Event::DeadlinePassed);
@@ -124,6 +142,12 @@ impl Daemon {
                     self.twin_deadline = None;
                     if let Some(request) = self.reporter.retry() {
                         self.send(request);
+                    }
+                }
+                () = wait(self.save_deadline) => {
+                    self.save_deadline = None;
+                    if let Some(record) = self.unsaved.take() {
+                        self.carry_out(vec![Effect::Save(record)]);
                     }
                 }
                 () = tick(&mut watchdog) => self.notify.alive(),
@@ -149,8 +173,11 @@ impl Daemon {
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
                 tracing::debug!(rid, status, "the twin answered");
-                self.twin_deadline = None;
                 let next = self.reporter.response(&rid, status, &body);
+                // Unless it answered something else.
+                if !self.reporter.is_waiting() {
+                    self.twin_deadline = None;
+                }
                 if let Some(event) = self.follow(next) {
                     self.on_event(event);
                 }
@@ -178,14 +205,15 @@ impl Daemon {
         self.connection = format!("not connected: {}; next attempt at {next}", outage.message);
     }
 
-    fn on_shutdown(&mut self, shutdown: Shutdown) {
-        match shutdown {
-            Shutdown::Began(lock) => {
+    fn on_machine(&mut self, sighting: Sighting) {
+        match sighting {
+            Sighting::ShutdownBegan(lock) => {
                 self.on_event(Event::ShutdownBegan);
                 // Only now, with the record written, may the machine go on.
                 drop::<Option<OwnedFd>>(lock);
             }
-            Shutdown::None => self.on_event(Event::ShutdownCancelled),
+            Sighting::NoShutdown => self.on_event(Event::ShutdownCancelled),
+            Sighting::InhibitorsChanged => self.on_event(Event::InhibitorsChanged),
         }
     }
 
@@ -216,6 +244,9 @@ impl Daemon {
                 if let Err(error) = &saved {
                     tracing::error!("the record cannot be saved in the state directory: {error}");
                 }
+                // What is on disk is not what is true: try again until it is.
+                self.save_deadline = saved.is_err().then(|| Instant::now() + SAVE_PATIENCE);
+                self.unsaved = saved.is_err().then_some(record);
                 return Some(Event::Saved(saved));
             }
             Effect::Reply { rid, status, body } => match &self.link {
@@ -226,14 +257,18 @@ impl Daemon {
                 let next = self.reporter.want(&report);
                 return self.follow(next);
             }
-            Effect::CheckReboot => match &self.backend {
-                Backend::Simulate(_) => return Some(Event::Checked(Ok(()))),
-                Backend::Logind(logind) => {
-                    let logind = logind.clone();
-                    self.answer_later(async move { Event::Checked(logind.can_reboot().await) });
-                }
-            },
-            Effect::Reboot => match &self.backend {
+            Effect::AskPermission => {
+                let backend = self.backend.clone();
+                self.answer_later(async move { Event::Permission(backend.permission().await) });
+            }
+            Effect::Survey { rid } => {
+                let backend = self.backend.clone();
+                self.answer_later(async move {
+                    let permission = backend.permission().await;
+                    Event::Surveyed { rid, permission, uptime: boot::uptime() }
+                });
+            }
+            Effect::Reboot { reason, ignore_inhibitors } => match &self.backend {
                 Backend::Simulate(simulation) => {
                     let asked = simulation.reboot().map_err(|error| format!("{error:#}"));
                     self.simulated_down = asked.is_ok();
@@ -241,7 +276,9 @@ impl Daemon {
                 }
                 Backend::Logind(logind) => {
                     let logind = logind.clone();
-                    self.answer_later(async move { Event::RebootAsked(logind.reboot().await) });
+                    self.answer_later(async move {
+                        Event::RebootAsked(logind.reboot(reason.as_deref(), ignore_inhibitors).await)
+                    });
                 }
             },
         }

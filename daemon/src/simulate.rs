@@ -11,9 +11,12 @@ use anyhow::Context as _;
 use iotdm_proto::Time;
 use serde::{Deserialize, Serialize};
 
+use crate::store;
+
 /// A machine that is pretended.
 #[derive(Debug, Clone)]
 pub struct Simulation {
+    dir: PathBuf,
     file: PathBuf,
     /// How long a reboot takes.
     pub duration: Duration,
@@ -33,15 +36,15 @@ pub struct PretendedBoot {
 impl Simulation {
     /// A machine whose boot is kept in `state_dir`.
     pub fn new(state_dir: &Path, duration: Duration) -> Self {
-        Simulation { file: state_dir.join("simulated-boot.json"), duration }
+        Simulation { dir: state_dir.to_owned(), file: state_dir.join("simulated-boot.json"), duration }
     }
 
     /// The running boot, with its time. The first one ever begins `now`, and
     /// so does one that was begun by [`Simulation::reboot`].
     pub fn boot(&self, now: Time) -> anyhow::Result<(String, Time)> {
         let boot = match fs::read(&self.file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is damaged; delete it", self.file.display()))?,
+            // What cannot be understood is as good as another boot.
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| fresh()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => fresh(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.file.display())),
         };
@@ -56,8 +59,9 @@ impl Simulation {
     }
 
     fn write(&self, boot: &PretendedBoot) -> anyhow::Result<()> {
-        let write = |bytes: Vec<u8>| fs::write(&self.file, bytes);
-        write(serde_json::to_vec(boot)?).with_context(|| format!("cannot write {}", self.file.display()))
+        let bytes = serde_json::to_vec(boot)?;
+        store::replace(&self.dir, &self.file, &bytes)
+            .with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
 

@@ -24,11 +24,11 @@ pub enum Loaded {
     Nothing,
     /// The record as it was saved.
     Record(Box<Record>),
-    /// A file that is no record, moved to `aside` so that it stops nothing and
+    /// A file that is no record, moved aside, if that was possible, so that it
     /// can be looked at.
     Damaged {
         /// Where it is now.
-        aside: PathBuf,
+        file: PathBuf,
         /// What was wrong with it.
         why: String,
     },
@@ -42,21 +42,23 @@ impl Store {
         Ok(Store { dir: dir.to_owned(), file: dir.join(name) })
     }
 
-    /// Reads the record. Only a file that exists and cannot be read is an
-    /// error; one that cannot be understood is set aside.
-    pub fn load(&self) -> anyhow::Result<Loaded> {
-        let bytes = match fs::read(&self.file) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.file.display())),
+    /// Reads the record. One that cannot be read or understood is set aside:
+    /// nothing about it stops the daemon.
+    pub fn load(&self) -> Loaded {
+        let read = match fs::read(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
+            read => read.context("it cannot be read"),
         };
-        match parse(&bytes) {
-            Ok(record) => Ok(Loaded::Record(Box::new(record))),
-            Err(why) => {
-                let aside = self.unused_name();
-                fs::rename(&self.file, &aside)
-                    .with_context(|| format!("cannot set {} aside", self.file.display()))?;
-                Ok(Loaded::Damaged { aside, why: format!("{why:#}") })
+        let why = match read.and_then(|bytes| parse(&bytes)) {
+            Ok(record) => return Loaded::Record(Box::new(record)),
+            Err(why) => why,
+        };
+        let aside = self.unused_name();
+        match fs::rename(&self.file, &aside) {
+            Ok(()) => Loaded::Damaged { file: aside, why: format!("{why:#}") },
+            Err(error) => {
+                let why = format!("{why:#}; it cannot be set aside either: {error}");
+                Loaded::Damaged { file: self.file.clone(), why }
             }
         }
     }
@@ -64,12 +66,7 @@ impl Store {
     /// Replaces the record. When it returns, file and directory are synced;
     /// after an error either record may be found at the next start.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let new = self.file.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.file)?;
-        File::open(&self.dir)?.sync_all()
+        replace(&self.dir, &self.file, &serde_json::to_vec(record)?)
     }
 
     fn unused_name(&self) -> PathBuf {
@@ -84,6 +81,17 @@ impl Store {
             number += 1;
         }
     }
+}
+
+/// Replaces `file` in `dir` as a whole, for nobody else to read, and syncs
+/// both.
+pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = file.with_extension("new");
+    let mut written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    written.write_all(bytes)?;
+    written.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(dir)?.sync_all()
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<Record> {
@@ -124,9 +132,9 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
         let (_dir, store) = store();
-        assert_eq!(store.load().unwrap(), Loaded::Nothing);
+        assert_eq!(store.load(), Loaded::Nothing);
         store.save(&record()).unwrap();
-        assert_eq!(store.load().unwrap(), Loaded::Record(Box::new(record())));
+        assert_eq!(store.load(), Loaded::Record(Box::new(record())));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&store.dir), mode(&store.file)), (0o700, 0o600));
     }
@@ -139,10 +147,10 @@ mod tests {
         let truncated = (0..whole.len()).map(|length| whole[..length].to_vec());
         for bytes in truncated.chain([newer.into_bytes(), b"{}".to_vec(), vec![0xff; 64]]) {
             fs::write(&store.file, &bytes).unwrap();
-            let Loaded::Damaged { aside, why } = store.load().unwrap() else { panic!("{bytes:?} was taken") };
+            let Loaded::Damaged { file, why } = store.load() else { panic!("{bytes:?} was taken") };
             assert!(!why.is_empty());
-            assert_eq!(fs::read(aside).unwrap(), bytes);
-            assert_eq!(store.load().unwrap(), Loaded::Nothing);
+            assert_eq!(fs::read(file).unwrap(), bytes);
+            assert_eq!(store.load(), Loaded::Nothing);
         }
     }
 
@@ -151,16 +159,18 @@ mod tests {
         let (_dir, store) = store();
         store.save(&record()).unwrap();
         fs::write(store.file.with_extension("new"), b"{\"vers").unwrap();
-        assert_eq!(store.load().unwrap(), Loaded::Record(Box::new(record())));
+        assert_eq!(store.load(), Loaded::Record(Box::new(record())));
         store.save(&record()).unwrap();
     }
 
     #[test]
-    fn a_directory_in_the_way_is_an_error_not_a_panic() {
+    fn a_directory_in_the_way_stops_nothing() {
         let (_dir, store) = store();
         fs::create_dir(store.file.with_extension("new")).unwrap();
         assert!(store.save(&record()).is_err());
         fs::create_dir(&store.file).unwrap();
-        assert!(store.load().unwrap_err().to_string().contains("state.json"));
+        let Loaded::Damaged { file, .. } = store.load() else { panic!("a directory was taken") };
+        assert!(file.is_dir());
+        assert_eq!(store.load(), Loaded::Nothing);
     }
 }

@@ -25,8 +25,7 @@ pub struct Logind {
     pub calls: Transcript,
     /// What `CanReboot` answers.
     pub can_reboot: Arc<Mutex<String>>,
-    /// The locks that others hold.
-    pub inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
+    inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     runtime: Runtime,
     connection: Connection,
 }
@@ -68,8 +67,18 @@ impl Manager {
         Ok(std::os::fd::OwnedFd::from(lock).into())
     }
 
+    fn set_wall_message(&self, message: String, _enable: bool) {
+        self.calls.push(format!("SetWallMessage({message})"));
+    }
+
     fn list_inhibitors(&self) -> Vec<Inhibitor> {
         self.inhibitors.lock().unwrap().clone()
+    }
+
+    #[zbus(property)]
+    fn block_inhibited(&self) -> String {
+        let blocks = |(what, _, _, mode, ..): &Inhibitor| (mode == "block").then(|| what.clone());
+        self.inhibitors.lock().unwrap().iter().filter_map(blocks).collect::<Vec<_>>().join(":")
     }
 
     #[zbus(property)]
@@ -134,6 +143,16 @@ impl Drop for Bus {
 }
 
 impl Logind {
+    /// Replaces the locks that others hold, and says so.
+    pub fn set_inhibitors(&self, inhibitors: Vec<Inhibitor>) {
+        *self.inhibitors.lock().unwrap() = inhibitors;
+        self.runtime.block_on(async {
+            let server = self.connection.object_server();
+            let manager = server.interface::<_, Manager>("/org/freedesktop/login1").await.unwrap();
+            manager.get().await.block_inhibited_changed(manager.signal_emitter()).await.unwrap();
+        });
+    }
+
     /// Says that a shutdown begins, or that it was called off.
     pub fn prepare_for_shutdown(&self, start: bool) {
         self.runtime.block_on(async {

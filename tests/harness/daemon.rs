@@ -7,11 +7,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::transcript::PATIENCE;
 use crate::{Bus, Hub, Transcript, program};
 
 /// A daemon's home, and the daemon while it runs.
@@ -140,7 +142,8 @@ impl Drop for Daemon {
 /// Asks again until it is so. For what only a query can tell.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     // Each round is a whole run of a program, so this does not spin.
-    for _ in 0..600 {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
         if condition() {
             return;
         }

@@ -54,22 +54,27 @@ fn logind_is_asked_after_the_reply_and_the_report() {
     let (hub, bus) = (Hub::start(), Bus::start());
     let logind = bus.logind();
     let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.configure("reboot.ack_timeout = \"5m\"\nlog.level = \"debug\"\n");
     daemon.start_connected(&hub);
     logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
+    hub.fault(&["gw1", "withhold-twin-reply"]);
     let (status, answer) = hub.invoke("rebootDevice", r#"{"id":"r-1","method_number":"42"}"#);
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["bootId"], hub.reported()["boot"]["bootId"]);
     assert_eq!(answer["ignored"], json!(["method_number"]));
+    // The hub has the report, but has not acknowledged it.
+    wait_until("the report", || hub.reported()["reboot"]["status"] == "rebooting");
+    assert_eq!(logind.calls.count("Reboot("), 0);
+    // A new connection finds that the hub has it.
+    hub.fault(&["gw1", "drop-link"]);
     logind.calls.wait_for("Reboot(false)");
-    // Asked only once the hub had this.
-    assert_eq!(hub.reported()["reboot"]["status"], "rebooting");
     assert_eq!(logind.calls.count("Reboot("), 1);
 
     // The shutdown waits until it is noted as an orderly one.
     logind.prepare_for_shutdown(true);
     logind.calls.wait_for("lock released");
     let record = std::fs::read_to_string(daemon.state_dir().join("state.json")).unwrap();
-    assert!(record.contains("\"goingDown\":true"), "{record}");
+    assert!(record.contains("\"asked\":true,\"goingDown\":true"), "{record}");
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn each_refusal_has_its_status_and_reboots_nothing() {
 
     let (status, code, error) = refused("selfDestruct", "{}");
     assert_eq!((status, code.as_str()), (404, "unknownMethod"));
-    assert_eq!(error["methods"], json!(["rebootDevice"]));
+    assert_eq!(error["methods"], json!(["rebootDevice", "cancelReboot", "getRebootStatus"]));
 
     for payload in ["[]", "5", "\"now\"", r#"{"id":"a b"}"#, r#"{"reason":7}"#] {
         let (status, code, error) = refused("rebootDevice", payload);
@@ -146,12 +151,16 @@ fn each_refusal_has_its_status_and_reboots_nothing() {
         (what.to_owned(), "backup".to_owned(), "nightly run".to_owned(), mode.to_owned(), 1000, 4711)
     };
     let harmless = [held("sleep:shutdown", "delay"), held("sleep:idle", "block")];
-    *logind.inhibitors.lock().unwrap() = vec![held("sleep:shutdown", "block")];
+    let (status, code, _) = refused("rebootDevice", r#"{"onInhibitor":"override"}"#);
+    assert_eq!((status, code.as_str()), (403, "forbidden"));
+    let (status, code, _) = refused("cancelReboot", "{}");
+    assert_eq!((status, code.as_str()), (404, "nothingPending"));
+    logind.set_inhibitors(vec![held("sleep:shutdown", "block")]);
     let (status, code, error) = refused("rebootDevice", "{}");
     assert_eq!((status, code.as_str()), (423, "blockedByInhibitor"));
     let holder = json!([{"who": "backup", "why": "nightly run", "uid": 1000, "pid": 4711}]);
     assert_eq!(error["inhibitors"], holder);
-    *logind.inhibitors.lock().unwrap() = harmless.to_vec();
+    logind.set_inhibitors(harmless.to_vec());
 
     assert_eq!(logind.calls.count("Reboot("), 0);
     assert_eq!(hub.reported().get("reboot"), None);
@@ -179,6 +188,8 @@ fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
     logind.calls.wait_for("Reboot(false)");
 
+    // One connection per device: two daemons would take turns.
+    daemon.kill();
     let mut nowhere = Daemon::new(&hub, None, "");
     nowhere.start();
     nowhere.notified.wait_for("READY=1");
@@ -213,7 +224,7 @@ fn killed_right_after_the_reply_it_goes_on_at_the_next_start() {
     let logind = bus.logind();
     let mut daemon = Daemon::with_logind(&hub, &bus);
     // Never acknowledged, so that the reply is all that happened.
-    daemon.configure("[reboot]\nack_timeout = \"1h\"\n");
+    daemon.configure("[reboot]\nack_timeout = \"5m\"\n");
     daemon.start_connected(&hub);
     hub.fault(&["gw1", "withhold-puback", "--count", "1"]);
     assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
@@ -251,4 +262,88 @@ fn of_many_requests_at_once_one_is_accepted() {
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 11, "{statuses:?}");
     logind.calls.wait_for("Reboot(");
     assert_eq!(logind.calls.count("Reboot("), 1);
+}
+
+#[test]
+fn a_scheduled_reboot_is_kept_over_a_crash_carried_out_and_explained() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let (status, answer) =
+        hub.invoke("rebootDevice", r#"{"id":"r-1","delaySeconds":2,"reason":"kernel update"}"#);
+    assert_eq!((status, answer["status"].as_str()), (200, Some("scheduled")));
+    wait_until("the twin to say so", || hub.reported()["reboot"]["status"] == "scheduled");
+    assert_eq!(hub.reported()["reboot"]["notBefore"], answer["notBefore"]);
+    daemon.kill();
+    daemon.start();
+    logind.calls.wait_for("Reboot(false)");
+    assert_eq!(logind.calls.count("SetWallMessage(kernel update)"), 1);
+    assert!(hub.reported()["reboot"]["startedAt"].as_str() >= answer["notBefore"].as_str());
+}
+
+#[test]
+fn a_scheduled_reboot_can_be_cancelled_until_it_begins() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1","delaySeconds":3600}"#).0, 200);
+    assert_eq!(hub.invoke("cancelReboot", r#"{"id":"other"}"#).0, 404);
+    assert_eq!(hub.ctl(&["cancel", "gw1", "--id", "r-1"]).stdout, "gw1: reboot r-1 cancelled\n");
+    wait_until("the twin to say so", || hub.reported()["reboot"]["status"] == "cancelled");
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-2"}"#).0, 200);
+    logind.calls.wait_for("Reboot(false)");
+    assert_eq!(hub.invoke("cancelReboot", "{}").0, 409);
+    // What does not apply to the new one is gone from the twin.
+    assert_eq!(hub.reported()["reboot"].get("notBefore"), None);
+}
+
+#[test]
+fn waiting_ends_when_the_inhibitor_is_released() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let backup =
+        ("shutdown".to_owned(), "backup".to_owned(), "nightly run".to_owned(), "block".to_owned(), 0, 1);
+    logind.set_inhibitors(vec![backup]);
+    let (_, status) = hub.invoke("getRebootStatus", "{}");
+    assert_eq!((&status["canReboot"], &status["inhibitors"][0]["who"]), (&json!(false), &json!("backup")));
+    assert_eq!(hub.invoke("rebootDevice", r#"{"onInhibitor":"wait"}"#).0, 200);
+    wait_until("the twin to say so", || hub.reported()["reboot"]["status"] == "waiting");
+    assert_eq!(logind.calls.count("Reboot("), 0);
+    logind.set_inhibitors(Vec::new());
+    logind.calls.wait_for("Reboot(false)");
+}
+
+#[test]
+fn a_daemon_that_dies_after_logind_agreed_does_not_ask_again() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.configure("reboot.down_timeout = \"1s\"\n");
+    daemon.start_connected(&hub);
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+    logind.calls.wait_for("Reboot(false)");
+    wait_until("the record", || {
+        std::fs::read_to_string(daemon.state_dir().join("state.json")).unwrap().contains("\"asked\":true")
+    });
+    daemon.kill();
+    daemon.start();
+    wait_until("the outcome", || hub.reported()["reboot"]["status"] == "failed");
+    assert_eq!(hub.reported()["reboot"]["error"]["code"], "neverWentDown");
+    assert_eq!(logind.calls.count("Reboot("), 1);
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+}
+
+#[test]
+fn talkative_inhibitors_do_not_break_the_reply() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let lock = || ("shutdown".to_owned(), "x".repeat(10_000), "y".repeat(10_000), "block".to_owned(), 0, 1);
+    logind.set_inhibitors((0..40).map(|_| lock()).collect());
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 423);
 }

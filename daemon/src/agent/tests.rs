@@ -1,10 +1,13 @@
 //! Each rule as a row: what happens, and the effects in their order.
 
+use iotdm_proto::report::Clock;
+
 use super::*;
+use crate::event::Inhibitor;
 
 const ACK: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(300);
-const SETTINGS: Settings = Settings { ack_timeout: ACK, down_timeout: DOWN };
+const SETTINGS: Settings = Settings { ack_timeout: ACK, down_timeout: DOWN, allow_inhibitor_override: false };
 
 fn at(seconds: i64) -> Time {
     Time::from_unix_millis(seconds * 1000)
@@ -24,9 +27,13 @@ fn idle() -> Agent {
 }
 
 fn call(rid: &str, payload: &str) -> Event {
+    method(rid, "rebootDevice", payload)
+}
+
+fn method(rid: &str, name: &str, payload: &str) -> Event {
     Event::Called {
         rid: rid.into(),
-        name: "rebootDevice".into(),
+        name: name.into(),
         payload: payload.into(),
         fresh_id: format!("fresh-{rid}"),
     }
@@ -36,6 +43,11 @@ fn delivered(rid: &str) -> Event {
     Event::ReplyDelivered { rid: rid.into() }
 }
 
+/// What logind says while somebody holds a block inhibitor.
+fn blocked() -> Refusal {
+    Refusal::Blocked(vec![Inhibitor { who: "apt".into(), why: "upgrading".into(), uid: 0, pid: 7 }])
+}
+
 /// The effects in a line each, in the order in which they are carried out.
 fn log(effects: &[Effect]) -> Vec<String> {
     let line = |effect: &Effect| match effect {
@@ -43,7 +55,8 @@ fn log(effects: &[Effect]) -> Vec<String> {
             let code = body["error"]["code"].as_str().or(body["status"].as_str()).unwrap_or_default();
             format!("reply {rid} {status} {code}")
         }
-        Effect::CheckReboot => "check".to_owned(),
+        Effect::AskPermission => "check".to_owned(),
+        Effect::Survey { rid } => format!("survey {rid}"),
         Effect::Save(record) => {
             let reboot = record.reboot.as_ref();
             format!(
@@ -55,12 +68,14 @@ fn log(effects: &[Effect]) -> Vec<String> {
             let reboot = report.reboot.as_ref();
             format!("report {}", reboot.map_or("nothing".into(), |reboot| log_reboot(reboot, false)))
         }
-        Effect::Reboot => "reboot".to_owned(),
+        Effect::Reboot { ignore_inhibitors: false, .. } => "reboot".to_owned(),
+        Effect::Reboot { .. } => "reboot over inhibitors".to_owned(),
         Effect::Deadline(after) => format!("deadline {:?}", after.map(|after| after.as_secs())),
         Effect::Note(note) => match note {
             Note::Booted(boot) => format!("note booted {:?}", boot.cause),
             Note::Ended(reboot) => format!("note ended {:?}", reboot.status),
-            Note::Accepted { id, .. } => format!("note accepted {id}"),
+            Note::Accepted(reboot) => format!("note accepted {}", reboot.id),
+            Note::Waiting { id, .. } => format!("note waiting {id}"),
             Note::Refused { code, .. } => format!("note refused {code}"),
             Note::Rebooting { id } => format!("note rebooting {id}"),
             Note::ShutdownBegan => "note shutdown".to_owned(),
@@ -112,7 +127,7 @@ const ASKED: &str = r#"{"id":"a","reason":"kernel update"}"#;
 fn straight() -> Vec<Event> {
     vec![
         call("1", ASKED),
-        Event::Checked(Ok(())),
+        Event::Permission(Ok(())),
         Event::Saved(Ok(())),
         delivered("1"),
         Event::Saved(Ok(())),
@@ -142,6 +157,7 @@ fn the_straight_path_in_order() {
             "report a Rebooting started",
             "deadline Some(300)",
             "reboot",
+            "save a Rebooting started",
             "note shutdown",
             "save a Rebooting started going-down",
         ]
@@ -152,7 +168,7 @@ fn the_straight_path_in_order() {
 fn the_reply_says_what_was_accepted() {
     let mut agent = idle();
     agent.handle(call("1", r#"{"method_number":"42"}"#), at(1));
-    agent.handle(Event::Checked(Ok(())), at(2));
+    agent.handle(Event::Permission(Ok(())), at(2));
     let effects = agent.handle(Event::Saved(Ok(())), at(3));
     let expected = json!({
         "id": "fresh-1", "status": "accepted", "bootId": "boot-1", "ignored": ["method_number"],
@@ -166,7 +182,7 @@ fn neither_the_reply_nor_the_report_is_waited_for_beyond_the_deadline() {
     let mut agent = idle();
     let events = [
         call("1", ASKED),
-        Event::Checked(Ok(())),
+        Event::Permission(Ok(())),
         Event::Saved(Ok(())),
         Event::DeadlinePassed,
         Event::Saved(Ok(())),
@@ -189,21 +205,20 @@ fn logind_is_not_asked_before_reply_and_report() {
 #[test]
 fn a_report_of_before_does_not_stand_for_the_new_one() {
     let mut agent = idle();
-    let events = [call("1", ASKED), Event::Reported, Event::Checked(Ok(())), Event::Reported];
+    let events = [call("1", ASKED), Event::Reported, Event::Permission(Ok(())), Event::Reported];
     assert_eq!(play(&mut agent, events), ["check", "save a Rebooting"]);
 }
 
 #[test]
 fn refusals_change_nothing() {
-    let holder = Inhibitor { who: "apt".into(), why: "upgrading".into(), uid: 0, pid: 7 };
     for (refusal, expected) in [
         (Refusal::LogindUnavailable("no bus".into()), "reply 1 503 logindUnavailable"),
         (Refusal::NotAuthorized("no".into()), "reply 1 503 notAuthorized"),
-        (Refusal::Blocked(vec![holder.clone()]), "reply 1 423 blockedByInhibitor"),
+        (blocked(), "reply 1 423 blockedByInhibitor"),
     ] {
         let mut agent = idle();
         agent.handle(call("1", ASKED), at(1));
-        let effects = agent.handle(Event::Checked(Err(refusal)), at(2));
+        let effects = agent.handle(Event::Permission(Err(refusal)), at(2));
         assert_eq!(log(&effects).last().unwrap(), expected);
         assert!(!log(&effects).iter().any(|line| line.starts_with("save")));
         if let [body] = &bodies(&effects)[..]
@@ -211,7 +226,7 @@ fn refusals_change_nothing() {
         {
             let named = json!([{"who": "apt", "why": "upgrading", "uid": 0, "pid": 7}]);
             assert_eq!(body["error"]["inhibitors"], named);
-            assert_eq!(body["error"]["message"], "shutdown is inhibited by apt");
+            assert_eq!(body["error"]["message"], "shutdown is inhibited by apt (upgrading)");
         }
         // And the next one is taken.
         assert_eq!(play(&mut agent, [call("2", ASKED)]), ["check"]);
@@ -221,9 +236,7 @@ fn refusals_change_nothing() {
 #[test]
 fn wrong_calls_are_refused_at_once() {
     let mut agent = idle();
-    let unknown =
-        Event::Called { rid: "1".into(), name: "reboot".into(), payload: vec![], fresh_id: "x".into() };
-    let effects = agent.handle(unknown, at(1));
+    let effects = agent.handle(method("1", "reboot", ""), at(1));
     assert_eq!(log(&effects), ["note refused unknownMethod", "reply 1 404 unknownMethod"]);
     assert_eq!(bodies(&effects)[0]["error"]["methods"], json!(METHODS));
     let log = play(&mut agent, [call("2", "[]"), call("3", r#"{"id":7}"#)]);
@@ -238,14 +251,32 @@ fn wrong_calls_are_refused_at_once() {
     );
 }
 
+fn surveyed(rid: &str, permission: Result<(), Refusal>) -> Event {
+    Event::Surveyed { rid: rid.into(), permission, uptime: Duration::from_secs(77) }
+}
+
 #[test]
-fn a_check_changes_nothing() {
+fn a_check_changes_nothing_and_is_in_nobodys_way() {
     let mut agent = idle();
-    let log = play(&mut agent, [call("1", r#"{"id":"a","check":true}"#), Event::Checked(Ok(()))]);
-    assert_eq!(log, ["check", "reply 1 200 checked"]);
-    assert_eq!(agent.status(), "no reboot pending");
-    // The id was not used up.
-    assert_eq!(play(&mut agent, [call("2", ASKED)]), ["check"]);
+    let check = |rid| call(rid, r#"{"id":"a","check":true}"#);
+    assert_eq!(play(&mut agent, [check("1"), check("2")]), ["survey 1", "survey 2"]);
+    // The id was not used up, nor does the real request wait.
+    assert_eq!(play(&mut agent, [call("3", ASKED)]), ["check"]);
+    assert_eq!(play(&mut agent, [surveyed("2", Ok(()))]), ["reply 2 200 checked"]);
+    let refused = play(&mut agent, [surveyed("1", Err(blocked()))]);
+    assert_eq!(refused.last().unwrap(), "reply 1 423 blockedByInhibitor");
+    // While one is pending, it would be refused.
+    assert_eq!(play(&mut agent, [check("4")]).last().unwrap(), "reply 4 409 rebootPending");
+    assert_eq!(play(&mut agent, [Event::Permission(Ok(()))]), ["save a Rebooting"]);
+}
+
+#[test]
+fn a_call_that_is_delivered_twice_is_answered_once() {
+    let mut agent = idle();
+    let twice = || call("1", "");
+    assert_eq!(play(&mut agent, [twice(), twice()]), ["check"]);
+    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(())), twice()]);
+    assert_eq!(log.last().unwrap(), "deadline Some(5)", "{log:?}");
 }
 
 #[test]
@@ -272,7 +303,7 @@ fn one_decision_answers_all_deliveries_of_a_request() {
         [
             call("1", ASKED),
             call("2", ASKED),
-            Event::Checked(Ok(())),
+            Event::Permission(Ok(())),
             Event::Saved(Ok(())),
             delivered("2"),
             delivered("1"),
@@ -288,8 +319,10 @@ fn one_decision_answers_all_deliveries_of_a_request() {
 #[test]
 fn nothing_happens_when_it_cannot_be_recorded() {
     let mut agent = idle();
-    let log =
-        play(&mut agent, [call("1", ASKED), Event::Checked(Ok(())), Event::Saved(Err("disk full".into()))]);
+    let log = play(
+        &mut agent,
+        [call("1", ASKED), Event::Permission(Ok(())), Event::Saved(Err("disk full".into()))],
+    );
     assert_eq!(
         log,
         [
@@ -405,12 +438,30 @@ fn a_clock_that_went_back_leaves_the_down_time_out() {
 
 #[test]
 fn a_daemon_that_died_in_the_same_boot_goes_on() {
-    for length in 2..=9 {
+    for length in 2..=6 {
         let (mut agent, effects) = resume(Some(record_after(length)), "boot-1", 0);
         let log = log(&effects);
         assert_eq!(log.last().unwrap(), "report a Rebooting started", "after {length} events: {log:?}");
         assert_eq!(play(&mut agent, [Event::Reported]), ["deadline Some(300)", "reboot"]);
     }
+}
+
+#[test]
+fn a_logind_that_has_agreed_is_not_asked_again() {
+    for length in 7..=9 {
+        let (mut agent, effects) = resume(Some(record_after(length)), "boot-1", 0);
+        assert_eq!(log(&effects), ["deadline Some(300)", "report a Rebooting started"]);
+        let log = play(&mut agent, [Event::Reported, Event::DeadlinePassed]);
+        assert_eq!(log.last().unwrap(), "report a Failed started NeverWentDown", "after {length} events");
+    }
+}
+
+#[test]
+fn logind_refusing_during_somebodys_shutdown_is_no_failure() {
+    let mut agent = idle();
+    let events = straight().into_iter().take(6);
+    let log = play(&mut agent, events.chain([Event::ShutdownBegan, Event::RebootAsked(Err("busy".into()))]));
+    assert_eq!(log.last().unwrap(), "save a Rebooting started going-down");
 }
 
 #[test]
@@ -454,4 +505,283 @@ fn a_restart_in_the_same_boot_says_the_same() {
     // The clock was set meanwhile: the times stay those of the first start.
     let (_, second) = resume(Some(last_saved(&first)), "boot-2", 777);
     assert_eq!(second, [Effect::Report(before)]);
+}
+
+/// Feeds the events at the given seconds and returns the log of all effects.
+fn play_at(agent: &mut Agent, events: impl IntoIterator<Item = (i64, Event)>) -> Vec<String> {
+    let effects: Vec<Effect> =
+        events.into_iter().flat_map(|(seconds, event)| agent.handle(event, at(seconds))).collect();
+    log(&effects)
+}
+
+const LATER: &str = r#"{"id":"a","delaySeconds":600}"#;
+
+/// The events until a request for 600 s later is on disk and answered.
+fn scheduled() -> Vec<(i64, Event)> {
+    vec![
+        (100, call("1", LATER)),
+        (100, Event::Permission(Ok(()))),
+        (100, Event::Saved(Ok(()))),
+        (101, delivered("1")),
+    ]
+}
+
+#[test]
+fn a_later_request_waits_for_its_time_and_asks_logind_again() {
+    let mut agent = idle();
+    let mut events = scheduled();
+    // Early, as after a clock that was set back.
+    events.push((600, Event::DeadlinePassed));
+    events.push((701, Event::DeadlinePassed));
+    events.push((701, Event::Permission(Ok(()))));
+    assert_eq!(
+        play_at(&mut agent, events),
+        [
+            "check",
+            "save a Scheduled",
+            "note accepted a",
+            "reply 1 200 scheduled",
+            "deadline Some(5)",
+            "deadline Some(599)",
+            "report a Scheduled",
+            "deadline Some(100)",
+            "report a Scheduled",
+            "deadline None",
+            "check",
+            "note rebooting a",
+            "save a Rebooting started",
+            "deadline Some(5)",
+            "report a Rebooting started",
+        ]
+    );
+}
+
+#[test]
+fn the_reply_to_a_later_request_says_when() {
+    let mut agent = idle();
+    agent.handle(call("1", LATER), at(100));
+    agent.handle(Event::Permission(Err(blocked())), at(100));
+    let body = &bodies(&agent.handle(Event::Saved(Ok(())), at(100)))[0];
+    assert_eq!(body["status"], "scheduled");
+    assert_eq!(body["notBefore"], "1970-01-01T00:11:40.000Z");
+    assert_eq!(body["message"], "the device reboots at 1970-01-01T00:11:40.000Z");
+}
+
+#[test]
+fn a_later_request_that_is_then_inhibited_fails_or_refused_fails() {
+    for (refusal, code) in [
+        (blocked(), "BlockedByInhibitor"),
+        (Refusal::NotAuthorized("no".into()), "LogindRefused"),
+        (Refusal::LogindUnavailable("no bus".into()), "LogindRefused"),
+    ] {
+        let mut agent = idle();
+        let mut events = scheduled();
+        events.push((700, Event::DeadlinePassed));
+        events.push((700, Event::Permission(Err(refusal))));
+        assert_eq!(play_at(&mut agent, events).last().unwrap(), &format!("report a Failed {code}"));
+        assert_eq!(agent.status(), "no reboot pending");
+    }
+}
+
+/// The events until a request that waits for an inhibitor, for 60 s, does so.
+fn waiting() -> Vec<(i64, Event)> {
+    vec![
+        (100, call("1", r#"{"id":"a","onInhibitor":"wait","waitSeconds":60}"#)),
+        (100, Event::Permission(Err(blocked()))),
+        (100, Event::Saved(Ok(()))),
+        (101, delivered("1")),
+        (101, Event::Permission(Err(blocked()))),
+    ]
+}
+
+#[test]
+fn waiting_ends_with_the_release() {
+    let mut agent = idle();
+    let mut events = waiting();
+    events.push((110, Event::InhibitorsChanged));
+    events.push((110, Event::Permission(Err(blocked()))));
+    events.push((120, Event::InhibitorsChanged));
+    events.push((120, Event::Permission(Ok(()))));
+    assert_eq!(
+        play_at(&mut agent, events),
+        [
+            "check",
+            "save a Waiting",
+            "note accepted a",
+            "reply 1 200 accepted",
+            "deadline Some(5)",
+            "deadline Some(59)",
+            "report a Waiting",
+            "check",
+            "check",
+            "check",
+            "note rebooting a",
+            "save a Rebooting started",
+            "deadline Some(5)",
+            "report a Rebooting started",
+        ]
+    );
+}
+
+#[test]
+fn a_release_while_logind_is_asked_is_not_missed() {
+    let mut agent = idle();
+    let mut events = waiting();
+    events.push((110, Event::InhibitorsChanged));
+    events.push((110, Event::InhibitorsChanged));
+    events.push((110, Event::Permission(Err(blocked()))));
+    let log = play_at(&mut agent, events);
+    assert_eq!(log.iter().filter(|line| *line == "check").count(), 4);
+    assert_eq!(play_at(&mut agent, [(111, Event::Permission(Ok(())))])[0], "note rebooting a");
+}
+
+#[test]
+fn waiting_is_bounded_also_over_a_restart_of_the_daemon() {
+    let mut agent = idle();
+    play_at(&mut agent, waiting());
+    let failed = play_at(&mut agent, [(160, Event::DeadlinePassed)]);
+    assert_eq!(failed.last().unwrap(), "report a Failed BlockedByInhibitor");
+
+    let (mut agent, mut effects) = resume(None, "boot-1", 0);
+    for (seconds, event) in waiting() {
+        effects.extend(agent.handle(event, at(seconds)));
+    }
+    let (_, effects) = Agent::resume(Some(last_saved(&effects)), None, start("boot-1", 0), SETTINGS, at(130));
+    assert_eq!(log(&effects), ["deadline Some(30)", "report a Waiting", "check"]);
+}
+
+#[test]
+fn a_later_request_begins_to_wait_when_it_is_due() {
+    let mut agent = idle();
+    let payload = r#"{"id":"a","onInhibitor":"wait","waitSeconds":60,"delaySeconds":600}"#;
+    let mut events = scheduled();
+    events[0].1 = call("1", payload);
+    events.push((700, Event::DeadlinePassed));
+    events.push((700, Event::Permission(Err(blocked()))));
+    let log = play_at(&mut agent, events);
+    assert!(log.ends_with(&[
+        "check".into(),
+        "note waiting a".into(),
+        "save a Waiting".into(),
+        "deadline Some(60)".into(),
+        "report a Waiting".into(),
+    ]));
+}
+
+#[test]
+fn an_override_is_the_devices_to_allow() {
+    let payload = r#"{"id":"a","onInhibitor":"override"}"#;
+    assert_eq!(play(&mut idle(), [call("1", payload)]), ["note refused forbidden", "reply 1 403 forbidden"]);
+
+    let settings = Settings { allow_inhibitor_override: true, ..SETTINGS };
+    let (mut agent, _) = Agent::resume(None, None, start("boot-1", 0), settings, at(10));
+    let log = play(
+        &mut agent,
+        [
+            call("1", payload),
+            Event::Permission(Err(blocked())),
+            Event::Saved(Ok(())),
+            delivered("1"),
+            Event::Reported,
+        ],
+    );
+    assert_eq!(log.last().unwrap(), "reboot over inhibitors");
+}
+
+#[test]
+fn cancelling_is_recorded_before_it_is_answered() {
+    for (events, cancelled_at) in [(scheduled(), 200), (waiting(), 110)] {
+        for payload in ["", r#"{"id":"a"}"#] {
+            let mut agent = idle();
+            play_at(&mut agent, events.clone());
+            let cancel = method("2", "cancelReboot", payload);
+            assert_eq!(play_at(&mut agent, [(cancelled_at, cancel)]), ["save a Cancelled"]);
+            let log = play_at(&mut agent, [(cancelled_at, Event::Saved(Ok(())))]);
+            assert_eq!(
+                log,
+                ["note ended Cancelled", "reply 2 200 cancelled", "deadline None", "report a Cancelled"]
+            );
+            let late = [Event::DeadlinePassed, Event::Permission(Ok(())), Event::InhibitorsChanged];
+            assert!(play(&mut agent, late).is_empty());
+            assert_eq!(play(&mut agent, [call("3", r#"{"id":"b"}"#)]), ["check"]);
+        }
+    }
+}
+
+#[test]
+fn a_cancellation_that_cannot_be_recorded_leaves_the_request_in_force() {
+    let mut agent = idle();
+    play_at(&mut agent, scheduled());
+    let cancel = method("2", "cancelReboot", "");
+    let log = play_at(&mut agent, [(200, cancel), (200, Event::Saved(Err("disk full".into())))]);
+    assert_eq!(log.last().unwrap(), "reply 2 500 storageFailed");
+    assert_eq!(play_at(&mut agent, [(700, Event::DeadlinePassed)]), ["deadline None", "check"]);
+}
+
+#[test]
+fn cancelling_nothing_another_or_too_late() {
+    let cancel = || method("9", "cancelReboot", r#"{"id":"b"}"#);
+    assert_eq!(play(&mut idle(), [cancel()]).last().unwrap(), "reply 9 404 nothingPending");
+    let mut agent = idle();
+    play_at(&mut agent, scheduled());
+    assert_eq!(play(&mut agent, [cancel()]).last().unwrap(), "reply 9 404 nothingPending");
+    assert_eq!(
+        play(&mut agent, [method("9", "cancelReboot", "7")]).last().unwrap(),
+        "reply 9 400 invalidPayload"
+    );
+    for length in 4..=9 {
+        let mut agent = idle();
+        play(&mut agent, straight().into_iter().take(length));
+        let log = play(&mut agent, [method("9", "cancelReboot", "")]);
+        assert_eq!(log.last().unwrap(), "reply 9 409 tooLate", "after {length} events");
+    }
+}
+
+#[test]
+fn the_status_says_how_things_are() {
+    let mut agent = idle();
+    assert_eq!(play(&mut agent, [method("1", "getRebootStatus", "")]), ["survey 1"]);
+    let body = &bodies(&agent.handle(surveyed("1", Ok(())), at(1)))[0];
+    assert_eq!(
+        *body,
+        json!({
+            "boot": {"bootId": "boot-1", "bootTime": "1970-01-01T00:00:00.000Z", "cause": "unknown",
+                     "clock": "synchronized"},
+            "uptimeSeconds": 77, "inhibitors": [], "canReboot": true,
+        })
+    );
+    play_at(&mut agent, scheduled());
+    let body = &bodies(&agent.handle(surveyed("2", Err(blocked())), at(200)))[0];
+    assert_eq!(body["reboot"]["status"], "scheduled");
+    assert_eq!(body["canReboot"], false);
+    assert_eq!(body["inhibitors"][0]["who"], "apt");
+    // And what was under way goes on.
+    assert_eq!(play_at(&mut agent, [(700, Event::DeadlinePassed)]), ["deadline None", "check"]);
+}
+
+#[test]
+fn a_later_request_survives_restarts_and_other_boots_until_its_time() {
+    let (mut agent, mut effects) = resume(None, "boot-1", 0);
+    for (seconds, event) in scheduled() {
+        effects.extend(agent.handle(event, at(seconds)));
+    }
+    let record = last_saved(&effects);
+    let same = Agent::resume(Some(record.clone()), None, start("boot-1", 0), SETTINGS, at(300));
+    assert_eq!(log(&same.1), ["deadline Some(400)", "report a Scheduled"]);
+
+    // Booted before its time: it still stands. And then it ends this boot.
+    let (mut agent, effects) = resume(Some(record.clone()), "boot-2", 400);
+    assert_eq!(
+        log(&effects),
+        ["note booted Unclean", "save a Scheduled", "deadline Some(290)", "report a Scheduled"]
+    );
+    let mut last = Vec::new();
+    for event in [Event::DeadlinePassed, Event::Permission(Ok(()))] {
+        last.extend(agent.handle(event, at(700)));
+    }
+    assert_eq!(last_saved(&last).reboot.unwrap().previous_boot_id, "boot-2");
+
+    // Booted after its time, while the daemon could not see to it.
+    let (_, effects) = resume(Some(record), "boot-2", 800);
+    assert_eq!(log(&effects).last().unwrap(), "report a Failed UncleanBoot");
 }
