@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
-use iotdm_proto::DeviceId;
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use iotdm_proto::{DeviceId, Time};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::output::Format;
@@ -77,6 +78,8 @@ pub struct HubArgs {
 pub enum Command {
     /// Reboot devices and wait until they are back
     Reboot(RebootArgs),
+    /// Cancel a reboot that has not begun
+    Cancel(CancelArgs),
     /// Call a direct method of a device
     Invoke(InvokeArgs),
     /// Show or change a device's twin
@@ -106,6 +109,7 @@ when its reported rebootTime changes.
 Examples:
   iotdm-ctl reboot gw1 --reason 'kernel update'
   iotdm-ctl reboot gw1 --check
+  iotdm-ctl reboot gw1 --at 2026-11-30T02:00:00Z --on-inhibitor wait --no-wait
   iotdm-ctl reboot gw1 gw2 gw3 --wait-timeout 30m -o jsonl
 
 With -o json, one DEVICE gives an object and several an array; jsonl gives a line
@@ -127,6 +131,18 @@ pub struct RebootArgs {
     /// The id of the request [default: a new UUID]
     #[arg(long, value_parser = values::request_id)]
     pub id: Option<String>,
+    /// Reboot so much later, at most 7 days
+    #[arg(long, value_name = "DURATION", value_parser = values::delay)]
+    pub delay: Option<Duration>,
+    /// Reboot at this time (RFC 3339), within 7 days
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    pub at: Option<Time>,
+    /// What to do when a program on the device inhibits shutdown
+    #[arg(long, value_name = "WHAT")]
+    pub on_inhibitor: Option<OnInhibitor>,
+    /// How long the device waits for the inhibitor, in seconds [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub wait_seconds: Option<u64>,
     /// Ask what would happen, and change nothing
     #[arg(long)]
     pub check: bool,
@@ -139,12 +155,50 @@ pub struct RebootArgs {
     /// How long to wait for an offline device to connect, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
     pub connect_timeout: Duration,
-    /// How long to wait for the outcome
+    /// How long to wait for the outcome, from the time of the reboot on
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
     pub wait_timeout: Duration,
     /// How often to look for the outcome
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::interval)]
     pub interval: Duration,
+}
+
+/// `--on-inhibitor`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInhibitor {
+    /// Refuse, or fail when the time has come
+    Fail,
+    /// Reboot once it is released
+    Wait,
+    /// Reboot all the same; the device has to allow it
+    Override,
+}
+
+const CANCEL_HELP: &str = "\
+Examples:
+  iotdm-ctl cancel gw1
+  iotdm-ctl cancel gw1 --id 6aadb16a-6738-4b2a-91e9-5a16d41625b1
+
+It exits 3 when nothing is pending or the reboot has begun. With -o json it prints
+{\"status\", \"payload\"}, the device's reply.";
+
+/// `cancel`
+#[derive(Debug, Args)]
+#[command(after_help = CANCEL_HELP)]
+pub struct CancelArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: DeviceId,
+    /// Only if this request is the pending one
+    #[arg(long, value_parser = values::request_id)]
+    pub id: Option<String>,
+    /// How long the device may take to reply, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::response_timeout)]
+    pub response_timeout: Duration,
+    /// How long to wait for an offline device to connect, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
+    pub connect_timeout: Duration,
 }
 
 const INVOKE_HELP: &str = "\

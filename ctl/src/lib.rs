@@ -51,9 +51,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 async fn dispatch(hub: &Hub, output: Output, command: Command) -> anyhow::Result<Exit> {
-    use commands::{device, invoke, query, reboot, status, twin};
+    use commands::{cancel, device, invoke, query, reboot, status, twin};
     match command {
         Command::Reboot(args) => return reboot::run(hub, output, args).await,
+        Command::Cancel(args) => return cancel::run(hub, output, args).await,
         Command::Invoke(args) => return invoke::run(hub, output, args).await,
         Command::Status(args) => return status::run(hub, output, args).await,
         Command::Query(args) => query::run(hub, output, args).await,

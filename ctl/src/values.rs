@@ -49,6 +49,18 @@ pub fn json_object(text: &str) -> Result<Value, Usage> {
 /// No wait is meant to be longer, and clocks can still be added to.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// For how much later a device lets itself be asked: 7 days.
+const LONGEST_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A delay in whole seconds, which is what devices are told.
+pub fn delay(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        delay if delay > LONGEST_DELAY => Err("at most 168h, 7 days, is allowed".into()),
+        delay if delay.subsec_nanos() != 0 => Err("only whole seconds are allowed".into()),
+        delay => Ok(delay),
+    }
+}
+
 /// A duration such as `5s`, `10m` or `1h30m`; a bare number is in seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {

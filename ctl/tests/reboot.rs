@@ -76,6 +76,50 @@ fn waits_for_this_id_and_prints_reply_and_reboot_time() {
 }
 
 #[test]
+fn when_and_what_about_inhibitors_reach_the_device() {
+    let sent = |options: &[&str]| {
+        let hub = accepting(json!({}), &[completed]);
+        reboot(&hub, options).ends(0, &[]);
+        let mut payload = hub.requests().into_iter().find(Request::is_call).unwrap().body["payload"].clone();
+        payload.as_object_mut().unwrap().remove("id");
+        payload
+    };
+    assert_eq!(sent(&[]), json!({}));
+    let options = ["--delay", "1h", "--on-inhibitor", "wait", "--wait-seconds", "60"];
+    assert_eq!(sent(&options), json!({"delaySeconds": 3600, "onInhibitor": "wait", "waitSeconds": 60}));
+    let at = ["--at", "2026-11-30T03:00:00+01:00", "--on-inhibitor", "override"];
+    assert_eq!(sent(&at), json!({"at": "2026-11-30T02:00:00.000Z", "onInhibitor": "override"}));
+
+    let hub = FakeHub::start(|_, _| Answer::hang_up());
+    for (options, named) in [
+        (&["--delay", "8d"][..], "--delay"),
+        (&["--delay", "169h"], "at most 168h"),
+        (&["--delay", "1500ms"], "only whole seconds"),
+        (&["--at", "tomorrow"], "not an RFC 3339 time"),
+        (&["--at", "2026-11-30T02:00:00Z", "--delay", "5s"], "cannot be used with"),
+        (&["--wait-seconds", "0"], "--wait-seconds"),
+        (&["--on-inhibitor", "ask"], "fail, wait, override"),
+    ] {
+        reboot(&hub, options).ends(2, &[named]);
+    }
+    assert!(hub.requests().is_empty());
+}
+
+#[test]
+fn cancelling_asks_the_device() {
+    let hub = FakeHub::start(|request, _| match request.body["payload"].get("id") {
+        None => Answer::reply(200, json!({"id": "r-1", "status": "cancelled"})),
+        Some(_) => Answer::reply(404, json!({"error": {"code": "nothingPending", "message": "none"}})),
+    });
+    let run = hub.run(&["cancel", "gw1"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "gw1: reboot r-1 cancelled\n");
+    assert_eq!(hub.requests()[0].body["methodName"], "cancelReboot");
+    hub.run(&["cancel", "gw1", "--id", "r-2"]).ends(3, &["status 404: nothingPending, none"]);
+    assert_eq!(hub.requests()[1].body["payload"], json!({"id": "r-2"}));
+}
+
+#[test]
 fn a_reboot_that_is_over_at_the_first_look() {
     let run = reboot(&accepting(json!({}), &[completed]), &["--id", "r-1", "-o", "json"]);
     run.ends(0, &[]);

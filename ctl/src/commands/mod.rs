@@ -1,5 +1,6 @@
 //! One command per file.
 
+pub mod cancel;
 pub mod device;
 pub mod invoke;
 pub mod query;

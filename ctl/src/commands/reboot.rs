@@ -6,17 +6,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
-use iotdm_proto::DeviceId;
+use iotdm_proto::{DeviceId, Time};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
-use crate::cli::RebootArgs;
+use crate::cli::{OnInhibitor, RebootArgs};
 use crate::commands::query::cell;
 use crate::error::{Exit, exit_of, or_interrupt};
 use crate::hub::{Hub, MethodCall, MethodReply};
@@ -61,10 +61,19 @@ struct Seen {
 
 /// The argument of `rebootDevice`.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Payload<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_inhibitor: Option<OnInhibitor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_seconds: Option<u64>,
     #[serde(skip_serializing_if = "is_false")]
     check: bool,
 }
@@ -197,8 +206,15 @@ impl<'a> Run<'a> {
     }
 
     fn call(&self) -> MethodCall {
-        let check = self.args.check;
-        let payload = Payload { id: &self.id, reason: self.args.reason.as_deref(), check };
+        let payload = Payload {
+            id: &self.id,
+            reason: self.args.reason.as_deref(),
+            delay_seconds: self.args.delay.map(|delay| delay.as_secs()),
+            at: self.args.at,
+            on_inhibitor: self.args.on_inhibitor,
+            wait_seconds: self.args.wait_seconds,
+            check: self.args.check,
+        };
         MethodCall {
             method_name: "rebootDevice".to_owned(),
             payload: Some(json!(payload)),
@@ -224,7 +240,7 @@ impl<'a> Run<'a> {
     /// Reads the twin until it shows the end of what is watched for, and
     /// returns that end with the reported properties seen last.
     async fn wait(&self, device: &DeviceId, watch: &Watch, replied: bool) -> anyhow::Result<(Ended, Value)> {
-        let deadline = Instant::now() + self.args.wait_timeout;
+        let deadline = Instant::now() + self.until_due() + self.args.wait_timeout;
         let (mut status, mut trouble, mut last) = (None, None::<HubError>, Value::Null);
         loop {
             let next = Instant::now() + self.args.interval;
@@ -260,6 +276,12 @@ impl<'a> Run<'a> {
             }
             sleep_until(next.min(deadline)).await;
         }
+    }
+
+    /// How long it is until the reboot may begin.
+    fn until_due(&self) -> Duration {
+        let until = |at: Time| at.since(Time::from(SystemTime::now()));
+        self.args.delay.or(self.args.at.map(until)).unwrap_or_default()
     }
 
     fn no_outcome(
@@ -304,7 +326,8 @@ fn reported(twin: &Value) -> Value {
     twin.pointer("/properties/reported").cloned().unwrap_or_default()
 }
 
-fn refusal(reply: &MethodReply) -> String {
+/// What the device says about why it refused.
+pub fn refusal(reply: &MethodReply) -> String {
     let text = |pointer: &str| reply.payload.pointer(pointer).and_then(Value::as_str);
     match (text("/error/code"), text("/error/message")) {
         (Some(code), Some(message)) => {
