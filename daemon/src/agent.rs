@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::answer::{refuse, refuse_all, reply};
 use crate::effect::{Effect, Note};
 use crate::event::{Event, Refusal, Start};
-use crate::record::{Plan, Record};
+use crate::record::{Asked, Plan, Record};
 use crate::request::{self, OnInhibitor, RebootRequest};
 
 /// The direct methods that are answered.
@@ -115,7 +115,7 @@ impl Agent {
             Some(mut record) => {
                 record.boot = boot(&start, cause_of_boot(&record));
                 record.reboot_time = Some(start.boot_time);
-                (record.asked, record.going_down) = (false, false);
+                (record.asked, record.going_down) = (None, false);
                 record.damaged = None;
                 effects.push(Effect::Note(Note::Booted(record.boot.clone())));
                 conclude_after_boot(&mut record, now, &mut effects);
@@ -124,7 +124,7 @@ impl Agent {
             }
         };
         let mut agent = Agent { phase: Phase::Idle, record, settings, checks: Vec::new() };
-        if agent.record.pending().is_some() && agent.record.asked {
+        if agent.record.pending().is_some() && agent.record.asked == Some(Asked::Agreed) {
             // Asked again, a machine whose boot id outlives its reboots (a
             // container's does) would reboot without end.
             agent.phase = Phase::Rebooting;
@@ -220,7 +220,11 @@ impl Agent {
                 let reason = self.record.reboot.as_ref().and_then(|reboot| reboot.reason.clone());
                 let plan = self.record.plan.as_ref();
                 let ignore_inhibitors = plan.is_some_and(|plan| plan.on_inhibitor == OnInhibitor::Override);
+                // Before it is asked: the machine may go down, and this
+                // process end, faster than it could write that it has agreed.
+                self.record.asked = Some(Asked::Asking);
                 vec![
+                    Effect::Save(Box::new(self.record.clone())),
                     Effect::Deadline(Some(self.settings.down_timeout)),
                     Effect::Reboot { reason, ignore_inhibitors },
                 ]
@@ -228,7 +232,7 @@ impl Agent {
 
             (Phase::Rebooting, Event::RebootAsked(Ok(()))) => {
                 self.phase = Phase::Rebooting;
-                self.record.asked = true;
+                self.record.asked = Some(Asked::Agreed);
                 vec![Effect::Save(Box::new(self.record.clone()))]
             }
             // Somebody's shutdown was faster; the machine goes down either way.
@@ -544,7 +548,7 @@ impl Agent {
             reboot.error = error;
         }
         self.record.plan = None;
-        self.record.asked = false;
+        self.record.asked = None;
     }
 
     fn report(&self) -> Effect {
@@ -616,11 +620,10 @@ fn boot(start: &Start, cause: BootCause) -> Boot {
 
 /// What ended the boot that `record` was written in.
 fn cause_of_boot(record: &Record) -> BootCause {
-    let announced = record.pending().is_some_and(|reboot| reboot.started_at.is_some());
-    match (record.asked, record.going_down, announced) {
-        (true, ..) | (_, true, true) => BootCause::Requested,
-        (_, true, false) => BootCause::Local,
-        (_, false, _) => BootCause::Unclean,
+    match (record.asked, record.going_down) {
+        (Some(_), _) => BootCause::Requested,
+        (None, true) => BootCause::Local,
+        (None, false) => BootCause::Unclean,
     }
 }
 

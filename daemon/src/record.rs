@@ -26,9 +26,9 @@ pub struct Record {
     /// What to do about inhibitors when the pending request's time has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
-    /// logind has agreed to reboot for the pending request.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub asked: bool,
+    /// Whether logind was asked to reboot for the pending request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// An orderly shutdown of that boot has begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going_down: bool,
@@ -39,6 +39,16 @@ pub struct Record {
     /// Where a damaged record was set aside, in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
+}
+
+/// How far the asking of logind is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Asked {
+    /// It was about to be asked, and may have been.
+    Asking,
+    /// It has agreed.
+    Agreed,
 }
 
 /// How a pending request treats block inhibitors.
@@ -79,7 +89,7 @@ impl Record {
             reboot_time: None,
             reboot: None,
             plan: None,
-            asked: false,
+            asked: None,
             going_down: false,
             answers: Vec::new(),
             damaged: None,

@@ -74,7 +74,7 @@ fn logind_is_asked_after_the_reply_and_the_report() {
     logind.prepare_for_shutdown(true);
     logind.calls.wait_for("lock released");
     let record = std::fs::read_to_string(daemon.state_dir().join("state.json")).unwrap();
-    assert!(record.contains("\"asked\":true,\"goingDown\":true"), "{record}");
+    assert!(record.contains("\"asked\":\"agreed\",\"goingDown\":true"), "{record}");
 }
 
 #[test]
@@ -327,7 +327,9 @@ fn a_daemon_that_dies_after_logind_agreed_does_not_ask_again() {
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
     logind.calls.wait_for("Reboot(false)");
     wait_until("the record", || {
-        std::fs::read_to_string(daemon.state_dir().join("state.json")).unwrap().contains("\"asked\":true")
+        std::fs::read_to_string(daemon.state_dir().join("state.json"))
+            .unwrap()
+            .contains("\"asked\":\"agreed\"")
     });
     daemon.kill();
     daemon.start();

@@ -58,15 +58,17 @@ fn log(effects: &[Effect]) -> Vec<String> {
         Effect::AskPermission => "check".to_owned(),
         Effect::Survey { rid } => format!("survey {rid}"),
         Effect::Save(record) => {
-            let reboot = record.reboot.as_ref();
-            format!(
-                "save {}",
-                reboot.map_or("nothing".into(), |reboot| log_reboot(reboot, record.going_down))
-            )
+            let asked = match record.asked {
+                Some(Asked::Asking) => " asking",
+                Some(Asked::Agreed) => " agreed",
+                None => "",
+            };
+            let down = if record.going_down { " going-down" } else { "" };
+            format!("save {}{asked}{down}", record.reboot.as_ref().map_or("nothing".into(), log_reboot))
         }
         Effect::Report(report) => {
             let reboot = report.reboot.as_ref();
-            format!("report {}", reboot.map_or("nothing".into(), |reboot| log_reboot(reboot, false)))
+            format!("report {}", reboot.map_or("nothing".into(), log_reboot))
         }
         Effect::Reboot { ignore_inhibitors: false, .. } => "reboot".to_owned(),
         Effect::Reboot { .. } => "reboot over inhibitors".to_owned(),
@@ -85,11 +87,10 @@ fn log(effects: &[Effect]) -> Vec<String> {
     effects.iter().map(line).collect()
 }
 
-fn log_reboot(reboot: &Reboot, going_down: bool) -> String {
+fn log_reboot(reboot: &Reboot) -> String {
     let started = if reboot.started_at.is_some() { " started" } else { "" };
-    let down = if going_down { " going-down" } else { "" };
     let code = reboot.error.as_ref().map(|error| format!(" {:?}", error.code)).unwrap_or_default();
-    format!("{} {:?}{started}{down}{code}", reboot.id, reboot.status)
+    format!("{} {:?}{started}{code}", reboot.id, reboot.status)
 }
 
 /// Feeds the events and returns the log of all effects.
@@ -155,11 +156,12 @@ fn the_straight_path_in_order() {
             "save a Rebooting started",
             "deadline Some(5)",
             "report a Rebooting started",
+            "save a Rebooting started asking",
             "deadline Some(300)",
             "reboot",
-            "save a Rebooting started",
+            "save a Rebooting started agreed",
             "note shutdown",
-            "save a Rebooting started going-down",
+            "save a Rebooting started agreed going-down",
         ]
     );
 }
@@ -394,6 +396,16 @@ fn a_new_boot_ends_the_request_whatever_had_happened() {
                 "report a Failed started UncleanBoot",
             ],
         ),
+        // Killed before it could write that logind agreed.
+        (
+            6,
+            vec![
+                "note booted Requested",
+                "note ended Completed",
+                "save a Completed started",
+                "report a Completed started",
+            ],
+        ),
         (
             7,
             vec![
@@ -442,7 +454,10 @@ fn a_daemon_that_died_in_the_same_boot_goes_on() {
         let (mut agent, effects) = resume(Some(record_after(length)), "boot-1", 0);
         let log = log(&effects);
         assert_eq!(log.last().unwrap(), "report a Rebooting started", "after {length} events: {log:?}");
-        assert_eq!(play(&mut agent, [Event::Reported]), ["deadline Some(300)", "reboot"]);
+        assert_eq!(
+            play(&mut agent, [Event::Reported]),
+            ["save a Rebooting started asking", "deadline Some(300)", "reboot"]
+        );
     }
 }
 
@@ -461,7 +476,7 @@ fn logind_refusing_during_somebodys_shutdown_is_no_failure() {
     let mut agent = idle();
     let events = straight().into_iter().take(6);
     let log = play(&mut agent, events.chain([Event::ShutdownBegan, Event::RebootAsked(Err("busy".into()))]));
-    assert_eq!(log.last().unwrap(), "save a Rebooting started going-down");
+    assert_eq!(log.last().unwrap(), "save a Rebooting started asking going-down");
 }
 
 #[test]
@@ -486,7 +501,7 @@ fn a_shutdown_is_noted_once() {
         &mut agent,
         [Event::ShutdownCancelled, Event::ShutdownBegan, Event::ShutdownBegan, Event::ShutdownCancelled],
     );
-    assert_eq!(log, ["note shutdown", "save nothing", "note shutdown cancelled", "save nothing"]);
+    assert_eq!(log, ["note shutdown", "save nothing going-down", "note shutdown cancelled", "save nothing"]);
 }
 
 #[test]
