@@ -45,11 +45,11 @@ pub fn init(level: Level) {
     match journal {
         Some(journal) => registry.with(journal.with_field_prefix(None)).init(),
         None => {
-            // The ids are for the journal's queries; here they would be noise.
+            // The fields are for the journal's queries; the sentence has what
+            // people need.
             let fields = debug_fn(|writer, field, value| match field.name() {
                 "message" => write!(writer, "{value:?}"),
-                "message_id" => Ok(()),
-                name => write!(writer, " {name}={value:?}"),
+                _ => Ok(()),
             });
             let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).fmt_fields(fields);
             registry.with(layer.with_target(false).with_ansi(false)).init();

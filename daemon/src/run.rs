@@ -167,12 +167,12 @@ impl Daemon {
                 self.send(request);
             }
             HubEvent::Message(HubTopic::MethodCall { name, rid }, payload) => {
-                tracing::debug!(rid, method = name, bytes = payload.len(), "a method was called");
+                tracing::debug!("call {rid} of {name} with {} bytes", payload.len());
                 let fresh_id = uuid::Uuid::new_v4().to_string();
                 self.on_event(Event::Called { rid, name, payload, fresh_id });
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
-                tracing::debug!(rid, status, "the twin answered");
+                tracing::debug!("the twin answered {rid} with {status}");
                 let next = self.reporter.response(&rid, status, &body);
                 // Unless it answered something else.
                 if !self.reporter.is_waiting() {
@@ -251,7 +251,7 @@ impl Daemon {
             }
             Effect::Reply { rid, status, body } => match &self.link {
                 Some(link) => link.reply(&rid, status, body.to_string().into_bytes()),
-                None => tracing::warn!(rid, "the hub is gone, the reply cannot be sent"),
+                None => tracing::warn!("the hub is gone, call {rid} cannot be answered"),
             },
             Effect::Report(report) => {
                 let next = self.reporter.want(&report);
