@@ -201,9 +201,11 @@ impl Logind {
         let manager = self.manager().await?;
         let mut shutdowns = manager.receive_prepare_for_shutdown().await?;
         let mut inhibitors = manager.receive_block_inhibited_changed().await;
+        // Fails, so that it is tried again later, where there is no logind.
+        let under_way = manager.preparing_for_shutdown().await?;
         let mut lock = inhibit(&manager).await;
         backoff.reset();
-        let sighting = match manager.preparing_for_shutdown().await? {
+        let sighting = match under_way {
             true => Sighting::ShutdownBegan(lock.take()),
             false => Sighting::NoShutdown,
         };

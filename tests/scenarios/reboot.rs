@@ -187,6 +187,8 @@ fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
     let logind = bus.logind();
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
     logind.calls.wait_for("Reboot(false)");
+    logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
+    assert_eq!(daemon.log.count("gives no lock"), 0, "a logind that is not there was asked for one");
 
     // One connection per device: two daemons would take turns.
     daemon.kill();
