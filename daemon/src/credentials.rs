@@ -29,14 +29,18 @@ pub struct Identity {
 const MAX_BYTES: u64 = 16 * 1024;
 
 /// Reads the identity; `credentials_dir` is systemd's `$CREDENTIALS_DIRECTORY`.
-pub fn load(hub: &Hub, credentials_dir: Option<&Path>) -> anyhow::Result<Identity> {
+/// Started by hand there is none: then `packaged` is taken, the file that the
+/// packaged unit makes its credential from, if it is there.
+pub fn load(hub: &Hub, credentials_dir: Option<&Path>, packaged: &Path) -> anyhow::Result<Identity> {
     let configured = hub.connection_string_file.as_ref();
     let source = match (configured, credentials_dir) {
         (Some(file), _) => file.clone(),
         (None, Some(dir)) => dir.join("connection-string"),
+        (None, None) if packaged.exists() => packaged.to_owned(),
         (None, None) => bail!(
-            "no connection string: give systemd the credential connection-string \
-             (the packaged unit reads /etc/iotdm/connection-string), or set hub.connection_string_file"
+            "no connection string: write it into {} (root only, mode 0600), \
+             or set hub.connection_string_file; one encrypted by systemd-creds is seen by the service alone",
+            packaged.display()
         ),
     };
     let text = read(&source)?;
@@ -100,7 +104,7 @@ mod tests {
     fn loaded(text: &[u8]) -> Result<Identity, String> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("connection-string"), text).unwrap();
-        load(&Hub::default(), Some(dir.path())).map_err(|error| format!("{error:#}"))
+        load(&Hub::default(), Some(dir.path()), Path::new("/nowhere")).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -118,7 +122,7 @@ mod tests {
         let hub = Hub { connection_string_file: Some(file.clone()), ..Hub::default() };
         let warning = |mode| {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            load(&hub, Some(Path::new("/nowhere"))).unwrap().warning
+            load(&hub, Some(Path::new("/nowhere")), Path::new("/nowhere")).unwrap().warning
         };
         assert!(warning(0o644).unwrap().contains("chmod 0600"));
         assert_eq!(warning(0o600), None);
@@ -126,9 +130,14 @@ mod tests {
 
     #[test]
     fn each_mistake_says_what_to_do() {
-        let none = load(&Hub::default(), None).unwrap_err().to_string();
+        let dir = tempfile::tempdir().unwrap();
+        let packaged = dir.path().join("connection-string");
+        let none = load(&Hub::default(), None, &packaged).unwrap_err().to_string();
+        assert!(none.contains(packaged.to_str().unwrap()), "{none}");
+        fs::write(&packaged, STRING).unwrap();
+        assert_eq!(load(&Hub::default(), None, &packaged).unwrap().source, packaged);
         assert!(none.contains("hub.connection_string_file"), "{none}");
-        let missing = load(&Hub::default(), Some(Path::new("/nowhere"))).unwrap_err();
+        let missing = load(&Hub::default(), Some(Path::new("/nowhere")), &packaged).unwrap_err();
         assert!(format!("{missing:#}").contains("/nowhere/connection-string"));
         for (text, words) in [
             (&b""[..], "is empty: write the device's connection string into /etc/iotdm/connection-string"),

@@ -49,6 +49,7 @@ Example, as an ordinary user, without rebooting anything:
 with \"reboot.backend = 'simulate'\" in agentd.toml.";
 
 const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
+const PACKAGED_CONNECTION_STRING: &str = "/etc/iotdm/connection-string";
 const DEFAULT_STATE_DIR: &str = "/var/lib/iotdm";
 const DEFAULT_SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// sysexits.h: EX_CONFIG.
@@ -94,7 +95,8 @@ fn set_up(arguments: &Arguments) -> anyhow::Result<Setup> {
     let file = arguments.config.as_deref();
     let config = Config::load(file.unwrap_or(Path::new(DEFAULT_CONFIG)), file.is_some())?;
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let identity = credentials::load(&config.hub, credentials_dir.as_deref())?;
+    let identity =
+        credentials::load(&config.hub, credentials_dir.as_deref(), Path::new(PACKAGED_CONNECTION_STRING))?;
     let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
     Ok(Setup { config, identity, extra_cas })
 }
