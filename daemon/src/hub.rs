@@ -5,6 +5,7 @@
 //! each connect. "Delivered" means that the hub acknowledged it.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -295,7 +296,9 @@ fn explain(error: &ConnectionError, options: &Options) -> Outage {
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             unreachable(format!("{target} closed the connection"))
         }
-        ConnectionError::MqttState(StateError::Io(io)) => unreachable(explain_io(io, &target.to_string())),
+        ConnectionError::MqttState(
+            StateError::Io(io) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(io)),
+        ) => unreachable(explain_io(io, &target.to_string())),
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             unreachable(format!("{target} no longer answers"))
         }
@@ -307,7 +310,10 @@ fn explain_io(error: &std::io::Error, target: &str) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let Some(tls) = tls else {
         return match error.kind() {
-            std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::UnexpectedEof => {
+            ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof => {
                 format!("{target} closed the connection")
             }
             _ => format!("cannot reach {target}: {error}"),

@@ -94,3 +94,15 @@ fn a_dropped_link_is_made_again() {
     daemon.log.wait_for_nth("connected to localhost as gw1", 2);
     wait_until("a call gets through", || hub.invoke("rebootDevice", r#"{"check":true}"#).0 == 200);
 }
+
+#[test]
+fn a_hub_that_dies_is_said_in_words() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.start_connected(&hub);
+    let port = hub.mqtt_port;
+    let _stopped = hub.stop();
+    let status = daemon.notified.wait_for("STATUS=not connected");
+    let said = format!("not connected: localhost:{port} closed the connection; next attempt at ");
+    assert!(status.contains(&said), "{status}");
+}
