@@ -27,6 +27,11 @@ pub fn refuse_all(rids: &[String], refusal: &Refusal) -> Vec<Effect> {
     let (status, code, details) = match refusal {
         Refusal::LogindUnavailable(_) => (503, "logindUnavailable", json!({})),
         Refusal::NotAuthorized(_) => (503, "notAuthorized", json!({})),
+        Refusal::Forbidden => (403, "forbidden", json!({})),
+        Refusal::RateLimited { wait, .. } => {
+            let seconds = wait.as_millis().div_ceil(1000);
+            (429, "rateLimited", json!({ "retryAfterSeconds": seconds }))
+        }
         Refusal::Blocked(holders) => (423, "blockedByInhibitor", json!({ "inhibitors": holders })),
     };
     rids.iter().flat_map(|rid| refuse(rid, status, code, &refusal.message(), details.clone())).collect()

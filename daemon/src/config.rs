@@ -14,6 +14,9 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::guard::Guards;
+use crate::windows::Window;
+
 /// All of it, with defaults for what is not given.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,6 +57,16 @@ pub struct Reboot {
     pub simulate_duration: Duration,
     /// Whether an operator may pass over block inhibitors.
     pub allow_inhibitor_override: bool,
+    /// How many requested reboots may begin within an hour: 1 to 60.
+    #[serde(deserialize_with = "max_per_hour")]
+    pub max_per_hour: usize,
+    /// How long the machine stays up before it is rebooted on request: up to a
+    /// day.
+    #[serde(deserialize_with = "min_uptime")]
+    pub min_uptime: Duration,
+    /// In which spans of local time it may be; none is always.
+    #[serde(deserialize_with = "windows")]
+    pub windows: Vec<Window>,
     /// How long to wait for the hub to acknowledge what a reboot waits for:
     /// 100 ms to 5 minutes.
     #[serde(deserialize_with = "ack_timeout")]
@@ -112,6 +125,9 @@ impl Default for Reboot {
             backend: Backend::Logind,
             simulate_duration: Duration::from_secs(20),
             allow_inhibitor_override: false,
+            max_per_hour: 6,
+            min_uptime: Duration::ZERO,
+            windows: Vec::new(),
             ack_timeout: Duration::from_secs(5),
             down_timeout: Duration::from_secs(5 * 60),
         }
@@ -214,6 +230,31 @@ fn simulate_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durat
     bounded(deserializer, 0.0, 60.0)
 }
 
+fn max_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let value = i64::deserialize(deserializer)?;
+    let wrong =
+        || serde::de::Error::custom(format!("must be from 1 to {}, not {value}", Guards::MAX_PER_HOUR));
+    let count = usize::try_from(value).ok().filter(|count| (1..=Guards::MAX_PER_HOUR).contains(count));
+    count.ok_or_else(wrong)
+}
+
+fn min_uptime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 0.0, 24.0 * 60.0 * 60.0)
+}
+
+/// A list of windows, or a single one.
+fn windows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Window>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Array(list) => list.into_iter().map(window).collect(),
+        single => Ok(vec![window(single)?]),
+    }
+}
+
+fn window<E: serde::de::Error>(value: Value) -> Result<Window, E> {
+    let text = value.as_str().ok_or_else(|| E::custom(format!("{value} is not a window in quotes")))?;
+    text.parse().map_err(E::custom)
+}
+
 fn ack_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     bounded(deserializer, 0.1, 300.0)
 }
@@ -242,7 +283,10 @@ mod tests {
         let (_dir, file) = dir(&[
             ("agentd.toml", "[hub]\nkeep_alive = \"1m\"\nsas_ttl = \"2h\"\n[log]\nlevel = \"warn\"\n"),
             ("agentd.toml.d/20-b.toml", "[hub]\nkeep_alive = \"3m\"\n"),
-            ("agentd.toml.d/10-a.toml", "hub.keep_alive = \"2m\"\nreboot.backend = \"simulate\"\n"),
+            (
+                "agentd.toml.d/10-a.toml",
+                "hub.keep_alive = \"2m\"\nreboot.backend = \"simulate\"\nreboot.windows = \"Sun 01:00-02:00\"\n",
+            ),
             ("agentd.toml.d/README", "not TOML at all"),
         ]);
         let config = Config::load(&file, true).unwrap();
@@ -251,6 +295,7 @@ mod tests {
         assert_eq!(config.reboot.backend, Backend::Simulate);
         assert_eq!(config.log.level, Level::Warn);
         assert_eq!(config.reboot.down_timeout, Duration::from_secs(300));
+        assert_eq!(config.reboot.windows.len(), 1);
     }
 
     #[test]
@@ -273,6 +318,11 @@ mod tests {
             ("[hub]\nsas_ttl = \"1s\"\n", 2, "sas_ttl: must be from 5 s"),
             ("[reboot]\nack_timeout = \"0s\"\n", 2, "ack_timeout: must be from 0.1 s to 300 s, not 0 s"),
             ("[reboot]\nbackend = \"kexec\"\n", 2, "backend: unknown variant `kexec`"),
+            ("[reboot]\nmax_per_hour = 0\n", 2, "max_per_hour: must be from 1 to 60, not 0"),
+            ("[reboot]\nmax_per_hour = \"6\"\n", 2, "max_per_hour"),
+            ("[reboot]\nmin_uptime = \"25h\"\n", 2, "min_uptime: must be from 0 s to 86400 s, not 90000 s"),
+            ("[reboot]\nwindows = \"at night\"\n", 2, "windows: \"at night\" is not a window such as"),
+            ("[reboot]\nwindows = [\"02:00-04:00\", 5]\n", 2, "windows: 5 is not a window"),
             ("[reboot\n", 1, ""),
             ("[log]\nlevel = \"loud\"\n", 2, "level"),
             ("[log]\nlevel = \"info\"\nlevel = \"warn\"\n", 3, "level"),
@@ -290,7 +340,7 @@ mod tests {
         assert_eq!(Config::load(&path, true).unwrap(), Config::default());
         let shipped = fs::read_to_string(path).unwrap();
         let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(char::is_alphabetic);
-        assert_eq!(shipped.lines().filter(is_key).count(), 10, "the file lists every key");
+        assert_eq!(shipped.lines().filter(is_key).count(), 13, "the file lists every key");
         let uncomment = |line: &str| if is_key(&line) { line[1..].to_owned() } else { line.to_owned() };
         let text: Vec<String> = shipped.lines().map(uncomment).collect();
         let (_dir, file) = dir(&[("agentd.toml", &text.join("\n"))]);
@@ -299,6 +349,7 @@ mod tests {
         expected.hub.connection_string_file =
             Some("/run/credentials/iotdm-agentd.service/connection-string".into());
         expected.hub.ca_file = Some("/etc/ssl/certs/ca-certificates.crt".into());
+        expected.reboot.windows = vec!["Mon..Fri 02:00-04:00".parse().unwrap()];
         assert_eq!(uncommented, expected);
     }
 }

@@ -49,6 +49,8 @@ pub enum Effect {
 pub enum Note {
     /// A new boot was seen.
     Booted(Boot),
+    /// The times of the running boot were taken anew from the clock.
+    ClockSet(Boot),
     /// A request was accepted and recorded.
     Accepted(Box<Reboot>),
     /// A call was refused.

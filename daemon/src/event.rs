@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use iotdm_proto::Time;
-use iotdm_proto::report::Clock;
+use iotdm_proto::report::{Clock, RebootError, RebootErrorCode};
+use serde_json::Value;
 
 /// What the daemon finds when it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,21 @@ pub enum Event {
     },
     /// The hub has all that was last to be reported.
     Reported,
+    /// The twin's desired properties are known, or have changed.
+    Desired {
+        /// `properties.desired.reboot`.
+        reboot: Option<Value>,
+        /// `properties.reported.reboot` as it was before we reported, if the
+        /// whole twin was read.
+        reported: Option<Value>,
+    },
+    /// The clock was set, or its state has become known.
+    ClockSet {
+        /// Whether it is synchronised.
+        clock: Clock,
+        /// When the running kernel booted, by the clock of now.
+        boot_time: Time,
+    },
     /// Somebody took or released a block inhibitor.
     InhibitorsChanged,
     /// What logind said when it was asked to reboot.
@@ -71,6 +87,15 @@ pub enum Refusal {
     NotAuthorized(String),
     /// Somebody holds block inhibitors for shutdown.
     Blocked(Vec<Inhibitor>),
+    /// Inhibitors are not to be passed over here.
+    Forbidden,
+    /// Too often, or too soon after the last boot.
+    RateLimited {
+        /// When it would be accepted.
+        until: Time,
+        /// How long that is from now.
+        wait: Duration,
+    },
 }
 
 /// A holder of a logind inhibitor lock.
@@ -87,10 +112,28 @@ pub struct Inhibitor {
 }
 
 impl Refusal {
+    /// How a request that nobody waits for is reported to have failed by it.
+    pub fn error(&self) -> RebootError {
+        let code = match self {
+            Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) => RebootErrorCode::LogindRefused,
+            Refusal::Blocked(_) => RebootErrorCode::BlockedByInhibitor,
+            Refusal::Forbidden | Refusal::RateLimited { .. } => RebootErrorCode::Forbidden,
+        };
+        RebootError { code, message: self.message() }
+    }
+
     /// The sentence about it.
     pub fn message(&self) -> String {
         match self {
             Refusal::LogindUnavailable(why) | Refusal::NotAuthorized(why) => why.clone(),
+            Refusal::Forbidden => "this device does not let operators override inhibitors \
+                                   (reboot.allow_inhibitor_override)"
+                .to_owned(),
+            Refusal::RateLimited { until, .. } => {
+                format!(
+                    "this device's limits (reboot.max_per_hour, reboot.min_uptime) allow a reboot from {until} on"
+                )
+            }
             Refusal::Blocked(holders) => {
                 let holder = |holder: &Inhibitor| format!("{} ({})", holder.who, holder.why);
                 let holders: Vec<String> = holders.iter().map(holder).collect();

@@ -9,14 +9,14 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use iotdm_proto::topic::{DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
+use iotdm_proto::topic::{DESIRED_PATCHES, DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
 use iotdm_proto::{API_VERSION, Time, sas};
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event as MqttEvent, MqttOptions, Outgoing, Packet, QoS,
     StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use rustls::{CertificateError, ClientConfig};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::backoff::Backoff;
 use crate::credentials::Identity;
@@ -125,8 +125,9 @@ impl Link {
 }
 
 /// Connects, and again whenever the connection ends, until nobody listens to
-/// `events` any more.
-pub async fn run(options: Options, events: mpsc::Sender<HubEvent>) {
+/// `events` any more. `hurry` tells that an attempt now may fare better than
+/// the last one did.
+pub async fn run(options: Options, hurry: Arc<Notify>, events: mpsc::Sender<HubEvent>) {
     let mut unreachable = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut refused = Backoff::new(Duration::from_secs(20), Duration::from_secs(600));
     loop {
@@ -146,6 +147,10 @@ pub async fn run(options: Options, events: mpsc::Sender<HubEvent>) {
         }
         tokio::select! {
             () = tokio::time::sleep(retry_in) => {}
+            () = hurry.notified() => {
+                unreachable.reset();
+                refused.reset();
+            }
             () = events.closed() => return,
         }
     }
@@ -184,7 +189,7 @@ async fn session(options: &Options, events: &mpsc::Sender<HubEvent>) -> Option<O
             Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) | Err(_) if renew => return Some(None),
             Err(error) => return Some(Some(explain(&error, options))),
             Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                let filters = [METHOD_CALLS, TWIN_RESPONSES];
+                let filters = [METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES];
                 // A call that is delivered again after a lost acknowledgement
                 // would be a second call: QoS 0, as in the Node and C SDKs.
                 let filters = filters.map(|filter| SubscribeFilter::new(filter.to_owned(), QoS::AtMostOnce));

@@ -18,6 +18,7 @@ use crate::effect::Note;
 /// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
 mod message_id {
     pub(super) const BOOTED: &str = "679eaf17179e4c16aebbe80784c90b2e";
+    pub(super) const CLOCK_SET: &str = "e4c67dbfb40241269228bba3cb936a33";
     pub(super) const ACCEPTED: &str = "a1e38844476d49c7a2f7cccb68acd1e3";
     pub(super) const REFUSED: &str = "3980ef0e91a54ddc9aecff857d3af308";
     pub(super) const WAITING: &str = "00d9dc122c034a078f06db6a8611dc1f";
@@ -66,6 +67,14 @@ pub fn note(note: &Note) {
             boot_time = %boot.boot_time,
             "the machine has booted anew, cause: {}",
             spelled(&boot.cause)
+        ),
+        Note::ClockSet(boot) => tracing::info!(
+            message_id = message_id::CLOCK_SET,
+            boot_id = boot.boot_id,
+            boot_time = %boot.boot_time,
+            "the clock was set ({}): by it, the machine booted at {}",
+            spelled(&boot.clock),
+            boot.boot_time
         ),
         Note::Accepted(reboot) => tracing::info!(
             message_id = message_id::ACCEPTED,

@@ -47,6 +47,13 @@ pub enum Sighting {
     NoShutdown,
     /// Somebody took or released a block inhibitor.
     InhibitorsChanged,
+    /// What the clock is like now.
+    Clock {
+        /// Whether it is synchronised.
+        clock: Clock,
+        /// It has jumped.
+        set: bool,
+    },
 }
 
 #[proxy(

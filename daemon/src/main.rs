@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -12,13 +13,16 @@ use iotdm_agentd::agent::{Agent, Settings};
 use iotdm_agentd::backend::Backend;
 use iotdm_agentd::config::{self, Config};
 use iotdm_agentd::credentials::{self, Identity};
+use iotdm_agentd::guard::Guards;
 use iotdm_agentd::logind::Logind;
 use iotdm_agentd::notify::Notify;
 use iotdm_agentd::run::{Daemon, Ended};
 use iotdm_agentd::simulate::Simulation;
 use iotdm_agentd::store::{Loaded, Store};
-use iotdm_agentd::{hub, log, tls};
+use iotdm_agentd::windows::Window;
+use iotdm_agentd::{clock, hub, log, tls};
 use iotdm_proto::Time;
+use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -116,6 +120,8 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
         config::Backend::Logind => "logind".to_owned(),
         config::Backend::Simulate => format!("simulate, {:?}", config.reboot.simulate_duration),
     };
+    let windows: Vec<String> = config.reboot.windows.iter().map(Window::to_string).collect();
+    let windows = if windows.is_empty() { "always".to_owned() } else { windows.join("; ") };
     let warning = identity.warning.as_ref().map(|warning| format!("warning          {warning}\n"));
     format!(
         "hub              {}{gateway}\n\
@@ -126,6 +132,9 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
          sas_ttl          {:?}\n\
          backend          {backend}\n\
          overrides        {}\n\
+         max_per_hour     {}\n\
+         min_uptime       {:?}\n\
+         windows          {windows}\n\
          ack_timeout      {:?}\n\
          down_timeout     {:?}\n\
          log level        {:?}\n\
@@ -137,6 +146,8 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
         config.hub.keep_alive,
         config.hub.sas_ttl,
         if config.reboot.allow_inhibitor_override { "allowed" } else { "not allowed" },
+        config.reboot.max_per_hour,
+        config.reboot.min_uptime,
         config.reboot.ack_timeout,
         config.reboot.down_timeout,
         config.log.level,
@@ -202,6 +213,7 @@ async fn life(
     let mut tasks = tokio::task::JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
     if let Backend::Logind(logind) = backend {
+        tasks.spawn(clock::watch(logind.clone(), start.clock, sightings.clone()));
         tasks.spawn(logind.clone().watch(sightings));
     }
     let options = hub::Options {
@@ -211,18 +223,25 @@ async fn life(
         sas_ttl: setup.config.hub.sas_ttl,
     };
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
-    tasks.spawn(hub::run(options, hub_sender));
+    let hurry = Arc::new(tokio::sync::Notify::new());
+    tasks.spawn(hub::run(options, hurry.clone(), hub_sender));
 
     let reboot = &setup.config.reboot;
     let settings = Settings {
         ack_timeout: reboot.ack_timeout,
         down_timeout: reboot.down_timeout,
         allow_inhibitor_override: reboot.allow_inhibitor_override,
+        guards: Guards {
+            max_per_hour: reboot.max_per_hour,
+            min_uptime: reboot.min_uptime,
+            windows: reboot.windows.clone(),
+            zone: TimeZone::system(),
+        },
     };
     let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));
     let connection = &setup.identity.connection;
     let (hub, device) = (connection.host_name.to_string(), connection.device_id.to_string());
-    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify);
+    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify, hurry);
     let ended = daemon.run(effects, answered, hub_events, machine, stop).await;
     tasks.abort_all();
     ended

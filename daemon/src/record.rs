@@ -2,10 +2,11 @@
 //! down at any instant.
 
 use iotdm_proto::Time;
-use iotdm_proto::report::{Boot, Reboot};
+use iotdm_proto::report::{Boot, Clock, Reboot};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::guard::Guards;
 use crate::request::OnInhibitor;
 
 /// Everything that survives, written as one file.
@@ -29,6 +30,15 @@ pub struct Record {
     /// Whether logind was asked to reboot for the pending request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// What the clock was like when `started_at` was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_clock: Option<Clock>,
+    /// When reboots were begun of late, the latest last, for the guards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<Time>,
+    /// The wish in the twin that was last dealt with, as it stood there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<Value>,
     /// An orderly shutdown of that boot has begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going_down: bool,
@@ -62,6 +72,12 @@ pub struct Plan {
     /// Until when, once the waiting has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<Time>,
+    /// The request is for some time from when it was made, not for an instant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delayed: bool,
+    /// After this instant it is not carried out any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
 }
 
 /// A request's id and the body of the reply to it.
@@ -78,8 +94,9 @@ pub struct Answer {
 const MAX_ANSWERS: usize = 32;
 
 impl Record {
-    /// The layout that this version writes.
-    pub const VERSION: u32 = 1;
+    /// The layout that this version writes. Version 1 lacks keys that have
+    /// defaults, and the file's checksum.
+    pub const VERSION: u32 = 2;
 
     /// The record of a daemon that has seen nothing before `boot`.
     pub fn new(boot: Boot) -> Self {
@@ -90,6 +107,9 @@ impl Record {
             reboot: None,
             plan: None,
             asked: None,
+            started_clock: None,
+            starts: Vec::new(),
+            wish: None,
             going_down: false,
             answers: Vec::new(),
             damaged: None,
@@ -111,6 +131,14 @@ impl Record {
         self.answers.push(Answer { id: id.to_owned(), body });
         let excess = self.answers.len().saturating_sub(MAX_ANSWERS);
         self.answers.drain(..excess);
+    }
+
+    /// Remembers that a reboot began, forgetting the oldest that no guard
+    /// needs.
+    pub fn started(&mut self, now: Time) {
+        self.starts.push(now);
+        let excess = self.starts.len().saturating_sub(Guards::MAX_PER_HOUR);
+        self.starts.drain(..excess);
     }
 }
 

@@ -94,11 +94,17 @@ impl Reporter {
         self.compare()
     }
 
-    /// The hub is connected and its responses are subscribed to.
+    /// The hub is connected and its responses are subscribed to, or the twin
+    /// has to be read again.
     pub fn connected(&mut self) -> Request {
         let rid = self.rid();
         self.hub = Hub::Reading { rid: rid.clone() };
         Request::Get { rid }
+    }
+
+    /// Whether the response to `rid` will be the twin as it is.
+    pub fn is_reading(&self, rid: &str) -> bool {
+        matches!(&self.hub, Hub::Reading { rid: expected } if expected == rid)
     }
 
     /// The hub is gone, and with it what was under way.
@@ -215,7 +221,8 @@ mod tests {
     use super::*;
 
     fn report(version: &str) -> Report {
-        let agent = Agent { version: version.into(), methods: vec![], damaged_record: None };
+        let agent =
+            Agent { version: version.into(), methods: vec![], damaged_record: None, wish_error: None };
         let time = Time::from_unix_millis(1_000);
         Report { reboot_time: Some(time), reboot: None, boot: None, agent: Some(agent) }
     }

@@ -6,15 +6,21 @@ use iotdm_proto::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What an operator asks for with `rebootDevice`.
+/// What an operator asks for with `rebootDevice`, or wishes for in the twin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RebootRequest {
     /// The operator's id; without one the daemon makes one up.
     pub id: Option<String>,
     /// Why, at most 200 characters.
     pub reason: Option<String>,
-    /// Not before this instant, up to 7 days ahead; without one, now.
+    /// Not before this instant; without one, now. Of a call up to 7 days
+    /// ahead.
     pub not_before: Option<Time>,
+    /// That instant was given as a delay, so it moves along when the clock is
+    /// set.
+    pub delayed: bool,
+    /// Not after this instant. Only a wish has one.
+    pub deadline: Option<Time>,
     /// What to do about block inhibitors.
     pub on_inhibitor: OnInhibitor,
     /// How long [`OnInhibitor::Wait`] waits: 1 s to a day.
@@ -58,6 +64,8 @@ impl Default for RebootRequest {
             id: None,
             reason: None,
             not_before: None,
+            delayed: false,
+            deadline: None,
             on_inhibitor: OnInhibitor::Fail,
             wait: DEFAULT_WAIT,
             check: false,
@@ -74,24 +82,19 @@ impl RebootRequest {
         let (mut delay, mut at) = (None, None);
         for (key, value) in object(payload)? {
             match key.as_str() {
-                "id" => request.id = Some(id(value)?),
-                "reason" => request.reason = Some(reason(value)?),
                 "check" => {
                     request.check = value.as_bool().ok_or_else(|| wrong("check", "true or false", &value))?
                 }
                 "delaySeconds" => delay = Some(seconds(&key, &value, 0, MAX_AHEAD)?),
-                "at" => at = Some(instant(&key, &value, now)?),
-                "waitSeconds" => request.wait = seconds(&key, &value, 1, MAX_WAIT)?,
-                "onInhibitor" => {
-                    request.on_inhibitor = OnInhibitor::deserialize(&value)
-                        .map_err(|_| wrong("onInhibitor", "\"fail\", \"wait\" or \"override\"", &value))?;
-                }
+                "at" => at = Some(soon(&key, &value, now)?),
+                _ if request.take(&key, &value)? => {}
                 _ if request.ignored.len() < MAX_IGNORED => {
                     request.ignored.push(key.chars().take(64).collect());
                 }
                 _ => {}
             }
         }
+        request.delayed = delay.is_some();
         request.not_before = match (delay, at) {
             (Some(_), Some(_)) => {
                 return Err(InvalidPayload("at: cannot be given with delaySeconds".to_owned()));
@@ -102,12 +105,53 @@ impl RebootRequest {
         };
         Ok(request)
     }
+
+    /// Reads `properties.desired.reboot`. What it does not know it leaves to
+    /// others.
+    pub fn wished(value: &Value) -> Result<Self, InvalidPayload> {
+        let object = value.as_object().ok_or_else(|| wrong("reboot", "an object", value))?;
+        let mut request = Self::default();
+        for (key, value) in object {
+            match key.as_str() {
+                "notBefore" => request.not_before = Some(instant(key, value)?),
+                "deadline" => request.deadline = Some(instant(key, value)?),
+                _ => _ = request.take(key, value)?,
+            }
+        }
+        if request.id.is_none() {
+            return Err(InvalidPayload("id: must be given".to_owned()));
+        }
+        if request.deadline.is_some() && request.deadline <= request.not_before {
+            return Err(InvalidPayload("deadline: must be after notBefore".to_owned()));
+        }
+        Ok(request)
+    }
+
+    /// Takes what calls and wishes have in common; `false` for another key.
+    fn take(&mut self, key: &str, value: &Value) -> Result<bool, InvalidPayload> {
+        match key {
+            "id" => self.id = Some(id(value)?),
+            "reason" => self.reason = Some(reason(value)?),
+            "waitSeconds" => self.wait = seconds(key, value, 1, MAX_WAIT)?,
+            "onInhibitor" => {
+                self.on_inhibitor = OnInhibitor::deserialize(value)
+                    .map_err(|_| wrong("onInhibitor", "\"fail\", \"wait\" or \"override\"", value))?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// The id of a wish, also of one that is wrong in other respects.
+pub fn id_of_wish(value: &Value) -> Option<String> {
+    value.get("id").and_then(|value| id(value).ok())
 }
 
 /// Reads the payload of `cancelReboot`: which id is to be cancelled, or
 /// whichever is pending.
 pub fn parse_cancel(payload: &[u8]) -> Result<Option<String>, InvalidPayload> {
-    object(payload)?.remove("id").map(id).transpose()
+    object(payload)?.get("id").map(id).transpose()
 }
 
 /// The payload as an object; nothing at all is an empty one.
@@ -131,31 +175,35 @@ fn seconds(key: &str, value: &Value, least: u64, most: u64) -> Result<Duration, 
     }
 }
 
-fn instant(key: &str, value: &Value, now: Time) -> Result<Time, InvalidPayload> {
+fn instant(key: &str, value: &Value) -> Result<Time, InvalidPayload> {
+    let time = value.as_str().and_then(|text| text.parse().ok());
+    time.ok_or_else(|| wrong(key, "an RFC 3339 time", value))
+}
+
+fn soon(key: &str, value: &Value, now: Time) -> Result<Time, InvalidPayload> {
     let expected = "an RFC 3339 time within the next 7 days";
-    let time: Time =
-        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| wrong(key, expected, value))?;
+    let time = instant(key, value).map_err(|_| wrong(key, expected, value))?;
     if time < now || time > now.after(Duration::from_secs(MAX_AHEAD)) {
         return Err(InvalidPayload(format!("{key}: must be {expected}; here it is {now}")));
     }
     Ok(time)
 }
 
-fn id(value: Value) -> Result<String, InvalidPayload> {
-    let Value::String(id) = value else { return Err(wrong("id", "a string", &value)) };
+fn id(value: &Value) -> Result<String, InvalidPayload> {
+    let Value::String(id) = value else { return Err(wrong("id", "a string", value)) };
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
     if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(allowed) {
         return Err(InvalidPayload("id: must have 1 to 128 characters of A-Z a-z 0-9 . _ : -".to_owned()));
     }
-    Ok(id)
+    Ok(id.clone())
 }
 
-fn reason(value: Value) -> Result<String, InvalidPayload> {
-    let Value::String(reason) = value else { return Err(wrong("reason", "a string", &value)) };
+fn reason(value: &Value) -> Result<String, InvalidPayload> {
+    let Value::String(reason) = value else { return Err(wrong("reason", "a string", value)) };
     if reason.chars().count() > MAX_REASON {
         return Err(InvalidPayload(format!("reason: must have at most {MAX_REASON} characters")));
     }
-    Ok(reason)
+    Ok(reason.clone())
 }
 
 fn wrong(what: &str, expected: &str, found: &Value) -> InvalidPayload {
@@ -184,7 +232,7 @@ mod tests {
 
     #[test]
     fn nothing_is_a_plain_request() {
-        for payload in ["", " ", "null", "\"\"", "{}", r#"{"delaySeconds":0}"#] {
+        for payload in ["", " ", "null", "\"\"", "{}"] {
             assert_eq!(parse(payload.as_bytes()), Ok(RebootRequest::default()), "{payload}");
             assert_eq!(parse_cancel(payload.as_bytes()), Ok(None), "{payload}");
         }
@@ -198,6 +246,8 @@ mod tests {
             id: Some("a.B_c:1-2".into()),
             reason: Some("kernel update".into()),
             not_before: Some("2026-11-29T18:00:00Z".parse().unwrap()),
+            delayed: true,
+            deadline: None,
             on_inhibitor: OnInhibitor::Wait,
             wait: Duration::from_secs(86400),
             check: true,
@@ -247,6 +297,43 @@ mod tests {
         }
         assert!(parse(&[0xff, 0xfe]).is_err());
         assert!(parse_cancel(br#"{"id":5}"#).unwrap_err().to_string().contains("id: must be a string"));
+    }
+
+    #[test]
+    fn a_wish_and_each_mistake_in_one() {
+        let wish = r#"{"id":"w","notBefore":"2027-11-22T18:00:00Z","deadline":"2027-11-22T19:00:00Z","reason":"r",
+            "onInhibitor":"wait","waitSeconds":60,"ticket":"unknown to us"}"#;
+        let expected = RebootRequest {
+            id: Some("w".into()),
+            reason: Some("r".into()),
+            not_before: Some("2027-11-22T18:00:00Z".parse().unwrap()),
+            deadline: Some("2027-11-22T19:00:00Z".parse().unwrap()),
+            on_inhibitor: OnInhibitor::Wait,
+            wait: Duration::from_secs(60),
+            ..RebootRequest::default()
+        };
+        let wished = |text: &str| RebootRequest::wished(&serde_json::from_str(text).unwrap());
+        assert_eq!(wished(wish), Ok(expected));
+        for (wish, named, id) in [
+            ("5", "reboot: must be an object, not 5", None),
+            ("{}", "id: must be given", None),
+            (r#"{"id":"a b"}"#, "id: must have 1 to 128", None),
+            (
+                r#"{"id":"a","notBefore":"soon"}"#,
+                "notBefore: must be an RFC 3339 time, not \"soon\"",
+                Some("a"),
+            ),
+            (r#"{"id":"a","deadline":7}"#, "deadline: must be an RFC 3339 time, not 7", Some("a")),
+            (
+                r#"{"id":"a","notBefore":"2026-11-22T18:00:00Z","deadline":"2026-11-22T18:00:00Z"}"#,
+                "deadline: must be after notBefore",
+                Some("a"),
+            ),
+        ] {
+            let error = wished(wish).unwrap_err().to_string();
+            assert!(error.contains(named), "{wish}: {error}");
+            assert_eq!(id_of_wish(&serde_json::from_str(wish).unwrap()).as_deref(), id, "{wish}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -15,6 +16,7 @@ use zbus::wire::OwnedFd;
 use crate::agent::Agent;
 use crate::backend::Backend;
 use crate::boot;
+use crate::desired::{Desired, Update};
 use crate::effect::Effect;
 use crate::event::Event;
 use crate::hub::{HubEvent, Link, Outage};
@@ -35,6 +37,9 @@ pub struct Daemon {
     device_id: String,
     notify: Notify,
     reporter: Reporter,
+    desired: Desired,
+    /// Has the connection tried again without delay.
+    hurry: Arc<tokio::sync::Notify>,
     link: Option<Link>,
     /// What there is to say about the connection.
     connection: String,
@@ -80,6 +85,7 @@ impl Daemon {
         hub_name: String,
         device_id: String,
         notify: Notify,
+        hurry: Arc<tokio::sync::Notify>,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(EVENTS);
         let daemon = Daemon {
@@ -91,6 +97,8 @@ impl Daemon {
             device_id,
             notify,
             reporter: Reporter::new(format!("{:08x}", fastrand::u32(..))),
+            desired: Desired::default(),
+            hurry,
             link: None,
             deadline: None,
             twin_deadline: None,
@@ -173,6 +181,7 @@ impl Daemon {
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
                 tracing::debug!("the twin answered {rid} with {status}");
+                let is_twin = status == 200 && self.reporter.is_reading(&rid);
                 let next = self.reporter.response(&rid, status, &body);
                 // Unless it answered something else.
                 if !self.reporter.is_waiting() {
@@ -181,17 +190,38 @@ impl Daemon {
                 if let Some(event) = self.follow(next) {
                     self.on_event(event);
                 }
+                if is_twin {
+                    let update = self.desired.read(&body);
+                    self.on_desired(update);
+                }
             }
-            // Not subscribed to.
-            HubEvent::Message(HubTopic::DesiredPatch { .. }, _) => {}
+            HubEvent::Message(HubTopic::DesiredPatch { version }, patch) => {
+                tracing::debug!("the desired properties changed to version {version}");
+                let update = self.desired.patched(version, &patch);
+                self.on_desired(update);
+            }
             HubEvent::Delivered { rid } => self.on_event(Event::ReplyDelivered { rid }),
             HubEvent::Disconnected { outage, retry_in } => self.on_disconnected(outage, retry_in),
+        }
+    }
+
+    fn on_desired(&mut self, update: Update) {
+        match update {
+            Update::Reboot { desired, reported } => {
+                self.on_event(Event::Desired { reboot: desired, reported });
+            }
+            Update::Nothing => {}
+            Update::Missed => {
+                let request = self.reporter.connected();
+                self.send(request);
+            }
         }
     }
 
     fn on_disconnected(&mut self, outage: Option<Outage>, retry_in: Duration) {
         self.link = None;
         self.reporter.disconnected();
+        self.desired.disconnected();
         self.twin_deadline = None;
         let Some(outage) = outage else {
             tracing::debug!("reconnecting with a new token");
@@ -214,6 +244,13 @@ impl Daemon {
             }
             Sighting::NoShutdown => self.on_event(Event::ShutdownCancelled),
             Sighting::InhibitorsChanged => self.on_event(Event::InhibitorsChanged),
+            Sighting::Clock { clock, set } => {
+                self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() });
+                if set {
+                    // Certificates and tokens may be valid now.
+                    self.hurry.notify_waiters();
+                }
+            }
         }
     }
 

@@ -6,7 +6,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use sha2::{Digest as _, Sha256};
 
 use crate::record::Record;
 
@@ -66,7 +67,12 @@ impl Store {
     /// Replaces the record. When it returns, file and directory are synced;
     /// after an error either record may be found at the next start.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        replace(&self.dir, &self.file, &serde_json::to_vec(record)?)
+        let mut bytes = serde_json::to_vec(record)?;
+        let checksum = checksum(&bytes);
+        bytes.push(b'\n');
+        bytes.extend(checksum.into_bytes());
+        bytes.push(b'\n');
+        replace(&self.dir, &self.file, &bytes)
     }
 
     fn unused_name(&self) -> PathBuf {
@@ -94,13 +100,26 @@ pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Reads a line of JSON and one with its checksum: a bit that flipped in an id
+/// or an instant would else go unnoticed.
 fn parse(bytes: &[u8]) -> anyhow::Result<Record> {
-    let value: serde_json::Value = serde_json::from_slice(bytes)?;
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (json, sum) = bytes.split_at(end);
+    let value: serde_json::Value = serde_json::from_slice(json)?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(version) if version == u64::from(Record::VERSION) => Ok(serde_json::from_value(value)?),
-        Some(version) => bail!("it has version {version}; this agent knows version {}", Record::VERSION),
+        Some(1) => {}
+        Some(version) if version == u64::from(Record::VERSION) => {
+            ensure!(sum.trim_ascii() == checksum(json).as_bytes(), "its checksum does not match");
+        }
+        Some(version) => bail!("it has version {version}; this agent knows up to {}", Record::VERSION),
         None => bail!("it has no version"),
     }
+    let record: Record = serde_json::from_value(value)?;
+    Ok(Record { version: Record::VERSION, ..record })
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -142,9 +161,11 @@ mod tests {
     #[test]
     fn every_truncation_and_a_newer_version_are_set_aside() {
         let (_dir, store) = store();
-        let whole = serde_json::to_vec(&record()).unwrap();
-        let newer = String::from_utf8(whole.clone()).unwrap().replace("\"version\":1", "\"version\":2");
-        let truncated = (0..whole.len()).map(|length| whole[..length].to_vec());
+        store.save(&record()).unwrap();
+        let whole = fs::read(&store.file).unwrap();
+        let newer = String::from_utf8(whole.clone()).unwrap().replace("\"version\":2", "\"version\":3");
+        // Without its last line break it is still whole.
+        let truncated = (0..whole.len() - 1).map(|length| whole[..length].to_vec());
         for bytes in truncated.chain([newer.into_bytes(), b"{}".to_vec(), vec![0xff; 64]]) {
             fs::write(&store.file, &bytes).unwrap();
             let Loaded::Damaged { file, why } = store.load() else { panic!("{bytes:?} was taken") };
@@ -152,6 +173,31 @@ mod tests {
             assert_eq!(fs::read(file).unwrap(), bytes);
             assert_eq!(store.load(), Loaded::Nothing);
         }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (_dir, store) = store();
+        store.save(&record()).unwrap();
+        let whole = fs::read(&store.file).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&flipped).is_err(), "bit {bit} of {}", String::from_utf8_lossy(&flipped));
+        }
+    }
+
+    /// As it was written, byte for byte, before version 2.
+    #[test]
+    fn a_pending_reboot_in_a_record_of_version_1_is_gone_on_with() {
+        let (_dir, store) = store();
+        let old = r#"{"version":1,"boot":{"bootId":"b","bootTime":"2026-11-22T18:36:07.412Z","cause":"unknown","clock":"synchronized"},"reboot":{"id":"r","status":"scheduled","requestedBy":"method","requestedAt":"2026-11-22T18:40:00.000Z","notBefore":"2026-11-22T19:40:00.000Z","previousBootId":"b"},"plan":{"onInhibitor":"wait","waitSeconds":3600},"answers":[{"id":"r","body":{"id":"r","status":"scheduled"}}]}"#;
+        fs::write(&store.file, old).unwrap();
+        let Loaded::Record(record) = store.load() else { panic!("not taken") };
+        assert_eq!(record.pending().unwrap().id, "r");
+        assert_eq!(record.plan.as_ref().unwrap().wait_seconds, 3600);
+        store.save(&record).unwrap();
+        assert_eq!(store.load(), Loaded::Record(record));
     }
 
     #[test]

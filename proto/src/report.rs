@@ -121,6 +121,10 @@ pub enum RebootErrorCode {
     Expired,
     /// The machine booted anew, but without an orderly shutdown.
     UncleanBoot,
+    /// The wish in the twin cannot be understood.
+    InvalidPayload,
+    /// The device's own configuration does not allow it.
+    Forbidden,
 }
 
 /// The running boot.
@@ -173,6 +177,10 @@ pub struct Agent {
     /// knew of reboots before is then lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged_record: Option<String>,
+    /// What is wrong with the reboot wished for in the twin's desired
+    /// properties, if not even its id can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish_error: Option<String>,
 }
 
 #[cfg(test)]

@@ -3,16 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iotdm_proto::report::Clock;
+use iotdm_proto::report::{Clock, RequestedBy};
+use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Inhibitor;
+use crate::effect::Note;
+use crate::event::{Inhibitor, Start};
 
 const SETTINGS: Settings = Settings {
     ack_timeout: Duration::from_secs(5),
     down_timeout: Duration::from_secs(300),
     allow_inhibitor_override: true,
+    guards: Guards { max_per_hour: 3, min_uptime: Duration::ZERO, windows: Vec::new(), zone: TimeZone::UTC },
 };
 
 /// What the world does next.
@@ -40,6 +43,16 @@ enum Step {
     LocalShutdown,
     DaemonDies,
     PowerCut,
+    /// The twin wishes for a reboot with one of a few ids, or for none.
+    Wish {
+        id: u8,
+        wish: usize,
+    },
+    /// The twin is read.
+    Connect,
+    ClockSet {
+        jump: i64,
+    },
     Disk {
         full: bool,
     },
@@ -50,6 +63,14 @@ const PAYLOADS: [&str; 4] = [
     r#","delaySeconds":60"#,
     r#","onInhibitor":"wait","waitSeconds":30"#,
     r#","onInhibitor":"override","delaySeconds":5"#,
+];
+
+const WISHES: [Option<&str>; 5] = [
+    None,
+    Some(""),
+    Some(r#","notBefore":"1970-01-01T00:05:00Z""#),
+    Some(r#","onInhibitor":"wait","waitSeconds":30,"deadline":"1970-01-01T00:03:00Z""#),
+    Some(r#","notBefore":"soon""#),
 ];
 
 fn step() -> impl Strategy<Value = Step> {
@@ -65,6 +86,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::LocalShutdown),
         2 => Just(Step::DaemonDies),
         1 => Just(Step::PowerCut),
+        2 => (0..3u8, 0..WISHES.len()).prop_map(|(id, wish)| Step::Wish { id, wish }),
+        3 => Just(Step::Connect),
+        1 => (-400..400i64).prop_map(|jump| Step::ClockSet { jump }),
         1 => any::<bool>().prop_map(|full| Step::Disk { full }),
     ]
 }
@@ -74,6 +98,7 @@ struct World {
     agent: Agent,
     now: i64,
     boot: u32,
+    booted: i64,
     calls: u32,
     disk: Option<Record>,
     disk_full: bool,
@@ -86,6 +111,9 @@ struct World {
     undelivered: Vec<String>,
     deadline: Option<i64>,
     reporting: bool,
+    /// The twin's desired part, and whether the daemon is told of it.
+    wish: Option<Value>,
+    connected: bool,
     /// Ids by call, ids answered with 200, and how often the machine went down
     /// for an id.
     id_of_call: BTreeMap<String, String>,
@@ -100,6 +128,7 @@ impl World {
             agent,
             now: 0,
             boot: 1,
+            booted: 0,
             calls: 0,
             disk: None,
             disk_full: false,
@@ -109,6 +138,8 @@ impl World {
             undelivered: Vec::new(),
             deadline: None,
             reporting: false,
+            wish: None,
+            connected: false,
             id_of_call: BTreeMap::new(),
             granted: BTreeSet::new(),
             reboots: BTreeMap::new(),
@@ -172,6 +203,24 @@ impl World {
             }
             Step::DaemonDies => self.starts(),
             Step::PowerCut => self.boots(),
+            Step::Wish { id, wish } => {
+                let wish = WISHES[*wish].map(|rest| format!(r#"{{"id":"wish-{id}"{rest}}}"#));
+                self.wish = wish.map(|wish| serde_json::from_str(&wish).unwrap());
+                if self.connected {
+                    self.feed(Event::Desired { reboot: self.wish.clone(), reported: None });
+                }
+            }
+            Step::Connect => {
+                self.connected = true;
+                self.feed(Event::Desired { reboot: self.wish.clone(), reported: None });
+            }
+            Step::ClockSet { jump } => {
+                self.now += jump;
+                self.booted += jump;
+                self.deadline = self.deadline.map(|deadline| deadline + jump);
+                let boot_time = Time::from_unix_millis(self.booted * 1000);
+                self.feed(Event::ClockSet { clock: Clock::Synchronized, boot_time });
+            }
             Step::Disk { full } => self.disk_full = *full,
             Step::Delivered | Step::Reported => {}
         }
@@ -184,6 +233,7 @@ impl World {
 
     fn boots(&mut self) {
         self.boot += 1;
+        self.booted = self.now;
         self.agreed = None;
         self.starts();
     }
@@ -194,7 +244,8 @@ impl World {
         self.undelivered.clear();
         self.deadline = None;
         self.reporting = false;
-        let start = start(self.boot, self.now);
+        self.connected = false;
+        let start = start(self.boot, self.booted);
         let now = Time::from_unix_millis(self.now * 1000);
         let (agent, effects) = Agent::resume(self.disk.clone(), None, start, SETTINGS, now);
         self.agent = agent;
@@ -235,6 +286,11 @@ impl World {
                     self.deadline = after.map(|after| self.now + after.as_secs() as i64);
                 }
                 Effect::Report(_) => self.reporting = true,
+                Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Twin => {
+                    let pending = self.disk.as_ref().and_then(Record::pending);
+                    assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
+                    self.granted.insert(reboot.id);
+                }
                 Effect::Survey { .. } | Effect::Note(_) => {}
             }
         }
@@ -245,7 +301,9 @@ impl World {
             assert!(*reboots <= 1, "{id} rebooted the machine {reboots} times");
         }
         let Some(disk) = &self.disk else { return };
-        for id in &self.granted {
+        // A wish's answer is kept for as long as it is needed, too, but it may
+        // be changed before it has begun.
+        for id in self.granted.iter().filter(|id| !id.starts_with("wish")) {
             assert!(disk.answer(id).is_some(), "{id} was granted and is forgotten");
         }
     }
@@ -253,6 +311,8 @@ impl World {
     /// Lets everything come to an end: whatever is pending must do so.
     fn settle(&mut self) {
         self.disk_full = false;
+        self.take(&Step::Wish { id: 0, wish: 0 });
+        self.take(&Step::Connect);
         for _ in 0..20 {
             for step in
                 [Step::LogindAnswers { willing: true }, Step::Delivered, Step::Reported, Step::Deadline]

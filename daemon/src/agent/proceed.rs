@@ -1,0 +1,153 @@
+//! The road of a granted request to its end: its time, the guards, the
+//! inhibitors, the twin, logind.
+
+use std::time::Duration;
+
+use iotdm_proto::Time;
+use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus};
+
+use super::{Agent, Phase};
+use crate::effect::{Effect, Note};
+use crate::event::Refusal;
+use crate::request::OnInhibitor;
+
+impl Agent {
+    /// Goes on with the pending request from where the record says it is.
+    pub(super) fn proceed(&mut self, now: Time) -> Vec<Effect> {
+        let Some(reboot) = self.record.pending() else { return Vec::new() };
+        let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
+        match (reboot.status, reboot.not_before, reboot.started_at) {
+            // Announced before a crash: nobody asks logind's opinion again.
+            (_, _, Some(_)) => self.announce(now),
+            _ if expires.is_some_and(|deadline| deadline <= now) => self.expire(now),
+            (RebootStatus::Scheduled | RebootStatus::Waiting, Some(at), _) if at > now => {
+                self.phase = Phase::Scheduled;
+                let until = expires.map_or(at, |deadline| deadline.min(at));
+                vec![Effect::Deadline(Some(until.since(now))), self.report()]
+            }
+            (RebootStatus::Scheduled | RebootStatus::Waiting, ..) => {
+                self.phase = Phase::Due { changed: false };
+                vec![self.patience(now), self.report(), Effect::AskPermission]
+            }
+            _ => self.announce(now),
+        }
+    }
+
+    /// For how long a due request may wait for what holds it up.
+    pub(super) fn patience(&self, now: Time) -> Effect {
+        let plan = self.record.plan.as_ref();
+        let ends = plan.into_iter().flat_map(|plan| [plan.wait_until, plan.deadline]);
+        Effect::Deadline(ends.flatten().min().map(|until| until.since(now)))
+    }
+
+    /// The request's time has come, and this is what logind thinks of it.
+    pub(super) fn due(&mut self, changed: bool, permission: Result<(), Refusal>, now: Time) -> Vec<Effect> {
+        let allowed = self.settings.guards.open(self.rested(now));
+        let plan = self.record.plan.as_ref();
+        let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
+        match (permission, on_inhibitor) {
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if allowed > now => {
+                self.put_off(allowed, now)
+            }
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) => self.announce(now),
+            (Err(Refusal::Blocked(_)), OnInhibitor::Wait) if changed => {
+                self.phase = Phase::Due { changed: false };
+                vec![Effect::AskPermission]
+            }
+            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Wait) => self.wait(&refusal, now),
+            (Err(refusal), _) => self.fail(refusal.error(), now),
+        }
+    }
+
+    /// From when on `max_per_hour` and `min_uptime` allow a reboot.
+    pub(super) fn rested(&self, now: Time) -> Time {
+        self.settings.guards.rested(now, self.record.boot.boot_time, &self.record.starts)
+    }
+
+    /// The device's own limits do not allow it before `at`.
+    fn put_off(&mut self, at: Time, now: Time) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) {
+            (reboot.status, reboot.not_before) = (RebootStatus::Waiting, Some(at));
+            (plan.wait_until, plan.delayed) = (None, false);
+            let message = format!("its windows and limits allow it at {at}");
+            effects.push(Effect::Note(Note::Waiting { id: reboot.id.clone(), message }));
+        }
+        effects.push(self.save());
+        effects.extend(self.proceed(now));
+        effects
+    }
+
+    /// Waits for the inhibitors' release, for the first time or again.
+    fn wait(&mut self, refusal: &Refusal, now: Time) -> Vec<Effect> {
+        self.phase = Phase::Waiting;
+        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else {
+            return Vec::new();
+        };
+        if plan.wait_until.is_some() {
+            return Vec::new();
+        }
+        let wait = Duration::from_secs(plan.wait_seconds);
+        plan.wait_until = Some(now.after(wait));
+        reboot.status = RebootStatus::Waiting;
+        let note = Note::Waiting { id: reboot.id.clone(), message: refusal.message() };
+        vec![Effect::Note(note), self.save(), self.patience(now), self.report()]
+    }
+
+    /// Tells the twin, before logind is asked.
+    fn announce(&mut self, now: Time) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let boot = &self.record.boot;
+        if let Some(reboot) = &mut self.record.reboot {
+            reboot.status = RebootStatus::Rebooting;
+            reboot.started_at = Some(now);
+            reboot.previous_boot_id.clone_from(&boot.boot_id);
+            self.record.started_clock = Some(boot.clock);
+            effects.push(Effect::Note(Note::Rebooting { id: reboot.id.clone() }));
+        }
+        self.record.started(now);
+        self.phase = Phase::Announcing;
+        effects.push(self.save());
+        // Before the report: a twin that says so already answers at once.
+        effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
+        effects.push(self.report());
+        effects
+    }
+
+    /// Notes whether an orderly shutdown is under way, for judging the next
+    /// boot. Events may say again what is known.
+    pub(super) fn going_down(&mut self, going_down: bool) -> Vec<Effect> {
+        if self.record.going_down == going_down {
+            return Vec::new();
+        }
+        self.record.going_down = going_down;
+        let note = if going_down { Note::ShutdownBegan } else { Note::ShutdownCancelled };
+        vec![Effect::Note(note), self.save()]
+    }
+
+    pub(super) fn expire(&mut self, now: Time) -> Vec<Effect> {
+        let message = "its deadline passed before it could be carried out".to_owned();
+        self.fail(RebootError { code: RebootErrorCode::Expired, message }, now)
+    }
+
+    pub(super) fn fail(&mut self, error: RebootError, now: Time) -> Vec<Effect> {
+        self.end(RebootStatus::Failed, Some(error), now);
+        let mut effects = vec![Effect::Deadline(None)];
+        if let Some(reboot) = &self.record.reboot {
+            effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
+        }
+        effects.push(self.save());
+        effects.push(self.report());
+        effects
+    }
+
+    pub(super) fn end(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) {
+        if let Some(reboot) = &mut self.record.reboot {
+            reboot.status = status;
+            reboot.completed_at = Some(now);
+            reboot.error = error;
+        }
+        self.record.plan = None;
+        self.record.asked = None;
+    }
+}

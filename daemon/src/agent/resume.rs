@@ -1,0 +1,169 @@
+//! The start: what the record of the last run means in the running boot, and
+//! how times are corrected when the clock is.
+
+use iotdm_proto::Time;
+use iotdm_proto::report::{Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus};
+
+use super::{Agent, Phase, Settings};
+use crate::effect::{Effect, Note};
+use crate::event::Start;
+use crate::record::{Asked, Record};
+
+/// A clock that is set by less than this was right.
+const NOTICEABLE_MS: i64 = 1000;
+
+impl Agent {
+    /// Takes up where the `record` of the last run ends; without one this is
+    /// the first start ever. `damaged` says where a damaged record was set
+    /// aside.
+    pub fn resume(
+        record: Option<Record>,
+        damaged: Option<String>,
+        start: Start,
+        settings: Settings,
+        now: Time,
+    ) -> (Self, Vec<Effect>) {
+        let mut effects = Vec::new();
+        let record = match record {
+            None => {
+                let mut record = Record::new(boot(&start, BootCause::Unknown));
+                record.damaged = damaged;
+                effects.push(Effect::Save(Box::new(record.clone())));
+                record
+            }
+            Some(mut record) if record.boot.boot_id == start.boot_id => {
+                if correct(&mut record, start.clock, start.boot_time) {
+                    effects.push(Effect::Note(Note::ClockSet(record.boot.clone())));
+                    effects.push(Effect::Save(Box::new(record.clone())));
+                }
+                record
+            }
+            Some(mut record) => {
+                record.boot = boot(&start, cause_of_boot(&record));
+                record.reboot_time = Some(start.boot_time);
+                (record.asked, record.going_down) = (None, false);
+                record.damaged = None;
+                effects.push(Effect::Note(Note::Booted(record.boot.clone())));
+                conclude_after_boot(&mut record, now, &mut effects);
+                effects.push(Effect::Save(Box::new(record.clone())));
+                record
+            }
+        };
+        let mut agent = Agent {
+            phase: Phase::Idle,
+            record,
+            settings,
+            checks: Vec::new(),
+            wished: None,
+            wish_held: false,
+        };
+        if agent.record.pending().is_some() && agent.record.asked == Some(Asked::Agreed) {
+            // Asked again, a machine whose boot id outlives its reboots (a
+            // container's does) would reboot without end.
+            agent.phase = Phase::Rebooting;
+            effects.push(Effect::Deadline(Some(agent.settings.down_timeout)));
+            effects.push(agent.report());
+        } else if agent.record.pending().is_some() {
+            effects.extend(agent.proceed(now));
+        } else {
+            effects.push(agent.report());
+        }
+        (agent, effects)
+    }
+
+    /// The clock was set, or has become one to be trusted.
+    pub(super) fn clock_set(&mut self, clock: Clock, boot_time: Time, now: Time) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if correct(&mut self.record, clock, boot_time) {
+            effects.push(Effect::Note(Note::ClockSet(self.record.boot.clone())));
+            effects.push(self.save());
+            effects.push(self.report());
+        }
+        // What is due, or not, by the clock of now.
+        match self.phase {
+            Phase::Scheduled => effects.extend(self.proceed(now)),
+            Phase::Waiting | Phase::Due { .. } => effects.push(self.patience(now)),
+            _ => {}
+        }
+        effects
+    }
+}
+
+fn boot(start: &Start, cause: BootCause) -> Boot {
+    Boot { boot_id: start.boot_id.clone(), boot_time: start.boot_time, cause, clock: start.clock }
+}
+
+/// What ended the boot that `record` was written in.
+fn cause_of_boot(record: &Record) -> BootCause {
+    match (record.asked, record.going_down) {
+        (Some(_), _) => BootCause::Requested,
+        (None, true) => BootCause::Local,
+        (None, false) => BootCause::Unclean,
+    }
+}
+
+/// The machine has booted since the pending request was accepted. Unless it
+/// was meant for later than that, it is not rebooted for it once more.
+fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>) {
+    let boot = record.boot.clone();
+    let Some(reboot) = record.reboot.as_mut().filter(|reboot| !reboot.status.is_final()) else { return };
+    if reboot.started_at.is_none() && reboot.not_before.is_some_and(|at| at > boot.boot_time) {
+        return;
+    }
+    record.plan = None;
+    reboot.completed_at = Some(now);
+    reboot.boot_id = Some(boot.boot_id.clone());
+    if boot.cause == BootCause::Unclean {
+        reboot.status = RebootStatus::Failed;
+        reboot.error = Some(RebootError {
+            code: RebootErrorCode::UncleanBoot,
+            message: "the machine booted anew without an orderly shutdown".to_owned(),
+        });
+    } else {
+        reboot.status = RebootStatus::Completed;
+        reboot.down_seconds = down_seconds(reboot, &boot, record.started_clock);
+    }
+    effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
+}
+
+/// From the request's start to the kernel's, if the clock was the same kind of
+/// clock at both.
+fn down_seconds(reboot: &Reboot, boot: &Boot, started_clock: Option<Clock>) -> Option<f64> {
+    let comparable = started_clock.is_none_or(|clock| clock == boot.clock);
+    let down = boot.boot_time.seconds_since(reboot.started_at?);
+    (comparable && down >= 0.0).then_some(down)
+}
+
+/// Takes the times of the running boot from a clock that was set; `false` if
+/// they were right already.
+fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
+    let moved = boot_time.unix_millis() - record.boot.boot_time.unix_millis();
+    // A clock that was synchronised was right then, whatever it is now.
+    let worse = record.boot.clock == Clock::Synchronized && clock == Clock::Unsynchronized;
+    if worse || (record.boot.clock == clock && moved.abs() < NOTICEABLE_MS) {
+        return false;
+    }
+    (record.boot.boot_time, record.boot.clock) = (boot_time, clock);
+    if let Some(time) = &mut record.reboot_time {
+        *time = boot_time;
+    }
+    let shift = |time: &mut Time| *time = Time::from_unix_millis(time.unix_millis() + moved);
+    let Some(reboot) = &mut record.reboot else { return true };
+    if reboot.boot_id.as_ref() == Some(&record.boot.boot_id) {
+        // Concluded at the start of this boot.
+        reboot.completed_at.as_mut().map(shift);
+        if reboot.status == RebootStatus::Completed {
+            reboot.down_seconds = down_seconds(reboot, &record.boot, record.started_clock);
+        }
+    } else if reboot.started_at.is_none() && reboot.previous_boot_id == record.boot.boot_id {
+        // Asked for in this boot.
+        shift(&mut reboot.requested_at);
+    }
+    if let Some(plan) = &mut record.plan {
+        plan.wait_until.as_mut().map(shift);
+        if plan.delayed {
+            reboot.not_before.as_mut().map(shift);
+        }
+    }
+    true
+}

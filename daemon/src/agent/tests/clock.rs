@@ -1,0 +1,108 @@
+//! Times, when the clock turns out to be wrong.
+
+use super::*;
+
+fn set(clock: Clock, booted: i64) -> Event {
+    Event::ClockSet { clock, boot_time: at(booted) }
+}
+
+fn unsynchronized(boot_id: &str, booted: i64) -> Start {
+    Start { clock: Clock::Unsynchronized, ..start(boot_id, booted) }
+}
+
+fn reported(effects: &[Effect]) -> Report {
+    let report = effects.iter().rev().find_map(|effect| match effect {
+        Effect::Report(report) => Some((**report).clone()),
+        _ => None,
+    });
+    report.expect("nothing was reported")
+}
+
+/// 2026-11-22T00:00:00Z
+const TRUE_TIME: i64 = 1_795_305_600;
+
+#[test]
+fn a_reboot_into_1970_is_completed_and_its_times_follow_the_clock() {
+    // Asked for with the right time, at 100 s after TRUE_TIME.
+    let (mut agent, mut effects) =
+        Agent::resume(None, None, start("boot-1", TRUE_TIME), SETTINGS, at(TRUE_TIME));
+    for event in straight() {
+        effects.extend(agent.handle(event, at(TRUE_TIME + 100)));
+    }
+    let record = last_saved(&effects);
+    let (mut agent, effects) =
+        Agent::resume(Some(record), None, unsynchronized("boot-2", 0), SETTINGS, at(5));
+    let report = reported(&effects);
+    let reboot = report.reboot.unwrap();
+    assert_eq!((reboot.status, reboot.down_seconds), (RebootStatus::Completed, None));
+    assert_eq!(report.reboot_time, Some(at(0)));
+
+    // Booted 121 s after TRUE_TIME, as it turns out.
+    let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME + 121), at(TRUE_TIME + 141));
+    assert_eq!(
+        log(&effects),
+        ["note clock Synchronized", "save a Completed started", "report a Completed started"]
+    );
+    let report = reported(&effects);
+    let (reboot, boot) = (report.reboot.unwrap(), report.boot.unwrap());
+    assert_eq!(report.reboot_time, Some(at(TRUE_TIME + 121)));
+    assert_eq!((boot.boot_time, boot.clock), (at(TRUE_TIME + 121), Clock::Synchronized));
+    assert_eq!(reboot.started_at, Some(at(TRUE_TIME + 100)));
+    assert_eq!(reboot.completed_at, Some(at(TRUE_TIME + 126)));
+    assert_eq!(reboot.down_seconds, Some(21.0));
+    // Said once, and not for what nobody would notice.
+    assert!(agent.handle(set(Clock::Synchronized, TRUE_TIME + 121), at(TRUE_TIME + 200)).is_empty());
+    let slewed = Event::ClockSet {
+        clock: Clock::Synchronized,
+        boot_time: Time::from_unix_millis((TRUE_TIME + 121) * 1000 + 900),
+    };
+    assert!(agent.handle(slewed, at(TRUE_TIME + 200)).is_empty());
+}
+
+#[test]
+fn a_clock_that_loses_its_source_changes_nothing() {
+    let mut agent = idle();
+    assert!(agent.handle(set(Clock::Unsynchronized, 9000), at(9100)).is_empty());
+}
+
+#[test]
+fn a_clock_that_was_set_while_the_daemon_was_down_is_noticed_at_its_start() {
+    let (_, effects) = Agent::resume(None, None, unsynchronized("boot-1", 0), SETTINGS, at(5));
+    let (_, effects) = resume(Some(last_saved(&effects)), "boot-1", TRUE_TIME);
+    assert_eq!(log(&effects), ["note clock Synchronized", "save nothing", "report nothing"]);
+    assert_eq!(reported(&effects).boot.unwrap().boot_time, at(TRUE_TIME));
+}
+
+#[test]
+fn a_delay_moves_along_with_the_clock_and_an_instant_does_not() {
+    for (payload, deadline) in [
+        (r#"{"id":"a","delaySeconds":600}"#, Some("deadline Some(500)")),
+        // 300 s ahead of the wrong clock, long past by the right one.
+        (r#"{"id":"a","at":"1970-01-01T00:06:40Z"}"#, Some("deadline None")),
+    ] {
+        let (mut agent, _) = Agent::resume(None, None, unsynchronized("boot-1", 0), SETTINGS, at(10));
+        let mut events = scheduled();
+        events[0].1 = call("1", payload);
+        play_at(&mut agent, events);
+        // 200 s after the boot, 100 s after the request.
+        let log = log(&agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 200)));
+        assert_eq!(log.get(3).map(String::as_str), deadline, "{payload}: {log:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
+    let (mut agent, _) = resume(None, "boot-1", TRUE_TIME);
+    let wait = r#"{"id":"a","onInhibitor":"wait","waitSeconds":60}"#;
+    for event in [
+        call("1", wait),
+        Event::Permission(Err(blocked())),
+        Event::Saved(Ok(())),
+        delivered("1"),
+        Event::Permission(Err(blocked())),
+    ] {
+        agent.handle(event, at(TRUE_TIME + 100));
+    }
+    let log = log(&agent.handle(set(Clock::Synchronized, 0), at(120)));
+    assert_eq!(log, ["note clock Synchronized", "save a Waiting", "report a Waiting", "deadline Some(40)"]);
+}

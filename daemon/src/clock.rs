@@ -1,0 +1,92 @@
+//! The system clock: when it is set, and whether it has become one to trust.
+//!
+//! The kernel tells at once when the clock jumps. A clock that a time daemon
+//! moved so gently that it did not jump is found by asking now and then, ever
+//! more seldom, and only until it is synchronised.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use iotdm_proto::report::Clock;
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::logind::{Logind, Sighting};
+
+const FIRST_LOOK: Duration = Duration::from_secs(60);
+const LAST_LOOK: Duration = Duration::from_secs(60 * 60);
+
+/// Tells of the clock whenever it was set, and when it is found synchronised,
+/// until nobody listens.
+pub async fn watch(logind: Logind, known: Clock, sightings: mpsc::Sender<Sighting>) {
+    let mut jumps = match Jumps::new() {
+        Ok(jumps) => jumps,
+        Err(error) => {
+            tracing::warn!("that the clock is set will not be noticed: {error}");
+            return;
+        }
+    };
+    let mut known = known;
+    let mut look = FIRST_LOOK;
+    loop {
+        let set = tokio::select! {
+            jumped = jumps.next() => match jumped {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!("that the clock is set is not noticed any more: {error}");
+                    return;
+                }
+            },
+            () = tokio::time::sleep(look), if known == Clock::Unsynchronized => false,
+        };
+        look = if set { FIRST_LOOK } else { (look * 2).min(LAST_LOOK) };
+        let clock = logind.clock().await;
+        if (set || clock != known) && sightings.send(Sighting::Clock { clock, set }).await.is_err() {
+            return;
+        }
+        known = clock;
+    }
+}
+
+/// A timer that never expires, but is cancelled when the clock jumps. Source:
+/// timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`.
+struct Jumps {
+    timer: TimerFd,
+    ready: AsyncFd<OwnedFd>,
+}
+
+impl Jumps {
+    fn new() -> std::io::Result<Self> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = TimerFd::new(ClockId::CLOCK_REALTIME, flags)?;
+        arm(&timer)?;
+        #[expect(deprecated, reason = "what its unsafe successor wants promised, OwnedFd promises")]
+        let ready = AsyncFd::with_interest(timer.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
+        Ok(Jumps { timer, ready })
+    }
+
+    async fn next(&mut self) -> std::io::Result<()> {
+        loop {
+            let mut ready = self.ready.readable().await?;
+            match self.timer.wait() {
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                Err(Errno::ECANCELED) | Ok(()) => {
+                    arm(&self.timer)?;
+                    ready.clear_ready();
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn arm(timer: &TimerFd) -> std::io::Result<()> {
+    let never = Expiration::OneShot(TimeSpec::new(i64::from(i32::MAX) * 4, 0));
+    let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+    Ok(timer.set(never, flags)?)
+}
