@@ -81,6 +81,8 @@ enum Phase {
     Waiting,
     /// The twin is being told.
     Announcing,
+    /// That logind is about to be asked is being written.
+    Asking,
     /// logind was asked to reboot.
     Rebooting,
 }
@@ -204,18 +206,32 @@ impl Agent {
             }
 
             (Phase::Announcing, Event::Reported | Event::DeadlinePassed) => {
+                self.phase = Phase::Asking;
+                // Before it is asked: the machine may go down, and this
+                // process end, faster than it could write that it has agreed.
+                self.record.asked = Some(Asked::Asking);
+                vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()]
+            }
+
+            (Phase::Asking, Event::Saved(Ok(()))) => {
                 self.phase = Phase::Rebooting;
                 let reason = self.record.reboot.as_ref().and_then(|reboot| reboot.reason.clone());
                 let plan = self.record.plan.as_ref();
                 let ignore_inhibitors = plan.is_some_and(|plan| plan.on_inhibitor == OnInhibitor::Override);
-                // Before it is asked: the machine may go down, and this
-                // process end, faster than it could write that it has agreed.
-                self.record.asked = Some(Asked::Asking);
                 vec![
-                    self.save(),
                     Effect::Deadline(Some(self.settings.down_timeout)),
                     Effect::Reboot { reason, ignore_inhibitors },
                 ]
+            }
+            // It is tried again; without it, the next boot could be taken for
+            // one that this request has still to cause.
+            (Phase::Asking, Event::Saved(Err(_))) => {
+                self.phase = Phase::Asking;
+                Vec::new()
+            }
+            (Phase::Asking, Event::DeadlinePassed) => {
+                let message = "that it begins could not be recorded, so logind was not asked".to_owned();
+                self.fail(RebootError { code: RebootErrorCode::NeverWentDown, message }, now)
             }
 
             (Phase::Rebooting, Event::RebootAsked(Ok(()))) => {

@@ -95,7 +95,7 @@ impl Agent {
             (Some(pending), _) => pending,
             (None, _) => return refuse(&rid, 404, "nothingPending", "no reboot is pending", json!({})),
         };
-        if matches!(self.phase, Phase::Announcing | Phase::Rebooting) {
+        if matches!(self.phase, Phase::Announcing | Phase::Asking | Phase::Rebooting) {
             let message = format!("the reboot {id:?} has begun");
             return refuse(&rid, 409, "tooLate", &message, json!({ "id": id }));
         }

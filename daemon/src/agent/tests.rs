@@ -141,8 +141,8 @@ fn straight() -> Vec<Event> {
         Event::Permission(Ok(())),
         Event::Saved(Ok(())),
         delivered("1"),
-        Event::Saved(Ok(())),
         Event::Reported,
+        Event::Saved(Ok(())),
         Event::RebootAsked(Ok(())),
         Event::Saved(Ok(())),
         Event::ShutdownBegan,
@@ -166,6 +166,7 @@ fn the_straight_path_in_order() {
             "save a Rebooting started",
             "deadline Some(5)",
             "report a Rebooting started",
+            "deadline Some(300)",
             "save a Rebooting started asking",
             "deadline Some(300)",
             "reboot",
@@ -197,21 +198,35 @@ fn neither_the_reply_nor_the_report_is_waited_for_beyond_the_deadline() {
         Event::Permission(Ok(())),
         Event::Saved(Ok(())),
         Event::DeadlinePassed,
-        Event::Saved(Ok(())),
         Event::DeadlinePassed,
+        Event::Saved(Ok(())),
     ];
     assert_eq!(play(&mut agent, events).last().unwrap(), "reboot");
 }
 
 #[test]
-fn logind_is_not_asked_before_reply_and_report() {
+fn logind_is_not_asked_before_reply_and_report_nor_before_that_is_on_disk() {
     let events = straight();
     for length in 0..events.len() {
         let log = play(&mut idle(), events.iter().take(length).cloned());
-        let replied = events.iter().take(length).any(|event| *event == delivered("1"));
-        let reported = events.iter().take(length).any(|event| *event == Event::Reported);
-        assert_eq!(log.contains(&"reboot".to_owned()), replied && reported, "after {length} events: {log:?}");
+        // Delivered, reported, saved.
+        assert_eq!(log.contains(&"reboot".to_owned()), length >= 6, "after {length} events: {log:?}");
     }
+}
+
+#[test]
+fn a_beginning_that_cannot_be_recorded_is_tried_again_and_then_given_up() {
+    let full = || Event::Saved(Err("disk full".into()));
+    let before = || straight().into_iter().take(5);
+    let mut agent = idle();
+    let log = play(&mut agent, before().chain([full(), full(), Event::Saved(Ok(()))]));
+    assert_eq!(log.last().unwrap(), "reboot");
+
+    let mut agent = idle();
+    let log = play(&mut agent, before().chain([full(), Event::DeadlinePassed]));
+    assert_eq!(log.last().unwrap(), "report a Failed started NeverWentDown");
+    assert!(!log.contains(&"reboot".to_owned()));
+    assert_eq!(agent.status(), "no reboot pending");
 }
 
 #[test]
@@ -465,8 +480,8 @@ fn a_daemon_that_died_in_the_same_boot_goes_on() {
         let log = log(&effects);
         assert_eq!(log.last().unwrap(), "report a Rebooting started", "after {length} events: {log:?}");
         assert_eq!(
-            play(&mut agent, [Event::Reported]),
-            ["save a Rebooting started asking", "deadline Some(300)", "reboot"]
+            play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]),
+            ["deadline Some(300)", "save a Rebooting started asking", "deadline Some(300)", "reboot"]
         );
     }
 }
@@ -708,6 +723,7 @@ fn an_override_is_the_devices_to_allow() {
             Event::Saved(Ok(())),
             delivered("1"),
             Event::Reported,
+            Event::Saved(Ok(())),
         ],
     );
     assert_eq!(log.last().unwrap(), "reboot over inhibitors");

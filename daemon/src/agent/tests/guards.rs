@@ -19,6 +19,7 @@ fn reboots(agent: &mut Agent, id: &str, seconds: i64) -> Vec<Effect> {
         Event::Saved(Ok(())),
         delivered("1"),
         Event::Reported,
+        Event::Saved(Ok(())),
         Event::RebootAsked(Err("busy".into())),
     ];
     events.into_iter().flat_map(|event| agent.handle(event, at(seconds))).collect()

@@ -37,6 +37,7 @@ fn a_wish_takes_the_same_road_without_a_reply() {
         Event::Permission(Ok(())),
         Event::Saved(Ok(())),
         Event::Reported,
+        Event::Saved(Ok(())),
         Event::RebootAsked(Ok(())),
         Event::ShutdownBegan,
     ];
@@ -54,6 +55,7 @@ fn a_wish_takes_the_same_road_without_a_reply() {
             "save w Rebooting started",
             "deadline Some(5)",
             "report w Rebooting started",
+            "deadline Some(300)",
             "save w Rebooting started asking",
             "deadline Some(300)",
             "reboot",
@@ -109,7 +111,13 @@ fn what_is_removed_or_changed_before_it_began_is_cancelled() {
 
     // Too late: it has begun.
     let mut agent = idle();
-    let begun = [desired(wish()), Event::Permission(Ok(())), Event::Saved(Ok(())), Event::Reported];
+    let begun = [
+        desired(wish()),
+        Event::Permission(Ok(())),
+        Event::Saved(Ok(())),
+        Event::Reported,
+        Event::Saved(Ok(())),
+    ];
     play(&mut agent, begun);
     assert!(play(&mut agent, [desired(Value::Null)]).is_empty());
     assert_eq!(agent.status(), "reboot w asked of logind");
