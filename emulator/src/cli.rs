@@ -15,8 +15,8 @@ A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
   * device provisioning (DPS), X.509 and Entra ID authentication
   * modules and IoT Edge
   * cloud-to-device messages; telemetry is acknowledged and dropped
-  * file upload, jobs, configurations, digital twins, bulk registry operations
-  * COUNT, GROUP BY, arithmetic and string functions in queries
+  * file upload, configurations, digital twins, bulk registry operations
+  * jobs that export and import the registry
   * quotas and throttling
 
 It is never needed on a gateway, and replaces no test against the real service.";

@@ -31,12 +31,16 @@ pub enum Code {
     IotHubUnauthorized = 401_003,
     /// No such device.
     DeviceNotFound = 404_001,
+    /// No such job.
+    JobNotFound = 404_002,
     /// The device is not connected, or does not listen for methods.
     DeviceNotOnline = 404_103,
     /// The device's connection ended before it answered.
     DeviceConnectionClosedRemotely = 404_104,
     /// The device exists.
     DeviceAlreadyExists = 409_001,
+    /// The job exists.
+    JobAlreadyExists = 409_002,
     /// `If-Match`, or a twin's version, does not fit.
     PreconditionFailed = 412_001,
     /// A body beyond its limit.

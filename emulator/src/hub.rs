@@ -11,6 +11,7 @@ use crate::data_dir::DataDir;
 use crate::device::{Device, Status, Wish, now};
 use crate::error::{Code, HubError};
 use crate::faults::Faults;
+use crate::jobs::Jobs;
 use crate::links::{Closed, Link, Links};
 use crate::policies::{Policies, Right};
 use crate::registry::Registry;
@@ -30,6 +31,8 @@ pub struct Hub {
     pub registry: Registry,
     /// Their connections.
     pub links: Links,
+    /// What is done to many devices.
+    pub jobs: Jobs,
     /// What shall go wrong.
     pub faults: Faults,
     policies: Policies,
@@ -76,9 +79,10 @@ impl Hub {
     pub fn open(store: Store, dir: DataDir, address: Address) -> Result<Self> {
         let stored = store.hub_value("policies", || Ok(Policies::generate()?))?;
         let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
+        let jobs = Jobs::open(store.clone())?;
         let registry = Registry::open(store)?;
-        let hub =
-            Hub { registry, links: Links::default(), faults: Faults::default(), policies, address, dir };
+        let (links, faults) = (Links::default(), Faults::default());
+        let hub = Hub { registry, links, jobs, faults, policies, address, dir };
         hub.write_files()?;
         Ok(hub)
     }

@@ -223,7 +223,10 @@ impl Links {
         if !inner.send(device, message) {
             return None;
         }
-        inner.links.get_mut(device)?.calls.insert(rid.clone(), reply);
+        let calls = &mut inner.links.get_mut(device)?.calls;
+        // Whoever waited may have gone without a word.
+        calls.retain(|_, waiting| !waiting.is_closed());
+        calls.insert(rid.clone(), reply);
         Some(Call { rid, end })
     }
 

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use iotdm_proto::DeviceId;
 use tokio::task::block_in_place;
 
 use crate::device::Device;
 use crate::error::{Code, HubError};
-use crate::store::Store;
+use crate::store::{DEVICES, Store};
 
 /// All devices.
 pub struct Registry(Mutex<Inner>);
@@ -29,7 +29,9 @@ struct Inner {
 impl Registry {
     /// The devices in the store.
     pub fn open(store: Store) -> Result<Self> {
-        let devices = store.devices()?.into_iter().collect();
+        let stored = store.all::<Device>(DEVICES)?.into_iter();
+        let devices = stored.map(|(id, device)| Ok((id.parse()?, device)));
+        let devices = devices.collect::<Result<_>>().context("a stored device has no device's id")?;
         Ok(Registry(Mutex::new(Inner { store, devices })))
     }
 
@@ -90,7 +92,7 @@ impl Registry {
     ) -> Result<(), HubError> {
         let mut inner = self.lock();
         check(inner.devices.get(id).ok_or_else(|| not_found(id))?)?;
-        block_in_place(|| inner.store.remove_device(id)).map_err(HubError::internal)?;
+        block_in_place(|| inner.store.remove(DEVICES, id.as_str())).map_err(HubError::internal)?;
         inner.devices.remove(id);
         then();
         Ok(())
@@ -108,7 +110,7 @@ impl Inner {
         device: Device,
         then: impl FnOnce(&Device) -> R,
     ) -> Result<R, HubError> {
-        block_in_place(|| self.store.put_device(id, &device)).map_err(HubError::internal)?;
+        block_in_place(|| self.store.put(DEVICES, id.as_str(), &device)).map_err(HubError::internal)?;
         let outcome = then(&device);
         self.devices.insert(id.clone(), device);
         Ok(outcome)

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use crate::http;
 use crate::hub::Hub;
+use crate::jobs::runner;
 use crate::links::Closed;
 use crate::mqtt::connection::{Connection, Transport};
 use crate::mqtt::session;
@@ -49,7 +50,8 @@ pub async fn run(
         service.with_graceful_shutdown(async { drop(stopped.await) }).into_future()
     });
     let mut sessions = JoinSet::new();
-    tokio::pin!(shutdown);
+    let jobs = runner::run(hub.clone());
+    tokio::pin!(shutdown, jobs);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
@@ -58,6 +60,7 @@ pub async fn run(
                 sessions.spawn(session::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)))));
             }
             Some(_) = sessions.join_next() => {}
+            () = &mut jobs => {}
         }
     }
     drop(stop);

@@ -6,7 +6,9 @@
 
 mod devices;
 mod faults;
+mod jobs;
 mod methods;
+mod pages;
 mod queries;
 mod request;
 mod statistics;
@@ -41,6 +43,11 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/devices/{id}", device)
         .route("/twins/{id}", twin)
         .route("/twins/{id}/methods", post(methods::invoke))
+        .route("/jobs/v2/query", get(jobs::query))
+        .route("/jobs/v2/{id}", get(jobs::read).put(jobs::create))
+        .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
+        .route("/jobs", get(jobs::list_v1))
+        .route("/jobs/{id}", get(jobs::read_v1))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
         .route("/emulator/faults", fault)

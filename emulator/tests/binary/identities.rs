@@ -185,7 +185,7 @@ async fn what_is_not_emulated_says_so() {
     let emulator = Emulator::new().await;
     let service = Service::owner(&emulator);
     for (method, path) in
-        [("GET", "/jobs/v2/query"), ("POST", "/devices"), ("GET", "/"), ("PUT", "/devices/gw1/modules/m")]
+        [("POST", "/jobs/create"), ("POST", "/devices"), ("GET", "/"), ("PUT", "/devices/gw1/modules/m")]
     {
         service.send(method, path, Value::Null).await.refused(400, "InvalidOperation");
     }

@@ -14,6 +14,7 @@ mod connect;
 mod durability;
 mod faults;
 mod identities;
+mod jobs;
 mod methods;
 mod queries;
 mod raw_bytes;
