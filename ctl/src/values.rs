@@ -105,6 +105,14 @@ fn duration_within(text: &str, least: u64) -> Result<Duration, String> {
     }
 }
 
+/// A count that is not zero.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1".into()),
+        Ok(count) => Ok(count),
+    }
+}
+
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
     // URL parsers resolve these two before they get to the hub, encoded or not.

@@ -328,7 +328,10 @@ fn several_devices_end_alike_or_mixed() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone())
         .collect();
-    assert_eq!(outcomes, ["completed", "offline", "noSuchDevice"]);
+    assert_eq!(outcomes.len(), 3);
+    for outcome in ["completed", "offline", "noSuchDevice"] {
+        assert!(outcomes.contains(&json!(outcome)), "no {outcome} in {outcomes:?}");
+    }
 
     let run = hub.run(&["reboot", "gw3", "gw4", "-o", "json"]);
     run.ends(5, &[]);

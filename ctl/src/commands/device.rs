@@ -1,7 +1,7 @@
 //! `device …`: identities. Keys are fetched with an identity, but shown only
 //! by `connection-string`.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -10,10 +10,9 @@ use serde_json::Value;
 
 use crate::cli::{ConnectionStringArgs, DeviceArgs, DeviceDeleteArgs, DeviceListArgs};
 use crate::commands::query::{self, cell};
-use crate::error::Usage;
 use crate::hub::Hub;
 use crate::output::{Output, say};
-use crate::target::Target;
+use crate::prompt::confirm;
 
 /// Creates a device.
 pub async fn create(hub: &Hub, output: Output, args: DeviceArgs) -> anyhow::Result<()> {
@@ -55,30 +54,13 @@ pub async fn list(hub: &Hub, output: Output, args: DeviceListArgs) -> anyhow::Re
     query::print(hub, output, "SELECT * FROM devices", args.top).await
 }
 
-/// Asks before a device is deleted: on a terminal the person, else for `--yes`.
-pub fn confirm_delete(args: &DeviceDeleteArgs, target: &Target) -> anyhow::Result<()> {
-    if args.yes {
-        return Ok(());
-    }
-    if !io::stdin().is_terminal() {
-        let message =
-            format!("device delete {}: nobody to ask, stdin is no terminal; give --yes", args.device);
-        return Err(Usage(message).into());
-    }
-    let hub = &target.connection.host_name;
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "Delete {} from hub {hub}, with its keys and its twin? [y/N] ", args.device)?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if !matches!(answer.trim(), "y" | "Y" | "yes") {
-        bail!("nothing deleted");
-    }
-    Ok(())
-}
-
 /// Deletes a device.
 pub async fn delete(hub: &Hub, output: Output, args: DeviceDeleteArgs) -> anyhow::Result<()> {
+    let (device, host) = (&args.device, hub.endpoint());
+    let question = format!("Delete {device} from hub {host}, with its keys and its twin?");
+    if !args.yes && !confirm(&format!("device delete {device}"), question).await? {
+        bail!("nothing deleted");
+    }
     hub.delete_device(&args.device).await.with_context(|| args.device.to_string())?;
     if output.is_text() {
         output.line(format_args!("deleted {}", args.device))?;
