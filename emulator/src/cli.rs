@@ -12,10 +12,10 @@ const ABOUT: &str = "\
 A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
   * AMQP, and HTTPS for devices
-  * device provisioning (DPS), X.509 and Entra ID authentication
-  * modules and IoT Edge
+  * device provisioning (DPS) and Entra ID authentication; X.509 over WebSocket
+  * IoT Edge: modules are identities like devices, without routes between them
   * cloud-to-device messages; telemetry is acknowledged and dropped
-  * file upload, configurations, digital twins, bulk registry operations
+  * file upload, configurations, digital twins
   * jobs that export and import the registry
   * quotas and throttling
 
@@ -68,6 +68,9 @@ pub struct Serve {
     /// Create this device unless it exists; may be repeated
     #[arg(long, value_name = "ID")]
     pub device: Vec<DeviceId>,
+    /// Let devices of type certificateAuthority in with certificates of these CAs (PEM); may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub x509_ca: Vec<PathBuf>,
 }
 
 /// What to do with faults.

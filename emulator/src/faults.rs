@@ -3,12 +3,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use iotdm_proto::DeviceId;
 use serde::{Deserialize, Serialize};
+
+use crate::identity::Identity;
 
 /// The faults that are still to happen.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<Vec<(DeviceId, Fault)>>);
+pub struct Faults(Mutex<Vec<(Identity, Fault)>>);
 
 /// Something to do wrong, the next `count` times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,34 +40,34 @@ pub enum Kind {
 
 impl Faults {
     /// Adds a fault.
-    pub fn add(&self, device: DeviceId, fault: Fault) {
+    pub fn add(&self, device: Identity, fault: Fault) {
         self.lock().push((device, fault));
     }
 
     /// All faults that are left.
-    pub fn list(&self) -> Vec<(DeviceId, Fault)> {
+    pub fn list(&self) -> Vec<(Identity, Fault)> {
         self.lock().clone()
     }
 
     /// Forgets the faults of `device`, or all.
-    pub fn clear(&self, device: Option<&DeviceId>) {
+    pub fn clear(&self, device: Option<&Identity>) {
         self.lock().retain(|(id, _)| device.is_some_and(|device| device != id));
     }
 
     /// Whether to do `kind` wrong now; uses it up once.
-    pub fn happens(&self, device: &DeviceId, kind: Kind) -> bool {
+    pub fn happens(&self, device: &Identity, kind: Kind) -> bool {
         self.take(device, |found| (found == kind).then_some(())).is_some()
     }
 
     /// The code to refuse this CONNECT with, if any; uses it up once.
-    pub fn refused(&self, device: &DeviceId) -> Option<u8> {
+    pub fn refused(&self, device: &Identity) -> Option<u8> {
         self.take(device, |kind| match kind {
             Kind::RefuseConnect { code } => Some(code),
             _ => None,
         })
     }
 
-    fn take<R>(&self, device: &DeviceId, matches: impl Fn(Kind) -> Option<R>) -> Option<R> {
+    fn take<R>(&self, device: &Identity, matches: impl Fn(Kind) -> Option<R>) -> Option<R> {
         let mut faults = self.lock();
         let (fault, outcome) = faults
             .iter_mut()
@@ -77,7 +78,7 @@ impl Faults {
         Some(outcome)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(DeviceId, Fault)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Identity, Fault)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn each_happens_as_often_as_asked_to_its_device_only() {
         let faults = Faults::default();
-        let (a, b): (DeviceId, DeviceId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let (a, b): (Identity, Identity) = ("a".parse().unwrap(), "b".parse().unwrap());
         faults.add(a.clone(), Fault { kind: Kind::WithholdPuback, count: 2 });
         faults.add(a.clone(), Fault { kind: Kind::RefuseConnect { code: 3 }, count: 1 });
         assert!(!faults.happens(&b, Kind::WithholdPuback));
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn clearing_one_device_keeps_the_others() {
         let faults = Faults::default();
-        let (a, b): (DeviceId, DeviceId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let (a, b): (Identity, Identity) = ("a".parse().unwrap(), "b".parse().unwrap());
         for id in [&a, &b] {
             faults.add(id.clone(), Fault { kind: Kind::WithholdTwinReply, count: 1 });
         }

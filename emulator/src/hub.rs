@@ -4,13 +4,16 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result};
 use iotdm_proto::sas::SasToken;
-use iotdm_proto::{DeviceId, Time};
 use serde_json::Value;
 
+use crate::authentication::{self, Proof};
+use crate::certificates::Authorities;
+use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::device::{Device, Status, Wish, now};
 use crate::error::{Code, HubError};
 use crate::faults::Faults;
+use crate::identity::Identity;
 use crate::jobs::Jobs;
 use crate::links::{Closed, Link, Links};
 use crate::policies::{Policies, Right};
@@ -36,6 +39,7 @@ pub struct Hub {
     /// What shall go wrong.
     pub faults: Faults,
     policies: Policies,
+    authorities: Authorities,
     address: Address,
     dir: DataDir,
 }
@@ -76,13 +80,13 @@ impl IfMatch {
 
 impl Hub {
     /// A hub over its store. Writes the connection strings for `address`.
-    pub fn open(store: Store, dir: DataDir, address: Address) -> Result<Self> {
+    pub fn open(store: Store, dir: DataDir, address: Address, authorities: Authorities) -> Result<Self> {
         let stored = store.hub_value("policies", || Ok(Policies::generate()?))?;
         let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
         let jobs = Jobs::open(store.clone())?;
         let registry = Registry::open(store)?;
         let (links, faults) = (Links::default(), Faults::default());
-        let hub = Hub { registry, links, jobs, faults, policies, address, dir };
+        let hub = Hub { registry, links, jobs, faults, policies, authorities, address, dir };
         hub.write_files()?;
         Ok(hub)
     }
@@ -93,30 +97,32 @@ impl Hub {
         self.policies.check(token, right, now().unix_seconds(), &self.scopes(path))
     }
 
-    /// Creates a device and its connection-string file.
-    pub fn create_device(&self, id: &DeviceId, wish: Wish) -> Result<Value, HubError> {
+    /// Creates a device or module and its connection-string file.
+    pub fn create_device(&self, id: &Identity, wish: Wish) -> Result<Value, HubError> {
         let device = Device::new(wish, now())?;
         self.registry.insert(id, device, |device| self.note_device(id, device))
     }
 
-    /// Changes a device; a disabled one loses its connection.
-    pub fn update_device(&self, id: &DeviceId, wish: Wish, if_match: &IfMatch) -> Result<Value, HubError> {
+    /// Changes a device or module; a disabled device loses its connection and
+    /// those of its modules.
+    pub fn update_device(&self, id: &Identity, wish: Wish, if_match: &IfMatch) -> Result<Value, HubError> {
         let change = |device: &mut Device| {
             if_match.check(&device.etag)?;
             device.update(wish, now())
         };
         self.registry.update(id, change, |device, ()| {
             if device.status == Status::Disabled {
-                self.links.close(id, Closed::Refused);
+                self.links.close_device(&id.device, Closed::Refused);
             }
             self.note_device(id, device)
         })
     }
 
-    /// Deletes a device, its connection and its file.
-    pub fn delete_device(&self, id: &DeviceId, if_match: &IfMatch) -> Result<(), HubError> {
+    /// Deletes a device with its modules, or a module: connections and files
+    /// as well.
+    pub fn delete_device(&self, id: &Identity, if_match: &IfMatch) -> Result<(), HubError> {
         let check = |device: &Device| if_match.check(&device.etag);
-        self.registry.remove(id, check, || {
+        self.registry.remove(id, check, |id| {
             self.links.close(id, Closed::Refused);
             if let Err(error) = self.dir.remove(&self.dir.device(id)) {
                 tracing::error!("{error:#}");
@@ -128,7 +134,7 @@ impl Hub {
     /// and tells the device.
     pub fn change_twin(
         &self,
-        id: &DeviceId,
+        id: &Identity,
         change: &Change,
         replace: bool,
         if_match: &IfMatch,
@@ -146,23 +152,28 @@ impl Hub {
         })
     }
 
-    /// Lets a device in whose token proves that it is `id`; also says whether
+    /// Lets a client in whose `proof` shows that it is `id`; also says whether
     /// it continues a stored session.
     pub fn connect(
         &self,
-        id: &DeviceId,
-        token: &SasToken,
+        id: &Identity,
+        proof: &Proof,
         clean_session: bool,
         model_id: Option<String>,
     ) -> Result<(Link, bool), HubError> {
-        let prepare = |device: &mut Device| {
-            self.authenticate(id, device, token, now())?;
+        let prepare = |device: &mut Device, status: Status| {
+            if status == Status::Disabled {
+                return Err(Code::IotHubUnauthorizedAccess.because("the device is disabled"));
+            }
+            let (scopes, now) = (self.scopes(&format!("/{}", id.path())), now());
+            let (policies, authorities) = (&self.policies, &self.authorities);
+            authentication::check(id, &device.credentials, proof, policies, authorities, &scopes, now)?;
             let stored = device.session.filter(|_| !clean_session);
             device.session = (!clean_session).then(|| stored.unwrap_or_default());
             device.twin.model_id = model_id.unwrap_or_default();
             Ok(stored)
         };
-        self.registry.update(id, prepare, |_, stored| {
+        self.registry.update_with_status(id, prepare, |_, stored| {
             (self.links.attach(id, stored.unwrap_or_default()), stored.is_some())
         })
     }
@@ -192,34 +203,6 @@ impl Hub {
         self.scopes("").iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 
-    fn authenticate(
-        &self,
-        id: &DeviceId,
-        device: &Device,
-        token: &SasToken,
-        now: Time,
-    ) -> Result<(), HubError> {
-        if device.status == Status::Disabled {
-            return Err(Code::IotHubUnauthorizedAccess.because("the device is disabled"));
-        }
-        let scopes = self.scopes(&format!("/devices/{id}"));
-        if token.policy().is_some() {
-            return self.policies.check(token, Right::DeviceConnect, now.unix_seconds(), &scopes);
-        }
-        let mut refusal = None;
-        for key in [&device.keys.primary, &device.keys.secondary] {
-            for scope in &scopes {
-                match token.verify(key, now.unix_seconds(), scope) {
-                    Ok(()) => return Ok(()),
-                    Err(iotdm_proto::sas::SasError::Signature) if refusal.is_some() => {}
-                    Err(error) => refusal = Some(error),
-                }
-            }
-        }
-        let why = refusal.map_or_else(String::new, |error| error.to_string());
-        Err(Code::IotHubUnauthorized.because(why))
-    }
-
     /// The ways in which clients write a resource of this hub.
     fn scopes(&self, path: &str) -> [String; 3] {
         let Address { host, mqtt_port, https_port } = &self.address;
@@ -228,7 +211,7 @@ impl Hub {
 
     /// Writes the device's file and returns its JSON. A file that cannot be
     /// written is logged: the device exists all the same.
-    fn note_device(&self, id: &DeviceId, device: &Device) -> Value {
+    fn note_device(&self, id: &Identity, device: &Device) -> Value {
         if let Err(error) = self.write_device_file(id, device) {
             tracing::error!("{error:#}");
         }
@@ -237,10 +220,12 @@ impl Hub {
 
     fn write_files(&self) -> Result<()> {
         let mut devices = Vec::new();
-        self.registry.scan(None, |id, device| {
+        let mut note = |id: &Identity, device: &Device| {
             devices.push((id.clone(), device.clone()));
             ControlFlow::Continue(())
-        });
+        };
+        self.registry.devices(None, &mut note);
+        self.registry.modules(None, &mut note);
         self.dir.sweep(devices.iter().map(|(id, _)| id))?;
         for (id, device) in &devices {
             self.write_device_file(id, device)?;
@@ -259,10 +244,20 @@ impl Hub {
         Ok(())
     }
 
-    fn write_device_file(&self, id: &DeviceId, device: &Device) -> Result<()> {
+    fn write_device_file(&self, id: &Identity, device: &Device) -> Result<()> {
         let Address { host, mqtt_port, .. } = &self.address;
-        let key = device.keys.primary.expose_base64();
-        let mut text = format!("HostName={host};DeviceId={id};SharedAccessKey={}", key.as_str());
+        let mut text = format!("HostName={host};DeviceId={}", id.device);
+        if let Some(module) = &id.module {
+            text.push_str(&format!(";ModuleId={module}"));
+        }
+        match &device.credentials {
+            Credentials::Sas(keys) => {
+                text.push_str(&format!(";SharedAccessKey={}", keys.primary.expose_base64().as_str()));
+            }
+            Credentials::SelfSigned(_) | Credentials::CertificateAuthority => text.push_str(";x509=true"),
+            // There is no string that it could connect with.
+            Credentials::None => return self.dir.remove(&self.dir.device(id)),
+        }
         if *mqtt_port != MQTT_PORT {
             text.push_str(&format!(";GatewayHostName={host}:{mqtt_port}"));
         }

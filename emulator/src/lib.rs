@@ -5,7 +5,10 @@
 //! and packets into operations of the [`hub`], which keeps devices in the
 //! [`registry`] and connections in [`links`]. [`http`] is the other way in.
 
+pub mod authentication;
+pub mod certificates;
 pub mod cli;
+pub mod credentials;
 pub mod data_dir;
 pub mod device;
 pub mod error;
@@ -13,6 +16,7 @@ pub mod fault_command;
 pub mod faults;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod jobs;
 pub mod links;
 pub mod method;

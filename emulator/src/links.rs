@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::device::now;
+use crate::identity::Identity;
 use crate::subscriptions::Subscriptions;
 
 /// Messages that may wait for a slow device before it is cut off.
@@ -31,8 +32,8 @@ pub struct Links {
 
 #[derive(Debug, Default)]
 struct Inner {
-    links: HashMap<DeviceId, Slot>,
-    presences: HashMap<DeviceId, Presence>,
+    links: HashMap<Identity, Slot>,
+    presences: HashMap<Identity, Presence>,
     next_link: u64,
     next_call: u64,
 }
@@ -60,7 +61,7 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Link {
     /// The device.
-    pub device: DeviceId,
+    pub device: Identity,
     /// Tells it from other links of the device.
     pub number: u64,
     /// What to send.
@@ -132,8 +133,9 @@ impl Default for Links {
 }
 
 impl Links {
-    /// Registers a new connection of `device` and closes the previous one.
-    pub fn attach(&self, device: &DeviceId, subscriptions: Subscriptions) -> Link {
+    /// Registers a new connection of `device`, which may be a module, and closes
+    /// the previous one.
+    pub fn attach(&self, device: &Identity, subscriptions: Subscriptions) -> Link {
         let mut inner = self.lock();
         inner.remove(device, Closed::Replaced);
         inner.next_link += 1;
@@ -151,7 +153,7 @@ impl Links {
 
     /// Forgets a connection that has ended; without effect when a newer one
     /// took its place.
-    pub fn detach(&self, device: &DeviceId, number: u64) {
+    pub fn detach(&self, device: &Identity, number: u64) {
         let mut inner = self.lock();
         if inner.links.get(device).is_some_and(|slot| slot.number == number) {
             inner.links.remove(device);
@@ -160,22 +162,31 @@ impl Links {
     }
 
     /// Closes the device's connection, if there is one.
-    pub fn close(&self, device: &DeviceId, why: Closed) -> bool {
+    pub fn close(&self, device: &Identity, why: Closed) -> bool {
         self.lock().remove(device, why)
+    }
+
+    /// Closes the connections of a device and of its modules.
+    pub fn close_device(&self, device: &DeviceId, why: Closed) {
+        let mut inner = self.lock();
+        let ids: Vec<Identity> = inner.links.keys().filter(|id| id.device == *device).cloned().collect();
+        for id in ids {
+            inner.remove(&id, why);
+        }
     }
 
     /// Closes every connection.
     pub fn close_all(&self, why: Closed) {
         let mut inner = self.lock();
-        let devices: Vec<DeviceId> = inner.links.keys().cloned().collect();
-        for device in devices {
-            inner.remove(&device, why);
+        let ids: Vec<Identity> = inner.links.keys().cloned().collect();
+        for id in ids {
+            inner.remove(&id, why);
         }
     }
 
     /// What the connection is subscribed to; `None` when it is no longer the
     /// device's.
-    pub fn subscriptions(&self, device: &DeviceId, number: u64) -> Option<Subscriptions> {
+    pub fn subscriptions(&self, device: &Identity, number: u64) -> Option<Subscriptions> {
         let inner = self.lock();
         inner.links.get(device).filter(|slot| slot.number == number).map(|slot| slot.subscriptions)
     }
@@ -184,7 +195,7 @@ impl Links {
     /// `None` when it is no longer the device's.
     pub fn subscribe(
         &self,
-        device: &DeviceId,
+        device: &Identity,
         number: u64,
         change: impl FnOnce(&mut Subscriptions),
     ) -> Option<Subscriptions> {
@@ -199,7 +210,7 @@ impl Links {
 
     /// Tells a device about its desired properties, if it is connected and
     /// listens. The body is the patch with `$version` in it.
-    pub fn notify(&self, device: &DeviceId, mut patch: Object, version: u64) {
+    pub fn notify(&self, device: &Identity, mut patch: Object, version: u64) {
         patch.insert("$version".into(), version.into());
         let mut inner = self.lock();
         if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches) {
@@ -210,7 +221,7 @@ impl Links {
 
     /// Sends a method call; `None` when the device is not connected or does
     /// not listen for methods.
-    pub fn call(&self, device: &DeviceId, method: &str, payload: &Value) -> Option<Call> {
+    pub fn call(&self, device: &Identity, method: &str, payload: &Value) -> Option<Call> {
         let mut inner = self.lock();
         if !inner.links.get(device)?.subscriptions.method_calls {
             return None;
@@ -232,28 +243,28 @@ impl Links {
 
     /// Hands a device's reply to whoever waits for it. Late, repeated and
     /// invented replies find nobody.
-    pub fn reply(&self, device: &DeviceId, rid: &str, status: i64, payload: Value) -> bool {
+    pub fn reply(&self, device: &Identity, rid: &str, status: i64, payload: Value) -> bool {
         let mut inner = self.lock();
         let waiting = inner.links.get_mut(device).and_then(|slot| slot.calls.remove(rid));
         waiting.is_some_and(|waiting| waiting.send(CallEnd::Reply(status, payload)).is_ok())
     }
 
     /// Stops waiting for a reply.
-    pub fn forget(&self, device: &DeviceId, rid: &str) {
+    pub fn forget(&self, device: &Identity, rid: &str) {
         if let Some(slot) = self.lock().links.get_mut(device) {
             slot.calls.remove(rid);
         }
     }
 
     /// Notes that the device sent something.
-    pub fn touch(&self, device: &DeviceId) {
+    pub fn touch(&self, device: &Identity) {
         if let Some(presence) = self.lock().presences.get_mut(device) {
             presence.last_activity = Some(now());
         }
     }
 
     /// What is known about the device's connection.
-    pub fn presence(&self, device: &DeviceId) -> Presence {
+    pub fn presence(&self, device: &Identity) -> Presence {
         self.lock().presences.get(device).cloned().unwrap_or_default()
     }
 
@@ -274,7 +285,7 @@ impl Links {
 
 impl Inner {
     /// Queues a message, or cuts the device off when its queue is full.
-    fn send(&mut self, device: &DeviceId, message: Message) -> bool {
+    fn send(&mut self, device: &Identity, message: Message) -> bool {
         let sent = self.links.get(device).is_some_and(|slot| slot.outbox.try_send(message).is_ok());
         if !sent {
             self.remove(device, Closed::Slow);
@@ -282,7 +293,7 @@ impl Inner {
         sent
     }
 
-    fn remove(&mut self, device: &DeviceId, why: Closed) -> bool {
+    fn remove(&mut self, device: &Identity, why: Closed) -> bool {
         let Some(slot) = self.links.remove(device) else { return false };
         // A receiver that is gone has ended by itself.
         let _ = slot.close.send(why);
@@ -295,7 +306,7 @@ impl Inner {
         true
     }
 
-    fn note_gone(&mut self, device: &DeviceId) {
+    fn note_gone(&mut self, device: &Identity) {
         if let Some(presence) = self.presences.get_mut(device) {
             (presence.connected, presence.changed) = (false, Some(now()));
         }
@@ -308,7 +319,7 @@ mod tests {
 
     use super::*;
 
-    fn gw1() -> DeviceId {
+    fn gw1() -> Identity {
         "gw1".parse().unwrap()
     }
 

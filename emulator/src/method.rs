@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use iotdm_proto::DeviceId;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::links::{Call, CallEnd};
 
 /// The largest payload, in bytes of JSON.
@@ -27,7 +27,7 @@ pub struct Method {
 }
 
 /// Calls a method of `id`; the device's own status and payload.
-pub async fn call(hub: &Hub, id: &DeviceId, method: &Method) -> Result<(i64, Value), HubError> {
+pub async fn call(hub: &Hub, id: &Identity, method: &Method) -> Result<(i64, Value), HubError> {
     hub.registry.read(id, |_| ())?;
     let mut sent = deliver(hub, id, method).await?;
     match timeout(method.response_timeout, &mut sent.end).await {
@@ -44,7 +44,7 @@ pub async fn call(hub: &Hub, id: &DeviceId, method: &Method) -> Result<(i64, Val
 }
 
 /// Sends the call as soon as the device is connected and listens.
-async fn deliver(hub: &Hub, id: &DeviceId, method: &Method) -> Result<Call, HubError> {
+async fn deliver(hub: &Hub, id: &Identity, method: &Method) -> Result<Call, HubError> {
     let deadline = Instant::now() + method.connect_timeout;
     let mut changes = hub.links.watch();
     loop {

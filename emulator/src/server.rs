@@ -21,6 +21,7 @@ use crate::jobs::runner;
 use crate::links::Closed;
 use crate::mqtt::connection::{Connection, Transport};
 use crate::mqtt::session;
+use crate::pki::ServerConfigs;
 
 /// A client that has not finished its handshake by then is cut off.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,11 +39,11 @@ pub async fn run(
     hub: Arc<Hub>,
     mqtt: TcpListener,
     https: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: ServerConfigs,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let mut mqtt = TlsListener::new(mqtt, tls.clone())?;
-    let https = TlsListener::new(https, tls)?;
+    let mut mqtt = TlsListener::new(mqtt, tls.devices)?;
+    let https = TlsListener::new(https, tls.https)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut rest = tokio::spawn({
         let service = axum::serve(https, http::router(hub.clone()));

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use iotdm_proto::DeviceId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,6 +16,7 @@ use super::request::{Body, Caller};
 use crate::error::{Code, HubError};
 use crate::faults::{Fault, Kind};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::links::Closed;
 use crate::policies::Right;
 
@@ -36,7 +36,7 @@ pub(super) struct Whose {
 
 pub(super) async fn list(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Vec<Listed>>, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let listed = |(id, fault): (DeviceId, Fault)| Listed { device_id: id.to_string(), fault };
+    let listed = |(id, fault): (Identity, Fault)| Listed { device_id: id.to_string(), fault };
     Ok(Json(hub.faults.list().into_iter().map(listed).collect()))
 }
 

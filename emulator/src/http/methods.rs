@@ -1,4 +1,4 @@
-//! `/twins/{id}/methods`: direct methods.
+//! `/twins/{id}[/modules/{module}]/methods`: direct methods.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::request::{Body, Caller, Device};
+use super::request::{Body, Caller, Target};
 use crate::hub::Hub;
 use crate::method::{Method, call};
 use crate::policies::Right;
@@ -15,7 +15,7 @@ use crate::policies::Right;
 pub(super) async fn invoke(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
     Body(body): Body,
 ) -> Response {
     let called = async {

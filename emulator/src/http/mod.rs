@@ -4,6 +4,7 @@
 //! their own; neither changes an answer, as with the real hub for what is
 //! here.
 
+mod bulk;
 mod devices;
 mod faults;
 mod jobs;
@@ -37,12 +38,16 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let twin = get(twins::read).patch(twins::patch).put(twins::replace);
     let fault = get(faults::list).post(faults::add).delete(faults::clear);
     Router::new()
-        .route("/devices", get(devices::list))
-        .route("/devices/", get(devices::list))
+        .route("/devices", get(devices::list).post(bulk::run))
+        .route("/devices/", get(devices::list).post(bulk::run))
         .route("/devices/query", post(queries::run))
-        .route("/devices/{id}", device)
-        .route("/twins/{id}", twin)
+        .route("/devices/{id}", device.clone())
+        .route("/devices/{id}/modules", get(devices::modules))
+        .route("/devices/{id}/modules/{module}", device)
+        .route("/twins/{id}", twin.clone())
+        .route("/twins/{id}/modules/{module}", twin)
         .route("/twins/{id}/methods", post(methods::invoke))
+        .route("/twins/{id}/modules/{module}/methods", post(methods::invoke))
         .route("/jobs/v2/query", get(jobs::query))
         .route("/jobs/v2/{id}", get(jobs::read).put(jobs::create))
         .route("/jobs/v2/{id}/cancel", post(jobs::cancel))

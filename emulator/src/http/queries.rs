@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use iotdm_proto::DeviceId;
 use serde_json::Value;
 
 use super::pages::{Page, Wanted};
 use super::request::{Body, Caller};
+use crate::device::Device;
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::policies::Right;
 use crate::query::{Groups, Query, Source};
 
@@ -63,16 +64,19 @@ fn documents(
         if query.selects(&document) { look(name, document) } else { ControlFlow::Continue(()) }
     };
     match query.source {
-        Source::Devices => {
-            let after: Option<DeviceId> = after
+        Source::Devices | Source::Modules => {
+            let after: Option<Identity> = after
                 .map(str::parse)
                 .transpose()
                 .map_err(|_| Code::ArgumentInvalid.because("x-ms-continuation is of another query"))?;
-            hub.registry.scan(after.as_ref(), |id, device| {
-                look(id.as_str(), device.twin_json(id, &hub.links.presence(id)))
-            });
+            let look = |id: &Identity, device: &Device| {
+                look(&id.to_string(), device.twin_json(id, &hub.links.presence(id)))
+            };
+            match query.source {
+                Source::Modules => hub.registry.modules(after.as_ref(), look),
+                _ => hub.registry.devices(after.as_ref(), look),
+            }
         }
-        Source::Modules => return Err(Code::ArgumentInvalid.because("modules are not emulated")),
         Source::Jobs => hub.jobs.scan_devices(after, |name, document| look(&name, document)),
     }
     Ok(())

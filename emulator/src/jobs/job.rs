@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Code, HubError};
 use crate::hub::IfMatch;
+use crate::identity::Identity;
 use crate::method::Method;
 use crate::query::Condition;
 use crate::twin::Change;
@@ -260,9 +261,9 @@ impl DeviceJob {
     }
 
     /// As `devices.jobs` shows it.
-    pub fn json(&self, job: &Job, device: &DeviceId) -> Value {
+    pub fn json(&self, job: &Job, device: &Identity) -> Value {
         let mut json = json!({
-            "deviceId": device.as_str(),
+            "deviceId": device.device.as_str(),
             "jobId": job.id,
             "jobType": job.work.job_type(),
             "status": self.outcome.name(),

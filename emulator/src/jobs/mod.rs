@@ -17,13 +17,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use iotdm_proto::{DeviceId, Time};
+use iotdm_proto::Time;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use crate::device::now;
 use crate::error::{Code, HubError};
+use crate::identity::Identity;
 use crate::store::{DEVICE_JOBS, JOBS, Store};
 use job::{DeviceJob, Job, Outcome, Status};
 
@@ -43,7 +44,7 @@ struct Inner {
 
 struct Entry {
     job: Job,
-    devices: BTreeMap<DeviceId, DeviceJob>,
+    devices: BTreeMap<Identity, DeviceJob>,
 }
 
 impl Jobs {
@@ -153,7 +154,7 @@ impl Jobs {
 
     /// Marks a job as running, for `devices` if it has not begun before;
     /// returns those that are left to do.
-    fn begin(&self, id: &str, devices: Vec<DeviceId>) -> Result<Vec<DeviceId>, HubError> {
+    fn begin(&self, id: &str, devices: Vec<Identity>) -> Result<Vec<Identity>, HubError> {
         let mut inner = self.lock();
         inner.change(id, |entry| {
             if entry.job.status.is_end() || entry.job.status == Status::Running {
@@ -171,7 +172,7 @@ impl Jobs {
 
     /// Notes how it goes with a device; `false`, and no effect, when the job
     /// has already done with it.
-    fn note(&self, id: &str, device: &DeviceId, outcome: Outcome) -> Result<bool, HubError> {
+    fn note(&self, id: &str, device: &Identity, outcome: Outcome) -> Result<bool, HubError> {
         let Inner { store, jobs } = &mut *self.lock();
         let entry = jobs.get_mut(id).ok_or_else(|| not_found(id))?;
         let Some(device_job) = entry.devices.get_mut(device).filter(|found| !found.outcome.is_end()) else {
@@ -213,7 +214,7 @@ impl Inner {
     fn change(
         &mut self,
         id: &str,
-        change: impl FnOnce(&mut Entry) -> Result<Vec<DeviceId>, HubError>,
+        change: impl FnOnce(&mut Entry) -> Result<Vec<Identity>, HubError>,
     ) -> Result<Value, HubError> {
         let mut entry = self.jobs.remove(id).ok_or_else(|| not_found(id))?;
         let before = (entry.job.clone(), entry.devices.clone());
@@ -226,7 +227,7 @@ impl Inner {
         kept.map(|()| json)
     }
 
-    fn put(&self, entry: &Entry, devices: &[DeviceId]) -> Result<(), HubError> {
+    fn put(&self, entry: &Entry, devices: &[Identity]) -> Result<(), HubError> {
         let write = || -> Result<()> {
             let mut batch = self.store.batch()?;
             batch.put(JOBS, &entry.job.id, &entry.job)?;
@@ -265,15 +266,15 @@ impl Entry {
         self.job.json(self.devices.values().map(|device_job| &device_job.outcome))
     }
 
-    fn end_pending(&mut self, outcome: &Outcome) -> Vec<DeviceId> {
+    fn end_pending(&mut self, outcome: &Outcome) -> Vec<Identity> {
         self.end_where(outcome, |found| *found == Outcome::Pending)
     }
 
-    fn end_open(&mut self, outcome: &Outcome) -> Vec<DeviceId> {
+    fn end_open(&mut self, outcome: &Outcome) -> Vec<Identity> {
         self.end_where(outcome, |found| !found.is_end())
     }
 
-    fn end_where(&mut self, outcome: &Outcome, which: impl Fn(&Outcome) -> bool) -> Vec<DeviceId> {
+    fn end_where(&mut self, outcome: &Outcome, which: impl Fn(&Outcome) -> bool) -> Vec<Identity> {
         let mut ended = Vec::new();
         for (device, device_job) in self.devices.iter_mut().filter(|(_, found)| which(&found.outcome)) {
             device_job.become_now(outcome.clone(), now());
@@ -283,7 +284,7 @@ impl Entry {
     }
 }
 
-fn name(id: &str, device: &DeviceId) -> String {
+fn name(id: &str, device: &Identity) -> String {
     format!("{id}/{device}")
 }
 

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iotdm_proto::DeviceId;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -15,6 +14,7 @@ use super::job::{Job, Outcome, Work};
 use crate::device::now;
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::method::{Method, call};
 use crate::twin::Change;
 
@@ -97,7 +97,7 @@ async fn try_carry_out(hub: &Arc<Hub>, id: &str) -> Result<(), HubError> {
 }
 
 /// Deals with one device, unless the job was cancelled meanwhile.
-async fn one(hub: Arc<Hub>, job: Arc<Job>, device: DeviceId) -> Result<(), HubError> {
+async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubError> {
     if !hub.jobs.note(&job.id, &device, Outcome::Running)? {
         return Ok(());
     }
@@ -120,10 +120,10 @@ async fn one(hub: Arc<Hub>, job: Arc<Job>, device: DeviceId) -> Result<(), HubEr
 }
 
 /// The devices that the job's condition selects now.
-fn targets(hub: &Hub, job: &Job) -> Result<Vec<DeviceId>, HubError> {
+fn targets(hub: &Hub, job: &Job) -> Result<Vec<Identity>, HubError> {
     let condition = job.condition()?;
     let mut targets = Vec::new();
-    hub.registry.scan(None, |id, device| {
+    hub.registry.devices(None, |id, device| {
         let twin = || device.twin_json(id, &hub.links.presence(id));
         if condition.as_ref().is_none_or(|condition| condition.holds(&twin())) {
             targets.push(id.clone());

@@ -63,7 +63,7 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
         Ok(Err(error)) => return debug!(%error, "a client left before CONNECT"),
         Err(_) => return debug!("closed a client that sent no CONNECT in time"),
     };
-    match connect::accept(&hub, &connect) {
+    match connect::accept(&hub, &connect, connection.certificate()) {
         Ok(accepted) => {
             let device = accepted.link.device.clone();
             let number = accepted.link.number;
@@ -98,11 +98,12 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Exchanges packets until there is a reason to stop.
-    async fn run(&mut self, session_present: bool, expiry: u64) -> Result<Infallible, End> {
+    async fn run(&mut self, session_present: bool, expiry: Option<u64>) -> Result<Infallible, End> {
         let accepted = ConnAck::new(ConnectReturnCode::Success, session_present);
         self.connection.write(&Packet::ConnAck(accepted)).await?;
-        let left = expiry.saturating_sub(Time::from(SystemTime::now()).unix_seconds());
-        let expires = sleep_until(Instant::now() + Duration::from_secs(left).min(LONGEST));
+        let left = |expiry: u64| expiry.saturating_sub(Time::from(SystemTime::now()).unix_seconds());
+        let left = expiry.map_or(LONGEST, |expiry| Duration::from_secs(left(expiry)).min(LONGEST));
+        let expires = sleep_until(Instant::now() + left);
         tokio::pin!(expires);
         let mut heard = Instant::now();
         loop {

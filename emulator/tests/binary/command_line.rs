@@ -122,7 +122,9 @@ async fn help_opens_with_what_is_not_emulated() {
     let help = String::from_utf8(output.stdout).unwrap();
     let (before, after) = help.split_once("NOT emulate").unwrap();
     assert!(before.len() < 120, "{help}");
-    for missing in ["AMQP", "DPS", "X.509", "modules", "cloud-to-device", "file upload", "export"] {
+    for missing in
+        ["AMQP", "DPS", "X.509 over WebSocket", "routes", "cloud-to-device", "file upload", "export"]
+    {
         assert!(after.contains(missing), "{missing}");
     }
 }

@@ -9,6 +9,7 @@
     reason = "tests may fail loudly"
 )]
 
+mod bulk;
 mod command_line;
 mod connect;
 mod durability;
@@ -16,9 +17,11 @@ mod faults;
 mod identities;
 mod jobs;
 mod methods;
+mod modules;
 mod queries;
 mod raw_bytes;
 mod sessions;
 mod support;
 mod twins;
 mod websocket;
+mod x509;
