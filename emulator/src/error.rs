@@ -51,6 +51,8 @@ pub enum Code {
     MessageTooLarge = 413_001,
     /// More in one request than is allowed.
     TooManyDevices = 413_002,
+    /// Too many requests.
+    ThrottlingException = 429_001,
     /// The emulator itself failed.
     ServerError = 500_001,
     /// The device did not answer in time.

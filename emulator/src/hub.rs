@@ -20,6 +20,7 @@ use crate::policies::{Policies, Right};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::subscriptions::Subscriptions;
+use crate::throttle::Throttle;
 use crate::twin::Change;
 
 /// The standard MQTT port, which needs no mention in connection strings.
@@ -36,6 +37,8 @@ pub struct Hub {
     pub links: Links,
     /// What is done to many devices.
     pub jobs: Jobs,
+    /// How much may still be asked of it.
+    pub throttle: Throttle,
     /// What shall go wrong.
     pub faults: Faults,
     policies: Policies,
@@ -80,13 +83,19 @@ impl IfMatch {
 
 impl Hub {
     /// A hub over its store. Writes the connection strings for `address`.
-    pub fn open(store: Store, dir: DataDir, address: Address, authorities: Authorities) -> Result<Self> {
+    pub fn open(
+        store: Store,
+        dir: DataDir,
+        address: Address,
+        authorities: Authorities,
+        throttle: Throttle,
+    ) -> Result<Self> {
         let stored = store.hub_value("policies", || Ok(Policies::generate()?))?;
         let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
         let jobs = Jobs::open(store.clone())?;
         let registry = Registry::open(store)?;
         let (links, faults) = (Links::default(), Faults::default());
-        let hub = Hub { registry, links, jobs, faults, policies, authorities, address, dir };
+        let hub = Hub { registry, links, jobs, throttle, faults, policies, authorities, address, dir };
         hub.write_files()?;
         Ok(hub)
     }
@@ -162,6 +171,9 @@ impl Hub {
         model_id: Option<String>,
     ) -> Result<(Link, bool), HubError> {
         let prepare = |device: &mut Device, status: Status| {
+            if proof.expiry().is_some_and(|expiry| self.faults.is_expired(id, expiry)) {
+                return Err(Code::IotHubUnauthorized.because("the token expired, as a fault has it"));
+            }
             if status == Status::Disabled {
                 return Err(Code::IotHubUnauthorizedAccess.because("the device is disabled"));
             }
@@ -174,8 +186,21 @@ impl Hub {
             Ok(stored)
         };
         self.registry.update_with_status(id, prepare, |_, stored| {
-            (self.links.attach(id, stored.unwrap_or_default()), stored.is_some())
+            (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
         })
+    }
+
+    /// Makes the token that a device is connected with count as expired, and
+    /// every older one.
+    pub fn expire_token(&self, id: &Identity) -> Result<(), HubError> {
+        match self.links.token_expiry(id) {
+            Some(expiry) => {
+                self.faults.expire(id.clone(), expiry);
+                self.links.close(id, Closed::Expired);
+                Ok(())
+            }
+            None => Err(Code::DeviceNotOnline.because(format!("{id} is not connected by a token"))),
+        }
     }
 
     /// Changes what a connection is subscribed to; durable for a session that

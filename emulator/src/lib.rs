@@ -30,4 +30,5 @@ pub mod serve;
 pub mod server;
 pub mod store;
 pub mod subscriptions;
+pub mod throttle;
 pub mod twin;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::device::now;
+use crate::faults::Delivery;
 use crate::identity::Identity;
 use crate::subscriptions::Subscriptions;
 
@@ -44,11 +45,12 @@ struct Slot {
     outbox: mpsc::Sender<Message>,
     close: oneshot::Sender<Closed>,
     subscriptions: Subscriptions,
+    expiry: Option<u64>,
     calls: HashMap<String, oneshot::Sender<CallEnd>>,
 }
 
 /// A message to a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Message {
     /// Where to.
     pub topic: HubTopic,
@@ -82,6 +84,9 @@ pub enum Closed {
     /// A fault asked for it.
     #[error("a fault dropped the link")]
     Fault,
+    /// A fault made the token expire.
+    #[error("a fault made the token expire")]
+    Expired,
     /// The device does not read what it is sent.
     #[error("the device does not read what it is sent")]
     Slow,
@@ -135,14 +140,16 @@ impl Default for Links {
 impl Links {
     /// Registers a new connection of `device`, which may be a module, and closes
     /// the previous one.
-    pub fn attach(&self, device: &Identity, subscriptions: Subscriptions) -> Link {
+    /// `expiry` is that of its token, if it has one, in seconds since the Unix
+    /// epoch.
+    pub fn attach(&self, device: &Identity, subscriptions: Subscriptions, expiry: Option<u64>) -> Link {
         let mut inner = self.lock();
         inner.remove(device, Closed::Replaced);
         inner.next_link += 1;
         let number = inner.next_link;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (close, closed) = oneshot::channel();
-        let slot = Slot { number, outbox, close, subscriptions, calls: HashMap::new() };
+        let slot = Slot { number, outbox, close, subscriptions, expiry, calls: HashMap::new() };
         inner.links.insert(device.clone(), slot);
         let presence = inner.presences.entry(device.clone()).or_default();
         *presence = Presence { connected: true, changed: Some(now()), last_activity: Some(now()) };
@@ -219,9 +226,21 @@ impl Links {
         }
     }
 
-    /// Sends a method call; `None` when the device is not connected or does
-    /// not listen for methods.
-    pub fn call(&self, device: &Identity, method: &str, payload: &Value) -> Option<Call> {
+    /// When the token ends that the device is connected with, in seconds since
+    /// the Unix epoch.
+    pub fn token_expiry(&self, device: &Identity) -> Option<u64> {
+        self.lock().links.get(device)?.expiry
+    }
+
+    /// Sends a method call in the way that `delivery` says; `None` when the
+    /// device is not connected or does not listen for methods.
+    pub fn call(
+        &self,
+        device: &Identity,
+        method: &str,
+        payload: &Value,
+        delivery: impl FnOnce() -> Delivery,
+    ) -> Option<Call> {
         let mut inner = self.lock();
         if !inner.links.get(device)?.subscriptions.method_calls {
             return None;
@@ -231,8 +250,18 @@ impl Links {
         let (reply, end) = oneshot::channel();
         let topic = HubTopic::MethodCall { name: method.to_owned(), rid: rid.clone() };
         let message = Message { topic, payload: payload.to_string().into() };
-        if !inner.send(device, message) {
-            return None;
+        let Delivery { delay, twice } = delivery();
+        for message in twice.then(|| message.clone()).into_iter().chain([message]) {
+            if !delay.is_zero() {
+                let outbox = inner.links.get(device)?.outbox.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    // Without a receiver the connection has ended.
+                    let _ = outbox.send(message).await;
+                });
+            } else if !inner.send(device, message) {
+                return None;
+            }
         }
         let calls = &mut inner.links.get_mut(device)?.calls;
         // Whoever waited may have gone without a word.
@@ -323,6 +352,10 @@ mod tests {
         "gw1".parse().unwrap()
     }
 
+    fn at_once() -> Delivery {
+        Delivery { delay: std::time::Duration::ZERO, twice: false }
+    }
+
     fn listening() -> Subscriptions {
         Subscriptions { method_calls: true, desired_patches: true, ..Subscriptions::default() }
     }
@@ -330,9 +363,9 @@ mod tests {
     #[test]
     fn the_newest_connection_wins_and_ends_the_olds_calls() {
         let links = Links::default();
-        let mut old = links.attach(&gw1(), listening());
-        let mut call = links.call(&gw1(), "m", &Value::Null).unwrap();
-        let new = links.attach(&gw1(), listening());
+        let mut old = links.attach(&gw1(), listening(), None);
+        let mut call = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
+        let new = links.attach(&gw1(), listening(), None);
         assert_eq!(old.closed.try_recv(), Ok(Closed::Replaced));
         assert_eq!(call.end.try_recv(), Ok(CallEnd::Replaced));
         assert!(!links.reply(&gw1(), &call.rid, 200, Value::Null));
@@ -345,14 +378,14 @@ mod tests {
     #[test]
     fn only_one_reply_counts() {
         let links = Links::default();
-        let mut link = links.attach(&gw1(), listening());
-        let mut call = links.call(&gw1(), "m", &json!({"a": 1})).unwrap();
+        let mut link = links.attach(&gw1(), listening(), None);
+        let mut call = links.call(&gw1(), "m", &json!({"a": 1}), at_once).unwrap();
         let message = link.outbox.try_recv().unwrap();
         assert_eq!(&*message.payload, br#"{"a":1}"#);
         assert!(links.reply(&gw1(), &call.rid, 200, json!(1)));
         assert!(!links.reply(&gw1(), &call.rid, 500, json!(2)));
         assert_eq!(call.end.try_recv(), Ok(CallEnd::Reply(200, json!(1))));
-        let late = links.call(&gw1(), "m", &Value::Null).unwrap();
+        let late = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
         links.forget(&gw1(), &late.rid);
         assert!(!links.reply(&gw1(), &late.rid, 200, Value::Null));
     }
@@ -360,8 +393,8 @@ mod tests {
     #[test]
     fn nothing_reaches_a_device_that_does_not_listen() {
         let links = Links::default();
-        let mut link = links.attach(&gw1(), Subscriptions::default());
-        assert!(links.call(&gw1(), "m", &Value::Null).is_none());
+        let mut link = links.attach(&gw1(), Subscriptions::default(), None);
+        assert!(links.call(&gw1(), "m", &Value::Null, at_once).is_none());
         links.notify(&gw1(), Object::new(), 2);
         assert!(link.outbox.try_recv().is_err());
         links.subscribe(&gw1(), link.number, |subscriptions| *subscriptions = listening()).unwrap();
@@ -373,7 +406,7 @@ mod tests {
     #[test]
     fn a_device_that_does_not_read_is_cut_off() {
         let links = Links::default();
-        let mut link = links.attach(&gw1(), listening());
+        let mut link = links.attach(&gw1(), listening(), None);
         for version in 0..=OUTBOX as u64 {
             links.notify(&gw1(), Object::new(), version);
         }

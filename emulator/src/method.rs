@@ -48,7 +48,7 @@ async fn deliver(hub: &Hub, id: &Identity, method: &Method) -> Result<Call, HubE
     let deadline = Instant::now() + method.connect_timeout;
     let mut changes = hub.links.watch();
     loop {
-        if let Some(call) = hub.links.call(id, &method.name, &method.payload) {
+        if let Some(call) = hub.links.call(id, &method.name, &method.payload, || hub.faults.delivery(id)) {
             return Ok(call);
         }
         if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {

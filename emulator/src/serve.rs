@@ -18,6 +18,7 @@ use crate::hub::{Address, Hub};
 use crate::pki::Authority;
 use crate::server;
 use crate::store::Store;
+use crate::throttle::Throttle;
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(options: Serve) -> Result<()> {
@@ -42,7 +43,7 @@ pub async fn run(options: Serve) -> Result<()> {
         mqtt_port: mqtt_address.port(),
         https_port: https_address.port(),
     };
-    let hub = Arc::new(Hub::open(store, dir.clone(), address, authorities)?);
+    let hub = Arc::new(Hub::open(store, dir.clone(), address, authorities, Throttle::new(options.tier))?);
     for id in &options.device {
         match hub.create_device(&id.clone().into(), Wish::default()) {
             Err(error) if error.code != Code::DeviceAlreadyExists => {

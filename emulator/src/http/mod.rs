@@ -13,6 +13,7 @@ mod pages;
 mod queries;
 mod request;
 mod statistics;
+mod throttling;
 mod twins;
 mod websocket;
 
@@ -60,6 +61,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(hub.clone(), throttling::check))
         .layer(middleware::from_fn(log))
         .with_state(hub)
 }

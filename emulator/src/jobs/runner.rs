@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
 use super::job::{Job, Outcome, Work};
@@ -16,6 +16,7 @@ use crate::error::{Code, HubError};
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::method::{Method, call};
+use crate::throttle::Operation;
 use crate::twin::Change;
 
 /// Devices of one job that are dealt with at the same time.
@@ -34,7 +35,7 @@ pub async fn run(hub: Arc<Hub>) {
         match hub.jobs.due(now()) {
             Ok((due, next)) => {
                 for id in due {
-                    if begun.insert(id.clone()) {
+                    if begun.len() < hub.throttle.concurrent_jobs() && begun.insert(id.clone()) {
                         running.spawn(carry_out(hub.clone(), id));
                     }
                 }
@@ -98,6 +99,13 @@ async fn try_carry_out(hub: &Arc<Hub>, id: &str) -> Result<(), HubError> {
 
 /// Deals with one device, unless the job was cancelled meanwhile.
 async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubError> {
+    loop {
+        let wait = hub.throttle.wait(Operation::JobDevice);
+        if wait.is_zero() {
+            break;
+        }
+        sleep(wait).await;
+    }
     if !hub.jobs.note(&job.id, &device, Outcome::Running)? {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 //! User names are `{host}/{client id}/?api-version=…[&model-id=…]`, also seen
 //! without the query; the client id is `{device}` or `{device}/{module}`. The
 //! password is a token, and absent where a certificate takes its place. Every refusal is CONNACK 5: the C SDK's documentation
-//! says so, and clients tell nothing else apart; which code the real hub sends
+//! says so, and clients tell nothing else apart (throttling alone is 3); which code the real hub sends
 //! for a disabled device is unverified.
 
 use percent_encoding::percent_decode_str;
@@ -15,6 +15,7 @@ use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::links::Link;
+use crate::throttle::Operation;
 
 /// An accepted CONNECT.
 #[derive(Debug)]
@@ -60,6 +61,9 @@ pub fn accept(
     }
     if let Some(code) = hub.faults.refused(&id) {
         return Err(Refusal { code: return_code(code), why: "a fault refuses it".to_owned() });
+    }
+    if let Err(error) = hub.throttle.take(Operation::Connection) {
+        return Err(Refusal { code: ConnectReturnCode::ServiceUnavailable, why: error.to_string() });
     }
     let proof = match certificate {
         Some(certificate) if login.password.is_empty() => Proof::Certificate(certificate.clone()),

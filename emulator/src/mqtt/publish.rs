@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use crate::device::{Device, now};
 use crate::error::{Code, HubError};
+use crate::faults::Kind;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::links::{Link, Message};
+use crate::throttle::Operation;
 
 /// Lets a publish take effect and returns what the device gets as an answer,
 /// if it listens for one. An error ends the connection: the topic is none
@@ -44,7 +46,8 @@ fn is_telemetry(sender: &Identity, topic: &str) -> bool {
 }
 
 fn twin_get(hub: &Hub, link: &Link, rid: String) -> Message {
-    match hub.registry.read(&link.device, |device| device.twin.device_json()) {
+    let read = || hub.registry.read(&link.device, |device| device.twin.device_json());
+    match allowed(hub, link, Operation::TwinRead).and_then(|()| read()) {
         Ok(twin) => answer(200, rid, None, twin.to_string()),
         Err(error) => refusal(rid, &error),
     }
@@ -56,10 +59,18 @@ fn reported_patch(hub: &Hub, link: &Link, rid: String, version: Option<u64>, pay
         Ok(_) => Err(Code::ArgumentInvalid.because("the patch is not a JSON object")),
         Err(error) => Err(Code::ArgumentInvalid.because(format!("the patch is not JSON: {error}"))),
     };
-    match hub.registry.update(&link.device, merge, |_, version| version) {
+    let update = || hub.registry.update(&link.device, merge, |_, version| version);
+    match allowed(hub, link, Operation::TwinUpdate).and_then(|()| update()) {
         Ok(version) => answer(204, rid, Some(version), String::new()),
         Err(error) => refusal(rid, &error),
     }
+}
+
+fn allowed(hub: &Hub, link: &Link, operation: Operation) -> Result<(), HubError> {
+    if hub.faults.happens(&link.device, Kind::ThrottleDevice) {
+        return Err(Code::ThrottlingException.because("a fault throttles the request"));
+    }
+    hub.throttle.take(operation)
 }
 
 /// An empty payload and one that is not JSON count as `null`; what the real

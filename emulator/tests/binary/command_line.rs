@@ -157,15 +157,21 @@ async fn faults_are_set_listed_and_cleared_from_the_command_line() {
     let done = (Some(0), String::new(), String::new());
     assert_eq!(fault(&["set", "gw1", "withhold-puback", "--count", "3"]).await, done);
     assert_eq!(fault(&["set", "gw1", "refuse-connect", "--code", "3"]).await, done);
+    assert_eq!(fault(&["set", "gw1", "delay-method", "--delay", "0.5"]).await, done);
+    assert_eq!(fault(&["throttle", "--count", "2"]).await, done);
     let (code, list, _) = fault(&["list"]).await;
     assert_eq!(code, Some(0));
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     let expected = serde_json::json!([
         {"deviceId": "gw1", "fault": "withholdPuback", "count": 3},
         {"deviceId": "gw1", "fault": "refuseConnect", "count": 1, "code": 3},
+        {"deviceId": "gw1", "fault": "delayMethod", "count": 1, "milliseconds": 500},
+        {"fault": "throttleService", "count": 2},
     ]);
     assert_eq!(list, expected);
     assert_eq!(fault(&["clear", "gw1"]).await, done);
+    assert_eq!(fault(&["list"]).await.1, "[{\"fault\":\"throttleService\",\"count\":2}]\n");
+    assert_eq!(fault(&["clear"]).await, done);
     assert_eq!(fault(&["list"]).await.1, "[]\n");
 
     let (code, _, error) = fault(&["set", "nobody", "drop-link"]).await;
