@@ -92,7 +92,7 @@ pub enum Command {
     Invoke(InvokeArgs),
     /// Show or change a device's twin
     Twin {
-        /// Which of the two.
+        /// Which of these.
         #[command(subcommand)]
         command: TwinCommand,
     },

@@ -171,6 +171,20 @@ impl Hub {
         self.json(request).await
     }
 
+    /// Replaces the tags and the desired properties of a device's twin if its
+    /// etag is `etag`, where one is given, and returns the new twin.
+    pub async fn replace_twin(
+        &self,
+        device: &DeviceId,
+        twin: &Value,
+        etag: Option<&str>,
+    ) -> Result<Value, HubError> {
+        let mut request = Request::new(Method::PUT, path("twins", device));
+        request.body = Some(twin);
+        request.headers.push((IF_MATCH.as_str(), quoted(etag.unwrap_or("*"))));
+        self.json(request).await
+    }
+
     /// Calls a direct method and waits for the device's reply.
     pub async fn invoke(&self, device: &DeviceId, call: &MethodCall) -> Result<MethodReply, HubError> {
         let body = json!(call);

@@ -68,6 +68,7 @@ async fn dispatch(
         Command::Twin { command } => match command {
             TwinCommand::Show(args) => twin::show(hub, output, args).await,
             TwinCommand::Update(args) => twin::update(hub, output, args).await,
+            TwinCommand::Replace(args) => twin::replace(hub, output, args).await,
         },
         Command::Device { command } => match command {
             DeviceCommand::Create(args) => device::create(hub, output, args).await,

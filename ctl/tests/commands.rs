@@ -102,6 +102,27 @@ fn twin_show_prints_the_twin_and_update_sends_a_patch() {
     assert_eq!((&sent[2].body, sent[2].header("if-match")), (&expected, Some("\"AAA=\"")));
 }
 
+#[test]
+fn twin_replace_keeps_what_is_not_given() {
+    let hub = FakeHub::start(|_, _| {
+        Answer::ok(json!({
+            "deviceId": "gw1", "etag": "AAA=", "tags": {"site": "north"},
+            "properties": {"desired": {"a": 1, "$version": 3, "$metadata": {}}, "reported": {}},
+        }))
+    });
+    let run = hub.run(&["twin", "replace", "gw1", "--tags", "{\"site\":\"south\"}"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "gw1: twin replaced, etag AAA=, desired version 3\n");
+    hub.run(&["twin", "replace", "gw1", "--desired", "{}", "--tags", "{}", "--etag", "B="]).ends(0, &[]);
+    hub.run(&["twin", "replace", "gw1"]).ends(2, &["--desired", "--tags"]);
+    assert_eq!(hub.lines(), ["GET /twins/gw1", "PUT /twins/gw1", "PUT /twins/gw1"]);
+    let sent = hub.requests();
+    let kept = json!({"tags": {"site": "south"}, "properties": {"desired": {"a": 1}}});
+    assert_eq!((&sent[1].body, sent[1].header("if-match")), (&kept, Some("\"AAA=\"")));
+    let whole = json!({"tags": {}, "properties": {"desired": {}}});
+    assert_eq!((&sent[2].body, sent[2].header("if-match")), (&whole, Some("\"B=\"")));
+}
+
 /// Pages of two rows, an empty one among them.
 fn paged() -> FakeHub {
     FakeHub::start(|request, _| {

@@ -238,7 +238,7 @@ fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
 fn about_to_send(hub: &FakeHub, before: Value) -> String {
     let host = hub.connection_string().split([';', '=']).nth(1).unwrap().to_owned();
     let run = json!({"run": {
-        "version": 1, "at": "2026-11-22T18:36:07.412Z", "hub": host, "request": {"id": "r-1"},
+        "version": 1, "at": "2026-11-22T18:36:07.412Z", "hub": host, "request": {"id": "r-1"}, "way": "method",
         "rules": {"maxInFlight": 10, "canary": 0, "maxFailures": null}, "devices": ["gw1"],
     }});
     let path = hub.path("journal");

@@ -15,6 +15,10 @@ even when the reply gets lost. Giving the --id of an earlier request again cause
 no second reboot. A device whose rebootDevice does not know ids counts as rebooted
 when its reported rebootTime changes.
 
+With --when-online the request is a wish in the device's twin, which the device finds
+when it connects; a new wish takes the place of an older one. It is taken out of the
+twin once its outcome is known, or by iotdm-ctl cancel.
+
 Several devices are rebooted a few at a time, --canary ones first: if one of them
 is not back as it should be, no other is touched. What is asked of whom is written
 to a journal in $XDG_STATE_HOME/iotdm/reboots (~/.local/state/iotdm/reboots) before
@@ -24,6 +28,7 @@ on with the rest, and reboots no device twice.
 Examples:
   iotdm-ctl reboot gw1 --reason 'kernel update'
   iotdm-ctl reboot gw1 --at 2026-11-30T02:00:00Z --on-inhibitor wait --no-wait
+  iotdm-ctl reboot gw1 --when-online --deadline 2026-12-01T00:00:00Z --no-wait
   iotdm-ctl reboot --where \"tags.site = 'north'\" --dry-run
   iotdm-ctl reboot --where \"tags.site = 'north'\" --canary 5 --max-in-flight 50 --max-failures 10
   iotdm-ctl reboot --devices-from gateways.txt --yes -o jsonl
@@ -69,7 +74,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "FILE", help_heading = FLEET)]
     pub devices_from: Option<PathBuf>,
     /// Go on with the run that wrote this journal
-    #[arg(long, value_name = "FILE", help_heading = FLEET, conflicts_with_all = ["reason", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run"])]
+    #[arg(long, value_name = "FILE", help_heading = FLEET, conflicts_with_all = ["reason", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
     pub resume: Option<PathBuf>,
 }
 
@@ -97,6 +102,12 @@ pub struct RequestArgs {
     /// Ask what would happen, and change nothing
     #[arg(long)]
     pub check: bool,
+    /// Leave the request in the twin, for a device that is offline now
+    #[arg(long, conflicts_with_all = ["check", "dry_run", "connect_timeout", "response_timeout"])]
+    pub when_online: bool,
+    /// With --when-online: do not reboot after this time (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "when_online")]
+    pub deadline: Option<Time>,
 }
 
 /// How long to wait for what.
@@ -160,8 +171,10 @@ Examples:
   iotdm-ctl cancel gw1
   iotdm-ctl cancel gw1 --id 6aadb16a-6738-4b2a-91e9-5a16d41625b1
 
-It exits 3 when nothing is pending or the reboot has begun. With -o json it prints
-{\"status\", \"payload\"}, the device's reply.";
+A reboot that was wished for with --when-online is taken out of the twin; any other
+is for the device to cancel. It exits 3 when nothing is pending or the reboot has
+begun. With -o json it prints {\"status\", \"payload\"}: the device's reply, or the same
+for a wish that was taken back.";
 
 /// `cancel`
 #[derive(Debug, Args)]

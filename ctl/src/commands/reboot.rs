@@ -21,11 +21,11 @@ use anyhow::bail;
 use iotdm_proto::DeviceId;
 
 use self::device::Run;
-pub use self::device::refusal;
+pub use self::device::{no_wish, refusal, wished_id};
 use self::ending::Ending;
 use self::fleet::{Rules, Stop, Went, roll};
 use self::journal::{Journal, Past, Plan};
-use self::request::Request;
+use self::request::{Request, Way};
 use crate::cli::{FleetArgs, RebootArgs, WaitArgs, WhichArgs};
 use crate::error::{Exit, Usage, or_interrupt};
 use crate::hub::Hub;
@@ -37,6 +37,7 @@ use crate::values;
 /// What is to be done for which devices, and what has been.
 struct Job {
     request: Request,
+    way: Way,
     rules: Rules,
     devices: Vec<DeviceId>,
     journal: Option<Journal>,
@@ -56,8 +57,12 @@ pub async fn run(
         Some(path) => resume(hub, path, &args.fleet)?,
         None => {
             let check = args.request.check || args.fleet.dry_run;
+            let way = match args.request.when_online {
+                true => Way::Twin { deadline: args.request.deadline },
+                false => Way::Method,
+            };
             let request = Request { check, ..Request::new(args.request) };
-            let begin = begin(hub, request, &args.which, &args.fleet, state_home.as_deref());
+            let begin = begin(hub, (request, way), &args.which, &args.fleet, state_home.as_deref());
             or_interrupt(begin, || "interrupted: nothing was sent".to_owned()).await?
         }
     };
@@ -94,14 +99,14 @@ pub async fn run(
 /// the plan.
 async fn begin(
     hub: &Hub,
-    request: Request,
+    (request, way): (Request, Way),
     which: &WhichArgs,
     fleet: &FleetArgs,
     state_home: Option<&Path>,
 ) -> anyhow::Result<Job> {
     let devices = which::devices(hub, which).await?;
     let rules = rules(fleet, Rules::default());
-    let mut job = Job { request, rules, devices, journal: None, past: Past::default() };
+    let mut job = Job { request, way, rules, devices, journal: None, past: Past::default() };
     if job.devices.is_empty() || job.request.check {
         return Ok(job);
     }
@@ -110,7 +115,7 @@ async fn begin(
         bail!("nothing was sent");
     }
     if which.devices.len() != 1 {
-        let plan = Plan::new(hub.endpoint().to_string(), job.request.clone(), rules, &job.devices);
+        let plan = Plan::new(hub.endpoint().to_string(), job.request.clone(), way, rules, &job.devices);
         let journal = Journal::create(state_home, plan)?;
         say(format_args!("journal {}", journal.path().display()));
         job.journal = Some(journal);
@@ -129,6 +134,7 @@ fn resume(hub: &Hub, path: &Path, fleet: &FleetArgs) -> anyhow::Result<Job> {
     let devices = plan.devices.iter().map(|id| values::device_id(id)).collect::<Result<Vec<_>, _>>();
     Ok(Job {
         request: plan.request,
+        way: plan.way,
         rules: rules(fleet, plan.rules),
         devices: devices.map_err(refuse)?,
         journal: Some(journal),
@@ -161,6 +167,7 @@ async fn work(
         output,
         progress: Progress::new(open.len()),
         request: &job.request,
+        way: job.way,
         waiting,
         replies,
         journal: job.journal.as_ref(),

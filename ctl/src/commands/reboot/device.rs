@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::ending::{Ending, Seen};
 use super::journal::{Journal, JournalError};
-use super::request::Request;
+use super::request::{Request, Way};
 use crate::cli::WaitArgs;
 use crate::commands::query::cell;
 use crate::error::{Exit, exit_of};
@@ -53,6 +53,8 @@ pub(super) struct Run<'a> {
     pub(super) progress: Progress,
     /// What is asked of them.
     pub(super) request: &'a Request,
+    /// How it goes to them.
+    pub(super) way: Way,
     /// How long to wait for what.
     pub(super) waiting: &'a WaitArgs,
     /// Whether to print what they reply.
@@ -88,7 +90,7 @@ impl Run<'_> {
                 self.progress.say(format_args!("iotdm-ctl: {device}: {error}"));
             }
             (None, Some(seconds)) => track.end(format_args!("{} in {seconds:.0} s", outcome.words())),
-            (None, None) => track.end(format_args!("{}", seen.reply.as_ref().map_or(outcome.words(), word))),
+            (None, None) => track.end(format_args!("{}", self.without_outcome(&seen))),
         }
         let ending = Ending {
             device: device.to_string(),
@@ -142,12 +144,20 @@ impl Run<'_> {
             track.now(word(reply), "");
         }
         let watch = self.watch(track, &before, seen.reply.as_ref());
-        let replied = seen.reply.is_some() || !ask;
-        let (ended, after) = self.wait(device, &watch, replied, track).await?;
+        let so_far = match (&self.way, seen.reply.is_some() || !ask) {
+            (Way::Twin { .. }, _) => ", the device has not taken up the wish in its twin",
+            (Way::Method, true) => ", though it was accepted",
+            (Way::Method, false) => ", and no reply either: not known whether it was executed",
+        };
+        let (ended, twin) = self.wait(device, &watch, so_far, track).await?;
+        let after = reported(&twin);
         let key = |key: &str| after.get(key).cloned();
         (seen.reboot_time, seen.reboot, seen.boot) = (key("rebootTime"), key("reboot"), key("boot"));
         if ended.0 == Outcome::TimedOut {
             return Ok(ended);
+        }
+        if matches!(self.way, Way::Twin { .. }) {
+            self.clear_wish(device, &twin, track).await;
         }
         seen.seconds = Some((started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0);
         if self.output.is_text() && matches!(ended.0, Outcome::Completed | Outcome::Unclean) {
@@ -159,7 +169,8 @@ impl Run<'_> {
 
     /// The reported properties before the request, as far as they are needed.
     async fn before(&self, device: &DeviceId) -> anyhow::Result<Before> {
-        if self.waiting.no_wait && !self.request.check && self.journal.is_none() {
+        let by_method = self.way == Way::Method;
+        if by_method && self.waiting.no_wait && !self.request.check && self.journal.is_none() {
             return Ok(Before::default());
         }
         let before = Before::of(&reported(&self.hub.twin(device).await?));
@@ -205,6 +216,15 @@ impl Run<'_> {
             }
             self.in_force.borrow_mut().insert(device.clone());
         }
+        if let Way::Twin { deadline } = self.way {
+            if !before.agent {
+                track
+                    .remark(format_args!("it reports no iotdm agent, which it needs to know of such a wish"));
+            }
+            self.hub.patch_twin(device, &self.request.wish(deadline), None).await?;
+            track.now("wished for", &format!(" in the twin, id {}", self.request.id));
+            return Ok(None);
+        }
         track.now("sent", &format!(" rebootDevice, id {}", self.request.id));
         let call = MethodCall {
             method_name: "rebootDevice".to_owned(),
@@ -229,7 +249,7 @@ impl Run<'_> {
         let id = &self.request.id;
         let knows_ids = match reply {
             Some(reply) => reply.payload.get("id").and_then(Value::as_str) == Some(id),
-            None => before.agent,
+            None => before.agent || self.way != Way::Method,
         };
         if !knows_ids && reply.is_some() {
             track.remark(format_args!("its rebootDevice knows no ids; waiting until rebootTime changes"));
@@ -239,12 +259,13 @@ impl Run<'_> {
     }
 
     /// Reads the twin until it shows the end of what is watched for, and
-    /// returns that end with the reported properties seen last.
+    /// returns that end with the twin seen last. `so_far` is how far it is if the
+    /// twin says nothing.
     async fn wait(
         &self,
         device: &DeviceId,
         watch: &Watch,
-        replied: bool,
+        so_far: &str,
         track: &Track<'_>,
     ) -> anyhow::Result<(Ended, Value)> {
         let deadline = Instant::now() + self.request.until_due() + self.waiting.wait_timeout;
@@ -254,8 +275,8 @@ impl Run<'_> {
             match timeout_at(deadline + LAST_LOOK, self.hub.twin(device)).await {
                 Ok(Ok(twin)) => {
                     trouble = None;
-                    last = reported(&twin);
-                    match judge(&last, watch) {
+                    last = twin;
+                    match judge(&reported(&last), watch) {
                         Verdict::Ended(outcome, error) => return Ok(((outcome, error), last)),
                         Verdict::Pending(now) if now != status => {
                             if let Some(now) = &now {
@@ -278,10 +299,32 @@ impl Run<'_> {
                 Err(_) => {}
             }
             if Instant::now() >= deadline {
-                let sentence = self.no_outcome(device, status, trouble, replied);
+                let sentence = self.no_outcome(device, status, trouble, so_far);
                 return Ok(((Outcome::TimedOut, Some(sentence)), last));
             }
             sleep_until(next.min(deadline)).await;
+        }
+    }
+
+    /// Takes the wish out of the twin that came true or to nothing, so that a
+    /// device that is set up anew does not find it. Whoever has changed the
+    /// twin meanwhile is left alone.
+    async fn clear_wish(&self, device: &DeviceId, twin: &Value, track: &Track<'_>) {
+        if wished_id(twin) != Some(&self.request.id) {
+            return;
+        }
+        let etag = twin.get("etag").and_then(Value::as_str);
+        if let Err(error) = self.hub.patch_twin(device, &no_wish(), etag).await {
+            track.remark(format_args!("the wish is left in the twin: {error}"));
+        }
+    }
+
+    /// How a device is that was not waited for.
+    fn without_outcome<'s>(&self, seen: &'s Seen) -> &'s str {
+        match (&seen.reply, self.way) {
+            (Some(reply), _) => word(reply),
+            (None, Way::Twin { .. }) => "the wish waits in the twin for the device",
+            (None, Way::Method) => "accepted",
         }
     }
 
@@ -290,14 +333,13 @@ impl Run<'_> {
         device: &DeviceId,
         status: Option<String>,
         trouble: Option<HubError>,
-        replied: bool,
+        so_far: &str,
     ) -> String {
         let mut sentence =
             format!("no outcome of request {} in {:#}", self.request.id, friendly(self.waiting.wait_timeout));
-        match (status, replied) {
-            (Some(status), _) => sentence.push_str(&format!(", it is {status}")),
-            (None, true) => sentence.push_str(", though it was accepted"),
-            (None, false) => sentence.push_str(", and no reply either: not known whether it was executed"),
+        match status {
+            Some(status) => sentence.push_str(&format!(", it is {status}")),
+            None => sentence.push_str(so_far),
         }
         if let Some(trouble) = trouble {
             sentence.push_str(&format!("; the last look failed: {trouble}"));
@@ -319,6 +361,16 @@ impl Before {
 
 fn reported(twin: &Value) -> Value {
     twin.pointer("/properties/reported").cloned().unwrap_or_default()
+}
+
+/// The id of the reboot that a twin wishes for.
+pub fn wished_id(twin: &Value) -> Option<&str> {
+    twin.pointer("/properties/desired/reboot/id")?.as_str()
+}
+
+/// The twin patch that takes such a wish back.
+pub fn no_wish() -> Value {
+    json!({"properties": {"desired": {"reboot": null}}})
 }
 
 /// What the device says about why it refused.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::device::Before;
 use super::ending::Ending;
 use super::fleet::Rules;
-use super::request::Request;
+use super::request::{Request, Way};
 use crate::error::Usage;
 
 /// A run's journal, open for writing and locked.
@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub(super) hub: String,
     /// What is asked of each device.
     pub(super) request: Request,
+    /// Which way it goes to them.
+    pub(super) way: Way,
     /// How to go through them.
     pub(super) rules: Rules,
     /// The devices, in order.
@@ -77,9 +79,9 @@ const VERSION: u32 = 1;
 
 impl Plan {
     /// A plan of now.
-    pub(super) fn new(hub: String, request: Request, rules: Rules, devices: &[DeviceId]) -> Self {
+    pub(super) fn new(hub: String, request: Request, way: Way, rules: Rules, devices: &[DeviceId]) -> Self {
         let devices = devices.iter().map(ToString::to_string).collect();
-        Plan { version: VERSION, at: Time::from(SystemTime::now()), hub, request, rules, devices }
+        Plan { version: VERSION, at: Time::from(SystemTime::now()), hub, request, way, rules, devices }
     }
 }
 
@@ -201,7 +203,7 @@ mod tests {
     fn plan() -> Plan {
         let request = serde_json::from_value(json!({"id": "r-1", "reason": "why"})).unwrap();
         let devices = ["gw1", "gw2", "gw3"].map(|id| id.parse().unwrap());
-        Plan::new("hub:8443".into(), request, Rules::default(), &devices)
+        Plan::new("hub:8443".into(), request, Way::Method, Rules::default(), &devices)
     }
 
     fn ending(device: &str, outcome: Outcome) -> Ending {

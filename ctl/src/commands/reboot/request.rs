@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use iotdm_proto::Time;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::cli::{OnInhibitor, RequestArgs};
@@ -36,6 +37,20 @@ pub(super) struct Request {
     pub(super) check: bool,
 }
 
+/// Which way a request goes to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Way {
+    /// By the direct method, to a device that is online.
+    Method,
+    /// By the twin's desired properties, as a wish that waits for the device.
+    Twin {
+        /// When it lapses.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<Time>,
+    },
+}
+
 impl Request {
     /// What the command line asks for.
     pub(super) fn new(args: RequestArgs) -> Self {
@@ -48,6 +63,22 @@ impl Request {
             wait_seconds: args.wait_seconds,
             check: args.check,
         }
+    }
+
+    /// The twin patch that wishes for it. An earlier wish is replaced as a
+    /// whole, so what does not apply is `null`.
+    pub(super) fn wish(&self, deadline: Option<Time>) -> Value {
+        let delayed = self
+            .delay_seconds
+            .map(|seconds| Time::from(SystemTime::now()).after(Duration::from_secs(seconds)));
+        json!({"properties": {"desired": {"reboot": {
+            "id": self.id,
+            "notBefore": delayed.or(self.at),
+            "deadline": deadline,
+            "reason": self.reason,
+            "onInhibitor": self.on_inhibitor,
+            "waitSeconds": self.wait_seconds,
+        }}}})
     }
 
     /// How long it is until the reboot may begin.
