@@ -103,6 +103,9 @@ struct Request<'a> {
     /// Whether to try again after the hub's own failure, where it is not
     /// known whether it carried the request out.
     repeatable: bool,
+    /// Whether a status of 400 may come with a result, as that of bulk
+    /// changes of which some have failed.
+    answers_with_400: bool,
 }
 
 struct Answer {
@@ -205,17 +208,33 @@ impl Hub {
         self.json(Request::new(Method::GET, path("devices", device))).await
     }
 
-    /// Creates a device that signs with keys, which the hub makes, and
-    /// returns its identity, keys included.
-    pub async fn create_device(&self, device: &DeviceId) -> Result<Value, HubError> {
-        let body = json!({
-            "deviceId": device.as_str(),
-            "status": "enabled",
-            "authentication": {"type": "sas", "symmetricKey": {}},
-        });
+    /// Creates a device, or, with `etag`, replaces its identity if it still
+    /// has that etag. Returns the identity, keys included.
+    pub async fn put_device(
+        &self,
+        device: &DeviceId,
+        identity: &Value,
+        etag: Option<&str>,
+    ) -> Result<Value, HubError> {
         let mut request = Request::new(Method::PUT, path("devices", device));
-        request.body = Some(&body);
+        request.body = Some(identity);
+        if let Some(etag) = etag {
+            request.headers.push((IF_MATCH.as_str(), quoted(etag)));
+        }
         self.json(request).await
+    }
+
+    /// Carries out up to 100 changes of the registry, and returns the errors
+    /// of those that failed, each with its `deviceId`.
+    pub async fn bulk(&self, changes: &Value) -> Result<Vec<Value>, HubError> {
+        let mut request = Request::new(Method::POST, "/devices".to_owned());
+        request.body = Some(changes);
+        request.answers_with_400 = true;
+        let mut answer = self.json(request).await?;
+        match answer.get_mut("errors").map(Value::take) {
+            Some(Value::Array(errors)) => Ok(errors),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Deletes a device, with its keys and its twin.
@@ -289,7 +308,10 @@ impl Hub {
         let response = builder.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.text().await.map_err(failed)?;
-        if status.is_success() {
+        let result = |body: &str| {
+            serde_json::from_str(body).is_ok_and(|body: Value| body.get("isSuccessful").is_some())
+        };
+        if status.is_success() || (request.answers_with_400 && status.as_u16() == 400 && result(&body)) {
             return Ok(Ok(Answer { headers, body }));
         }
         Ok(Err((self.refusal(status, &headers, &body), retry_after(&headers))))
@@ -311,7 +333,15 @@ impl Hub {
 impl<'a> Request<'a> {
     fn new(method: Method, path: String) -> Self {
         let repeatable = method == Method::GET;
-        Request { method, path, body: None, headers: Vec::new(), limit: ANSWER_LIMIT, repeatable }
+        Request {
+            method,
+            path,
+            body: None,
+            headers: Vec::new(),
+            limit: ANSWER_LIMIT,
+            repeatable,
+            answers_with_400: false,
+        }
     }
 }
 

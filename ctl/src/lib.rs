@@ -15,6 +15,7 @@ pub mod pace;
 pub mod progress;
 pub mod prompt;
 pub mod refusal;
+pub mod secret_file;
 pub mod target;
 pub mod tls;
 pub mod values;
@@ -44,6 +45,10 @@ pub fn main() -> Exit {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.output);
+    // What needs no hub comes first.
+    if let Command::Device { command: DeviceCommand::DeriveKey(args) } = cli.command {
+        return commands::device::derive(output, args).map(|()| Exit::Done);
+    }
     let environment = Environment::of_the_process();
     let target = Target::find(&cli.hub, &environment)?;
     let hub = Hub::new(target)?;
@@ -71,11 +76,15 @@ async fn dispatch(
             TwinCommand::Replace(args) => twin::replace(hub, output, args).await,
         },
         Command::Device { command } => match command {
-            DeviceCommand::Create(args) => device::create(hub, output, args).await,
+            DeviceCommand::Create(args) => return device::create(hub, output, *args).await,
             DeviceCommand::Show(args) => device::show(hub, output, args).await,
             DeviceCommand::List(args) => device::list(hub, output, args).await,
+            DeviceCommand::Enable(args) => device::enable(hub, output, args).await,
+            DeviceCommand::Disable(args) => device::disable(hub, output, args).await,
+            DeviceCommand::RenewKey(args) => device::renew_key(hub, output, args).await,
+            DeviceCommand::DeriveKey(args) => device::derive(output, args),
             DeviceCommand::Delete(args) => device::delete(hub, output, args).await,
-            DeviceCommand::ConnectionString(args) => device::connection_string(hub, output, args).await,
+            DeviceCommand::ConnectionString(args) => device::connection_string_of(hub, output, args).await,
         },
     }?;
     Ok(Exit::Done)

@@ -180,6 +180,11 @@ impl Answer {
         Answer { status: 0, headers: Vec::new(), body: String::new(), hang_up: true }
     }
 
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
