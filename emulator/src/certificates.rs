@@ -10,12 +10,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use sha1::{Digest as _, Sha1};
 use sha2::{Digest as _, Sha256};
@@ -40,11 +42,30 @@ impl ClientCertificate {
         Some(ClientCertificate { leaf: leaf.clone(), intermediates: intermediates.to_vec() })
     }
 
+    /// One of DER in base64.
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let der = STANDARD.decode(text).ok()?;
+        Some(ClientCertificate { leaf: CertificateDer::from(der), intermediates: Vec::new() })
+    }
+
+    /// Whether it is an X.509 certificate at all.
+    pub fn is_readable(&self) -> bool {
+        X509Certificate::from_der(&self.leaf).is_ok()
+    }
+
+    /// Whether it is the certificate of this DER in base64.
+    pub fn is(&self, base64: &str) -> bool {
+        STANDARD.encode(&self.leaf) == base64
+    }
+
+    /// Its SHA-1, upper-case hexadecimal.
+    pub fn thumbprint(&self) -> String {
+        hex(&Sha1::digest(&self.leaf))
+    }
+
     /// Whether `thumbprint`, upper-case hexadecimal, is its SHA-1 or SHA-256.
     pub fn has_thumbprint(&self, thumbprint: &str) -> bool {
-        let sha1 = hex(&Sha1::digest(&self.leaf));
-        let sha256 = hex(&Sha256::digest(&self.leaf));
-        thumbprint == sha1 || thumbprint == sha256
+        thumbprint == self.thumbprint() || thumbprint == hex(&Sha256::digest(&self.leaf))
     }
 
     /// Its common name, if it has exactly one.
@@ -75,9 +96,22 @@ impl Authorities {
                 anyhow::bail!("{} has no certificate in PEM form", file.display());
             }
         }
+        Authorities::new(roots).context("cannot use the CAs of devices")
+    }
+
+    /// The CAs of these certificates, DER in base64.
+    pub fn of(certificates: &[String]) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates.iter().filter_map(|text| ClientCertificate::from_base64(text)) {
+            roots.add(certificate.leaf).map_err(|error| error.to_string())?;
+        }
+        Authorities::new(roots).map_err(|error| error.to_string())
+    }
+
+    fn new(roots: RootCertStore) -> Result<Self, VerifierBuilderError> {
         let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(Authorities(Some(verifier.context("cannot use the CAs of devices")?)))
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        Ok(Authorities(Some(verifier)))
     }
 
     /// Why `certificate` does not come from one of the CAs; `Ok` when it does.
@@ -146,7 +180,7 @@ impl ClientCertVerifier for AnyCertificate {
 impl fmt::Display for ClientCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.common_name().unwrap_or_default();
-        write!(f, "certificate of {name:?} with thumbprint {}", hex(&Sha1::digest(&self.leaf)))
+        write!(f, "certificate of {name:?} with thumbprint {}", self.thumbprint())
     }
 }
 

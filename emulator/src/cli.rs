@@ -15,7 +15,8 @@ const ABOUT: &str = "\
 A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
   * AMQP, and HTTPS for devices
-  * device provisioning (DPS) and Entra ID authentication; X.509 over WebSocket
+  * Entra ID authentication; X.509 over WebSocket
+  * of device provisioning (DPS): TPM, custom allocation and several hubs
   * IoT Edge: modules are identities like devices, without routes between them
   * cloud-to-device messages; telemetry is acknowledged and dropped
   * file upload, configurations, digital twins

@@ -72,6 +72,11 @@ impl DataDir {
         self.0.join("service-connection-string")
     }
 
+    /// The id scope of the provisioning service.
+    pub fn id_scope(&self) -> PathBuf {
+        self.0.join("id-scope")
+    }
+
     /// The connection string of one shared access policy.
     pub fn policy(&self, name: &str) -> PathBuf {
         self.0.join("policies").join(name)

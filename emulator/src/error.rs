@@ -35,6 +35,8 @@ pub enum Code {
     ModuleNotFound = 404_010,
     /// No such job.
     JobNotFound = 404_002,
+    /// The provisioning service knows no such thing.
+    DpsNotFound = 404_201,
     /// The device is not connected, or does not listen for methods.
     DeviceNotOnline = 404_103,
     /// The device's connection ended before it answered.

@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::jobs::Jobs;
 use crate::links::{Closed, Link, Links};
 use crate::policies::{Policies, Right};
+use crate::provisioning::Provisioning;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::subscriptions::Subscriptions;
@@ -37,6 +38,8 @@ pub struct Hub {
     pub links: Links,
     /// What is done to many devices.
     pub jobs: Jobs,
+    /// Who may become a device.
+    pub provisioning: Provisioning,
     /// How much may still be asked of it.
     pub throttle: Throttle,
     /// What shall go wrong.
@@ -93,9 +96,21 @@ impl Hub {
         let stored = store.hub_value("policies", || Ok(Policies::generate()?))?;
         let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
         let jobs = Jobs::open(store.clone())?;
+        let provisioning = Provisioning::open(store.clone())?;
         let registry = Registry::open(store)?;
         let (links, faults) = (Links::default(), Faults::default());
-        let hub = Hub { registry, links, jobs, throttle, faults, policies, authorities, address, dir };
+        let hub = Hub {
+            registry,
+            links,
+            jobs,
+            provisioning,
+            throttle,
+            faults,
+            policies,
+            authorities,
+            address,
+            dir,
+        };
         hub.write_files()?;
         Ok(hub)
     }
@@ -223,6 +238,13 @@ impl Hub {
         self.registry.update(&link.device, keep, |_, ()| ())
     }
 
+    /// Where devices connect: the host, with the port unless it is the
+    /// standard one.
+    pub fn device_endpoint(&self) -> String {
+        let Address { host, mqtt_port, .. } = &self.address;
+        if *mqtt_port == MQTT_PORT { host.clone() } else { format!("{host}:{mqtt_port}") }
+    }
+
     /// Whether `host`, with or without a port, names this hub.
     pub fn is_called(&self, host: &str) -> bool {
         self.scopes("").iter().any(|name| name.eq_ignore_ascii_case(host))
@@ -255,6 +277,7 @@ impl Hub {
         for (id, device) in &devices {
             self.write_device_file(id, device)?;
         }
+        self.dir.write(&self.dir.id_scope(), &format!("{}\n", self.provisioning.id_scope))?;
         let Address { host, https_port, .. } = &self.address;
         let host = if *https_port == HTTPS_PORT { host.clone() } else { format!("{host}:{https_port}") };
         for policy in self.policies.iter() {

@@ -23,6 +23,7 @@ pub mod method;
 pub mod mqtt;
 pub mod pki;
 pub mod policies;
+pub mod provisioning;
 pub mod query;
 pub mod random;
 pub mod registry;

@@ -24,10 +24,14 @@ pub const DEVICES: Table = TableDefinition::new("devices");
 pub const JOBS: Table = TableDefinition::new("jobs");
 /// What jobs do to devices, by `job/device`.
 pub const DEVICE_JOBS: Table = TableDefinition::new("device-jobs");
+/// Who may register, by kind and id.
+pub const ENROLMENTS: Table = TableDefinition::new("enrolments");
+/// Who has registered, by registration id.
+pub const REGISTRATIONS: Table = TableDefinition::new("registrations");
 /// What the hub itself owns.
 const HUB: Table = TableDefinition::new("hub");
 
-const TABLES: [Table; 4] = [DEVICES, JOBS, DEVICE_JOBS, HUB];
+const TABLES: [Table; 6] = [DEVICES, JOBS, DEVICE_JOBS, ENROLMENTS, REGISTRATIONS, HUB];
 
 /// An open store. Clones share it.
 #[derive(Clone)]

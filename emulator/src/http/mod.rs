@@ -10,6 +10,7 @@ mod faults;
 mod jobs;
 mod methods;
 mod pages;
+mod provisioning;
 mod queries;
 mod request;
 mod statistics;
@@ -23,7 +24,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tracing::debug;
 
 use crate::error::{Code, HubError};
@@ -38,6 +39,9 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let device = get(devices::read).put(devices::write).delete(devices::delete);
     let twin = get(twins::read).patch(twins::patch).put(twins::replace);
     let fault = get(faults::list).post(faults::add).delete(faults::clear);
+    let enrolment =
+        get(provisioning::enrolment).put(provisioning::put_enrolment).delete(provisioning::remove_enrolment);
+    let registration = get(provisioning::read_registration).delete(provisioning::remove_registration);
     Router::new()
         .route("/devices", get(devices::list).post(bulk::run))
         .route("/devices/", get(devices::list).post(bulk::run))
@@ -56,6 +60,13 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/jobs/{id}", get(jobs::read_v1))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
+        .route("/enrollments/query", post(provisioning::enrolments))
+        .route("/enrollments/{id}", enrolment.clone())
+        .route("/enrollmentGroups/query", post(provisioning::enrolments))
+        .route("/enrollmentGroups/{id}", enrolment)
+        .route("/registrations/{id}", registration)
+        .route("/{id_scope}/registrations/{id}/register", put(provisioning::register_device))
+        .route("/{id_scope}/registrations/{id}/operations/{operation}", get(provisioning::operation))
         .route("/emulator/faults", fault)
         .route("/$iothub/websocket", get(websocket::upgrade))
         .method_not_allowed_fallback(not_emulated)

@@ -35,7 +35,8 @@ fn refusal(hub: &Hub, method: &Method, segments: &[&str]) -> Option<HubError> {
 /// What kind of operation a request is; `None` for what is no part of IoT Hub.
 fn operation(method: &Method, segments: &[&str]) -> Option<Operation> {
     match segments {
-        ["emulator" | "$iothub" | "dps", ..] => None,
+        ["emulator" | "$iothub" | "enrollments" | "enrollmentGroups" | "registrations", ..]
+        | [_, "registrations", ..] => None,
         ["devices", "query"] => Some(Operation::Query),
         ["twins", .., "methods"] => Some(Operation::Method),
         ["twins", ..] if method == Method::GET => Some(Operation::TwinRead),

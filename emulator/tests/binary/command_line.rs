@@ -24,7 +24,8 @@ async fn nothing_in_the_directory_is_readable_by_others() {
     let emulator = Emulator::new().await;
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&emulator.dir), 0o700);
-    let files = ["ca.pem", "service-connection-string", "store.redb", "devices/gw1", "policies/service"];
+    let files =
+        ["ca.pem", "id-scope", "service-connection-string", "store.redb", "devices/gw1", "policies/service"];
     for file in files {
         assert_eq!(mode(&emulator.dir.join(file)), 0o600, "{file}");
     }
@@ -123,7 +124,7 @@ async fn help_opens_with_what_is_not_emulated() {
     let (before, after) = help.split_once("NOT emulate").unwrap();
     assert!(before.len() < 120, "{help}");
     for missing in
-        ["AMQP", "DPS", "X.509 over WebSocket", "routes", "cloud-to-device", "file upload", "export"]
+        ["AMQP", "TPM", "X.509 over WebSocket", "routes", "cloud-to-device", "file upload", "export"]
     {
         assert!(after.contains(missing), "{missing}");
     }

@@ -18,6 +18,7 @@ mod identities;
 mod jobs;
 mod methods;
 mod modules;
+mod provisioning;
 mod queries;
 mod raw_bytes;
 mod sessions;

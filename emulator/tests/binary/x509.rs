@@ -1,66 +1,13 @@
 //! Devices that prove who they are by certificate.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
-
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
-use rumqttc::mqttbytes::v4::ConnectReturnCode::{self, NotAuthorized, Success};
-use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rcgen::{Issuer, KeyPair};
+use rumqttc::mqttbytes::v4::ConnectReturnCode::{NotAuthorized, Success};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::support::Emulator;
+use crate::support::certificate::{authority, issued, self_signed};
 use crate::support::device::{Device, hello, hello_with};
 use crate::support::service::{Answer, Service};
-
-/// A certificate with its key.
-struct Identity {
-    certificate: CertificateDer<'static>,
-    key: KeyPair,
-}
-
-fn params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params
-}
-
-fn self_signed(name: &str) -> Identity {
-    let key = KeyPair::generate().unwrap();
-    let certificate = params(name).self_signed(&key).unwrap().der().clone();
-    Identity { certificate, key }
-}
-
-fn issued(name: &str, ca: &Issuer<'_, KeyPair>) -> Identity {
-    let key = KeyPair::generate().unwrap();
-    let certificate = params(name).signed_by(&key, ca).unwrap().der().clone();
-    Identity { certificate, key }
-}
-
-impl Identity {
-    fn thumbprint(&self) -> String {
-        Sha256::digest(&self.certificate).iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap();
-            text
-        })
-    }
-
-    fn tls(&self, emulator: &Emulator) -> Arc<ClientConfig> {
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider);
-        let config = config.with_safe_default_protocol_versions().unwrap();
-        let config = config.with_root_certificates(emulator.roots());
-        Arc::new(config.with_client_auth_cert(vec![self.certificate.clone()], key).unwrap())
-    }
-
-    async fn connect(&self, emulator: &Emulator, id: &str) -> ConnectReturnCode {
-        let mut device = Device::open_with(emulator, self.tls(emulator)).await;
-        device.introduce(hello_with(id, "")).await.code
-    }
-}
 
 async fn authenticate_by(service: &Service, path: &str, authentication: serde_json::Value) -> Answer {
     let request = service.request("PUT", path).json(&json!({ "authentication": authentication }));
@@ -102,12 +49,10 @@ async fn a_thumbprint_lets_its_certificate_in_and_no_other() {
 #[tokio::test]
 async fn a_known_authority_lets_in_whom_its_certificates_name() {
     let files = tempfile::tempdir().unwrap();
-    let (ca_key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    let mut ca = params("ca");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (ca, ca_key) = (authority(), KeyPair::generate().unwrap());
     let file = files.path().join("ca.pem");
     std::fs::write(&file, ca.self_signed(&ca_key).unwrap().pem()).unwrap();
-    let other = Issuer::new(ca.clone(), other_key);
+    let other = Issuer::new(ca.clone(), KeyPair::generate().unwrap());
     let ca = Issuer::new(ca, ca_key);
 
     let options = ["--device", "gw1", "--x509-ca", file.to_str().unwrap()];
