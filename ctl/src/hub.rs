@@ -4,6 +4,7 @@
 //! official SDKs. Each request carries a token of its own, so none expires
 //! while a command waits.
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::hub_error::HubError;
+use crate::pace::Pace;
 use crate::refusal::{Kind, Refusal};
 use crate::target::Target;
 use crate::tls;
@@ -27,8 +29,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How often a request is sent at most.
 const TRIES: u32 = 5;
+/// How often one is sent that is part of a long run.
+const PATIENT_TRIES: u32 = 15;
 /// The first pause between tries; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// No pause of our own choice is longer.
+const OWN_PAUSE: Duration = Duration::from_secs(30);
 /// A hub that wants a longer pause than this is left alone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The page size of queries; the documentation allows no more.
@@ -44,6 +50,9 @@ pub struct Hub {
     host: String,
     policy: String,
     key: SecretKey,
+    tries: Cell<u32>,
+    /// Of method calls and of all else, which the hub meters apart.
+    paces: [Pace; 2],
 }
 
 /// A direct method to call.
@@ -94,6 +103,9 @@ struct Request<'a> {
     /// Whether to try again after the hub's own failure, where it is not
     /// known whether it carried the request out.
     repeatable: bool,
+    /// Whether a status of 400 may come with a result, as that of bulk
+    /// changes of which some have failed.
+    answers_with_400: bool,
 }
 
 struct Answer {
@@ -120,7 +132,22 @@ impl Hub {
             endpoint: connection.host_name,
             policy: connection.policy,
             key: connection.key,
+            tries: Cell::new(TRIES),
+            paces: [Pace::default(), Pace::default()],
         })
+    }
+
+    /// From now on it is worth waiting longer for a hub that throttles, and
+    /// not to ask it faster than the smallest paid tier takes it: 40 method
+    /// calls and 100 twin reads a second.
+    ///
+    /// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and
+    /// throttling".
+    pub fn be_patient(&self) {
+        let [calls, others] = &self.paces;
+        self.tries.set(PATIENT_TRIES);
+        calls.no_faster_than(Duration::from_millis(25));
+        others.no_faster_than(Duration::from_millis(10));
     }
 
     /// The hub's host and port.
@@ -147,6 +174,20 @@ impl Hub {
         self.json(request).await
     }
 
+    /// Replaces the tags and the desired properties of a device's twin if its
+    /// etag is `etag`, where one is given, and returns the new twin.
+    pub async fn replace_twin(
+        &self,
+        device: &DeviceId,
+        twin: &Value,
+        etag: Option<&str>,
+    ) -> Result<Value, HubError> {
+        let mut request = Request::new(Method::PUT, path("twins", device));
+        request.body = Some(twin);
+        request.headers.push((IF_MATCH.as_str(), quoted(etag.unwrap_or("*"))));
+        self.json(request).await
+    }
+
     /// Calls a direct method and waits for the device's reply.
     pub async fn invoke(&self, device: &DeviceId, call: &MethodCall) -> Result<MethodReply, HubError> {
         let body = json!(call);
@@ -167,17 +208,33 @@ impl Hub {
         self.json(Request::new(Method::GET, path("devices", device))).await
     }
 
-    /// Creates a device that signs with keys, which the hub makes, and
-    /// returns its identity, keys included.
-    pub async fn create_device(&self, device: &DeviceId) -> Result<Value, HubError> {
-        let body = json!({
-            "deviceId": device.as_str(),
-            "status": "enabled",
-            "authentication": {"type": "sas", "symmetricKey": {}},
-        });
+    /// Creates a device, or, with `etag`, replaces its identity if it still
+    /// has that etag. Returns the identity, keys included.
+    pub async fn put_device(
+        &self,
+        device: &DeviceId,
+        identity: &Value,
+        etag: Option<&str>,
+    ) -> Result<Value, HubError> {
         let mut request = Request::new(Method::PUT, path("devices", device));
-        request.body = Some(&body);
+        request.body = Some(identity);
+        if let Some(etag) = etag {
+            request.headers.push((IF_MATCH.as_str(), quoted(etag)));
+        }
         self.json(request).await
+    }
+
+    /// Carries out up to 100 changes of the registry, and returns the errors
+    /// of those that failed, each with its `deviceId`.
+    pub async fn bulk(&self, changes: &Value) -> Result<Vec<Value>, HubError> {
+        let mut request = Request::new(Method::POST, "/devices".to_owned());
+        request.body = Some(changes);
+        request.answers_with_400 = true;
+        let mut answer = self.json(request).await?;
+        match answer.get_mut("errors").map(Value::take) {
+            Some(Value::Array(errors)) => Ok(errors),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Deletes a device, with its keys and its twin.
@@ -201,25 +258,34 @@ impl Hub {
     /// throttled, which says that nothing was done, and, if `repeatable`,
     /// after the hub's own failures.
     async fn send(&self, request: &Request<'_>) -> Result<Answer, HubError> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..TRIES {
+        let [calls, others] = &self.paces;
+        let pace = if request.path.ends_with("/methods") { calls } else { others };
+        let (mut pause, mut tries) = (FIRST_PAUSE, 0);
+        loop {
+            let turn = pace.turn().await;
+            tries += 1;
             let (refusal, asked) = match self.send_once(request).await? {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    pace.went_well();
+                    return Ok(answer);
+                }
                 Err(refused) => refused,
             };
-            let again = match refusal.kind() {
-                Kind::Throttled => true,
-                Kind::Server | Kind::NoReply => request.repeatable,
-                _ => false,
+            let left = match refusal.kind() {
+                Kind::Throttled => self.tries.get(),
+                Kind::Server | Kind::NoReply if request.repeatable => TRIES,
+                _ => 0,
             };
             let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
-            if !again || wait > LONGEST_PAUSE {
+            if refusal.kind() == Kind::Throttled {
+                pace.throttled(turn, wait);
+            }
+            if tries >= left || wait > LONGEST_PAUSE {
                 return Err(HubError::Refused(Box::new(refusal)));
             }
             tokio::time::sleep(wait).await;
-            pause *= 2;
+            pause = (pause * 2).min(OWN_PAUSE);
         }
-        self.send_once(request).await?.map_err(|(refusal, _)| HubError::Refused(Box::new(refusal)))
     }
 
     /// One exchange: an answer, or a refusal with the pause the hub asks for.
@@ -242,7 +308,10 @@ impl Hub {
         let response = builder.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.text().await.map_err(failed)?;
-        if status.is_success() {
+        let result = |body: &str| {
+            serde_json::from_str(body).is_ok_and(|body: Value| body.get("isSuccessful").is_some())
+        };
+        if status.is_success() || (request.answers_with_400 && status.as_u16() == 400 && result(&body)) {
             return Ok(Ok(Answer { headers, body }));
         }
         Ok(Err((self.refusal(status, &headers, &body), retry_after(&headers))))
@@ -264,7 +333,15 @@ impl Hub {
 impl<'a> Request<'a> {
     fn new(method: Method, path: String) -> Self {
         let repeatable = method == Method::GET;
-        Request { method, path, body: None, headers: Vec::new(), limit: ANSWER_LIMIT, repeatable }
+        Request {
+            method,
+            path,
+            body: None,
+            headers: Vec::new(),
+            limit: ANSWER_LIMIT,
+            repeatable,
+            answers_with_400: false,
+        }
     }
 }
 

@@ -73,6 +73,16 @@ impl HubError {
         }
     }
 
+    /// Whether the hub or the way to it failed, so that it would have been the
+    /// same with any other device.
+    pub fn is_hubs_own(&self) -> bool {
+        match self {
+            HubError::Refused(refusal) => matches!(refusal.kind(), Kind::NotAuthorized | Kind::Throttled),
+            HubError::Unreachable { .. } | HubError::NotAHub { .. } => true,
+            HubError::Lost { .. } | HubError::NoAnswer { .. } => false,
+        }
+    }
+
     /// Whether a method call that ended so may have been carried out all the
     /// same: delivery is at most once, but the reply can get lost.
     pub fn may_have_been_executed(&self) -> bool {

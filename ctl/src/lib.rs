@@ -11,10 +11,16 @@ pub mod hub;
 pub mod hub_error;
 pub mod outcome;
 pub mod output;
+pub mod pace;
+pub mod progress;
+pub mod prompt;
 pub mod refusal;
+pub mod secret_file;
 pub mod target;
 pub mod tls;
 pub mod values;
+
+use std::path::PathBuf;
 
 use clap::Parser as _;
 
@@ -39,21 +45,27 @@ pub fn main() -> Exit {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.output);
-    let target = Target::find(&cli.hub, &Environment::of_the_process())?;
-    // Asked before the runtime takes Ctrl-C over, so that it ends a prompt.
-    if let Command::Device { command: DeviceCommand::Delete(args) } = &cli.command {
-        commands::device::confirm_delete(args, &target)?;
+    // What needs no hub comes first.
+    if let Command::Device { command: DeviceCommand::DeriveKey(args) } = cli.command {
+        return commands::device::derive(output, args).map(|()| Exit::Done);
     }
+    let environment = Environment::of_the_process();
+    let target = Target::find(&cli.hub, &environment)?;
     let hub = Hub::new(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let command = dispatch(&hub, output, cli.command);
+    let command = dispatch(&hub, output, cli.command, environment.state_home());
     runtime.block_on(or_interrupt(command, || "interrupted".to_owned()))
 }
 
-async fn dispatch(hub: &Hub, output: Output, command: Command) -> anyhow::Result<Exit> {
+async fn dispatch(
+    hub: &Hub,
+    output: Output,
+    command: Command,
+    state_home: Option<PathBuf>,
+) -> anyhow::Result<Exit> {
     use commands::{cancel, device, invoke, query, reboot, status, twin};
     match command {
-        Command::Reboot(args) => return reboot::run(hub, output, args).await,
+        Command::Reboot(args) => return reboot::run(hub, output, *args, state_home).await,
         Command::Cancel(args) => return cancel::run(hub, output, args).await,
         Command::Invoke(args) => return invoke::run(hub, output, args).await,
         Command::Status(args) => return status::run(hub, output, args).await,
@@ -61,13 +73,18 @@ async fn dispatch(hub: &Hub, output: Output, command: Command) -> anyhow::Result
         Command::Twin { command } => match command {
             TwinCommand::Show(args) => twin::show(hub, output, args).await,
             TwinCommand::Update(args) => twin::update(hub, output, args).await,
+            TwinCommand::Replace(args) => twin::replace(hub, output, args).await,
         },
         Command::Device { command } => match command {
-            DeviceCommand::Create(args) => device::create(hub, output, args).await,
+            DeviceCommand::Create(args) => return device::create(hub, output, *args).await,
             DeviceCommand::Show(args) => device::show(hub, output, args).await,
             DeviceCommand::List(args) => device::list(hub, output, args).await,
+            DeviceCommand::Enable(args) => device::enable(hub, output, args).await,
+            DeviceCommand::Disable(args) => device::disable(hub, output, args).await,
+            DeviceCommand::RenewKey(args) => device::renew_key(hub, output, args).await,
+            DeviceCommand::DeriveKey(args) => device::derive(output, args),
             DeviceCommand::Delete(args) => device::delete(hub, output, args).await,
-            DeviceCommand::ConnectionString(args) => device::connection_string(hub, output, args).await,
+            DeviceCommand::ConnectionString(args) => device::connection_string_of(hub, output, args).await,
         },
     }?;
     Ok(Exit::Done)

@@ -1,13 +1,13 @@
 //! What became of a reboot, judged from the device's reported properties.
 
 use iotdm_proto::report::RebootStatus;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Exit;
 
 /// The end of a reboot command for one device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// Accepted, and not waited for.
@@ -36,6 +36,8 @@ pub enum Outcome {
     Throttled,
     /// The network, the hub or something here failed.
     Error,
+    /// It did not come to this device.
+    NotStarted,
 }
 
 impl Outcome {
@@ -43,7 +45,9 @@ impl Outcome {
     pub fn exit(self) -> Exit {
         match self {
             Outcome::Accepted | Outcome::Checked | Outcome::Completed => Exit::Done,
-            Outcome::Unclean | Outcome::Failed | Outcome::Cancelled => Exit::RebootFailed,
+            Outcome::Unclean | Outcome::Failed | Outcome::Cancelled | Outcome::NotStarted => {
+                Exit::RebootFailed
+            }
             Outcome::Refused => Exit::Refused,
             Outcome::Offline => Exit::Offline,
             Outcome::NoSuchDevice => Exit::NoSuchDevice,
@@ -51,6 +55,26 @@ impl Outcome {
             Outcome::NotAuthorized => Exit::NotAuthorized,
             Outcome::Throttled => Exit::Throttled,
             Outcome::Error => Exit::Failure,
+        }
+    }
+
+    /// It for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Outcome::Accepted => "accepted",
+            Outcome::Checked => "checked",
+            Outcome::Completed => "completed",
+            Outcome::Unclean => "came back unclean",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Refused => "refused",
+            Outcome::Offline => "offline",
+            Outcome::NoSuchDevice => "no such device",
+            Outcome::TimedOut => "timed out",
+            Outcome::NotAuthorized => "not authorised",
+            Outcome::Throttled => "throttled",
+            Outcome::Error => "error",
+            Outcome::NotStarted => "not started",
         }
     }
 

@@ -91,7 +91,7 @@ pub fn say(line: fmt::Arguments<'_>) {
 /// `text` with control characters but the line feed written as JSON writes
 /// them, so that JSON stays what it is: its own escaping leaves out those
 /// above 0x7e, which some terminals obey.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && c != '\n' {

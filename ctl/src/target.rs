@@ -46,6 +46,8 @@ pub struct Environment {
     pub ca_file: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
     pub config_home: Option<PathBuf>,
+    /// `XDG_STATE_HOME`
+    pub state_home: Option<PathBuf>,
     /// `HOME`
     pub home: Option<PathBuf>,
 }
@@ -73,8 +75,14 @@ impl Environment {
             connection_string: env::var("IOTHUB_CONNECTION_STRING").ok().filter(|text| !text.is_empty()),
             ca_file: path("IOTDM_CA_FILE"),
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
+            state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
             home: path("HOME"),
         }
+    }
+
+    /// Where state is kept that a later run needs.
+    pub fn state_home(&self) -> Option<PathBuf> {
+        self.state_home.clone().or_else(|| Some(self.home.as_ref()?.join(".local/state")))
     }
 
     fn profiles_file(&self) -> Option<PathBuf> {

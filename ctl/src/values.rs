@@ -105,6 +105,38 @@ fn duration_within(text: &str, least: u64) -> Result<Duration, String> {
     }
 }
 
+/// The thumbprint of a certificate: SHA-256 or SHA-1 in hex, with or without
+/// colons; in upper case as the portal shows it.
+pub fn thumbprint(text: &str) -> Result<String, String> {
+    let bare: String = text.chars().filter(|c| *c != ':').collect();
+    if matches!(bare.len(), 40 | 64) && bare.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(bare.to_ascii_uppercase())
+    } else {
+        Err("expected a thumbprint: 64 hex digits of SHA-256, or 40 of SHA-1".into())
+    }
+}
+
+/// A registration id of DPS.
+///
+/// Source: DPS, "Registration ID"; upper case is let through, as the service
+/// does not tell it from lower case, but the derived key does.
+pub fn registration_id(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 128 characters of letters, digits and - . _ :".into())
+    }
+}
+
+/// A count that is not zero.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1".into()),
+        Ok(count) => Ok(count),
+    }
+}
+
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
     // URL parsers resolve these two before they get to the hub, encoded or not.
@@ -204,6 +236,9 @@ mod tests {
             assert!(request_id(bad).is_err(), "{bad}");
         }
         assert!(reason(&"ü".repeat(200)).is_ok() && reason(&"x".repeat(201)).is_err());
+        assert!(registration_id("sn-007-a1.b_c").is_ok() && registration_id("a b").is_err());
+        assert_eq!(thumbprint(&"ab:".repeat(20)), Ok("AB".repeat(20)));
+        assert!(thumbprint(&"AB".repeat(32)).is_ok() && thumbprint(&"ABC".repeat(16)).is_err());
         assert!(device_id("..").is_err() && device_id("a/b").is_err() && device_id("a.b").is_ok());
     }
 }

@@ -7,14 +7,13 @@ mod common;
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::sync::{Mutex, mpsc};
 
-use common::{Answer, FakeHub, KEY, Run};
+use common::{Answer, FakeHub, Run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[test]
 fn invoke_prints_hub_json_and_exits_3_when_refused() {
@@ -102,6 +101,27 @@ fn twin_show_prints_the_twin_and_update_sends_a_patch() {
     assert_eq!((&sent[2].body, sent[2].header("if-match")), (&expected, Some("\"AAA=\"")));
 }
 
+#[test]
+fn twin_replace_keeps_what_is_not_given() {
+    let hub = FakeHub::start(|_, _| {
+        Answer::ok(json!({
+            "deviceId": "gw1", "etag": "AAA=", "tags": {"site": "north"},
+            "properties": {"desired": {"a": 1, "$version": 3, "$metadata": {}}, "reported": {}},
+        }))
+    });
+    let run = hub.run(&["twin", "replace", "gw1", "--tags", "{\"site\":\"south\"}"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "gw1: twin replaced, etag AAA=, desired version 3\n");
+    hub.run(&["twin", "replace", "gw1", "--desired", "{}", "--tags", "{}", "--etag", "B="]).ends(0, &[]);
+    hub.run(&["twin", "replace", "gw1"]).ends(2, &["--desired", "--tags"]);
+    assert_eq!(hub.lines(), ["GET /twins/gw1", "PUT /twins/gw1", "PUT /twins/gw1"]);
+    let sent = hub.requests();
+    let kept = json!({"tags": {"site": "south"}, "properties": {"desired": {"a": 1}}});
+    assert_eq!((&sent[1].body, sent[1].header("if-match")), (&kept, Some("\"AAA=\"")));
+    let whole = json!({"tags": {}, "properties": {"desired": {}}});
+    assert_eq!((&sent[2].body, sent[2].header("if-match")), (&whole, Some("\"B=\"")));
+}
+
 /// Pages of two rows, an empty one among them.
 fn paged() -> FakeHub {
     FakeHub::start(|request, _| {
@@ -151,72 +171,6 @@ fn a_closed_pipe_is_success() {
         let run = Run::from(child.wait_with_output().unwrap());
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{form}");
     }
-}
-
-fn registry() -> FakeHub {
-    FakeHub::start(|request, _| match request.method.as_str() {
-        "DELETE" => Answer::ok(Value::Null),
-        _ => Answer::ok(json!({
-            "deviceId": "gw1", "etag": "x", "status": "enabled",
-            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}},
-        })),
-    })
-}
-
-#[test]
-fn keys_are_shown_only_by_connection_string() {
-    let hub = registry();
-    for command in ["create", "show"] {
-        for form in ["text", "json", "jsonl"] {
-            let run = hub.run(&["device", command, "gw1", "-o", form]);
-            run.ends(0, &[]);
-            assert!(run.stdout.contains("gw1"), "{run:#?}");
-            assert!(!run.stdout.contains(KEY) && !run.stderr.contains(KEY), "{run:#?}");
-        }
-    }
-    let create = &hub.requests()[0];
-    assert_eq!(create.line(), "PUT /devices/gw1");
-    assert_eq!(create.body["authentication"], json!({"type": "sas", "symmetricKey": {}}));
-    assert_eq!(create.header("if-match"), None);
-    let run = hub.run(&["device", "connection-string", "gw1"]);
-    assert_eq!(run.stdout, format!("HostName=localhost;DeviceId=gw1;SharedAccessKey={KEY}\n"));
-}
-
-#[test]
-fn a_connection_string_file_is_private() {
-    let hub = registry();
-    let out = hub.path("gw1");
-    let arguments = [
-        "device",
-        "connection-string",
-        "gw1",
-        "--gateway",
-        "localhost:18883",
-        "--out",
-        out.to_str().unwrap(),
-    ];
-    let run = hub.run(&arguments);
-    run.ends(0, &["wrote "]);
-    assert_eq!(run.stdout, "");
-    assert_eq!(
-        fs::read_to_string(&out).unwrap(),
-        format!("HostName=localhost;DeviceId=gw1;GatewayHostName=localhost:18883;SharedAccessKey={KEY}\n")
-    );
-    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
-    let run = hub.run(&["device", "connection-string", "gw1", "--out", "/nonexistent/gw1"]);
-    run.ends(1, &["/nonexistent/gw1"]);
-}
-
-#[test]
-fn delete_needs_a_terminal_or_yes() {
-    let hub = registry();
-    hub.run(&["device", "delete", "gw1"]).ends(2, &["--yes"]);
-    assert!(hub.requests().is_empty());
-    let run = hub.run(&["device", "delete", "gw1", "--yes"]);
-    run.ends(0, &[]);
-    assert_eq!(run.stdout, "deleted gw1\n");
-    assert_eq!(hub.requests()[0].line(), "DELETE /devices/gw1");
-    assert_eq!(hub.requests()[0].header("if-match"), Some("\"*\""));
 }
 
 #[test]

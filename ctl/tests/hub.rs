@@ -139,7 +139,7 @@ fn a_profile_is_a_hub_with_its_ca() {
 fn usage_errors_name_what_is_wrong() {
     let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
     for (arguments, parts) in [
-        (&["reboot"][..], ["<DEVICE>", "--help"]),
+        (&["reboot"][..], ["DEVICE", "--where"]),
         (&["reboot", "gw 1"], ["gw 1", "not a device id"]),
         (&["reboot", "gw1", "--id", "a b"], ["--id", "1 to 128"]),
         (&["reboot", "gw1", "--frob"], ["--frob", "--help"]),

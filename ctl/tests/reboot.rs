@@ -106,20 +106,6 @@ fn when_and_what_about_inhibitors_reach_the_device() {
 }
 
 #[test]
-fn cancelling_asks_the_device() {
-    let hub = FakeHub::start(|request, _| match request.body["payload"].get("id") {
-        None => Answer::reply(200, json!({"id": "r-1", "status": "cancelled"})),
-        Some(_) => Answer::reply(404, json!({"error": {"code": "nothingPending", "message": "none"}})),
-    });
-    let run = hub.run(&["cancel", "gw1"]);
-    run.ends(0, &[]);
-    assert_eq!(run.stdout, "gw1: reboot r-1 cancelled\n");
-    assert_eq!(hub.requests()[0].body["methodName"], "cancelReboot");
-    hub.run(&["cancel", "gw1", "--id", "r-2"]).ends(3, &["status 404: nothingPending, none"]);
-    assert_eq!(hub.requests()[1].body["payload"], json!({"id": "r-2"}));
-}
-
-#[test]
 fn a_reboot_that_is_over_at_the_first_look() {
     let run = reboot(&accepting(json!({}), &[completed]), &["--id", "r-1", "-o", "json"]);
     run.ends(0, &[]);
@@ -328,7 +314,10 @@ fn several_devices_end_alike_or_mixed() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone())
         .collect();
-    assert_eq!(outcomes, ["completed", "offline", "noSuchDevice"]);
+    assert_eq!(outcomes.len(), 3);
+    for outcome in ["completed", "offline", "noSuchDevice"] {
+        assert!(outcomes.contains(&json!(outcome)), "no {outcome} in {outcomes:?}");
+    }
 
     let run = hub.run(&["reboot", "gw3", "gw4", "-o", "json"]);
     run.ends(5, &[]);

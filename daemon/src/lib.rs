@@ -10,6 +10,7 @@ pub mod answer;
 pub mod backend;
 pub mod backoff;
 pub mod boot;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::Parser as _;
 use iotdm_agentd::agent::{Agent, Settings};
 use iotdm_agentd::backend::Backend;
+use iotdm_agentd::cli::Arguments;
 use iotdm_agentd::config::{self, Config};
 use iotdm_agentd::credentials::{self, Identity};
 use iotdm_agentd::guard::Guards;
@@ -26,31 +27,6 @@ use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-
-/// Reboots this machine on behalf of Azure IoT Hub, and reports what became of it.
-#[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
-struct Arguments {
-    /// The configuration file; FILE.d/*.toml is read after it
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The state directory [default: $STATE_DIRECTORY, else /var/lib/iotdm]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Say what would be used, secrets masked, and what is missing; then exit
-    #[arg(long)]
-    check_config: bool,
-}
-
-const AFTER_HELP: &str = "\
-The connection string is read from the systemd credential \"connection-string\", \
-or from the file that hub.connection_string_file names; never from an argument.
-
-Exit codes: 0 stopped, 1 failure, 2 usage, 78 configuration.
-
-Example, as an ordinary user, without rebooting anything:
-  iotdm-agentd --config ./agentd.toml --state-dir ./state
-with \"reboot.backend = 'simulate'\" in agentd.toml.";
 
 const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
 const PACKAGED_CONNECTION_STRING: &str = "/etc/iotdm/connection-string";

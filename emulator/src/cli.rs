@@ -6,18 +6,22 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use iotdm_proto::{DeviceId, HostName};
 
+use crate::identity::Identity;
+use crate::throttle::Tier;
+
 /// What the emulator does not do stands first: nobody should find out by
 /// trying.
 const ABOUT: &str = "\
 A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
   * AMQP, and HTTPS for devices
-  * device provisioning (DPS), X.509 and Entra ID authentication
-  * modules and IoT Edge
+  * Entra ID authentication; X.509 over WebSocket
+  * of device provisioning (DPS): TPM, custom allocation and several hubs
+  * IoT Edge: modules are identities like devices, without routes between them
   * cloud-to-device messages; telemetry is acknowledged and dropped
-  * file upload, jobs, configurations, digital twins, bulk registry operations
-  * COUNT, GROUP BY, arithmetic and string functions in queries
-  * quotas and throttling
+  * file upload, configurations, digital twins
+  * jobs that export and import the registry
+  * daily quotas; throttling unless asked for with --tier
 
 It is never needed on a gateway, and replaces no test against the real service.";
 
@@ -68,6 +72,12 @@ pub struct Serve {
     /// Create this device unless it exists; may be repeated
     #[arg(long, value_name = "ID")]
     pub device: Vec<DeviceId>,
+    /// Let devices of type certificateAuthority in with certificates of these CAs (PEM); may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub x509_ca: Vec<PathBuf>,
+    /// Throttle as one unit of this tier is throttled [default: not at all]
+    #[arg(long, value_name = "TIER", ignore_case = true)]
+    pub tier: Option<Tier>,
 }
 
 /// What to do with faults.
@@ -75,8 +85,8 @@ pub struct Serve {
 pub enum Fault {
     /// Do something wrong to a device, the next COUNT times
     Set {
-        /// The device
-        device: DeviceId,
+        /// The device, or DEVICE/MODULE
+        device: Identity,
         /// What to do wrong
         fault: FaultKind,
         /// How often
@@ -85,6 +95,18 @@ pub enum Fault {
         /// Return code for refuse-connect, 1 to 5
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
         code: u8,
+        /// Delay for delay-method, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+        delay: f64,
+        /// The running emulator's directory
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Refuse the next COUNT requests of services with 429, whatever they are about
+    Throttle {
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        count: u32,
         /// The running emulator's directory
         #[command(flatten)]
         data: Data,
@@ -97,8 +119,8 @@ pub enum Fault {
     },
     /// Forget the faults of a device, or all
     Clear {
-        /// The device
-        device: Option<DeviceId>,
+        /// The device, or DEVICE/MODULE
+        device: Option<Identity>,
         /// The running emulator's directory
         #[command(flatten)]
         data: Data,
@@ -124,4 +146,14 @@ pub enum FaultKind {
     RefuseConnect,
     /// Drop the connection now
     DropLink,
+    /// Drop the connection now and take its token, and older ones, for expired
+    ExpireToken,
+    /// Deliver a method call late; the caller's time runs meanwhile
+    DelayMethod,
+    /// Deliver a method call twice
+    DuplicateMethod,
+    /// Answer a twin request with 429
+    ThrottleDevice,
+    /// Answer a service's request about the device with 429
+    ThrottleService,
 }

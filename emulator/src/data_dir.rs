@@ -11,7 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use iotdm_proto::DeviceId;
+
+use crate::identity::Identity;
 
 /// How the names of half-written files begin.
 const TEMPORARY: &str = ".writing-";
@@ -71,18 +72,26 @@ impl DataDir {
         self.0.join("service-connection-string")
     }
 
+    /// The id scope of the provisioning service.
+    pub fn id_scope(&self) -> PathBuf {
+        self.0.join("id-scope")
+    }
+
     /// The connection string of one shared access policy.
     pub fn policy(&self, name: &str) -> PathBuf {
         self.0.join("policies").join(name)
     }
 
-    /// A device's connection string. No id leads out of the directory: ids
-    /// have no `/`, and the two that name directories get a `~`, which no id
-    /// has.
-    pub fn device(&self, id: &DeviceId) -> PathBuf {
-        let name = id.as_str();
+    /// The connection string of a device, or of a module (`device~module`). No
+    /// id leads out of the directory: ids have no `/`, and the two that name
+    /// directories get a `~`, which no id has.
+    pub fn device(&self, id: &Identity) -> PathBuf {
         let devices = self.0.join("devices");
-        if name == "." || name == ".." { devices.join(format!("{name}~")) } else { devices.join(name) }
+        match (id.device.as_str(), &id.module) {
+            (name, Some(module)) => devices.join(format!("{name}~{module}")),
+            (name @ ("." | ".."), None) => devices.join(format!("{name}~")),
+            (name, None) => devices.join(name),
+        }
     }
 
     /// Writes a file for the owner only (0600), whole or not at all.
@@ -109,9 +118,9 @@ impl DataDir {
     }
 
     /// Removes what a killed emulator left behind: half-written files, and the
-    /// connection strings of devices other than `kept`. Only for the process
+    /// connection strings of others than `kept`. Only for the process
     /// that holds the store.
-    pub fn sweep<'a>(&self, kept: impl Iterator<Item = &'a DeviceId>) -> Result<()> {
+    pub fn sweep<'a>(&self, kept: impl Iterator<Item = &'a Identity>) -> Result<()> {
         let kept: HashSet<PathBuf> = kept.map(|id| self.device(id)).collect();
         for file in files(&self.0.join("devices"))? {
             if !kept.contains(&file) {
@@ -140,9 +149,9 @@ mod tests {
     #[test]
     fn no_id_escapes_or_clashes() {
         let dir = DataDir::existing(Path::new("/data"));
-        let ids = [".", "..", "...", "*", "$", "..%2f", "..=", "'", "a:b", ".~"];
+        let ids = [".", "..", "...", "*", "$", "..%2f", "..=", "'", "a:b", "./.", "../..", "a/b", ".~"];
         let files: Vec<PathBuf> =
-            ids.iter().filter_map(|id| id.parse::<DeviceId>().ok()).map(|id| dir.device(&id)).collect();
+            ids.iter().filter_map(|id| id.parse::<Identity>().ok()).map(|id| dir.device(&id)).collect();
         assert_eq!(files.len(), ids.len() - 1, "the last one is no id");
         for (index, file) in files.iter().enumerate() {
             assert_eq!(file.parent(), Some(Path::new("/data/devices")), "{file:?}");

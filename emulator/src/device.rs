@@ -1,12 +1,14 @@
-//! A device's identity as the registry keeps it, and its JSON.
+//! A device or module as the registry keeps it, and its JSON.
 
 use std::time::SystemTime;
 
-use iotdm_proto::{DeviceId, SecretKey, Time};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use iotdm_proto::Time;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::credentials::{self, Credentials};
 use crate::error::{Code, HubError};
+use crate::identity::Identity;
 use crate::links::Presence;
 use crate::random;
 use crate::twin::Twin;
@@ -14,7 +16,7 @@ use crate::twin::Twin;
 /// What "never" looks like in the service's JSON.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// All that is kept of one device.
+/// All that is kept of one device or module.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
@@ -22,14 +24,16 @@ pub struct Device {
     pub generation_id: String,
     /// Changes with the identity, not with the twin.
     pub etag: String,
-    /// Whether it may connect.
+    /// Whether it may connect. A module has its device's.
     pub status: Status,
     /// An operator's remark on the status.
     pub status_reason: Option<String>,
     /// When the status last changed.
     pub status_updated: Option<Time>,
-    /// Either proves that it is this device.
-    pub keys: Keys,
+    /// What proves that a client is this.
+    pub credentials: Credentials,
+    /// Who looks after a module; only its creator knows what it means.
+    pub managed_by: Option<String>,
     /// A flag that operators can query for.
     pub iot_edge: bool,
     /// The twin.
@@ -48,37 +52,27 @@ pub enum Status {
     Disabled,
 }
 
-/// A device's two keys. They are serialised: the store is where they live.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Keys {
-    /// The one in the connection string.
-    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
-    pub primary: SecretKey,
-    /// The one to move to while the first is renewed.
-    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
-    pub secondary: SecretKey,
-}
-
 /// What a client wants an identity to be; absent parts are left to the hub.
 #[derive(Debug, Default)]
 pub struct Wish {
     status: Option<Status>,
     status_reason: Option<Option<String>>,
-    primary: Option<SecretKey>,
-    secondary: Option<SecretKey>,
+    credentials: credentials::Wish,
+    managed_by: Option<String>,
     iot_edge: Option<bool>,
 }
 
 impl Device {
     /// A new device as wished for.
-    pub fn new(wish: Wish, now: Time) -> Result<Self, HubError> {
+    pub fn new(mut wish: Wish, now: Time) -> Result<Self, HubError> {
         let mut device = Device {
             generation_id: now.unix_millis().to_string(),
             etag: String::new(),
             status: Status::Enabled,
             status_reason: None,
             status_updated: None,
-            keys: Keys { primary: random::key()?, secondary: random::key()? },
+            credentials: Credentials::new(std::mem::take(&mut wish.credentials))?,
+            managed_by: None,
             iot_edge: false,
             twin: Twin::new(now)?,
             session: None,
@@ -89,6 +83,7 @@ impl Device {
 
     /// Changes what the wish names.
     pub fn update(&mut self, wish: Wish, now: Time) -> Result<(), HubError> {
+        self.credentials = self.credentials.changed(wish.credentials)?;
         let status = wish.status.unwrap_or(self.status);
         if status != self.status {
             self.status = status;
@@ -97,46 +92,41 @@ impl Device {
         if let Some(reason) = wish.status_reason {
             self.status_reason = reason;
         }
-        if let Some(key) = wish.primary {
-            self.keys.primary = key;
-        }
-        if let Some(key) = wish.secondary {
-            self.keys.secondary = key;
-        }
+        self.managed_by = wish.managed_by.or(self.managed_by.take());
         self.iot_edge = wish.iot_edge.unwrap_or(self.iot_edge);
         self.etag = random::etag()?;
         Ok(())
     }
 
     /// The identity as `/devices/{id}` shows it, keys included.
-    pub fn identity_json(&self, id: &DeviceId, presence: &Presence) -> Value {
-        json!({
-            "deviceId": id.as_str(),
+    pub fn identity_json(&self, id: &Identity, presence: &Presence) -> Value {
+        let mut json = json!({
+            "deviceId": id.device.as_str(),
             "generationId": self.generation_id,
             "etag": self.etag,
             "connectionState": presence.state(),
-            "status": self.status,
-            "statusReason": self.status_reason,
             "connectionStateUpdatedTime": time_or_never(presence.changed),
-            "statusUpdatedTime": time_or_never(self.status_updated),
             "lastActivityTime": time_or_never(presence.last_activity),
             "cloudToDeviceMessageCount": 0,
-            "authentication": {
-                "symmetricKey": {
-                    "primaryKey": self.keys.primary.expose_base64().as_str(),
-                    "secondaryKey": self.keys.secondary.expose_base64().as_str(),
-                },
-                "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
-                "type": "sas",
-            },
-            "capabilities": { "iotEdge": self.iot_edge },
-        })
+            "authentication": self.credentials.json(),
+        });
+        let more = match &id.module {
+            Some(module) => json!({ "moduleId": module.as_str(), "managedBy": self.managed_by }),
+            None => json!({
+                "status": self.status,
+                "statusReason": self.status_reason,
+                "statusUpdatedTime": time_or_never(self.status_updated),
+                "capabilities": { "iotEdge": self.iot_edge },
+            }),
+        };
+        extend(&mut json, more);
+        json
     }
 
     /// The twin as `/twins/{id}` and queries show it.
-    pub fn twin_json(&self, id: &DeviceId, presence: &Presence) -> Value {
-        json!({
-            "deviceId": id.as_str(),
+    pub fn twin_json(&self, id: &Identity, presence: &Presence) -> Value {
+        let mut json = json!({
+            "deviceId": id.device.as_str(),
             "etag": self.twin.etag,
             "deviceEtag": self.etag,
             "status": self.status,
@@ -145,8 +135,8 @@ impl Device {
             "connectionState": presence.state(),
             "lastActivityTime": time_or_never(presence.last_activity),
             "cloudToDeviceMessageCount": 0,
-            "authenticationType": "sas",
-            "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
+            "authenticationType": self.credentials.type_name(),
+            "x509Thumbprint": self.credentials.thumbprint_json(),
             "modelId": self.twin.model_id,
             "version": self.twin.version,
             "tags": self.twin.tags,
@@ -154,25 +144,31 @@ impl Device {
                 "desired": self.twin.desired.service_json(),
                 "reported": self.twin.reported.service_json(),
             },
-            "capabilities": { "iotEdge": self.iot_edge },
-        })
+        });
+        extend(
+            &mut json,
+            match &id.module {
+                Some(module) => json!({ "moduleId": module.as_str() }),
+                None => json!({ "capabilities": { "iotEdge": self.iot_edge } }),
+            },
+        );
+        json
     }
 }
 
 impl Wish {
-    /// Reads a client's device JSON for the device `id`.
-    ///
-    /// Clients leave keys out, or send `null`, `""` or `{}`, when the hub
-    /// shall make them.
-    pub fn parse(id: &DeviceId, body: &Value) -> Result<Self, HubError> {
+    /// Reads a client's JSON for the device or module `id`.
+    pub fn parse(id: &Identity, body: &Value) -> Result<Self, HubError> {
         let invalid = |message: String| Err(Code::ArgumentInvalid.because(message));
         let Value::Object(body) = body else {
             return invalid("the body is not a JSON object".into());
         };
-        if let Some(Value::String(other)) = body.get("deviceId")
-            && other != id.as_str()
-        {
-            return invalid(format!("the body is about device {other:?}, the path about {id}"));
+        for (key, name) in [("deviceId", Some(&id.device)), ("moduleId", id.module.as_ref())] {
+            if let Some(Value::String(other)) = body.get(key)
+                && name.is_none_or(|name| name.as_str() != other)
+            {
+                return invalid(format!("the body has {key} {other:?}, the path is about {id}"));
+            }
         }
         let status = match body.get("status") {
             None | Some(Value::Null) => None,
@@ -188,32 +184,12 @@ impl Wish {
             Some(_) => return invalid("statusReason is a string of at most 128 characters".into()),
         };
         let iot_edge = body.get("capabilities").and_then(|all| all.get("iotEdge")).and_then(Value::as_bool);
-        let mut wish = Wish { status, status_reason, iot_edge, ..Wish::default() };
-        if let Some(Value::Object(authentication)) = body.get("authentication") {
-            wish.read_authentication(authentication)?;
-        }
-        Ok(wish)
-    }
-
-    fn read_authentication(&mut self, authentication: &Map<String, Value>) -> Result<(), HubError> {
-        if let Some(kind) = authentication.get("type").and_then(Value::as_str)
-            && kind != "sas"
-        {
-            let message = format!("authentication type {kind:?} is not emulated; use sas");
-            return Err(Code::ArgumentInvalid.because(message));
-        }
-        let key = |name: &str| match authentication.get("symmetricKey").and_then(|keys| keys.get(name)) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) if text.is_empty() => Ok(None),
-            Some(Value::String(text)) => match text.parse::<SecretKey>() {
-                Ok(key) if (16..=64).contains(&key.expose().len()) => Ok(Some(key)),
-                _ => Err(Code::ArgumentInvalid.because(format!("{name} is not base64 of 16 to 64 bytes"))),
-            },
-            Some(_) => Err(Code::ArgumentInvalid.because(format!("{name} is not a string"))),
+        let managed_by = body.get("managedBy").and_then(Value::as_str).map(str::to_owned);
+        let credentials = match body.get("authentication") {
+            Some(Value::Object(authentication)) => credentials::Wish::parse(authentication)?,
+            _ => credentials::Wish::default(),
         };
-        self.primary = key("primaryKey")?;
-        self.secondary = key("secondaryKey")?;
-        Ok(())
+        Ok(Wish { status, status_reason, credentials, managed_by, iot_edge })
     }
 }
 
@@ -226,46 +202,29 @@ fn time_or_never(time: Option<Time>) -> String {
     time.map_or_else(|| NEVER.to_owned(), |time| time.to_string())
 }
 
-fn write_key<S: Serializer>(key: &SecretKey, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&key.expose_base64())
-}
-
-fn read_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretKey, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+fn extend(json: &mut Value, more: Value) {
+    if let (Value::Object(json), Value::Object(more)) = (json, more) {
+        json.extend(more);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn id() -> DeviceId {
+    fn id() -> Identity {
         "gw1".parse().unwrap()
-    }
-
-    #[test]
-    fn keys_are_made_where_none_are_given() {
-        for body in [
-            json!({}),
-            json!({"authentication": {}}),
-            json!({"authentication": {"symmetricKey": {}}}),
-            json!({"authentication": {"symmetricKey": {"primaryKey": "", "secondaryKey": null}}}),
-        ] {
-            let device = Device::new(Wish::parse(&id(), &body).unwrap(), now()).unwrap();
-            assert_eq!(device.keys.primary.expose().len(), 32);
-            assert_ne!(device.keys.primary.expose(), device.keys.secondary.expose());
-            assert_eq!(device.status, Status::Enabled);
-        }
     }
 
     #[test]
     fn an_update_keeps_what_it_does_not_name() {
         let wish = Wish::parse(&id(), &json!({"status": "disabled", "statusReason": "stolen"})).unwrap();
         let mut device = Device::new(wish, now()).unwrap();
-        let (key, etag) = (device.keys.primary.clone(), device.etag.clone());
+        let (credentials, etag) = (device.credentials.json(), device.etag.clone());
         device.update(Wish::parse(&id(), &json!({"deviceId": "gw1"})).unwrap(), now()).unwrap();
         assert_eq!(device.status, Status::Disabled);
         assert_eq!(device.status_reason.as_deref(), Some("stolen"));
-        assert_eq!(device.keys.primary.expose(), key.expose());
+        assert_eq!(device.credentials.json(), credentials);
         assert_ne!(device.etag, etag);
     }
 
@@ -277,14 +236,24 @@ mod tests {
             json!({"status": "asleep"}),
             json!({"status": 1}),
             json!({"statusReason": 5}),
-            json!({"authentication": {"type": "selfSigned"}}),
-            json!({"authentication": {"symmetricKey": {"primaryKey": "?"}}}),
-            json!({"authentication": {"symmetricKey": {"primaryKey": "c2hvcnQ="}}}),
-            json!({"authentication": {"symmetricKey": {"secondaryKey": 7}}}),
+            json!({"moduleId": "m"}),
+            json!({"authentication": {"type": "password"}}),
         ] {
             let error = Wish::parse(&id(), &body).unwrap_err();
             assert_eq!(error.code, Code::ArgumentInvalid, "{body}");
         }
+    }
+
+    #[test]
+    fn a_module_has_its_own_shape() {
+        let id: Identity = "gw1/m".parse().unwrap();
+        let wish = Wish::parse(&id, &json!({"deviceId": "gw1", "moduleId": "m", "managedBy": "x"})).unwrap();
+        let module = Device::new(wish, now()).unwrap();
+        let json = module.identity_json(&id, &Presence::default());
+        assert_eq!((&json["moduleId"], &json["managedBy"]), (&json!("m"), &json!("x")));
+        assert!(json.get("status").is_none() && json.get("capabilities").is_none());
+        assert_eq!(module.twin_json(&id, &Presence::default())["moduleId"], "m");
+        assert!(Wish::parse(&id, &json!({"moduleId": "other"})).is_err());
     }
 
     #[test]

@@ -31,16 +31,30 @@ pub enum Code {
     IotHubUnauthorized = 401_003,
     /// No such device.
     DeviceNotFound = 404_001,
+    /// No such module.
+    ModuleNotFound = 404_010,
+    /// No such job.
+    JobNotFound = 404_002,
+    /// The provisioning service knows no such thing.
+    DpsNotFound = 404_201,
     /// The device is not connected, or does not listen for methods.
     DeviceNotOnline = 404_103,
     /// The device's connection ended before it answered.
     DeviceConnectionClosedRemotely = 404_104,
     /// The device exists.
     DeviceAlreadyExists = 409_001,
+    /// The job exists.
+    JobAlreadyExists = 409_002,
+    /// The module exists.
+    ModuleAlreadyExistsOnDevice = 409_301,
     /// `If-Match`, or a twin's version, does not fit.
     PreconditionFailed = 412_001,
     /// A body beyond its limit.
     MessageTooLarge = 413_001,
+    /// More in one request than is allowed.
+    TooManyDevices = 413_002,
+    /// Too many requests.
+    ThrottlingException = 429_001,
     /// The emulator itself failed.
     ServerError = 500_001,
     /// The device did not answer in time.

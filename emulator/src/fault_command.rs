@@ -22,14 +22,30 @@ const TOKEN_LIFE: u64 = 300;
 /// Carries out the command against the emulator that runs on the directory.
 pub async fn run(fault: Fault) -> Result<()> {
     match fault {
-        Fault::Set { device, fault, count, code, data } => {
+        Fault::Set { device, fault, count, code, delay, data } => {
             let fault = match fault {
                 FaultKind::WithholdPuback => "withholdPuback",
                 FaultKind::WithholdTwinReply => "withholdTwinReply",
                 FaultKind::RefuseConnect => "refuseConnect",
                 FaultKind::DropLink => "dropLink",
+                FaultKind::ExpireToken => "expireToken",
+                FaultKind::DelayMethod => "delayMethod",
+                FaultKind::DuplicateMethod => "duplicateMethod",
+                FaultKind::ThrottleDevice => "throttleDevice",
+                FaultKind::ThrottleService => "throttleService",
             };
-            let body = json!({ "deviceId": device.as_str(), "fault": fault, "count": count, "code": code });
+            let delay = Duration::try_from_secs_f64(delay).context("--delay is not a number of seconds")?;
+            let body = json!({
+                "deviceId": device.to_string(),
+                "fault": fault,
+                "count": count,
+                "code": code,
+                "milliseconds": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            });
+            Emulator::open(data.dir)?.request(Method::POST, &[], Some(body)).await?;
+        }
+        Fault::Throttle { count, data } => {
+            let body = json!({ "fault": "throttleService", "count": count });
             Emulator::open(data.dir)?.request(Method::POST, &[], Some(body)).await?;
         }
         Fault::List { data } => {

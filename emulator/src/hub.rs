@@ -4,18 +4,24 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result};
 use iotdm_proto::sas::SasToken;
-use iotdm_proto::{DeviceId, Time};
 use serde_json::Value;
 
+use crate::authentication::{self, Proof};
+use crate::certificates::Authorities;
+use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::device::{Device, Status, Wish, now};
 use crate::error::{Code, HubError};
 use crate::faults::Faults;
+use crate::identity::Identity;
+use crate::jobs::Jobs;
 use crate::links::{Closed, Link, Links};
 use crate::policies::{Policies, Right};
+use crate::provisioning::Provisioning;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::subscriptions::Subscriptions;
+use crate::throttle::Throttle;
 use crate::twin::Change;
 
 /// The standard MQTT port, which needs no mention in connection strings.
@@ -30,9 +36,16 @@ pub struct Hub {
     pub registry: Registry,
     /// Their connections.
     pub links: Links,
+    /// What is done to many devices.
+    pub jobs: Jobs,
+    /// Who may become a device.
+    pub provisioning: Provisioning,
+    /// How much may still be asked of it.
+    pub throttle: Throttle,
     /// What shall go wrong.
     pub faults: Faults,
     policies: Policies,
+    authorities: Authorities,
     address: Address,
     dir: DataDir,
 }
@@ -73,12 +86,31 @@ impl IfMatch {
 
 impl Hub {
     /// A hub over its store. Writes the connection strings for `address`.
-    pub fn open(store: Store, dir: DataDir, address: Address) -> Result<Self> {
+    pub fn open(
+        store: Store,
+        dir: DataDir,
+        address: Address,
+        authorities: Authorities,
+        throttle: Throttle,
+    ) -> Result<Self> {
         let stored = store.hub_value("policies", || Ok(Policies::generate()?))?;
         let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
+        let jobs = Jobs::open(store.clone())?;
+        let provisioning = Provisioning::open(store.clone())?;
         let registry = Registry::open(store)?;
-        let hub =
-            Hub { registry, links: Links::default(), faults: Faults::default(), policies, address, dir };
+        let (links, faults) = (Links::default(), Faults::default());
+        let hub = Hub {
+            registry,
+            links,
+            jobs,
+            provisioning,
+            throttle,
+            faults,
+            policies,
+            authorities,
+            address,
+            dir,
+        };
         hub.write_files()?;
         Ok(hub)
     }
@@ -89,30 +121,32 @@ impl Hub {
         self.policies.check(token, right, now().unix_seconds(), &self.scopes(path))
     }
 
-    /// Creates a device and its connection-string file.
-    pub fn create_device(&self, id: &DeviceId, wish: Wish) -> Result<Value, HubError> {
+    /// Creates a device or module and its connection-string file.
+    pub fn create_device(&self, id: &Identity, wish: Wish) -> Result<Value, HubError> {
         let device = Device::new(wish, now())?;
         self.registry.insert(id, device, |device| self.note_device(id, device))
     }
 
-    /// Changes a device; a disabled one loses its connection.
-    pub fn update_device(&self, id: &DeviceId, wish: Wish, if_match: &IfMatch) -> Result<Value, HubError> {
+    /// Changes a device or module; a disabled device loses its connection and
+    /// those of its modules.
+    pub fn update_device(&self, id: &Identity, wish: Wish, if_match: &IfMatch) -> Result<Value, HubError> {
         let change = |device: &mut Device| {
             if_match.check(&device.etag)?;
             device.update(wish, now())
         };
         self.registry.update(id, change, |device, ()| {
             if device.status == Status::Disabled {
-                self.links.close(id, Closed::Refused);
+                self.links.close_device(&id.device, Closed::Refused);
             }
             self.note_device(id, device)
         })
     }
 
-    /// Deletes a device, its connection and its file.
-    pub fn delete_device(&self, id: &DeviceId, if_match: &IfMatch) -> Result<(), HubError> {
+    /// Deletes a device with its modules, or a module: connections and files
+    /// as well.
+    pub fn delete_device(&self, id: &Identity, if_match: &IfMatch) -> Result<(), HubError> {
         let check = |device: &Device| if_match.check(&device.etag);
-        self.registry.remove(id, check, || {
+        self.registry.remove(id, check, |id| {
             self.links.close(id, Closed::Refused);
             if let Err(error) = self.dir.remove(&self.dir.device(id)) {
                 tracing::error!("{error:#}");
@@ -124,7 +158,7 @@ impl Hub {
     /// and tells the device.
     pub fn change_twin(
         &self,
-        id: &DeviceId,
+        id: &Identity,
         change: &Change,
         replace: bool,
         if_match: &IfMatch,
@@ -142,25 +176,46 @@ impl Hub {
         })
     }
 
-    /// Lets a device in whose token proves that it is `id`; also says whether
+    /// Lets a client in whose `proof` shows that it is `id`; also says whether
     /// it continues a stored session.
     pub fn connect(
         &self,
-        id: &DeviceId,
-        token: &SasToken,
+        id: &Identity,
+        proof: &Proof,
         clean_session: bool,
         model_id: Option<String>,
     ) -> Result<(Link, bool), HubError> {
-        let prepare = |device: &mut Device| {
-            self.authenticate(id, device, token, now())?;
+        let prepare = |device: &mut Device, status: Status| {
+            if proof.expiry().is_some_and(|expiry| self.faults.is_expired(id, expiry)) {
+                return Err(Code::IotHubUnauthorized.because("the token expired, as a fault has it"));
+            }
+            if status == Status::Disabled {
+                return Err(Code::IotHubUnauthorizedAccess.because("the device is disabled"));
+            }
+            let (scopes, now) = (self.scopes(&format!("/{}", id.path())), now());
+            let (policies, authorities) = (&self.policies, &self.authorities);
+            authentication::check(id, &device.credentials, proof, policies, authorities, &scopes, now)?;
             let stored = device.session.filter(|_| !clean_session);
             device.session = (!clean_session).then(|| stored.unwrap_or_default());
             device.twin.model_id = model_id.unwrap_or_default();
             Ok(stored)
         };
-        self.registry.update(id, prepare, |_, stored| {
-            (self.links.attach(id, stored.unwrap_or_default()), stored.is_some())
+        self.registry.update_with_status(id, prepare, |_, stored| {
+            (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
         })
+    }
+
+    /// Makes the token that a device is connected with count as expired, and
+    /// every older one.
+    pub fn expire_token(&self, id: &Identity) -> Result<(), HubError> {
+        match self.links.token_expiry(id) {
+            Some(expiry) => {
+                self.faults.expire(id.clone(), expiry);
+                self.links.close(id, Closed::Expired);
+                Ok(())
+            }
+            None => Err(Code::DeviceNotOnline.because(format!("{id} is not connected by a token"))),
+        }
     }
 
     /// Changes what a connection is subscribed to; durable for a session that
@@ -183,37 +238,16 @@ impl Hub {
         self.registry.update(&link.device, keep, |_, ()| ())
     }
 
+    /// Where devices connect: the host, with the port unless it is the
+    /// standard one.
+    pub fn device_endpoint(&self) -> String {
+        let Address { host, mqtt_port, .. } = &self.address;
+        if *mqtt_port == MQTT_PORT { host.clone() } else { format!("{host}:{mqtt_port}") }
+    }
+
     /// Whether `host`, with or without a port, names this hub.
     pub fn is_called(&self, host: &str) -> bool {
         self.scopes("").iter().any(|name| name.eq_ignore_ascii_case(host))
-    }
-
-    fn authenticate(
-        &self,
-        id: &DeviceId,
-        device: &Device,
-        token: &SasToken,
-        now: Time,
-    ) -> Result<(), HubError> {
-        if device.status == Status::Disabled {
-            return Err(Code::IotHubUnauthorizedAccess.because("the device is disabled"));
-        }
-        let scopes = self.scopes(&format!("/devices/{id}"));
-        if token.policy().is_some() {
-            return self.policies.check(token, Right::DeviceConnect, now.unix_seconds(), &scopes);
-        }
-        let mut refusal = None;
-        for key in [&device.keys.primary, &device.keys.secondary] {
-            for scope in &scopes {
-                match token.verify(key, now.unix_seconds(), scope) {
-                    Ok(()) => return Ok(()),
-                    Err(iotdm_proto::sas::SasError::Signature) if refusal.is_some() => {}
-                    Err(error) => refusal = Some(error),
-                }
-            }
-        }
-        let why = refusal.map_or_else(String::new, |error| error.to_string());
-        Err(Code::IotHubUnauthorized.because(why))
     }
 
     /// The ways in which clients write a resource of this hub.
@@ -224,7 +258,7 @@ impl Hub {
 
     /// Writes the device's file and returns its JSON. A file that cannot be
     /// written is logged: the device exists all the same.
-    fn note_device(&self, id: &DeviceId, device: &Device) -> Value {
+    fn note_device(&self, id: &Identity, device: &Device) -> Value {
         if let Err(error) = self.write_device_file(id, device) {
             tracing::error!("{error:#}");
         }
@@ -233,14 +267,17 @@ impl Hub {
 
     fn write_files(&self) -> Result<()> {
         let mut devices = Vec::new();
-        self.registry.scan(None, |id, device| {
+        let mut note = |id: &Identity, device: &Device| {
             devices.push((id.clone(), device.clone()));
             ControlFlow::Continue(())
-        });
+        };
+        self.registry.devices(None, &mut note);
+        self.registry.modules(None, &mut note);
         self.dir.sweep(devices.iter().map(|(id, _)| id))?;
         for (id, device) in &devices {
             self.write_device_file(id, device)?;
         }
+        self.dir.write(&self.dir.id_scope(), &format!("{}\n", self.provisioning.id_scope))?;
         let Address { host, https_port, .. } = &self.address;
         let host = if *https_port == HTTPS_PORT { host.clone() } else { format!("{host}:{https_port}") };
         for policy in self.policies.iter() {
@@ -255,10 +292,20 @@ impl Hub {
         Ok(())
     }
 
-    fn write_device_file(&self, id: &DeviceId, device: &Device) -> Result<()> {
+    fn write_device_file(&self, id: &Identity, device: &Device) -> Result<()> {
         let Address { host, mqtt_port, .. } = &self.address;
-        let key = device.keys.primary.expose_base64();
-        let mut text = format!("HostName={host};DeviceId={id};SharedAccessKey={}", key.as_str());
+        let mut text = format!("HostName={host};DeviceId={}", id.device);
+        if let Some(module) = &id.module {
+            text.push_str(&format!(";ModuleId={module}"));
+        }
+        match &device.credentials {
+            Credentials::Sas(keys) => {
+                text.push_str(&format!(";SharedAccessKey={}", keys.primary.expose_base64().as_str()));
+            }
+            Credentials::SelfSigned(_) | Credentials::CertificateAuthority => text.push_str(";x509=true"),
+            // There is no string that it could connect with.
+            Credentials::None => return self.dir.remove(&self.dir.device(id)),
+        }
         if *mqtt_port != MQTT_PORT {
             text.push_str(&format!(";GatewayHostName={host}:{mqtt_port}"));
         }

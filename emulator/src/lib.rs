@@ -5,7 +5,10 @@
 //! and packets into operations of the [`hub`], which keeps devices in the
 //! [`registry`] and connections in [`links`]. [`http`] is the other way in.
 
+pub mod authentication;
+pub mod certificates;
 pub mod cli;
+pub mod credentials;
 pub mod data_dir;
 pub mod device;
 pub mod error;
@@ -13,10 +16,14 @@ pub mod fault_command;
 pub mod faults;
 pub mod http;
 pub mod hub;
+pub mod identity;
+pub mod jobs;
 pub mod links;
+pub mod method;
 pub mod mqtt;
 pub mod pki;
 pub mod policies;
+pub mod provisioning;
 pub mod query;
 pub mod random;
 pub mod registry;
@@ -24,4 +31,5 @@ pub mod serve;
 pub mod server;
 pub mod store;
 pub mod subscriptions;
+pub mod throttle;
 pub mod twin;

@@ -17,6 +17,8 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::device::now;
+use crate::faults::Delivery;
+use crate::identity::Identity;
 use crate::subscriptions::Subscriptions;
 
 /// Messages that may wait for a slow device before it is cut off.
@@ -31,8 +33,8 @@ pub struct Links {
 
 #[derive(Debug, Default)]
 struct Inner {
-    links: HashMap<DeviceId, Slot>,
-    presences: HashMap<DeviceId, Presence>,
+    links: HashMap<Identity, Slot>,
+    presences: HashMap<Identity, Presence>,
     next_link: u64,
     next_call: u64,
 }
@@ -43,11 +45,12 @@ struct Slot {
     outbox: mpsc::Sender<Message>,
     close: oneshot::Sender<Closed>,
     subscriptions: Subscriptions,
+    expiry: Option<u64>,
     calls: HashMap<String, oneshot::Sender<CallEnd>>,
 }
 
 /// A message to a device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Message {
     /// Where to.
     pub topic: HubTopic,
@@ -60,7 +63,7 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Link {
     /// The device.
-    pub device: DeviceId,
+    pub device: Identity,
     /// Tells it from other links of the device.
     pub number: u64,
     /// What to send.
@@ -81,6 +84,9 @@ pub enum Closed {
     /// A fault asked for it.
     #[error("a fault dropped the link")]
     Fault,
+    /// A fault made the token expire.
+    #[error("a fault made the token expire")]
+    Expired,
     /// The device does not read what it is sent.
     #[error("the device does not read what it is sent")]
     Slow,
@@ -132,15 +138,18 @@ impl Default for Links {
 }
 
 impl Links {
-    /// Registers a new connection of `device` and closes the previous one.
-    pub fn attach(&self, device: &DeviceId, subscriptions: Subscriptions) -> Link {
+    /// Registers a new connection of `device`, which may be a module, and closes
+    /// the previous one.
+    /// `expiry` is that of its token, if it has one, in seconds since the Unix
+    /// epoch.
+    pub fn attach(&self, device: &Identity, subscriptions: Subscriptions, expiry: Option<u64>) -> Link {
         let mut inner = self.lock();
         inner.remove(device, Closed::Replaced);
         inner.next_link += 1;
         let number = inner.next_link;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (close, closed) = oneshot::channel();
-        let slot = Slot { number, outbox, close, subscriptions, calls: HashMap::new() };
+        let slot = Slot { number, outbox, close, subscriptions, expiry, calls: HashMap::new() };
         inner.links.insert(device.clone(), slot);
         let presence = inner.presences.entry(device.clone()).or_default();
         *presence = Presence { connected: true, changed: Some(now()), last_activity: Some(now()) };
@@ -151,7 +160,7 @@ impl Links {
 
     /// Forgets a connection that has ended; without effect when a newer one
     /// took its place.
-    pub fn detach(&self, device: &DeviceId, number: u64) {
+    pub fn detach(&self, device: &Identity, number: u64) {
         let mut inner = self.lock();
         if inner.links.get(device).is_some_and(|slot| slot.number == number) {
             inner.links.remove(device);
@@ -160,22 +169,31 @@ impl Links {
     }
 
     /// Closes the device's connection, if there is one.
-    pub fn close(&self, device: &DeviceId, why: Closed) -> bool {
+    pub fn close(&self, device: &Identity, why: Closed) -> bool {
         self.lock().remove(device, why)
+    }
+
+    /// Closes the connections of a device and of its modules.
+    pub fn close_device(&self, device: &DeviceId, why: Closed) {
+        let mut inner = self.lock();
+        let ids: Vec<Identity> = inner.links.keys().filter(|id| id.device == *device).cloned().collect();
+        for id in ids {
+            inner.remove(&id, why);
+        }
     }
 
     /// Closes every connection.
     pub fn close_all(&self, why: Closed) {
         let mut inner = self.lock();
-        let devices: Vec<DeviceId> = inner.links.keys().cloned().collect();
-        for device in devices {
-            inner.remove(&device, why);
+        let ids: Vec<Identity> = inner.links.keys().cloned().collect();
+        for id in ids {
+            inner.remove(&id, why);
         }
     }
 
     /// What the connection is subscribed to; `None` when it is no longer the
     /// device's.
-    pub fn subscriptions(&self, device: &DeviceId, number: u64) -> Option<Subscriptions> {
+    pub fn subscriptions(&self, device: &Identity, number: u64) -> Option<Subscriptions> {
         let inner = self.lock();
         inner.links.get(device).filter(|slot| slot.number == number).map(|slot| slot.subscriptions)
     }
@@ -184,7 +202,7 @@ impl Links {
     /// `None` when it is no longer the device's.
     pub fn subscribe(
         &self,
-        device: &DeviceId,
+        device: &Identity,
         number: u64,
         change: impl FnOnce(&mut Subscriptions),
     ) -> Option<Subscriptions> {
@@ -199,7 +217,7 @@ impl Links {
 
     /// Tells a device about its desired properties, if it is connected and
     /// listens. The body is the patch with `$version` in it.
-    pub fn notify(&self, device: &DeviceId, mut patch: Object, version: u64) {
+    pub fn notify(&self, device: &Identity, mut patch: Object, version: u64) {
         patch.insert("$version".into(), version.into());
         let mut inner = self.lock();
         if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches) {
@@ -208,9 +226,21 @@ impl Links {
         }
     }
 
-    /// Sends a method call; `None` when the device is not connected or does
-    /// not listen for methods.
-    pub fn call(&self, device: &DeviceId, method: &str, payload: &Value) -> Option<Call> {
+    /// When the token ends that the device is connected with, in seconds since
+    /// the Unix epoch.
+    pub fn token_expiry(&self, device: &Identity) -> Option<u64> {
+        self.lock().links.get(device)?.expiry
+    }
+
+    /// Sends a method call in the way that `delivery` says; `None` when the
+    /// device is not connected or does not listen for methods.
+    pub fn call(
+        &self,
+        device: &Identity,
+        method: &str,
+        payload: &Value,
+        delivery: impl FnOnce() -> Delivery,
+    ) -> Option<Call> {
         let mut inner = self.lock();
         if !inner.links.get(device)?.subscriptions.method_calls {
             return None;
@@ -220,37 +250,50 @@ impl Links {
         let (reply, end) = oneshot::channel();
         let topic = HubTopic::MethodCall { name: method.to_owned(), rid: rid.clone() };
         let message = Message { topic, payload: payload.to_string().into() };
-        if !inner.send(device, message) {
-            return None;
+        let Delivery { delay, twice } = delivery();
+        for message in twice.then(|| message.clone()).into_iter().chain([message]) {
+            if !delay.is_zero() {
+                let outbox = inner.links.get(device)?.outbox.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    // Without a receiver the connection has ended.
+                    let _ = outbox.send(message).await;
+                });
+            } else if !inner.send(device, message) {
+                return None;
+            }
         }
-        inner.links.get_mut(device)?.calls.insert(rid.clone(), reply);
+        let calls = &mut inner.links.get_mut(device)?.calls;
+        // Whoever waited may have gone without a word.
+        calls.retain(|_, waiting| !waiting.is_closed());
+        calls.insert(rid.clone(), reply);
         Some(Call { rid, end })
     }
 
     /// Hands a device's reply to whoever waits for it. Late, repeated and
     /// invented replies find nobody.
-    pub fn reply(&self, device: &DeviceId, rid: &str, status: i64, payload: Value) -> bool {
+    pub fn reply(&self, device: &Identity, rid: &str, status: i64, payload: Value) -> bool {
         let mut inner = self.lock();
         let waiting = inner.links.get_mut(device).and_then(|slot| slot.calls.remove(rid));
         waiting.is_some_and(|waiting| waiting.send(CallEnd::Reply(status, payload)).is_ok())
     }
 
     /// Stops waiting for a reply.
-    pub fn forget(&self, device: &DeviceId, rid: &str) {
+    pub fn forget(&self, device: &Identity, rid: &str) {
         if let Some(slot) = self.lock().links.get_mut(device) {
             slot.calls.remove(rid);
         }
     }
 
     /// Notes that the device sent something.
-    pub fn touch(&self, device: &DeviceId) {
+    pub fn touch(&self, device: &Identity) {
         if let Some(presence) = self.lock().presences.get_mut(device) {
             presence.last_activity = Some(now());
         }
     }
 
     /// What is known about the device's connection.
-    pub fn presence(&self, device: &DeviceId) -> Presence {
+    pub fn presence(&self, device: &Identity) -> Presence {
         self.lock().presences.get(device).cloned().unwrap_or_default()
     }
 
@@ -271,7 +314,7 @@ impl Links {
 
 impl Inner {
     /// Queues a message, or cuts the device off when its queue is full.
-    fn send(&mut self, device: &DeviceId, message: Message) -> bool {
+    fn send(&mut self, device: &Identity, message: Message) -> bool {
         let sent = self.links.get(device).is_some_and(|slot| slot.outbox.try_send(message).is_ok());
         if !sent {
             self.remove(device, Closed::Slow);
@@ -279,7 +322,7 @@ impl Inner {
         sent
     }
 
-    fn remove(&mut self, device: &DeviceId, why: Closed) -> bool {
+    fn remove(&mut self, device: &Identity, why: Closed) -> bool {
         let Some(slot) = self.links.remove(device) else { return false };
         // A receiver that is gone has ended by itself.
         let _ = slot.close.send(why);
@@ -292,7 +335,7 @@ impl Inner {
         true
     }
 
-    fn note_gone(&mut self, device: &DeviceId) {
+    fn note_gone(&mut self, device: &Identity) {
         if let Some(presence) = self.presences.get_mut(device) {
             (presence.connected, presence.changed) = (false, Some(now()));
         }
@@ -305,8 +348,12 @@ mod tests {
 
     use super::*;
 
-    fn gw1() -> DeviceId {
+    fn gw1() -> Identity {
         "gw1".parse().unwrap()
+    }
+
+    fn at_once() -> Delivery {
+        Delivery { delay: std::time::Duration::ZERO, twice: false }
     }
 
     fn listening() -> Subscriptions {
@@ -316,9 +363,9 @@ mod tests {
     #[test]
     fn the_newest_connection_wins_and_ends_the_olds_calls() {
         let links = Links::default();
-        let mut old = links.attach(&gw1(), listening());
-        let mut call = links.call(&gw1(), "m", &Value::Null).unwrap();
-        let new = links.attach(&gw1(), listening());
+        let mut old = links.attach(&gw1(), listening(), None);
+        let mut call = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
+        let new = links.attach(&gw1(), listening(), None);
         assert_eq!(old.closed.try_recv(), Ok(Closed::Replaced));
         assert_eq!(call.end.try_recv(), Ok(CallEnd::Replaced));
         assert!(!links.reply(&gw1(), &call.rid, 200, Value::Null));
@@ -331,14 +378,14 @@ mod tests {
     #[test]
     fn only_one_reply_counts() {
         let links = Links::default();
-        let mut link = links.attach(&gw1(), listening());
-        let mut call = links.call(&gw1(), "m", &json!({"a": 1})).unwrap();
+        let mut link = links.attach(&gw1(), listening(), None);
+        let mut call = links.call(&gw1(), "m", &json!({"a": 1}), at_once).unwrap();
         let message = link.outbox.try_recv().unwrap();
         assert_eq!(&*message.payload, br#"{"a":1}"#);
         assert!(links.reply(&gw1(), &call.rid, 200, json!(1)));
         assert!(!links.reply(&gw1(), &call.rid, 500, json!(2)));
         assert_eq!(call.end.try_recv(), Ok(CallEnd::Reply(200, json!(1))));
-        let late = links.call(&gw1(), "m", &Value::Null).unwrap();
+        let late = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
         links.forget(&gw1(), &late.rid);
         assert!(!links.reply(&gw1(), &late.rid, 200, Value::Null));
     }
@@ -346,8 +393,8 @@ mod tests {
     #[test]
     fn nothing_reaches_a_device_that_does_not_listen() {
         let links = Links::default();
-        let mut link = links.attach(&gw1(), Subscriptions::default());
-        assert!(links.call(&gw1(), "m", &Value::Null).is_none());
+        let mut link = links.attach(&gw1(), Subscriptions::default(), None);
+        assert!(links.call(&gw1(), "m", &Value::Null, at_once).is_none());
         links.notify(&gw1(), Object::new(), 2);
         assert!(link.outbox.try_recv().is_err());
         links.subscribe(&gw1(), link.number, |subscriptions| *subscriptions = listening()).unwrap();
@@ -359,7 +406,7 @@ mod tests {
     #[test]
     fn a_device_that_does_not_read_is_cut_off() {
         let links = Links::default();
-        let mut link = links.attach(&gw1(), listening());
+        let mut link = links.attach(&gw1(), listening(), None);
         for version in 0..=OUTBOX as u64 {
             links.notify(&gw1(), Object::new(), version);
         }

@@ -19,6 +19,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 
+use crate::certificates::AnyCertificate;
 use crate::random;
 
 /// A certificate authority as it is stored.
@@ -27,6 +28,15 @@ pub struct Authority {
     /// Its certificate, for clients to trust.
     pub certificate_pem: String,
     key_pem: String,
+}
+
+/// How the two listeners speak TLS.
+#[derive(Clone)]
+pub struct ServerConfigs {
+    /// For MQTT.
+    pub devices: Arc<ServerConfig>,
+    /// For REST and WebSocket.
+    pub https: Arc<ServerConfig>,
 }
 
 impl Authority {
@@ -44,9 +54,11 @@ impl Authority {
         Ok(Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// A TLS configuration, 1.2 and 1.3, with a fresh certificate for `host`,
-    /// `bind` and the names of this machine itself.
-    pub fn server_config(&self, host: &str, bind: IpAddr) -> Result<Arc<ServerConfig>> {
+    /// TLS configurations, 1.2 and 1.3, with a fresh certificate for `host`,
+    /// `bind` and the names of this machine itself. The one for devices asks
+    /// for a client certificate; the one for HTTPS does not, since browsers
+    /// would bother their users with it.
+    pub fn server_configs(&self, host: &str, bind: IpAddr) -> Result<ServerConfigs> {
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", host].map(str::to_owned).to_vec();
         names.push(bind.to_string());
         names.sort();
@@ -64,11 +76,16 @@ impl Authority {
         let key = KeyPair::generate().context("cannot generate the server's key")?;
         let certificate = params.signed_by(&key, &issuer).context("cannot sign the server's certificate")?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)?;
-        Ok(Arc::new(config))
+        let builder = || {
+            let provider = Arc::new(ring::default_provider());
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+        };
+        let chain = vec![certificate.der().clone()];
+        let devices = builder()?
+            .with_client_cert_verifier(Arc::new(AnyCertificate::default()))
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        let https = builder()?.with_no_client_auth().with_single_cert(chain, key)?;
+        Ok(ServerConfigs { devices: Arc::new(devices), https: Arc::new(https) })
     }
 }
 
@@ -87,7 +104,7 @@ mod tests {
         let stored = serde_json::to_string(&Authority::generate().unwrap()).unwrap();
         let authority: Authority = serde_json::from_str(&stored).unwrap();
         for bind in ["127.0.0.9", "0.0.0.0", "::1"] {
-            authority.server_config("hub.example", bind.parse().unwrap()).unwrap();
+            authority.server_configs("hub.example", bind.parse().unwrap()).unwrap();
         }
     }
 }

@@ -23,17 +23,21 @@ pub enum Right {
     ServiceConnect,
     /// Connecting as any device.
     DeviceConnect,
+    /// Enrolling devices in the provisioning service, which has policies of
+    /// its own.
+    Enrolment,
 }
 
-use Right::{DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
+use Right::{DeviceConnect, Enrolment, RegistryRead, RegistryWrite, ServiceConnect};
 
 /// The policies of a new hub and their rights.
-const POLICIES: [(&str, &[Right]); 5] = [
+const POLICIES: [(&str, &[Right]); 6] = [
     (OWNER, &[RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect]),
     ("service", &[ServiceConnect]),
     ("device", &[DeviceConnect]),
     ("registryRead", &[RegistryRead]),
     ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+    ("provisioningserviceowner", &[Enrolment]),
 ];
 
 /// The policy that may do everything.
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn each_policy_has_its_rights_and_no_others() {
         for (policy, allowed) in POLICIES {
-            for right in [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect] {
+            for right in [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect, Enrolment] {
                 let verdict = check(policy, right);
                 assert_eq!(verdict.is_ok(), allowed.contains(&right), "{policy} {right}");
                 if let Err(error) = verdict {

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
+use crate::certificates::Authorities;
 use crate::cli::Serve;
 use crate::data_dir::DataDir;
 use crate::device::Wish;
@@ -17,6 +18,7 @@ use crate::hub::{Address, Hub};
 use crate::pki::Authority;
 use crate::server;
 use crate::store::Store;
+use crate::throttle::Throttle;
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(options: Serve) -> Result<()> {
@@ -29,7 +31,8 @@ pub async fn run(options: Serve) -> Result<()> {
     let dir = DataDir::create(&path)?;
     let store = Store::open(&dir.store())?;
     let authority = store.hub_value("authority", Authority::generate)?;
-    let tls = authority.server_config(options.host.as_str(), options.bind)?;
+    let authorities = Authorities::read(&options.x509_ca)?;
+    let tls = authority.server_configs(options.host.as_str(), options.bind)?;
     dir.write(&dir.ca(), &authority.certificate_pem)?;
 
     let mqtt = listen(options.bind, options.mqtt_port, "--mqtt-port").await?;
@@ -40,9 +43,9 @@ pub async fn run(options: Serve) -> Result<()> {
         mqtt_port: mqtt_address.port(),
         https_port: https_address.port(),
     };
-    let hub = Arc::new(Hub::open(store, dir.clone(), address)?);
+    let hub = Arc::new(Hub::open(store, dir.clone(), address, authorities, Throttle::new(options.tier))?);
     for id in &options.device {
-        match hub.create_device(id, Wish::default()) {
+        match hub.create_device(&id.clone().into(), Wish::default()) {
             Err(error) if error.code != Code::DeviceAlreadyExists => {
                 return Err(error).with_context(|| format!("cannot create the device {id}"));
             }

@@ -17,9 +17,11 @@ use tracing::{debug, warn};
 
 use crate::http;
 use crate::hub::Hub;
+use crate::jobs::runner;
 use crate::links::Closed;
 use crate::mqtt::connection::{Connection, Transport};
 use crate::mqtt::session;
+use crate::pki::ServerConfigs;
 
 /// A client that has not finished its handshake by then is cut off.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -37,11 +39,11 @@ pub async fn run(
     hub: Arc<Hub>,
     mqtt: TcpListener,
     https: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: ServerConfigs,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let mut mqtt = TlsListener::new(mqtt, tls.clone())?;
-    let https = TlsListener::new(https, tls)?;
+    let mut mqtt = TlsListener::new(mqtt, tls.devices)?;
+    let https = TlsListener::new(https, tls.https)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut rest = tokio::spawn({
         let service = axum::serve(https, http::router(hub.clone()));
@@ -49,7 +51,8 @@ pub async fn run(
         service.with_graceful_shutdown(async { drop(stopped.await) }).into_future()
     });
     let mut sessions = JoinSet::new();
-    tokio::pin!(shutdown);
+    let jobs = runner::run(hub.clone());
+    tokio::pin!(shutdown, jobs);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
@@ -58,6 +61,7 @@ pub async fn run(
                 sessions.spawn(session::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)))));
             }
             Some(_) = sessions.join_next() => {}
+            () = &mut jobs => {}
         }
     }
     drop(stop);

@@ -8,24 +8,39 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use iotdm_proto::DeviceId;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::device::Device;
+/// A kind of things that are kept: JSON by name.
+pub type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
-/// JSON by device id.
-const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
-/// JSON by name: what the hub itself owns.
-const HUB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("hub");
+/// Devices by id.
+pub const DEVICES: Table = TableDefinition::new("devices");
+/// Jobs by id.
+pub const JOBS: Table = TableDefinition::new("jobs");
+/// What jobs do to devices, by `job/device`.
+pub const DEVICE_JOBS: Table = TableDefinition::new("device-jobs");
+/// Who may register, by kind and id.
+pub const ENROLMENTS: Table = TableDefinition::new("enrolments");
+/// Who has registered, by registration id.
+pub const REGISTRATIONS: Table = TableDefinition::new("registrations");
+/// What the hub itself owns.
+const HUB: Table = TableDefinition::new("hub");
 
-/// An open store.
+const TABLES: [Table; 6] = [DEVICES, JOBS, DEVICE_JOBS, ENROLMENTS, REGISTRATIONS, HUB];
+
+/// An open store. Clones share it.
+#[derive(Clone)]
 pub struct Store {
-    database: Database,
+    database: Arc<Database>,
 }
+
+/// Changes that become durable together.
+pub struct Batch(WriteTransaction);
 
 impl Store {
     /// Opens the store in `file`, or makes one.
@@ -41,37 +56,43 @@ impl Store {
             ),
             error => anyhow!(error).context(name()),
         })?;
-        let store = Store { database };
+        let store = Store { database: Arc::new(database) };
         store.create_tables().with_context(|| format!("cannot write the store {}", file.display()))?;
         Ok(store)
     }
 
-    /// All devices.
-    pub fn devices(&self) -> Result<Vec<(DeviceId, Device)>> {
+    /// All that a table has.
+    pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
         let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(DEVICES)?;
-        let mut devices = Vec::new();
-        for row in table.iter()? {
-            let (id, json) = row?;
-            let id = id.value();
-            let device = serde_json::from_slice(json.value())
-                .with_context(|| format!("the stored device {id:?} is unreadable"))?;
-            devices.push((id.parse()?, device));
+        let mut all = Vec::new();
+        for row in transaction.open_table(table)?.iter()? {
+            let (name, json) = row?;
+            let name = name.value();
+            let value = serde_json::from_slice(json.value())
+                .with_context(|| format!("{name:?} among the stored {table} is unreadable"))?;
+            all.push((name.to_owned(), value));
         }
-        Ok(devices)
+        Ok(all)
     }
 
-    /// Writes a device; durable on return.
-    pub fn put_device(&self, id: &DeviceId, device: &Device) -> Result<()> {
-        self.put(DEVICES, id.as_str(), device)
+    /// Writes one thing; durable on return.
+    pub fn put(&self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut batch = self.batch()?;
+        batch.put(table, name, value)?;
+        batch.commit()
     }
 
-    /// Removes a device; durable on return.
-    pub fn remove_device(&self, id: &DeviceId) -> Result<()> {
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(DEVICES)?.remove(id.as_str())?;
-        transaction.commit()?;
-        Ok(())
+    /// Removes one thing; durable on return.
+    pub fn remove(&self, table: Table, name: &str) -> Result<()> {
+        let mut batch = self.batch()?;
+        batch.remove(table, name)?;
+        batch.commit()
+    }
+
+    /// Several changes at once. Other writers wait until it is committed or
+    /// dropped.
+    pub fn batch(&self) -> Result<Batch> {
+        Ok(Batch(self.database.begin_write()?))
     }
 
     /// Something of the hub's own, made and written at the first use.
@@ -91,48 +112,73 @@ impl Store {
         Ok(value)
     }
 
-    fn put(&self, table: TableDefinition<'_, &str, &[u8]>, key: &str, value: &impl Serialize) -> Result<()> {
-        let json = serde_json::to_vec(value)?;
+    fn create_tables(&self) -> Result<()> {
         let transaction = self.database.begin_write()?;
-        transaction.open_table(table)?.insert(key, json.as_slice())?;
+        for table in TABLES {
+            transaction.open_table(table)?;
+        }
         transaction.commit()?;
         Ok(())
     }
+}
 
-    fn create_tables(&self) -> Result<()> {
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(DEVICES)?;
-        transaction.open_table(HUB)?;
-        transaction.commit()?;
+impl Batch {
+    /// Writes one thing.
+    pub fn put(&mut self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_vec(value)?;
+        self.0.open_table(table)?.insert(name, json.as_slice())?;
         Ok(())
+    }
+
+    /// Removes one thing, if it is there.
+    pub fn remove(&mut self, table: Table, name: &str) -> Result<()> {
+        self.0.open_table(table)?.remove(name)?;
+        Ok(())
+    }
+
+    /// Makes the changes durable.
+    pub fn commit(self) -> Result<()> {
+        Ok(self.0.commit()?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Wish, now};
 
     #[test]
     fn what_was_put_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("store");
-        let id: DeviceId = "gw1".parse().unwrap();
         let store = Store::open(&file).unwrap();
-        let device = Device::new(Wish::default(), now()).unwrap();
-        store.put_device(&id, &device).unwrap();
+        store.put(DEVICES, "gw1", &"a device").unwrap();
         assert_eq!(store.hub_value("number", || Ok(7)).unwrap(), 7);
         let second = Store::open(&file).err().unwrap().to_string();
         assert!(second.contains("another emulator"), "{second}");
         drop(store);
 
         let store = Store::open(&file).unwrap();
-        let devices = store.devices().unwrap();
-        assert_eq!(devices.len(), 1);
-        assert_eq!(devices[0].1.etag, device.etag);
+        let devices = || store.all::<String>(DEVICES).unwrap();
+        assert_eq!(devices(), [("gw1".to_owned(), "a device".to_owned())]);
         assert_eq!(store.hub_value("number", || Ok(8)).unwrap(), 7);
-        store.remove_device(&id).unwrap();
-        assert!(store.devices().unwrap().is_empty());
+        store.remove(DEVICES, "gw1").unwrap();
+        assert!(devices().is_empty());
+    }
+
+    #[test]
+    fn a_batch_happens_as_a_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let batch = || {
+            let mut batch = store.batch().unwrap();
+            batch.put(JOBS, "a", &1).unwrap();
+            batch.put(DEVICE_JOBS, "a/gw1", &2).unwrap();
+            batch
+        };
+        drop(batch());
+        assert!(store.all::<u8>(JOBS).unwrap().is_empty());
+        batch().commit().unwrap();
+        assert_eq!(store.all::<u8>(DEVICE_JOBS).unwrap(), [("a/gw1".to_owned(), 2)]);
     }
 
     #[test]

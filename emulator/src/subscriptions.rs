@@ -3,9 +3,10 @@
 //! Source: "Communicate with an IoT hub using the MQTT protocol"; any other
 //! filter makes the hub close the connection.
 
-use iotdm_proto::DeviceId;
 use iotdm_proto::topic::{DESIRED_PATCHES, METHOD_CALLS, TWIN_RESPONSES};
 use serde::{Deserialize, Serialize};
+
+use crate::identity::Identity;
 
 /// What a session is subscribed to. All is delivered at QoS 0, which the
 /// official clients accept for twins and methods whatever they asked for.
@@ -23,16 +24,21 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Whether `filter` is one that `device` may subscribe to, and if so its
+    /// Whether `filter` is one that `device` (or a module) may subscribe to, and if so its
     /// switch.
-    pub fn switch(&mut self, device: &DeviceId, filter: &str) -> Option<&mut bool> {
+    pub fn switch(&mut self, device: &Identity, filter: &str) -> Option<&mut bool> {
         match filter {
             TWIN_RESPONSES => Some(&mut self.twin_responses),
             DESIRED_PATCHES => Some(&mut self.desired_patches),
             METHOD_CALLS => Some(&mut self.method_calls),
             _ => {
-                let rest = filter.strip_prefix("devices/")?.strip_prefix(device.as_str())?;
-                (rest == "/messages/devicebound/#").then_some(&mut self.messages)
+                let rest = filter.strip_prefix(&device.path())?;
+                let known: &[&str] = match device.module {
+                    None => &["/messages/devicebound/#"],
+                    // The second is the C SDK's.
+                    Some(_) => &["/inputs/#", "/#"],
+                };
+                known.contains(&rest).then_some(&mut self.messages)
             }
         }
     }
@@ -44,7 +50,7 @@ mod tests {
 
     #[test]
     fn only_the_documented_filters() {
-        let device: DeviceId = "gw1".parse().unwrap();
+        let device: Identity = "gw1".parse().unwrap();
         let mut subscriptions = Subscriptions::default();
         for filter in [
             "$iothub/twin/res/#",
@@ -57,6 +63,9 @@ mod tests {
         let all =
             Subscriptions { twin_responses: true, desired_patches: true, method_calls: true, messages: true };
         assert_eq!(subscriptions, all);
+        let module: Identity = "gw1/m".parse().unwrap();
+        assert!(subscriptions.switch(&module, "devices/gw1/modules/m/inputs/#").is_some());
+        assert!(subscriptions.switch(&module, "devices/gw1/messages/devicebound/#").is_none());
         for filter in ["#", "$iothub/#", "+/x", "devices/gw2/messages/devicebound/#", "devices/gw1/#"] {
             assert!(subscriptions.switch(&device, filter).is_none(), "{filter}");
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A DNS name or an address, without a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostName(String);
@@ -20,7 +22,8 @@ pub struct Endpoint {
 /// ASCII letters, digits and ``- : . + % _ # * ? ! ( ) , = @ ; $ '``.
 ///
 /// Source: the models of `azure-iot-hub` 2.7.0.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DeviceId(String);
 
 /// A name that IoT Hub would not take.
@@ -107,6 +110,20 @@ impl FromStr for DeviceId {
         } else {
             Err(NameError::Device(text.to_owned()))
         }
+    }
+}
+
+impl TryFrom<String> for DeviceId {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<DeviceId> for String {
+    fn from(id: DeviceId) -> String {
+        id.0
     }
 }
 

@@ -1,357 +1,233 @@
 //! `reboot`: calls `rebootDevice` and waits for what becomes of that very
-//! request.
+//! request, for one device or for many.
 //!
 //! The request's id is made here, so the outcome can be found in the twin even
-//! if the reply got lost.
+//! if the reply got lost. [`device`] takes one device to its end, [`fleet`]
+//! has the order of many, [`journal`] remembers how far they are.
+
+mod device;
+mod ending;
+mod fleet;
+mod journal;
+mod request;
+mod summary;
+mod which;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use futures_util::StreamExt as _;
-use iotdm_proto::{DeviceId, Time};
-use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until, timeout_at};
-use uuid::Uuid;
+use anyhow::bail;
+use iotdm_proto::DeviceId;
 
-use crate::cli::{OnInhibitor, RebootArgs};
-use crate::commands::query::cell;
-use crate::error::{Exit, exit_of, or_interrupt};
-use crate::hub::{Hub, MethodCall, MethodReply};
-use crate::hub_error::HubError;
-use crate::outcome::{Outcome, RebootTimeBefore, Verdict, Watch, exit_of_all, judge};
+use self::device::Run;
+pub use self::device::{no_wish, refusal, wished_id};
+use self::ending::Ending;
+use self::fleet::{Rules, Stop, Went, roll};
+use self::journal::{Journal, Past, Plan};
+use self::request::{Request, Way};
+use crate::cli::{FleetArgs, RebootArgs, WaitArgs, WhichArgs};
+use crate::error::{Exit, Usage, or_interrupt};
+use crate::hub::Hub;
 use crate::output::{Format, Output, say};
+use crate::progress::Progress;
+use crate::prompt::confirm;
+use crate::values;
 
-/// How many devices are worked on at a time, as documented at [`run`].
-const IN_FLIGHT: usize = 10;
-/// How long the last look may take that begins when the waiting ends.
-const LAST_LOOK: Duration = Duration::from_secs(10);
-
-/// What became of the command for one device; with `-o json` it is printed.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Ending {
-    device: String,
-    id: String,
-    outcome: Outcome,
-    #[serde(flatten)]
-    seen: Seen,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+/// What is to be done for which devices, and what has been.
+struct Job {
+    request: Request,
+    way: Way,
+    rules: Rules,
+    devices: Vec<DeviceId>,
+    journal: Option<Journal>,
+    past: Past,
 }
 
-/// What was learnt from the device.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Seen {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<MethodReply>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reboot_time: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reboot: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    boot: Option<Value>,
-    /// From the call to the outcome.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seconds: Option<f64>,
-}
-
-/// The argument of `rebootDevice`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Payload<'a> {
-    id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delay_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<Time>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    on_inhibitor: Option<OnInhibitor>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wait_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "is_false")]
-    check: bool,
-}
-
-/// An outcome with the sentence about what went wrong.
-type Ended = (Outcome, Option<String>);
-
-struct Run<'a> {
-    hub: &'a Hub,
+/// Reboots the devices. `state_home` is where journals are kept.
+pub async fn run(
+    hub: &Hub,
     output: Output,
-    args: &'a RebootArgs,
-    id: String,
-    /// Where a request has gone out and its end is not known.
-    in_force: RefCell<BTreeSet<&'a DeviceId>>,
+    args: RebootArgs,
+    state_home: Option<PathBuf>,
+) -> anyhow::Result<Exit> {
+    let one = args.which.devices.len() == 1;
+    let named = !args.which.devices.is_empty();
+    let job = match &args.which.resume {
+        Some(path) => resume(hub, path, &args.fleet)?,
+        None => {
+            let check = args.request.check || args.fleet.dry_run;
+            let way = match args.request.when_online {
+                true => Way::Twin { deadline: args.request.deadline },
+                false => Way::Method,
+            };
+            let request = Request { check, ..Request::new(args.request) };
+            let begin = begin(hub, (request, way), &args.which, &args.fleet, state_home.as_deref());
+            or_interrupt(begin, || "interrupted: nothing was sent".to_owned()).await?
+        }
+    };
+    if job.devices.is_empty() {
+        say(format_args!("iotdm-ctl: no device is selected, nothing was sent"));
+        if !output.is_text() {
+            output.array(&[] as &[Ending])?;
+        }
+        return Ok(Exit::NoSuchDevice);
+    }
+    if !one {
+        hub.be_patient();
+    }
+    let (endings, stop) = work(hub, output, &args.waiting, &job, named).await?;
+    if output.format() == Format::Json {
+        match endings.as_slice() {
+            [only] if one => output.json(only)?,
+            several => output.array(several)?,
+        }
+    }
+    if !one && output.is_text() {
+        summary::print(output, &endings)?;
+    }
+    if let Some(stop) = stop {
+        say(format_args!("iotdm-ctl: stopped: {}", stop.sentence(&job.rules)));
+    }
+    if let Some(journal) = job.journal.filter(|_| endings.iter().any(Ending::can_be_resumed)) {
+        say(format_args!("to go on: iotdm-ctl reboot --resume {}", journal.path().display()));
+    }
+    Ok(summary::exit(&endings, stop))
 }
 
-/// Reboots the devices, at most ten at a time.
-pub async fn run(hub: &Hub, output: Output, args: RebootArgs) -> anyhow::Result<Exit> {
-    let id = args.id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-    let run = Run { hub, output, args: &args, id, in_force: RefCell::default() };
-    or_interrupt(run.all(), || run.what_stays()).await
+/// Selects the devices, asks about them where they were not named, and writes
+/// the plan.
+async fn begin(
+    hub: &Hub,
+    (request, way): (Request, Way),
+    which: &WhichArgs,
+    fleet: &FleetArgs,
+    state_home: Option<&Path>,
+) -> anyhow::Result<Job> {
+    let devices = which::devices(hub, which).await?;
+    let rules = rules(fleet, Rules::default());
+    let mut job = Job { request, way, rules, devices, journal: None, past: Past::default() };
+    if job.devices.is_empty() || job.request.check {
+        return Ok(job);
+    }
+    let named = !which.devices.is_empty();
+    if !named && !fleet.yes && !confirm("reboot", which::question(hub, &job.devices)).await? {
+        bail!("nothing was sent");
+    }
+    if which.devices.len() != 1 {
+        let plan = Plan::new(hub.endpoint().to_string(), job.request.clone(), way, rules, &job.devices);
+        let journal = Journal::create(state_home, plan)?;
+        say(format_args!("journal {}", journal.path().display()));
+        job.journal = Some(journal);
+    }
+    Ok(job)
 }
 
-impl<'a> Run<'a> {
-    async fn all(&self) -> anyhow::Result<Exit> {
-        let mut running =
-            futures_util::stream::iter(&self.args.devices).map(|device| self.one(device)).buffered(IN_FLIGHT);
-        let mut endings = Vec::new();
-        while let Some(ending) = running.next().await {
-            let ending = ending?;
-            if self.output.format() == Format::Jsonl {
-                self.output.json(&ending)?;
+/// Takes up what an earlier run has left.
+fn resume(hub: &Hub, path: &Path, fleet: &FleetArgs) -> anyhow::Result<Job> {
+    let (journal, plan, past) = Journal::resume(path)?;
+    let refuse = |what: String| Usage(format!("--resume {}: {what}", path.display()));
+    let here = hub.endpoint().to_string();
+    if plan.hub != here {
+        return Err(refuse(format!("it is about hub {}, but {here} is given", plan.hub)).into());
+    }
+    let devices = plan.devices.iter().map(|id| values::device_id(id)).collect::<Result<Vec<_>, _>>();
+    Ok(Job {
+        request: plan.request,
+        way: plan.way,
+        rules: rules(fleet, plan.rules),
+        devices: devices.map_err(refuse)?,
+        journal: Some(journal),
+        past,
+    })
+}
+
+fn rules(args: &FleetArgs, otherwise: Rules) -> Rules {
+    Rules {
+        max_in_flight: args.max_in_flight.unwrap_or(otherwise.max_in_flight),
+        canary: args.canary.unwrap_or(otherwise.canary),
+        max_failures: args.max_failures.or(otherwise.max_failures),
+    }
+}
+
+/// Takes the devices to their ends, and returns those in the devices' order.
+async fn work(
+    hub: &Hub,
+    output: Output,
+    waiting: &WaitArgs,
+    job: &Job,
+    replies: bool,
+) -> anyhow::Result<(Vec<Ending>, Option<Stop>)> {
+    let open: Vec<&DeviceId> =
+        job.devices.iter().filter(|device| !job.past.ended.contains_key(device.as_str())).collect();
+    let of_canaries = |device: &&&DeviceId| job.devices.iter().take(job.rules.canary).any(|c| c == **device);
+    let rules = Rules { canary: open.iter().take(job.rules.canary).filter(of_canaries).count(), ..job.rules };
+    let run = Run {
+        hub,
+        output,
+        progress: Progress::new(open.len()),
+        request: &job.request,
+        way: job.way,
+        waiting,
+        replies,
+        journal: job.journal.as_ref(),
+        in_force: RefCell::default(),
+    };
+    let endings = RefCell::new(job.past.ended.clone());
+    let one = |device: &DeviceId| {
+        let (run, endings, sent, device) =
+            (&run, &endings, job.past.sent.get(device.as_str()), device.clone());
+        async move {
+            let ending = run.one(&device, sent).await?;
+            let went = ending.went();
+            if output.format() == Format::Jsonl {
+                run.progress.aside(|| output.json(&ending))?;
             }
-            endings.push(ending);
+            let kept = if output.format() == Format::Json { ending } else { ending.brief() };
+            endings.borrow_mut().insert(device.to_string(), kept);
+            Ok(went)
         }
-        if self.output.format() == Format::Json {
-            match endings.as_slice() {
-                [only] => self.output.json(only)?,
-                several => self.output.array(several)?,
-            }
-        }
-        Ok(exit_of_all(endings.iter().map(|ending| ending.outcome)))
-    }
+    };
+    let rolling = roll(open.into_iter().map(one), &rules);
+    let stop = or_interrupt(rolling, || run.what_stays()).await?;
+    drop(run);
+    let mut ended: BTreeMap<String, Ending> = endings.into_inner();
+    let ending = |device: &DeviceId| {
+        ended.remove(device.as_str()).unwrap_or_else(|| Ending::not_started(device, &job.request.id))
+    };
+    Ok((job.devices.iter().map(ending).collect(), stop))
+}
 
-    /// One device, to its end. An error is a failure of our own output; all
-    /// else is an ending.
-    async fn one(&self, device: &'a DeviceId) -> anyhow::Result<Ending> {
-        let mut seen = Seen::default();
-        let result = self.reboot(device, &mut seen).await;
-        self.in_force.borrow_mut().remove(device);
-        let (outcome, error) = match result {
-            Ok(ended) => ended,
-            Err(error) if exit_of(&error) == Exit::Done => return Err(error),
-            Err(error) => (Outcome::of_error(exit_of(&error)), Some(format!("{error:#}"))),
-        };
-        if let Some(error) = &error {
-            say(format_args!("iotdm-ctl: {device}: {error}"));
-        }
-        Ok(Ending { device: device.to_string(), id: self.id.clone(), outcome, seen, error })
-    }
-
-    async fn reboot(&self, device: &'a DeviceId, seen: &mut Seen) -> anyhow::Result<Ended> {
-        let before = self.before(device).await?;
-        let started = Instant::now();
-        seen.reply = self.ask(device).await?;
-        if let Some(reply) = &seen.reply {
-            if self.output.is_text() {
-                self.output.line(format_args!("{device}: reply {} {}", reply.status, reply.payload))?;
-            }
-            if reply.status >= 400 {
-                return Ok((Outcome::Refused, Some(refusal(reply))));
-            }
-            say(format_args!("{device}: {}", word(reply)));
-        }
-        if self.args.check {
-            return Ok((Outcome::Checked, None));
-        }
-        if self.args.no_wait {
-            return Ok((Outcome::Accepted, None));
-        }
-        let watch = self.watch(device, &before, seen.reply.as_ref());
-        let (ended, after) = self.wait(device, &watch, seen.reply.is_some()).await?;
-        let key = |key: &str| after.get(key).cloned();
-        (seen.reboot_time, seen.reboot, seen.boot) = (key("rebootTime"), key("reboot"), key("boot"));
-        if ended.0 == Outcome::TimedOut {
-            return Ok(ended);
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        seen.seconds = Some((seconds * 1000.0).round() / 1000.0);
-        say(format_args!("{device}: {} in {seconds:.0} s", name(ended.0)));
-        if self.output.is_text() && matches!(ended.0, Outcome::Completed | Outcome::Unclean) {
-            self.output.line(format_args!("{device}: rebootTime {}", cell(seen.reboot_time.as_ref())))?;
-        }
-        Ok(ended)
-    }
-
-    /// The reported properties before the request, as far as they are needed.
-    async fn before(&self, device: &DeviceId) -> anyhow::Result<Value> {
-        if self.args.no_wait && !self.args.check {
-            return Ok(Value::Null);
-        }
-        let before = reported(&self.hub.twin(device).await?);
-        // A dry run must not reboot anything: whatever else answers
-        // rebootDevice would take it for the real thing.
-        if self.args.check && before.get("agent").is_none() {
-            bail!(
-                "the device reports no iotdm agent, and another rebootDevice may not know --check and reboot \
-                 at once; nothing was sent"
-            );
-        }
-        Ok(before)
-    }
-
-    /// Sends the request. No reply is `None`, if the outcome can be waited
-    /// for all the same.
-    async fn ask(&self, device: &'a DeviceId) -> anyhow::Result<Option<MethodReply>> {
-        say(format_args!("{device}: sent rebootDevice, id {}", self.id));
-        if !self.args.check {
-            self.in_force.borrow_mut().insert(device);
-        }
-        let waits = !self.args.check && !self.args.no_wait;
-        match self.hub.invoke(device, &self.call()).await {
-            Ok(reply) => Ok(Some(reply)),
-            Err(error) if waits && error.may_have_been_executed() => {
-                say(format_args!("{device}: {error}; looking for its outcome in the twin"));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn call(&self) -> MethodCall {
-        let payload = Payload {
-            id: &self.id,
-            reason: self.args.reason.as_deref(),
-            delay_seconds: self.args.delay.map(|delay| delay.as_secs()),
-            at: self.args.at,
-            on_inhibitor: self.args.on_inhibitor,
-            wait_seconds: self.args.wait_seconds,
-            check: self.args.check,
-        };
-        MethodCall {
-            method_name: "rebootDevice".to_owned(),
-            payload: Some(json!(payload)),
-            response_timeout_in_seconds: self.args.response_timeout.as_secs(),
-            connect_timeout_in_seconds: self.args.connect_timeout.as_secs(),
-        }
-    }
-
-    /// What to wait for: our id, if the reply has it. Without a reply, a
-    /// device that never reported our agent may be somebody else's, too.
-    fn watch(&self, device: &DeviceId, before: &Value, reply: Option<&MethodReply>) -> Watch {
-        let knows_ids = match reply {
-            Some(reply) => reply.payload.get("id").and_then(Value::as_str) == Some(&self.id),
-            None => before.get("agent").is_some(),
-        };
-        if !knows_ids && reply.is_some() {
-            say(format_args!("{device}: its rebootDevice knows no ids; waiting until rebootTime changes"));
-        }
-        let by_time = (!knows_ids).then(|| RebootTimeBefore(before.get("rebootTime").cloned()));
-        Watch { id: self.id.clone(), reboot_time: by_time }
-    }
-
-    /// Reads the twin until it shows the end of what is watched for, and
-    /// returns that end with the reported properties seen last.
-    async fn wait(&self, device: &DeviceId, watch: &Watch, replied: bool) -> anyhow::Result<(Ended, Value)> {
-        let deadline = Instant::now() + self.until_due() + self.args.wait_timeout;
-        let (mut status, mut trouble, mut last) = (None, None::<HubError>, Value::Null);
-        loop {
-            let next = Instant::now() + self.args.interval;
-            match timeout_at(deadline + LAST_LOOK, self.hub.twin(device)).await {
-                Ok(Ok(twin)) => {
-                    trouble = None;
-                    last = reported(&twin);
-                    match judge(&last, watch) {
-                        Verdict::Ended(outcome, error) => return Ok(((outcome, error), last)),
-                        Verdict::Pending(now) if now != status => {
-                            if let Some(now) = &now {
-                                say(format_args!("{device}: {now}"));
-                            }
-                            status = now;
-                        }
-                        Verdict::Pending(_) => {}
-                    }
-                }
-                Ok(Err(error)) if error.is_transient() => {
-                    if trouble.is_none() {
-                        say(format_args!("{device}: {error}; trying again"));
-                    }
-                    trouble = Some(error);
-                }
-                Ok(Err(error)) => {
-                    return Err(error).context("the reboot was asked for, but its outcome cannot be read");
-                }
-                Err(_) => {}
-            }
-            if Instant::now() >= deadline {
-                let sentence = self.no_outcome(device, status, trouble, replied);
-                return Ok(((Outcome::TimedOut, Some(sentence)), last));
-            }
-            sleep_until(next.min(deadline)).await;
-        }
-    }
-
-    /// How long it is until the reboot may begin.
-    fn until_due(&self) -> Duration {
-        let until = |at: Time| at.since(Time::from(SystemTime::now()));
-        self.args.delay.or(self.args.at.map(until)).unwrap_or_default()
-    }
-
-    fn no_outcome(
-        &self,
-        device: &DeviceId,
-        status: Option<String>,
-        trouble: Option<HubError>,
-        replied: bool,
-    ) -> String {
-        let mut sentence =
-            format!("no outcome of request {} in {:#}", self.id, friendly(self.args.wait_timeout));
-        match (status, replied) {
-            (Some(status), _) => sentence.push_str(&format!(", it is {status}")),
-            (None, true) => sentence.push_str(", though it was accepted"),
-            (None, false) => sentence.push_str(", and no reply either: not known whether it was executed"),
-        }
-        if let Some(trouble) = trouble {
-            sentence.push_str(&format!("; the last look failed: {trouble}"));
-        }
-        sentence.push_str(&format!("; it stays in force, see iotdm-ctl status {device}"));
-        sentence
-    }
-
+impl Run<'_> {
+    /// What is the case when Ctrl-C ends the waiting.
     fn what_stays(&self) -> String {
         let in_force = self.in_force.borrow();
-        if in_force.is_empty() {
-            return "interrupted: stopped waiting; no request is in force".into();
+        let mut sentence = match in_force.len() {
+            0 => "interrupted: stopped waiting; no request is in force".to_owned(),
+            several @ 6.. => format!(
+                "interrupted: stopped waiting; the request {} stays in force on {several} devices, see iotdm-ctl \
+                 status --where \"properties.reported.reboot.id = '{0}'\"",
+                self.request.id
+            ),
+            _ => format!(
+                "interrupted: stopped waiting; the request {} stays in force, see iotdm-ctl status {}",
+                self.request.id,
+                in_force.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(" ")
+            ),
+        };
+        if let Some(journal) = self.journal {
+            sentence.push_str(&format!("; to go on: iotdm-ctl reboot --resume {}", journal.path().display()));
         }
-        let devices = in_force.iter().map(|device| device.as_str()).collect::<Vec<_>>().join(" ");
-        format!(
-            "interrupted: stopped waiting; the request {} stays in force, see iotdm-ctl status {devices}",
-            self.id
-        )
+        sentence
     }
 }
 
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-fn reported(twin: &Value) -> Value {
-    twin.pointer("/properties/reported").cloned().unwrap_or_default()
-}
-
-/// What the device says about why it refused.
-pub fn refusal(reply: &MethodReply) -> String {
-    let text = |pointer: &str| reply.payload.pointer(pointer).and_then(Value::as_str);
-    match (text("/error/code"), text("/error/message")) {
-        (Some(code), Some(message)) => {
-            format!("the device refused with status {}: {code}, {message}", reply.status)
+impl Ending {
+    fn went(&self) -> Went {
+        match self.outcome.exit() {
+            Exit::Done => Went::Well,
+            _ if self.hubs_fault => Went::HubsFault,
+            _ => Went::Badly,
         }
-        _ => format!("the device refused with status {}: {}", reply.status, reply.payload),
     }
-}
-
-/// What the device calls the state of the request.
-fn word(reply: &MethodReply) -> &str {
-    reply.payload.get("status").and_then(Value::as_str).unwrap_or("accepted")
-}
-
-fn name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed => "completed",
-        Outcome::Unclean => "came back",
-        Outcome::Cancelled => "cancelled",
-        _ => "failed",
-    }
-}
-
-/// Shown as `10m`.
-fn friendly(duration: Duration) -> jiff::SignedDuration {
-    duration.try_into().unwrap_or(jiff::SignedDuration::MAX)
 }

@@ -1,10 +1,11 @@
-//! `twin show` and `twin update`.
+//! `twin show`, `update` and `replace`.
 
 use anyhow::Context as _;
+use iotdm_proto::DeviceId;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::{DeviceArgs, TwinUpdateArgs};
+use crate::cli::{DeviceArgs, TwinReplaceArgs, TwinUpdateArgs};
 use crate::hub::Hub;
 use crate::output::Output;
 
@@ -34,10 +35,41 @@ pub async fn update(hub: &Hub, output: Output, args: TwinUpdateArgs) -> anyhow::
     let patch = json!(TwinPatch { tags: args.tags, properties });
     let twin =
         hub.patch_twin(device, &patch, args.etag.as_deref()).await.with_context(|| device.to_string())?;
+    changed(output, device, &twin, "updated")
+}
+
+/// Replaces the tags, the desired properties or both. The hub replaces both at
+/// once, so what is not given is read first, and put back unless the twin has
+/// changed meanwhile.
+pub async fn replace(hub: &Hub, output: Output, args: TwinReplaceArgs) -> anyhow::Result<()> {
+    let device = &args.device;
+    let (mut desired, mut tags, mut etag) = (args.desired, args.tags, args.etag);
+    if desired.is_none() || tags.is_none() {
+        let twin = hub.twin(device).await.with_context(|| device.to_string())?;
+        desired = desired.or_else(|| twin.pointer("/properties/desired").map(without_metadata));
+        tags = tags.or_else(|| twin.get("tags").cloned());
+        etag = etag.or_else(|| Some(twin.get("etag")?.as_str()?.to_owned()));
+    }
+    let (desired, tags) = (desired.unwrap_or_else(|| json!({})), tags.unwrap_or_else(|| json!({})));
+    let whole = json!({"tags": tags, "properties": {"desired": desired}});
+    let twin = hub.replace_twin(device, &whole, etag.as_deref()).await.with_context(|| device.to_string())?;
+    changed(output, device, &twin, "replaced")
+}
+
+fn changed(output: Output, device: &DeviceId, twin: &Value, how: &str) -> anyhow::Result<()> {
     if !output.is_text() {
         return Ok(output.json(&twin)?);
     }
     let etag = twin.get("etag").and_then(Value::as_str).unwrap_or("-");
     let version = twin.pointer("/properties/desired/$version").and_then(Value::as_u64).unwrap_or_default();
-    Ok(output.line(format_args!("{device}: twin updated, etag {etag}, desired version {version}"))?)
+    Ok(output.line(format_args!("{device}: twin {how}, etag {etag}, desired version {version}"))?)
+}
+
+/// Desired properties without what the hub adds, and does not take back.
+fn without_metadata(desired: &Value) -> Value {
+    let mut desired = desired.clone();
+    if let Some(object) = desired.as_object_mut() {
+        object.retain(|key, _| !key.starts_with('$'));
+    }
+    desired
 }

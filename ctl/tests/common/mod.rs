@@ -80,11 +80,12 @@ impl FakeHub {
     }
 
     /// `iotdm-ctl` with `arguments`, this hub's connection string and CA, and
-    /// an otherwise empty environment.
+    /// a state directory of its own in an otherwise empty environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = ctl(arguments);
         command.arg("--connection-string-file").arg(self.path("connection-string"));
         command.arg("--ca-file").arg(self.path("ca.pem"));
+        command.env("XDG_STATE_HOME", self.path("state"));
         command
     }
 
@@ -177,6 +178,11 @@ impl Answer {
     /// The connection breaks in place of an answer.
     pub fn hang_up() -> Self {
         Answer { status: 0, headers: Vec::new(), body: String::new(), hang_up: true }
+    }
+
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
     }
 
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
@@ -301,4 +307,29 @@ fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<Request
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some(Request { body: serde_json::from_slice(&body).unwrap_or_default(), ..request })
+}
+
+/// How a run on a terminal ended, and all that came to the terminal.
+#[derive(Debug)]
+pub struct Screen {
+    pub code: i32,
+    pub screen: String,
+}
+
+/// Runs on a terminal of 40 columns, on which somebody types `keys`.
+pub fn on_terminal(mut command: Command, keys: &str) -> Screen {
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(&size, None).unwrap();
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+    let mut child = command.spawn().unwrap();
+    // The program's ends of it, of which none may stay open here.
+    drop((command, pty.slave));
+    let mut terminal = fs::File::from(pty.master);
+    terminal.write_all(keys.as_bytes()).unwrap();
+    let mut screen = Vec::new();
+    // Ends with an error once the other side is closed.
+    let _ = terminal.read_to_end(&mut screen);
+    let code = child.wait().unwrap().code().expect("ended by a signal");
+    Screen { code, screen: String::from_utf8_lossy(&screen).into_owned() }
 }

@@ -1,4 +1,4 @@
-//! `/devices` and `/devices/{id}`: identities.
+//! `/devices`, `/devices/{id}` and `/devices/{id}/modules`: identities.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::request::{Body, Caller, Device, with_etag};
+use super::request::{Body, Caller, Target, with_etag};
 use crate::device::Wish;
 use crate::error::{Code, HubError};
 use crate::hub::{Hub, IfMatch};
@@ -33,17 +33,36 @@ pub(super) async fn list(
     let top = top.map_or(Ok(MAX_LIST), |top| top.parse()).ok().filter(|top| (1..=MAX_LIST).contains(top));
     let top = top.ok_or_else(|| Code::ArgumentInvalid.because(format!("top ranges from 1 to {MAX_LIST}")))?;
     let mut devices = Vec::new();
-    hub.registry.scan(None, |id, device| {
+    hub.registry.devices(None, |id, device| {
         devices.push(device.identity_json(id, &hub.links.presence(id)));
         if devices.len() < top { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     Ok(Json(devices))
 }
 
+/// The modules of one device.
+pub(super) async fn modules(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Target(device): Target,
+) -> Result<Json<Vec<Value>>, HubError> {
+    caller.must(&hub, Right::RegistryRead)?;
+    hub.registry.read(&device, |_| ())?;
+    let mut modules = Vec::new();
+    hub.registry.modules(Some(&device), |id, module| {
+        if id.device != device.device {
+            return ControlFlow::Break(());
+        }
+        modules.push(module.identity_json(id, &hub.links.presence(id)));
+        ControlFlow::Continue(())
+    });
+    Ok(Json(modules))
+}
+
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
 ) -> Result<Response, HubError> {
     caller.must(&hub, Right::RegistryRead)?;
     let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.links.presence(&id)))?;
@@ -54,7 +73,7 @@ pub(super) async fn read(
 pub(super) async fn write(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubError> {
@@ -70,7 +89,7 @@ pub(super) async fn write(
 pub(super) async fn delete(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
     if_match: IfMatch,
 ) -> Result<StatusCode, HubError> {
     caller.must(&hub, Right::RegistryWrite)?;

@@ -1,15 +1,15 @@
 //! `/emulator/faults`: what tests switch on; no part of IoT Hub.
 //!
-//! `POST {"deviceId","fault","count"?,"code"?}`, where the fault is
-//! `withholdPuback`, `withholdTwinReply`, `refuseConnect` or, at once,
-//! `dropLink`. `GET` lists what is left, `DELETE` (`?deviceId=`) forgets it.
+//! `POST {"deviceId","fault","count"?,…}`, where the fault is one of
+//! [`Kind`]'s or, at once, `dropLink` or `expireToken`; `throttleService` can
+//! do without a device. The device may be a module, `device/module`. `GET`
+//! lists what is left, `DELETE` (`?deviceId=`) forgets it.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use iotdm_proto::DeviceId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,13 +17,15 @@ use super::request::{Body, Caller};
 use crate::error::{Code, HubError};
 use crate::faults::{Fault, Kind};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::links::Closed;
 use crate::policies::Right;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listed {
-    device_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<String>,
     #[serde(flatten)]
     fault: Fault,
 }
@@ -36,7 +38,8 @@ pub(super) struct Whose {
 
 pub(super) async fn list(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Vec<Listed>>, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let listed = |(id, fault): (DeviceId, Fault)| Listed { device_id: id.to_string(), fault };
+    let listed =
+        |(id, fault): (Option<Identity>, Fault)| Listed { device_id: id.map(|id| id.to_string()), fault };
     Ok(Json(hub.faults.list().into_iter().map(listed).collect()))
 }
 
@@ -47,16 +50,24 @@ pub(super) async fn add(
 ) -> Result<StatusCode, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
     let invalid = |why: String| Code::ArgumentInvalid.because(why);
-    let id =
-        body.get("deviceId").and_then(Value::as_str).ok_or_else(|| invalid("deviceId is missing".into()))?;
-    let id = id.parse().map_err(|error| invalid(format!("{error}")))?;
-    hub.registry.read(&id, |_| ())?;
-    if body.get("fault").and_then(Value::as_str) == Some("dropLink") {
-        if !hub.links.close(&id, Closed::Fault) {
-            return Err(Code::DeviceNotOnline.because(format!("{id} is not connected")));
-        }
-        return Ok(StatusCode::NO_CONTENT);
+    let id: Option<Identity> = match body.get("deviceId").and_then(Value::as_str) {
+        Some(id) => Some(id.parse().map_err(|error| invalid(format!("{error}")))?),
+        None => None,
+    };
+    if let Some(id) = &id {
+        hub.registry.read(id, |_| ())?;
     }
+    match (body.get("fault").and_then(Value::as_str), &id) {
+        (Some("dropLink"), Some(id)) if hub.links.close(id, Closed::Fault) => Ok(StatusCode::NO_CONTENT),
+        (Some("dropLink"), Some(id)) => Err(Code::DeviceNotOnline.because(format!("{id} is not connected"))),
+        (Some("expireToken"), Some(id)) => hub.expire_token(id).map(|()| StatusCode::NO_CONTENT),
+        (Some("throttleService"), _) | (_, Some(_)) => add_pending(&hub, id, body),
+        (_, None) => Err(invalid("deviceId is missing".into())),
+    }
+}
+
+fn add_pending(hub: &Hub, id: Option<Identity>, body: Value) -> Result<StatusCode, HubError> {
+    let invalid = |why: String| Code::ArgumentInvalid.because(why);
     let fault: Fault = serde_json::from_value(body).map_err(|error| invalid(error.to_string()))?;
     match fault.kind {
         Kind::RefuseConnect { code } if !(1..=5).contains(&code) => {

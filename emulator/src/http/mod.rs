@@ -4,12 +4,17 @@
 //! their own; neither changes an answer, as with the real hub for what is
 //! here.
 
+mod bulk;
 mod devices;
 mod faults;
+mod jobs;
 mod methods;
+mod pages;
+mod provisioning;
 mod queries;
 mod request;
 mod statistics;
+mod throttling;
 mod twins;
 mod websocket;
 
@@ -19,7 +24,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tracing::debug;
 
 use crate::error::{Code, HubError};
@@ -34,20 +39,40 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let device = get(devices::read).put(devices::write).delete(devices::delete);
     let twin = get(twins::read).patch(twins::patch).put(twins::replace);
     let fault = get(faults::list).post(faults::add).delete(faults::clear);
+    let enrolment =
+        get(provisioning::enrolment).put(provisioning::put_enrolment).delete(provisioning::remove_enrolment);
+    let registration = get(provisioning::read_registration).delete(provisioning::remove_registration);
     Router::new()
-        .route("/devices", get(devices::list))
-        .route("/devices/", get(devices::list))
+        .route("/devices", get(devices::list).post(bulk::run))
+        .route("/devices/", get(devices::list).post(bulk::run))
         .route("/devices/query", post(queries::run))
-        .route("/devices/{id}", device)
-        .route("/twins/{id}", twin)
+        .route("/devices/{id}", device.clone())
+        .route("/devices/{id}/modules", get(devices::modules))
+        .route("/devices/{id}/modules/{module}", device)
+        .route("/twins/{id}", twin.clone())
+        .route("/twins/{id}/modules/{module}", twin)
         .route("/twins/{id}/methods", post(methods::invoke))
+        .route("/twins/{id}/modules/{module}/methods", post(methods::invoke))
+        .route("/jobs/v2/query", get(jobs::query))
+        .route("/jobs/v2/{id}", get(jobs::read).put(jobs::create))
+        .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
+        .route("/jobs", get(jobs::list_v1))
+        .route("/jobs/{id}", get(jobs::read_v1))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
+        .route("/enrollments/query", post(provisioning::enrolments))
+        .route("/enrollments/{id}", enrolment.clone())
+        .route("/enrollmentGroups/query", post(provisioning::enrolments))
+        .route("/enrollmentGroups/{id}", enrolment)
+        .route("/registrations/{id}", registration)
+        .route("/{id_scope}/registrations/{id}/register", put(provisioning::register_device))
+        .route("/{id_scope}/registrations/{id}/operations/{operation}", get(provisioning::operation))
         .route("/emulator/faults", fault)
         .route("/$iothub/websocket", get(websocket::upgrade))
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(hub.clone(), throttling::check))
         .layer(middleware::from_fn(log))
         .with_state(hub)
 }

@@ -1,39 +1,21 @@
-//! `/devices/query`: rows of twins, in pages.
-//!
-//! The continuation is the last id of the page before, and how many rows
-//! `TOP` has left; so a device that comes or goes in between shifts nothing.
+//! `/devices/query`: what the query language selects, in pages.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue};
-use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use iotdm_proto::DeviceId;
-use serde::{Deserialize, Serialize};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use serde_json::Value;
 
+use super::pages::{Page, Wanted};
 use super::request::{Body, Caller};
+use crate::device::Device;
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::policies::Right;
-use crate::query::Query;
-
-/// The documented largest page; larger wishes are cut to it, since clients
-/// send them.
-const MAX_PAGE: usize = 100;
-
-const PAGE_SIZE: &str = "x-ms-max-item-count";
-const CONTINUATION: &str = "x-ms-continuation";
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Continuation {
-    after: String,
-    left: Option<usize>,
-}
+use crate::query::{Groups, Query, Source};
 
 pub(super) async fn run(
     State(hub): State<Arc<Hub>>,
@@ -46,58 +28,56 @@ pub(super) async fn run(
         return Err(Code::ArgumentInvalid.because("the body is not {\"query\":\"SELECT …\"}"));
     };
     let query: Query = text.parse()?;
-    let (after, left) = match headers.get(CONTINUATION) {
-        Some(token) => Continuation::parse(token)?,
-        None => (None, query.top),
-    };
-    let size = page_size(&headers)?.min(left.unwrap_or(usize::MAX));
-
-    let mut rows = Vec::new();
-    let mut last = None;
-    let mut more = false;
-    hub.registry.scan(after.as_ref(), |id, device| {
-        if let Some(row) = query.row(&device.twin_json(id, &hub.links.presence(id))) {
-            if rows.len() == size {
-                more = true;
-                return ControlFlow::Break(());
+    let wanted = Wanted::parse(&headers, query.top)?;
+    let mut page = Page::new(&wanted);
+    if let Some(mut groups) = Groups::new(&query) {
+        documents(&hub, &query, None, |_, document| {
+            groups.add(&document);
+            ControlFlow::Continue(())
+        })?;
+        for (name, row) in groups.rows() {
+            let is_done = wanted.after.as_ref().is_some_and(|after| name <= *after);
+            if !is_done && page.add(&name, || row).is_break() {
+                break;
             }
-            rows.push(row);
-            last = Some(id.clone());
         }
-        ControlFlow::Continue(())
-    });
-
-    let left = left.map(|left| left - rows.len());
-    let mut response = Json(rows).into_response();
-    let item_type = if query.is_whole() { "Twin" } else { "Raw" };
-    response.headers_mut().insert("x-ms-item-type", HeaderValue::from_static(item_type));
-    if let Some(last) = last.filter(|_| more && left != Some(0)) {
-        let token = Continuation { after: last.to_string(), left }.to_header()?;
-        response.headers_mut().insert(CONTINUATION, token);
+    } else {
+        documents(&hub, &query, wanted.after.as_deref(), |name, document| {
+            page.add(name, || query.row(&document).unwrap_or(document))
+        })?;
     }
-    Ok(response)
+    page.respond(match query.source {
+        _ if !query.is_whole() => "Raw",
+        Source::Devices | Source::Modules => "Twin",
+        Source::Jobs => "DeviceJob",
+    })
 }
 
-fn page_size(headers: &HeaderMap) -> Result<usize, HubError> {
-    let Some(size) = headers.get(PAGE_SIZE) else { return Ok(MAX_PAGE) };
-    match size.to_str().ok().and_then(|size| size.parse::<usize>().ok()) {
-        Some(size) if size > 0 => Ok(size.min(MAX_PAGE)),
-        _ => Err(Code::ArgumentInvalid.because(format!("{PAGE_SIZE} is not a number above 0"))),
+/// Looks at what the query selects after the document named `after`.
+fn documents(
+    hub: &Hub,
+    query: &Query,
+    after: Option<&str>,
+    mut look: impl FnMut(&str, Value) -> ControlFlow<()>,
+) -> Result<(), HubError> {
+    let mut look = |name: &str, document: Value| {
+        if query.selects(&document) { look(name, document) } else { ControlFlow::Continue(()) }
+    };
+    match query.source {
+        Source::Devices | Source::Modules => {
+            let after: Option<Identity> = after
+                .map(str::parse)
+                .transpose()
+                .map_err(|_| Code::ArgumentInvalid.because("x-ms-continuation is of another query"))?;
+            let look = |id: &Identity, device: &Device| {
+                look(&id.to_string(), device.twin_json(id, &hub.links.presence(id)))
+            };
+            match query.source {
+                Source::Modules => hub.registry.modules(after.as_ref(), look),
+                _ => hub.registry.devices(after.as_ref(), look),
+            }
+        }
+        Source::Jobs => hub.jobs.scan_devices(after, |name, document| look(&name, document)),
     }
-}
-
-impl Continuation {
-    fn parse(token: &HeaderValue) -> Result<(Option<DeviceId>, Option<usize>), HubError> {
-        let read = || {
-            let json = STANDARD.decode(token.as_bytes()).ok()?;
-            let continuation: Continuation = serde_json::from_slice(&json).ok()?;
-            Some((Some(continuation.after.parse().ok()?), continuation.left))
-        };
-        read().ok_or_else(|| Code::ArgumentInvalid.because(format!("{CONTINUATION} is none of this hub's")))
-    }
-
-    fn to_header(&self) -> Result<HeaderValue, HubError> {
-        let json = serde_json::to_vec(self).map_err(HubError::internal)?;
-        STANDARD.encode(json).parse().map_err(HubError::internal)
-    }
+    Ok(())
 }

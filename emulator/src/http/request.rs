@@ -8,12 +8,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use iotdm_proto::DeviceId;
 use iotdm_proto::sas::SasToken;
 use serde_json::Value;
 
 use crate::error::{Code, HubError};
 use crate::hub::{Hub, IfMatch};
+use crate::identity::Identity;
 use crate::policies::Right;
 
 /// An authenticated caller, not yet authorised for anything.
@@ -42,16 +42,21 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     }
 }
 
-/// The device named in the path.
-pub(super) struct Device(pub(super) DeviceId);
+/// The device, or the module of a device, named in the path.
+pub(super) struct Target(pub(super) Identity);
 
-impl FromRequestParts<Arc<Hub>> for Device {
+impl FromRequestParts<Arc<Hub>> for Target {
     type Rejection = HubError;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, HubError> {
-        let id = Path::<String>::from_request_parts(parts, hub).await;
-        let Path(id) = id.map_err(|error| Code::ArgumentInvalid.because(error.body_text()))?;
-        id.parse().map(Device).map_err(|error| Code::ArgumentInvalid.because(format!("{error}")))
+        let names = Path::<Vec<(String, String)>>::from_request_parts(parts, hub).await;
+        let Path(names) = names.map_err(|error| Code::ArgumentInvalid.because(error.body_text()))?;
+        let name = |key: &str| {
+            let found = names.iter().find(|(found, _)| found == key).map(|(_, name)| name.parse());
+            found.transpose().map_err(|error| Code::ArgumentInvalid.because(format!("{error}")))
+        };
+        let device = name("id")?.ok_or_else(|| Code::ArgumentInvalid.because("the path names no device"))?;
+        Ok(Target(Identity { device, module: name("module")? }))
     }
 }
 

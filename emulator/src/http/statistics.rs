@@ -16,7 +16,7 @@ use crate::policies::Right;
 pub(super) async fn devices(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubError> {
     caller.must(&hub, Right::RegistryRead)?;
     let (mut enabled, mut disabled) = (0, 0);
-    hub.registry.scan(None, |_, device| {
+    hub.registry.devices(None, |_, device| {
         match device.status {
             Status::Enabled => enabled += 1,
             Status::Disabled => disabled += 1,

@@ -1,11 +1,11 @@
-//! `/twins/{id}`: device twins, as services see them.
+//! `/twins/{id}[/modules/{module}]`: twins, as services see them.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 
-use super::request::{Body, Caller, Device, with_etag};
+use super::request::{Body, Caller, Target, with_etag};
 use crate::error::HubError;
 use crate::hub::{Hub, IfMatch};
 use crate::policies::Right;
@@ -14,7 +14,7 @@ use crate::twin::Change;
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
 ) -> Result<Response, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
     let twin = hub.registry.read(&id, |device| device.twin_json(&id, &hub.links.presence(&id)))?;
@@ -24,7 +24,7 @@ pub(super) async fn read(
 pub(super) async fn patch(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubError> {
@@ -35,7 +35,7 @@ pub(super) async fn patch(
 pub(super) async fn replace(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Device(id): Device,
+    Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubError> {

@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use crate::certificates::ClientCertificate;
+
 /// The largest packet that is taken: IoT Hub's limit for a device-to-cloud
 /// message, and room for its topic.
 pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
@@ -22,6 +24,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection.
 pub struct Connection {
     transport: Transport,
+    certificate: Option<ClientCertificate>,
     received: BytesMut,
 }
 
@@ -50,7 +53,16 @@ pub enum Error {
 impl Connection {
     /// A connection over `transport`.
     pub fn new(transport: Transport) -> Self {
-        Connection { transport, received: BytesMut::with_capacity(4096) }
+        let certificate = match &transport {
+            Transport::Tls(stream) => ClientCertificate::new(stream.get_ref().1.peer_certificates()),
+            Transport::WebSocket(_) => None,
+        };
+        Connection { transport, certificate, received: BytesMut::with_capacity(4096) }
+    }
+
+    /// What the client showed in the TLS handshake.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
     }
 
     /// The next packet. Nothing is lost when the future is dropped.

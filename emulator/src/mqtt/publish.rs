@@ -7,14 +7,21 @@ use serde_json::Value;
 
 use crate::device::{Device, now};
 use crate::error::{Code, HubError};
+use crate::faults::Kind;
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::links::{Link, Message};
+use crate::throttle::Operation;
 
 /// Lets a publish take effect and returns what the device gets as an answer,
 /// if it listens for one. An error ends the connection: the topic is none
 /// that this device may publish to. (That the real hub does so is
 /// unverified.)
 pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
+    if is_telemetry(&link.device, &published.topic) {
+        // Nobody here reads it; it is acknowledged and gone.
+        return Ok(None);
+    }
     let refuse = || format!("the client published to {:?}", published.topic);
     let answer = match DeviceTopic::parse(&published.topic).ok_or_else(refuse)? {
         DeviceTopic::TwinGet { rid } => twin_get(hub, link, rid),
@@ -25,16 +32,22 @@ pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Mess
             method_response(hub, link, status, &rid, &published.payload);
             return Ok(None);
         }
-        // Telemetry has nobody to read it here; it is acknowledged and gone.
-        DeviceTopic::Telemetry { device_id, .. } if device_id == link.device.as_str() => return Ok(None),
         DeviceTopic::Telemetry { .. } => return Err(refuse()),
     };
     let listens = hub.links.subscriptions(&link.device, link.number).is_some_and(|to| to.twin_responses);
     Ok(listens.then_some(answer))
 }
 
+/// Whether `topic` is `devices/{device}[/modules/{module}]/messages/events`
+/// with or without properties, for the sender itself.
+fn is_telemetry(sender: &Identity, topic: &str) -> bool {
+    let rest = topic.strip_prefix(&sender.path()).and_then(|rest| rest.strip_prefix("/messages/events"));
+    rest.is_some_and(|bag| bag.is_empty() || bag.starts_with('/'))
+}
+
 fn twin_get(hub: &Hub, link: &Link, rid: String) -> Message {
-    match hub.registry.read(&link.device, |device| device.twin.device_json()) {
+    let read = || hub.registry.read(&link.device, |device| device.twin.device_json());
+    match allowed(hub, link, Operation::TwinRead).and_then(|()| read()) {
         Ok(twin) => answer(200, rid, None, twin.to_string()),
         Err(error) => refusal(rid, &error),
     }
@@ -46,10 +59,18 @@ fn reported_patch(hub: &Hub, link: &Link, rid: String, version: Option<u64>, pay
         Ok(_) => Err(Code::ArgumentInvalid.because("the patch is not a JSON object")),
         Err(error) => Err(Code::ArgumentInvalid.because(format!("the patch is not JSON: {error}"))),
     };
-    match hub.registry.update(&link.device, merge, |_, version| version) {
+    let update = || hub.registry.update(&link.device, merge, |_, version| version);
+    match allowed(hub, link, Operation::TwinUpdate).and_then(|()| update()) {
         Ok(version) => answer(204, rid, Some(version), String::new()),
         Err(error) => refusal(rid, &error),
     }
+}
+
+fn allowed(hub: &Hub, link: &Link, operation: Operation) -> Result<(), HubError> {
+    if hub.faults.happens(&link.device, Kind::ThrottleDevice) {
+        return Err(Code::ThrottlingException.because("a fault throttles the request"));
+    }
+    hub.throttle.take(operation)
 }
 
 /// An empty payload and one that is not JSON count as `null`; what the real
@@ -67,4 +88,24 @@ fn refusal(rid: String, error: &HubError) -> Message {
 
 fn answer(status: u16, rid: String, version: Option<u64>, body: String) -> Message {
     Message { topic: HubTopic::TwinResponse { status, rid, version }, payload: body.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sends_its_own_telemetry_only() {
+        for (sender, topic, expected) in [
+            ("gw1", "devices/gw1/messages/events", true),
+            ("gw1", "devices/gw1/messages/events/%24.mid=1", true),
+            ("gw1/m", "devices/gw1/modules/m/messages/events/", true),
+            ("gw1/m", "devices/gw1/messages/events/", false),
+            ("gw1", "devices/gw1/modules/m/messages/events/", false),
+            ("gw1", "devices/gw10/messages/events/", false),
+            ("gw1", "devices/gw1/messages/eventsx", false),
+        ] {
+            assert_eq!(is_telemetry(&sender.parse().unwrap(), topic), expected, "{sender} {topic}");
+        }
+    }
 }

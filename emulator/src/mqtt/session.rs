@@ -16,6 +16,7 @@ use super::{publish, subscribe};
 use crate::faults::Kind;
 use crate::hub::Hub;
 use crate::links::{Closed, Link, Message};
+use crate::provisioning;
 
 /// A client that has not sent its CONNECT by then is cut off.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,7 +26,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_SILENCE: Duration = Duration::from_secs(1767);
 
 /// Far enough for a token's end, and not too far for a timer.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Why the hub ends a connection, or sees it end.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,10 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
         Ok(Err(error)) => return debug!(%error, "a client left before CONNECT"),
         Err(_) => return debug!("closed a client that sent no CONNECT in time"),
     };
-    match connect::accept(&hub, &connect) {
+    if let Some(id) = provisioning::session::registration_id(&hub, &connect) {
+        return provisioning::session::serve(hub.clone(), connection, &connect, id).await;
+    }
+    match connect::accept(&hub, &connect, connection.certificate()) {
         Ok(accepted) => {
             let device = accepted.link.device.clone();
             let number = accepted.link.number;
@@ -98,11 +102,12 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Exchanges packets until there is a reason to stop.
-    async fn run(&mut self, session_present: bool, expiry: u64) -> Result<Infallible, End> {
+    async fn run(&mut self, session_present: bool, expiry: Option<u64>) -> Result<Infallible, End> {
         let accepted = ConnAck::new(ConnectReturnCode::Success, session_present);
         self.connection.write(&Packet::ConnAck(accepted)).await?;
-        let left = expiry.saturating_sub(Time::from(SystemTime::now()).unix_seconds());
-        let expires = sleep_until(Instant::now() + Duration::from_secs(left).min(LONGEST));
+        let left = |expiry: u64| expiry.saturating_sub(Time::from(SystemTime::now()).unix_seconds());
+        let left = expiry.map_or(LONGEST, |expiry| Duration::from_secs(left(expiry)).min(LONGEST));
+        let expires = sleep_until(Instant::now() + left);
         tokio::pin!(expires);
         let mut heard = Instant::now();
         loop {
@@ -181,7 +186,7 @@ impl Session<'_> {
 }
 
 /// How long the client may be silent; without a keep-alive, for ever.
-fn max_silence(connect: &Connect) -> Option<Duration> {
+pub(crate) fn max_silence(connect: &Connect) -> Option<Duration> {
     let keep_alive = Duration::from_secs(connect.keep_alive.into());
     (!keep_alive.is_zero()).then(|| (keep_alive * 3 / 2).min(MAX_SILENCE))
 }

@@ -1,102 +1,147 @@
-//! Queries over twins.
+//! What queries and conditions make of a row.
 //!
-//! A path that does not exist, and a comparison of different types, are
-//! undefined: neither they nor their negation select a device.
+//! A path that does not exist, a comparison of different types and arithmetic
+//! with anything but numbers are undefined: neither they nor their negation
+//! select a row.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-use super::ast::{Comparison, Condition, Operand, Path, Query};
+use super::ast::{Condition, Expression, Operator, Path, Query, Selection};
 
 impl Query {
-    /// Whether rows are whole twins.
+    /// Whether rows are whole documents of the source.
     pub fn is_whole(&self) -> bool {
-        self.columns.is_none()
+        self.selection == Selection::Whole
     }
 
-    /// The row that `twin` gives, if the condition selects it.
-    pub fn row(&self, twin: &Value) -> Option<Value> {
-        if let Some(condition) = &self.condition
-            && condition.holds(twin) != Some(true)
-        {
-            return None;
-        }
-        let Some(columns) = &self.columns else { return Some(twin.clone()) };
-        let mut row = Map::new();
-        for column in columns {
-            if let Some(value) = find(twin, &column.path) {
-                row.insert(column.name.clone(), value.clone());
+    /// Whether the condition selects `document`.
+    pub fn selects(&self, document: &Value) -> bool {
+        self.condition.as_ref().is_none_or(|condition| condition.holds(document))
+    }
+
+    /// The row that a selected `document` gives; `None` when rows are made of
+    /// groups of documents, which is [`super::Groups`]' business.
+    pub fn row(&self, document: &Value) -> Option<Value> {
+        match &self.selection {
+            Selection::Whole => Some(document.clone()),
+            Selection::Columns(columns) => {
+                let value = |what| find(document, what).cloned();
+                let cells =
+                    columns.iter().filter_map(|column| Some((column.name.clone(), value(&column.what)?)));
+                Some(Value::Object(cells.collect::<Map<_, _>>()))
             }
+            Selection::Aggregates(_) => None,
         }
-        Some(Value::Object(row))
     }
 }
 
 impl Condition {
-    /// Whether it holds; `None` when that is undefined.
-    fn holds(&self, twin: &Value) -> Option<bool> {
+    /// Whether it holds; what is undefined does not.
+    pub fn holds(&self, document: &Value) -> bool {
+        self.0.truth(document) == Some(true)
+    }
+}
+
+impl Expression {
+    fn truth(&self, row: &Value) -> Option<bool> {
         match self {
-            Condition::And(left, right) => match (left.holds(twin), right.holds(twin)) {
+            Expression::Not(inner) => inner.truth(row).map(|holds| !holds),
+            Expression::Binary(Operator::And, left, right) => match (left.truth(row), right.truth(row)) {
                 (Some(false), _) | (_, Some(false)) => Some(false),
                 (Some(true), Some(true)) => Some(true),
                 _ => None,
             },
-            Condition::Or(left, right) => match (left.holds(twin), right.holds(twin)) {
+            Expression::Binary(Operator::Or, left, right) => match (left.truth(row), right.truth(row)) {
                 (Some(true), _) | (_, Some(true)) => Some(true),
                 (Some(false), Some(false)) => Some(false),
                 _ => None,
             },
-            Condition::Not(inner) => inner.holds(twin).map(|holds| !holds),
-            Condition::Compare(left, comparison, right) => {
-                compare(left.value(twin)?, *comparison, right.value(twin)?)
-            }
-            Condition::In(operand, values) => {
-                let value = operand.value(twin)?;
-                Some(values.iter().any(|one| compare(value, Comparison::Equal, one) == Some(true)))
-            }
-            Condition::IsDefined(path) => Some(find(twin, path).is_some()),
-            Condition::Holds(operand) => operand.value(twin)?.as_bool(),
+            other => other.value(row)?.as_bool(),
         }
     }
-}
 
-impl Operand {
-    fn value<'a>(&'a self, twin: &'a Value) -> Option<&'a Value> {
+    fn value<'a>(&'a self, row: &'a Value) -> Option<Cow<'a, Value>> {
         match self {
-            Operand::Path(path) => find(twin, path),
-            Operand::Literal(value) => Some(value),
+            Expression::Path(path) => find(row, path).map(Cow::Borrowed),
+            Expression::Literal(value) => Some(Cow::Borrowed(value)),
+            Expression::Array(items) => {
+                let items = items.iter().filter_map(|item| Some(item.value(row)?.into_owned()));
+                Some(Cow::Owned(Value::Array(items.collect())))
+            }
+            Expression::Not(_) | Expression::Binary(Operator::And | Operator::Or, ..) => {
+                self.truth(row).map(owned)
+            }
+            Expression::Binary(operator, left, right) => {
+                binary(*operator, &*left.value(row)?, &*right.value(row)?)
+            }
+            Expression::In(value, list) => contains(&*list.value(row)?, &*value.value(row)?).map(owned),
+            Expression::IsDefined(path) => Some(owned(find(row, path).is_some())),
+            Expression::ArrayContains(array, value) => {
+                contains(&*array.value(row)?, &*value.value(row)?).map(owned)
+            }
         }
     }
 }
 
-fn find<'a>(twin: &'a Value, path: &Path) -> Option<&'a Value> {
-    path.iter().try_fold(twin, |value, key| value.get(key))
+/// What stands at `path`.
+pub(super) fn find<'a>(row: &'a Value, path: &Path) -> Option<&'a Value> {
+    path.iter().try_fold(row, |value, key| value.get(key))
 }
 
-fn compare(left: &Value, comparison: Comparison, right: &Value) -> Option<bool> {
-    let order = match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left.as_f64()?.partial_cmp(&right.as_f64()?)?,
-        (Value::String(left), Value::String(right)) => left.cmp(right),
-        (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
-        (Value::Null, Value::Null) => Ordering::Equal,
-        (left, right) => {
-            let same_type = std::mem::discriminant(left) == std::mem::discriminant(right);
-            return match comparison {
-                Comparison::Equal if same_type => Some(left == right),
-                Comparison::NotEqual if same_type => Some(left != right),
-                _ => None,
-            };
-        }
+/// The order of two values; `None` between different types, and for arrays
+/// and objects that are not equal.
+pub(super) fn order(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left.as_f64()?.partial_cmp(&right.as_f64()?),
+        (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
+        (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        (left, right) => (left == right).then_some(Ordering::Equal),
+    }
+}
+
+fn owned<'a>(value: bool) -> Cow<'a, Value> {
+    Cow::Owned(Value::Bool(value))
+}
+
+fn binary<'a>(operator: Operator, left: &Value, right: &Value) -> Option<Cow<'a, Value>> {
+    let number = match operator {
+        Operator::Add => left.as_f64()? + right.as_f64()?,
+        Operator::Subtract => left.as_f64()? - right.as_f64()?,
+        Operator::Multiply => left.as_f64()? * right.as_f64()?,
+        Operator::Divide => left.as_f64()? / right.as_f64()?,
+        Operator::Remainder => left.as_f64()? % right.as_f64()?,
+        _ => return compare(operator, left, right).map(owned),
     };
-    Some(match comparison {
-        Comparison::Equal => order.is_eq(),
-        Comparison::NotEqual => order.is_ne(),
-        Comparison::Less => order.is_lt(),
-        Comparison::LessOrEqual => order.is_le(),
-        Comparison::Greater => order.is_gt(),
-        Comparison::GreaterOrEqual => order.is_ge(),
+    // A division by zero is no number and so undefined.
+    Number::from_f64(number).map(|number| Cow::Owned(Value::Number(number)))
+}
+
+fn compare(operator: Operator, left: &Value, right: &Value) -> Option<bool> {
+    let Some(order) = order(left, right) else {
+        let same_type = std::mem::discriminant(left) == std::mem::discriminant(right);
+        return match operator {
+            Operator::Equal if same_type => Some(false),
+            Operator::NotEqual if same_type => Some(true),
+            _ => None,
+        };
+    };
+    Some(match operator {
+        Operator::Equal => order.is_eq(),
+        Operator::NotEqual => order.is_ne(),
+        Operator::Less => order.is_lt(),
+        Operator::LessOrEqual => order.is_le(),
+        Operator::Greater => order.is_gt(),
+        Operator::GreaterOrEqual => order.is_ge(),
+        _ => return None,
     })
+}
+
+fn contains(array: &Value, value: &Value) -> Option<bool> {
+    let equal = |item: &Value| compare(Operator::Equal, value, item) == Some(true);
+    array.as_array().map(|items| items.iter().any(equal))
 }
 
 #[cfg(test)]
@@ -111,14 +156,14 @@ mod tests {
             "status": "enabled",
             "version": 7,
             "capabilities": {"iotEdge": false},
-            "tags": {"site": "a", "floor": 3, "it's": null},
+            "tags": {"site": "a", "floor": 3, "it's": null, "roles": ["x", "y"]},
             "properties": {"reported": {"rebootTime": "2026-11-22T18:36:07.412Z", "$version": 2}},
         })
     }
 
     fn selects(condition: &str) -> bool {
         let query: Query = format!("SELECT deviceId FROM devices d WHERE {condition}").parse().unwrap();
-        query.row(&twin()).is_some()
+        query.selects(&twin())
     }
 
     #[test]
@@ -126,18 +171,26 @@ mod tests {
         for (condition, expected) in [
             ("tags.site = 'a'", true),
             ("d.tags.site = \"a\"", true),
+            ("devices.tags.site = 'a'", true),
             ("tags.site != 'a'", false),
             ("tags.floor >= 3 AND tags.floor < 3.5", true),
             ("3 < tags.floor", false),
+            ("tags.floor * 2 + 1 = 7", true),
+            ("tags.floor - 1 = 2 AND tags.floor % 2 = 1 AND tags.floor / 2 = 1.5", true),
+            ("version - tags.floor > -1", true),
             ("tags.site IN ['b', 'a']", true),
             ("tags.site NIN ['b', 'a']", false),
             ("tags.site IN []", false),
+            ("'y' IN tags.roles", true),
+            ("ARRAY_CONTAINS(tags.roles, 'z')", false),
+            ("array_contains(tags.roles, 'x')", true),
             ("capabilities.iotEdge = false", true),
             ("NOT capabilities.iotEdge", true),
             ("properties.reported.rebootTime > '2026-11-22'", true),
             ("properties.reported.$version = 2", true),
             ("IS_DEFINED(tags.site) and not is_defined(tags.none)", true),
             ("(tags.site = 'b' OR tags.floor = 3) AND status <> 'disabled'", true),
+            ("tags.roles = ['x', 'y'] AND tags.roles != ['x']", true),
         ] {
             assert_eq!(selects(condition), expected, "{condition}");
         }
@@ -153,6 +206,9 @@ mod tests {
             "tags.floor = '3'",
             "NOT tags.floor = '3'",
             "tags.site",
+            "tags.site + 1 = 2",
+            "NOT tags.floor / 0 = 1",
+            "'a' IN tags.site",
         ] {
             assert!(!selects(condition), "{condition}");
         }

@@ -9,14 +9,15 @@ pub(super) enum Token {
     Word(String),
     /// `'…'` or `"…"`.
     Text(String),
-    /// A number, sign included.
+    /// A number without its sign.
     Number(serde_json::Number),
-    /// One of `= != <> < <= > >= , . * ( ) [ ]`.
+    /// One of [`SYMBOLS`].
     Symbol(&'static str),
 }
 
 /// Longer ones first.
-const SYMBOLS: [&str; 15] = ["!=", "<>", "<=", ">=", "=", "<", ">", ",", ".", "*", "(", ")", "[", "]", ";"];
+const SYMBOLS: [&str; 19] =
+    ["!=", "<>", "<=", ">=", "=", "<", ">", ",", ".", "*", "/", "%", "+", "-", "(", ")", "[", "]", ";"];
 
 /// Splits a query into tokens.
 pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
@@ -25,9 +26,7 @@ pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
     while let Some(first) = rest.chars().next() {
         let (token, after) = if first == '\'' || first == '"' {
             text(rest, first)?
-        } else if first.is_ascii_digit()
-            || (first == '-' && rest.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
-        {
+        } else if first.is_ascii_digit() {
             number(rest)?
         } else if is_word(first) {
             let (word, after) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
@@ -72,10 +71,14 @@ fn text(rest: &str, quote: char) -> Result<(Token, &str), HubError> {
 }
 
 fn number(rest: &str) -> Result<(Token, &str), HubError> {
-    // An exponent has a sign of its own.
-    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-')));
-    let end = end.unwrap_or(rest.len());
-    let (number, after) = rest.split_at(end);
+    let mut before = ' ';
+    let ends = |c: char| {
+        // An exponent has a sign of its own.
+        let sign = matches!(c, '+' | '-') && matches!(before, 'e' | 'E');
+        before = c;
+        !(c.is_ascii_alphanumeric() || c == '.' || sign)
+    };
+    let (number, after) = rest.split_at(rest.find(ends).unwrap_or(rest.len()));
     match number.parse() {
         Ok(number) => Ok((Token::Number(number), after)),
         Err(_) => Err(invalid(format!("{number:?} is not a number"))),
@@ -92,13 +95,16 @@ mod tests {
         let text = |text: &str| Token::Text(text.into());
         let number = |text: &str| Token::Number(text.parse().unwrap());
         assert_eq!(
-            tokens(r#" a.$b>=-1.5e3 <>'it''s' "x\"y" ['ü', 7] "#).unwrap(),
+            tokens(r#" a.$b>=-1.5e-3+2 <>'it''s' "x\"y" ['ü', 7] "#).unwrap(),
             [
                 word("a"),
                 Token::Symbol("."),
                 word("$b"),
                 Token::Symbol(">="),
-                number("-1.5e3"),
+                Token::Symbol("-"),
+                number("1.5e-3"),
+                Token::Symbol("+"),
+                number("2"),
                 Token::Symbol("<>"),
                 text("it's"),
                 text("x\"y"),

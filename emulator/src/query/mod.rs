@@ -1,4 +1,4 @@
-//! IoT Hub's query language over device twins.
+//! IoT Hub's query language over device twins, module twins and jobs.
 //!
 //! Parsed by hand: the dialect is small and none of SQL's (`IN ['a']`, `NIN`,
 //! `"…"` as a string, `$version` in paths), so a general SQL parser would need
@@ -7,9 +7,12 @@
 //! Source: "IoT Hub query language for device and module twins, jobs, and
 //! message routing".
 
+mod aggregate;
 mod ast;
 mod eval;
+mod expression;
 mod lexer;
 mod parser;
 
-pub use ast::Query;
+pub use aggregate::Groups;
+pub use ast::{Condition, Query, Source};

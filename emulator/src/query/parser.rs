@@ -1,276 +1,175 @@
-//! Tokens to a query, by recursive descent: `OR` binds weakest, then `AND`,
-//! then `NOT`.
+//! Text to queries and to conditions.
 
-use serde_json::Value;
-
-use super::ast::{Column, Comparison, Condition, Operand, Path, Query};
-use super::lexer::{Token, invalid, tokens};
+use super::ast::{Aggregate, Column, Condition, Path, Projection, Query, Selection, Source};
+use super::expression::Parser;
+use super::lexer::invalid;
 use crate::error::HubError;
-
-/// The documented limit of a query, in characters.
-const MAX_LENGTH: usize = 8192;
-/// Deeper parentheses are refused rather than run out of stack.
-const MAX_DEPTH: usize = 64;
 
 impl std::str::FromStr for Query {
     type Err = HubError;
 
     fn from_str(text: &str) -> Result<Self, HubError> {
-        if text.chars().count() > MAX_LENGTH {
-            return Err(invalid(format!("it has more than {MAX_LENGTH} characters")));
+        let mut parser = Parser::new(text)?;
+        parser.expect_word("SELECT")?;
+        let top = if parser.take_word("TOP") { Some(count(&mut parser)?) } else { None };
+        let columns = if parser.take_symbol("*") { None } else { Some(columns(&mut parser)?) };
+        parser.expect_word("FROM")?;
+        let source = source(&mut parser)?;
+        let condition = if parser.take_word("WHERE") { Some(Condition(parser.expression()?)) } else { None };
+        let group_by = group_by(&mut parser)?;
+        parser.take_symbol(";");
+        parser.end()?;
+        let selection = select(columns, &group_by, &parser)?;
+        if source == Source::Jobs && selection != Selection::Whole {
+            return Err(invalid("FROM devices.jobs allows SELECT * only"));
         }
-        let mut parser = Parser { tokens: tokens(text)?.into_iter().peekable(), alias: None, depth: 0 };
-        parser.query()
+        if source != Source::Devices && !group_by.is_empty() {
+            return Err(invalid("GROUP BY is for FROM devices only"));
+        }
+        Ok(Query { top, source, selection, condition, group_by })
     }
 }
 
-struct Parser {
-    tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
-    /// What `FROM devices` was given as another name.
-    alias: Option<String>,
-    depth: usize,
+impl std::str::FromStr for Condition {
+    type Err = HubError;
+
+    /// What would follow `WHERE` in a query over devices.
+    fn from_str(text: &str) -> Result<Self, HubError> {
+        let mut parser = Parser::new(text)?;
+        parser.prefixes.push(vec!["devices".to_owned()]);
+        let condition = Condition(parser.expression()?);
+        parser.end()?;
+        Ok(condition)
+    }
 }
 
-impl Parser {
-    fn query(&mut self) -> Result<Query, HubError> {
-        self.expect_word("SELECT")?;
-        let top = if self.take_word("TOP") { Some(self.count()?) } else { None };
-        let mut columns = if self.take_symbol("*") { None } else { Some(self.columns()?) };
-        self.expect_word("FROM")?;
-        self.source()?;
-        for column in columns.iter_mut().flatten() {
-            self.strip_alias(&mut column.path);
-        }
-        let condition = if self.take_word("WHERE") { Some(self.condition()?) } else { None };
-        self.take_symbol(";");
-        match self.tokens.next() {
-            None => Ok(Query { top, columns, condition }),
-            Some(Token::Word(word)) if word.eq_ignore_ascii_case("GROUP") => {
-                Err(invalid("GROUP BY is not emulated"))
+/// Columns as they are written, before the source is known.
+fn columns(parser: &mut Parser) -> Result<Vec<Column<Projection>>, HubError> {
+    let mut columns = Vec::new();
+    let mut nameless = 0;
+    loop {
+        let path = parser.path()?;
+        let what =
+            if parser.take_symbol("(") { aggregate(parser, &path)? } else { Projection::Key(path.clone()) };
+        let name = match &what {
+            _ if parser.take_word("AS") => parser.word()?,
+            Projection::Key(path) => path.last().cloned().unwrap_or_default(),
+            _ => {
+                nameless += 1;
+                format!("${nameless}")
             }
-            Some(token) => Err(invalid(format!("{} comes too late", shown(&token)))),
-        }
-    }
-
-    fn columns(&mut self) -> Result<Vec<Column>, HubError> {
-        let mut columns = Vec::new();
-        loop {
-            let path = self.path()?;
-            if self.peek_symbol("(") {
-                return Err(invalid(format!("{}() is not emulated", path.join("."))));
-            }
-            let name =
-                if self.take_word("AS") { self.word()? } else { path.last().cloned().unwrap_or_default() };
-            columns.push(Column { path, name });
-            if !self.take_symbol(",") {
-                return Ok(columns);
-            }
-        }
-    }
-
-    fn source(&mut self) -> Result<(), HubError> {
-        let source = self.path()?.join(".");
-        if !source.eq_ignore_ascii_case("devices") {
-            return Err(invalid(format!("only FROM devices is emulated, not {source:?}")));
-        }
-        let is_name = |token: &Token| match token {
-            Token::Word(word) => !["WHERE", "GROUP"].iter().any(|key| word.eq_ignore_ascii_case(key)),
-            _ => false,
         };
-        if self.take_word("AS") || self.tokens.peek().is_some_and(is_name) {
-            self.alias = Some(self.word()?);
+        columns.push(Column { what, name });
+        if !parser.take_symbol(",") {
+            return Ok(columns);
         }
-        Ok(())
     }
+}
 
-    fn condition(&mut self) -> Result<Condition, HubError> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(invalid("it is nested too deeply"));
-        }
-        let mut left = self.conjunction()?;
-        while self.take_word("OR") {
-            left = Condition::Or(Box::new(left), Box::new(self.conjunction()?));
-        }
-        self.depth -= 1;
-        Ok(left)
+/// Its name and parenthesis are read already.
+fn aggregate(parser: &mut Parser, name: &Path) -> Result<Projection, HubError> {
+    let name = name.join(".");
+    if name.eq_ignore_ascii_case("COUNT") {
+        // `COUNT(*)` is SQL's, and harmless.
+        parser.take_symbol("*");
+        parser.expect_symbol(")")?;
+        return Ok(Projection::Count);
     }
+    let known =
+        [("SUM", Aggregate::Sum), ("AVG", Aggregate::Avg), ("MIN", Aggregate::Min), ("MAX", Aggregate::Max)];
+    let known = known.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
+    let (_, aggregate) = known.ok_or_else(|| invalid(format!("{name}() is no function of SELECT")))?;
+    let path = parser.path()?;
+    parser.expect_symbol(")")?;
+    Ok(Projection::Over(*aggregate, path))
+}
 
-    fn conjunction(&mut self) -> Result<Condition, HubError> {
-        let mut left = self.negation()?;
-        while self.take_word("AND") {
-            left = Condition::And(Box::new(left), Box::new(self.negation()?));
+fn source(parser: &mut Parser) -> Result<Source, HubError> {
+    let written = parser.path()?;
+    let name = written.join(".").to_ascii_lowercase();
+    let source = match name.as_str() {
+        "devices" => Source::Devices,
+        "devices.modules" => Source::Modules,
+        "devices.jobs" => Source::Jobs,
+        _ => {
+            return Err(invalid(format!(
+                "FROM is followed by devices, devices.modules or devices.jobs, not {name:?}"
+            )));
         }
-        Ok(left)
+    };
+    parser.prefixes.push(written);
+    if parser.take_word("AS") || parser.peek_name(&["WHERE", "GROUP"]) {
+        let alias = parser.word()?;
+        parser.prefixes.push(vec![alias]);
     }
+    Ok(source)
+}
 
-    fn negation(&mut self) -> Result<Condition, HubError> {
-        let mut negated = false;
-        while self.take_word("NOT") {
-            negated = !negated;
-        }
-        let condition = self.predicate()?;
-        Ok(if negated { Condition::Not(Box::new(condition)) } else { condition })
+fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubError> {
+    let mut paths = Vec::new();
+    if !parser.take_word("GROUP") {
+        return Ok(paths);
     }
-
-    fn predicate(&mut self) -> Result<Condition, HubError> {
-        if self.take_symbol("(") {
-            let inner = self.condition()?;
-            self.expect_symbol(")")?;
-            return Ok(inner);
+    parser.expect_word("BY")?;
+    loop {
+        let path = parser.path()?;
+        paths.push(parser.within_row(path));
+        if !parser.take_symbol(",") {
+            return Ok(paths);
         }
-        let left = self.operand()?;
-        if let Operand::Path(path) = &left
-            && self.peek_symbol("(")
+    }
+}
+
+/// Sorts out what kind of selection the columns are.
+fn select(
+    columns: Option<Vec<Column<Projection>>>,
+    group_by: &[Path],
+    parser: &Parser,
+) -> Result<Selection, HubError> {
+    let Some(mut columns) = columns else {
+        return if group_by.is_empty() {
+            Ok(Selection::Whole)
+        } else {
+            Err(invalid("GROUP BY needs columns instead of *"))
+        };
+    };
+    for column in &mut columns {
+        if let Projection::Key(path) | Projection::Over(_, path) = &mut column.what {
+            *path = parser.within_row(std::mem::take(path));
+        }
+    }
+    let is_key = |column: &Column<Projection>| matches!(column.what, Projection::Key(_));
+    if group_by.is_empty() && columns.iter().all(is_key) {
+        let plain = columns.into_iter().filter_map(|Column { what, name }| match what {
+            Projection::Key(what) => Some(Column { what, name }),
+            _ => None,
+        });
+        return Ok(Selection::Columns(plain.collect()));
+    }
+    for column in &columns {
+        if let Projection::Key(path) = &column.what
+            && !group_by.contains(path)
         {
-            return self.function(&path.join("."));
-        }
-        if let Some(comparison) = self.comparison() {
-            return Ok(Condition::Compare(left, comparison, self.operand()?));
-        }
-        if self.take_word("IN") {
-            return Ok(Condition::In(left, self.list()?));
-        }
-        if self.take_word("NIN") {
-            return Ok(Condition::Not(Box::new(Condition::In(left, self.list()?))));
-        }
-        Ok(Condition::Holds(left))
-    }
-
-    fn function(&mut self, name: &str) -> Result<Condition, HubError> {
-        if !["IS_DEFINED", "IsDefined"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            return Err(invalid(format!("{name}() is not emulated")));
-        }
-        self.expect_symbol("(")?;
-        let mut path = self.path()?;
-        self.strip_alias(&mut path);
-        self.expect_symbol(")")?;
-        Ok(Condition::IsDefined(path))
-    }
-
-    fn comparison(&mut self) -> Option<Comparison> {
-        for (symbol, comparison) in [
-            ("=", Comparison::Equal),
-            ("!=", Comparison::NotEqual),
-            ("<>", Comparison::NotEqual),
-            ("<=", Comparison::LessOrEqual),
-            ("<", Comparison::Less),
-            (">=", Comparison::GreaterOrEqual),
-            (">", Comparison::Greater),
-        ] {
-            if self.take_symbol(symbol) {
-                return Some(comparison);
-            }
-        }
-        None
-    }
-
-    fn list(&mut self) -> Result<Vec<Value>, HubError> {
-        self.expect_symbol("[")?;
-        let mut values = Vec::new();
-        while !self.take_symbol("]") {
-            if !values.is_empty() {
-                self.expect_symbol(",")?;
-            }
-            match self.operand()? {
-                Operand::Literal(value) => values.push(value),
-                Operand::Path(path) => {
-                    return Err(invalid(format!("{} is not a constant", path.join("."))));
-                }
-            }
-        }
-        Ok(values)
-    }
-
-    fn operand(&mut self) -> Result<Operand, HubError> {
-        let literal = match self.tokens.peek() {
-            Some(Token::Text(text)) => Some(Value::from(text.as_str())),
-            Some(Token::Number(number)) => Some(Value::from(number.clone())),
-            Some(Token::Word(word)) if word.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),
-            Some(Token::Word(word)) if word.eq_ignore_ascii_case("false") => Some(Value::Bool(false)),
-            Some(Token::Word(word)) if word.eq_ignore_ascii_case("null") => Some(Value::Null),
-            _ => None,
-        };
-        if let Some(literal) = literal {
-            self.tokens.next();
-            return Ok(Operand::Literal(literal));
-        }
-        let mut path = self.path()?;
-        self.strip_alias(&mut path);
-        Ok(Operand::Path(path))
-    }
-
-    fn path(&mut self) -> Result<Path, HubError> {
-        let mut path = vec![self.word()?];
-        while self.take_symbol(".") {
-            path.push(self.word()?);
-        }
-        Ok(path)
-    }
-
-    /// `d.tags.x` is `tags.x` after `FROM devices d`.
-    fn strip_alias(&self, path: &mut Path) {
-        if path.len() > 1 && path.first() == self.alias.as_ref() {
-            path.remove(0);
+            return Err(invalid(format!("{} is not among what GROUP BY names", path.join("."))));
         }
     }
-
-    fn count(&mut self) -> Result<usize, HubError> {
-        let parenthesis = self.take_symbol("(");
-        let count = match self.tokens.next() {
-            Some(Token::Number(number)) => number.as_u64().and_then(|count| usize::try_from(count).ok()),
-            _ => None,
-        };
-        if parenthesis {
-            self.expect_symbol(")")?;
-        }
-        count.filter(|count| *count > 0).ok_or_else(|| invalid("TOP needs a number above 0"))
-    }
-
-    fn word(&mut self) -> Result<String, HubError> {
-        match self.tokens.next() {
-            Some(Token::Word(word)) => Ok(word),
-            Some(token) => Err(invalid(format!("{} stands where a name belongs", shown(&token)))),
-            None => Err(invalid("it ends where a name belongs")),
-        }
-    }
-
-    fn take_word(&mut self, keyword: &str) -> bool {
-        let matches =
-            |token: &Token| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case(keyword));
-        self.tokens.next_if(matches).is_some()
-    }
-
-    fn expect_word(&mut self, keyword: &str) -> Result<(), HubError> {
-        if self.take_word(keyword) { Ok(()) } else { Err(invalid(format!("{keyword} is missing"))) }
-    }
-
-    fn peek_symbol(&mut self, symbol: &'static str) -> bool {
-        self.tokens.peek() == Some(&Token::Symbol(symbol))
-    }
-
-    fn take_symbol(&mut self, symbol: &'static str) -> bool {
-        self.tokens.next_if(|token| *token == Token::Symbol(symbol)).is_some()
-    }
-
-    fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), HubError> {
-        if self.take_symbol(symbol) { Ok(()) } else { Err(invalid(format!("{symbol:?} is missing"))) }
-    }
+    Ok(Selection::Aggregates(columns))
 }
 
-fn shown(token: &Token) -> String {
-    match token {
-        Token::Word(word) => word.clone(),
-        Token::Text(text) => format!("'{text}'"),
-        Token::Number(number) => number.to_string(),
-        Token::Symbol(symbol) => format!("{symbol:?}"),
+fn count(parser: &mut Parser) -> Result<usize, HubError> {
+    let parenthesis = parser.take_symbol("(");
+    let count = parser.number().and_then(|number| usize::try_from(number.as_u64()?).ok());
+    if parenthesis {
+        parser.expect_symbol(")")?;
     }
+    count.filter(|count| *count > 0).ok_or_else(|| invalid("TOP needs a number above 0"))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::ast::{Expression, Operator};
     use super::*;
 
     fn parse(text: &str) -> Result<Query, HubError> {
@@ -281,18 +180,24 @@ mod tests {
         text.split('.').map(str::to_owned).collect()
     }
 
+    fn binary(operator: Operator, left: Expression, right: Expression) -> Expression {
+        Expression::Binary(operator, Box::new(left), Box::new(right))
+    }
+
     #[test]
-    fn or_binds_weakest() {
-        let query = parse("select * from devices where a = 1 or not b = 2 and c = 3").unwrap();
+    fn or_binds_weakest_and_products_strongest() {
         let is = |name, value: i64| {
-            Condition::Compare(Operand::Path(path(name)), Comparison::Equal, Operand::Literal(json!(value)))
+            binary(Operator::Equal, Expression::Path(path(name)), Expression::Literal(json!(value)))
         };
-        let not_b = Condition::Not(Box::new(is("b", 2)));
-        let expected = Condition::Or(
-            Box::new(is("a", 1)),
-            Box::new(Condition::And(Box::new(not_b), Box::new(is("c", 3)))),
-        );
-        assert_eq!(query.condition, Some(expected));
+        let query = parse("select * from devices where a = 1 or not b = 2 and c = 3").unwrap();
+        let right = binary(Operator::And, Expression::Not(Box::new(is("b", 2))), is("c", 3));
+        assert_eq!(query.condition, Some(Condition(binary(Operator::Or, is("a", 1), right))));
+
+        let number = |number: i64| Expression::Literal(json!(number));
+        let product = binary(Operator::Multiply, number(2), number(-3));
+        let sum = binary(Operator::Subtract, binary(Operator::Add, number(1), product), number(4));
+        let expected = binary(Operator::Less, Expression::Path(path("a")), sum);
+        assert_eq!("devices.a < 1+2*-3-4".parse::<Condition>().unwrap(), Condition(expected));
     }
 
     #[test]
@@ -300,27 +205,46 @@ mod tests {
         let query =
             parse("SELECT TOP 5 d.deviceId, properties.reported.$version AS v FROM devices AS d;").unwrap();
         assert_eq!(query.top, Some(5));
-        let column = |text, name: &str| Column { path: path(text), name: name.into() };
+        let column = |text, name: &str| Column { what: path(text), name: name.into() };
         let expected = vec![column("deviceId", "deviceId"), column("properties.reported.$version", "v")];
-        assert_eq!(query.columns, Some(expected));
+        assert_eq!(query.selection, Selection::Columns(expected));
     }
 
     #[test]
-    fn what_is_not_emulated_says_so() {
-        for (text, named) in [
-            ("SELECT COUNT() AS n FROM devices", "COUNT()"),
-            ("SELECT * FROM devices GROUP BY tags.a", "GROUP BY"),
-            ("SELECT * FROM devices.modules", "devices.modules"),
-            ("SELECT * FROM devices WHERE STARTSWITH(deviceId, 'a')", "STARTSWITH()"),
+    fn sources_and_their_names_in_paths() {
+        for (text, source) in [
+            ("SELECT * FROM devices WHERE devices.status = 'x'", Source::Devices),
+            ("select * from Devices.Modules m where m.status = 'x'", Source::Modules),
+            ("SELECT * FROM devices.jobs WHERE devices.jobs.status = 'x'", Source::Jobs),
         ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.message.contains(named) && error.message.contains("emulated"), "{error}");
+            let query = parse(text).unwrap();
+            let value = Expression::Literal(json!("x"));
+            let expected = binary(Operator::Equal, Expression::Path(path("status")), value);
+            assert_eq!((query.source, query.condition), (source, Some(Condition(expected))));
         }
+    }
+
+    #[test]
+    fn groups() {
+        let query = parse(
+            "SELECT d.tags.a AS a, COUNT() AS n, AVG(d.tags.b), max(tags.b) FROM devices d GROUP BY d.tags.a",
+        )
+        .unwrap();
+        let column = |what, name: &str| Column { what, name: name.into() };
+        let expected = vec![
+            column(Projection::Key(path("tags.a")), "a"),
+            column(Projection::Count, "n"),
+            column(Projection::Over(Aggregate::Avg, path("tags.b")), "$1"),
+            column(Projection::Over(Aggregate::Max, path("tags.b")), "$2"),
+        ];
+        assert_eq!(query.selection, Selection::Aggregates(expected));
+        assert_eq!(query.group_by, [path("tags.a")]);
     }
 
     #[test]
     fn nonsense_is_refused() {
         let deep = format!("SELECT * FROM devices WHERE {}a=1{}", "(".repeat(100), ")".repeat(100));
+        let deep_list = format!("SELECT * FROM devices WHERE a IN {}", "[".repeat(100));
         let long = format!("SELECT * FROM devices WHERE a = '{}'", "x".repeat(8192));
         for text in [
             "",
@@ -332,14 +256,24 @@ mod tests {
             "SELECT * FROM devices WHERE a =",
             "SELECT * FROM devices WHERE a = 1 b",
             "SELECT * FROM devices WHERE a IN ['x' 'y']",
-            "SELECT * FROM devices WHERE a IN [b]",
             "SELECT * FROM devices WHERE (a = 1",
+            "SELECT * FROM devices WHERE a = -b",
             "SELECT * FROM devices WHERE IS_DEFINED('a')",
+            "SELECT * FROM devices WHERE STARTSWITH(deviceId, 'a')",
+            "SELECT * FROM devices GROUP BY tags.a",
+            "SELECT tags.b, COUNT() AS n FROM devices GROUP BY tags.a",
+            "SELECT tags.b, COUNT() AS n FROM devices",
+            "SELECT MEDIAN(tags.b) FROM devices",
+            "SELECT * FROM twins",
+            "SELECT jobId FROM devices.jobs",
+            "SELECT COUNT() AS n, moduleId FROM devices.modules GROUP BY moduleId",
             "DELETE FROM devices",
             &deep,
+            &deep_list,
             &long,
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
+        assert!("a = 1; DROP".parse::<Condition>().is_err());
     }
 }

@@ -24,7 +24,8 @@ async fn nothing_in_the_directory_is_readable_by_others() {
     let emulator = Emulator::new().await;
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&emulator.dir), 0o700);
-    let files = ["ca.pem", "service-connection-string", "store.redb", "devices/gw1", "policies/service"];
+    let files =
+        ["ca.pem", "id-scope", "service-connection-string", "store.redb", "devices/gw1", "policies/service"];
     for file in files {
         assert_eq!(mode(&emulator.dir.join(file)), 0o600, "{file}");
     }
@@ -122,7 +123,9 @@ async fn help_opens_with_what_is_not_emulated() {
     let help = String::from_utf8(output.stdout).unwrap();
     let (before, after) = help.split_once("NOT emulate").unwrap();
     assert!(before.len() < 120, "{help}");
-    for missing in ["AMQP", "DPS", "X.509", "modules", "cloud-to-device", "file upload", "jobs"] {
+    for missing in
+        ["AMQP", "TPM", "X.509 over WebSocket", "routes", "cloud-to-device", "file upload", "export"]
+    {
         assert!(after.contains(missing), "{missing}");
     }
 }
@@ -155,15 +158,21 @@ async fn faults_are_set_listed_and_cleared_from_the_command_line() {
     let done = (Some(0), String::new(), String::new());
     assert_eq!(fault(&["set", "gw1", "withhold-puback", "--count", "3"]).await, done);
     assert_eq!(fault(&["set", "gw1", "refuse-connect", "--code", "3"]).await, done);
+    assert_eq!(fault(&["set", "gw1", "delay-method", "--delay", "0.5"]).await, done);
+    assert_eq!(fault(&["throttle", "--count", "2"]).await, done);
     let (code, list, _) = fault(&["list"]).await;
     assert_eq!(code, Some(0));
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     let expected = serde_json::json!([
         {"deviceId": "gw1", "fault": "withholdPuback", "count": 3},
         {"deviceId": "gw1", "fault": "refuseConnect", "count": 1, "code": 3},
+        {"deviceId": "gw1", "fault": "delayMethod", "count": 1, "milliseconds": 500},
+        {"fault": "throttleService", "count": 2},
     ]);
     assert_eq!(list, expected);
     assert_eq!(fault(&["clear", "gw1"]).await, done);
+    assert_eq!(fault(&["list"]).await.1, "[{\"fault\":\"throttleService\",\"count\":2}]\n");
+    assert_eq!(fault(&["clear"]).await, done);
     assert_eq!(fault(&["list"]).await.1, "[]\n");
 
     let (code, _, error) = fault(&["set", "nobody", "drop-link"]).await;

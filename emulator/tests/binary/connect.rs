@@ -5,7 +5,7 @@ use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::device::{Device, hello, hello_until};
+use crate::support::device::{Device, hello, hello_until, hello_with};
 use crate::support::service::Service;
 use crate::support::{Emulator, now};
 
@@ -44,9 +44,8 @@ async fn every_refusal_is_code_5() {
     other_client_id.client_id = "gw2".to_owned();
     let mut other_host = good();
     other_host.login.as_mut().unwrap().username = "elsewhere/gw1/?api-version=2021-04-12".to_owned();
-    let mut module = good();
-    module.login.as_mut().unwrap().username = "localhost/gw1/m/?api-version=2021-04-12".to_owned();
-    module.client_id = "gw1/m".to_owned();
+    let token = good().login.unwrap().password;
+    let module = hello_with("gw1/m", &token);
     for (what, connect) in [
         ("a wrong key", with_password(good(), &wrong_key)),
         ("no token", with_password(good(), "secret")),
@@ -54,7 +53,7 @@ async fn every_refusal_is_code_5() {
         ("no login", no_login),
         ("another client id", other_client_id),
         ("another host", other_host),
-        ("a module", module),
+        ("a module that is not registered", module),
         ("a disabled device", disabled),
         ("a deleted device", gone),
         ("an id that fits no topic", hello(&emulator, "a+b")),

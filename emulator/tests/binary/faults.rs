@@ -3,9 +3,9 @@
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
 use serde_json::{Value, json};
 
-use crate::support::Emulator;
-use crate::support::device::{Device, TWIN_RESPONSES, hello};
+use crate::support::device::{Device, METHOD_CALLS, TWIN_RESPONSES, hello, hello_until};
 use crate::support::service::{Answer, Service};
+use crate::support::{Emulator, now};
 
 const PATCH: &str = "$iothub/twin/PATCH/properties/reported/?$rid=1";
 
@@ -65,6 +65,94 @@ async fn a_fault_is_one_devices_and_can_be_cleared() {
     assert_eq!(device.read().await, Some(Packet::PingResp));
     assert_eq!(service.send("DELETE", "/emulator/faults", Value::Null).await.status, 204);
     Device::connect(&emulator, "gw1").await.ping().await;
+}
+
+fn invoke(service: &Service) -> tokio::task::JoinHandle<Answer> {
+    let service = service.clone();
+    let call = json!({"methodName": "m", "responseTimeoutInSeconds": 30});
+    tokio::spawn(async move { service.send("POST", "/twins/gw1/methods", call).await })
+}
+
+#[tokio::test]
+async fn a_method_can_be_late_and_come_twice() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    let mut device = Device::listening(&emulator, "gw1", &[METHOD_CALLS]).await;
+    service.fault(json!({"deviceId": "gw1", "fault": "delayMethod", "milliseconds": 500})).await;
+    let start = std::time::Instant::now();
+    let call = invoke(&service);
+    let (_, rid, _) = device.method().await;
+    assert!(start.elapsed().as_millis() >= 500, "{:?}", start.elapsed());
+    device.publish(&format!("$iothub/methods/res/200/?$rid={rid}"), "1").await;
+    assert_eq!(call.await.unwrap().body["payload"], 1);
+
+    service.fault(json!({"deviceId": "gw1", "fault": "duplicateMethod"})).await;
+    let call = invoke(&service);
+    let (first, second) = (device.method().await, device.method().await);
+    assert_eq!(first, second);
+    device.publish(&format!("$iothub/methods/res/200/?$rid={}", first.1), "2").await;
+    device.publish(&format!("$iothub/methods/res/500/?$rid={}", first.1), "3").await;
+    assert_eq!(call.await.unwrap().body, json!({"status": 200, "payload": 2}));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_of_no_use_any_more_but_a_newer_one_is() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    let expiry = now() + 600;
+    let (mut device, _) = Device::say_hello(&emulator, hello_until(&emulator, "gw1", expiry)).await;
+    service.fault(json!({"deviceId": "gw1", "fault": "expireToken"})).await;
+    device.expect_close().await;
+    for (expiry, code) in [
+        (expiry, ConnectReturnCode::NotAuthorized),
+        (expiry - 1, ConnectReturnCode::NotAuthorized),
+        (expiry + 1, ConnectReturnCode::Success),
+    ] {
+        let hello = hello_until(&emulator, "gw1", expiry);
+        assert_eq!(Device::say_hello(&emulator, hello).await.1.code, code);
+    }
+}
+
+#[tokio::test]
+async fn throttled_devices_and_services_get_429() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    let mut device = Device::listening(&emulator, "gw1", &[TWIN_RESPONSES]).await;
+    service.fault(json!({"deviceId": "gw1", "fault": "throttleDevice"})).await;
+    device.publish(PATCH, r#"{"a":1}"#).await;
+    let (topic, body) = device.message().await;
+    assert_eq!((topic.as_str(), &body["errorCode"]), ("$iothub/twin/res/429/?$rid=1", &json!(429_001)));
+    device.publish(PATCH, r#"{"a":1}"#).await;
+    assert_eq!(device.message().await.0, "$iothub/twin/res/204/?$rid=1&$version=2");
+
+    service.fault(json!({"deviceId": "gw1", "fault": "throttleService", "count": 2})).await;
+    service.read("/devices").await;
+    service.get("/twins/gw1").await.refused(429, "ThrottlingException");
+    let call = service.send("POST", "/twins/gw1/methods", json!({"methodName": "m"})).await;
+    call.refused_nested(429, 429_001, "ThrottlingException");
+    service.read("/twins/gw1").await;
+    service.fault(json!({"fault": "throttleService"})).await;
+    let query = json!({"query": "SELECT * FROM devices"});
+    service.send("POST", "/devices/query", query.clone()).await.refused(429, "ThrottlingException");
+    assert_eq!(service.send("POST", "/devices/query", query).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_tier_throttles_by_its_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let emulator = Emulator::start(dir.path(), &["--tier", "S1"]).await;
+    let service = Service::owner(&emulator);
+    // 20 queries a minute; a few more while they are asked.
+    let mut refused = None;
+    for _ in 0..60 {
+        let answer = service.send("POST", "/devices/query", json!({"query": "SELECT * FROM devices"})).await;
+        if answer.status != 200 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    refused.expect("never throttled").refused(429, "ThrottlingException");
+    service.read("/devices").await;
 }
 
 #[tokio::test]

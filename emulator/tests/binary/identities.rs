@@ -90,7 +90,8 @@ async fn bad_bodies_are_refused() {
         json!([]),
         json!({"deviceId": "other"}),
         json!({"status": "asleep"}),
-        json!({"authentication": {"type": "certificateAuthority"}}),
+        json!({"authentication": {"type": "password"}}),
+        json!({"authentication": {"type": "selfSigned"}}),
         json!({"authentication": {"symmetricKey": {"primaryKey": "?"}}}),
     ] {
         service.send("PUT", "/devices/gw2", body).await.refused(400, "ArgumentInvalid");
@@ -185,7 +186,7 @@ async fn what_is_not_emulated_says_so() {
     let emulator = Emulator::new().await;
     let service = Service::owner(&emulator);
     for (method, path) in
-        [("GET", "/jobs/v2/query"), ("POST", "/devices"), ("GET", "/"), ("PUT", "/devices/gw1/modules/m")]
+        [("POST", "/jobs/create"), ("GET", "/digitaltwins/gw1"), ("GET", "/"), ("POST", "/devices/gw1/files")]
     {
         service.send(method, path, Value::Null).await.refused(400, "InvalidOperation");
     }

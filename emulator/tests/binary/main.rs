@@ -9,15 +9,20 @@
     reason = "tests may fail loudly"
 )]
 
+mod bulk;
 mod command_line;
 mod connect;
 mod durability;
 mod faults;
 mod identities;
+mod jobs;
 mod methods;
+mod modules;
+mod provisioning;
 mod queries;
 mod raw_bytes;
 mod sessions;
 mod support;
 mod twins;
 mod websocket;
+mod x509;

@@ -1,11 +1,13 @@
 //! A device at the level of packets.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use iotdm_proto::{DeviceAuth, DeviceConnectionString, sas};
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, Publish, Subscribe};
 use rumqttc::mqttbytes::{self, QoS};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,22 +42,30 @@ pub fn hello_until(emulator: &Emulator, id: &str, expiry: u64) -> Connect {
     let parsed: DeviceConnectionString = text.parse().unwrap();
     let DeviceAuth::Key(key) = parsed.auth else { panic!("no key in {text}") };
     let host = parsed.host_name.to_string();
+    hello_with(id, &sas::sign(&format!("{host}/devices/{id}"), &key, expiry, None))
+}
+
+/// A CONNECT as `id`, which may be `device/module`, with that password; none
+/// when it is empty.
+pub fn hello_with(id: &str, password: &str) -> Connect {
     let mut connect = Connect::new(id);
     connect.clean_session = false;
     connect.keep_alive = 60;
-    connect.set_login(
-        format!("{host}/{id}/?api-version=2021-04-12&DeviceClientType=test"),
-        sas::sign(&format!("{host}/devices/{id}"), &key, expiry, None),
-    );
+    connect.set_login(format!("localhost/{id}/?api-version=2021-04-12&DeviceClientType=test"), password);
     connect
 }
 
 impl Device {
     /// TLS, and nothing said yet.
     pub async fn open(emulator: &Emulator) -> Self {
+        Device::open_with(emulator, emulator.tls()).await
+    }
+
+    /// The same with a TLS configuration of its own.
+    pub async fn open_with(emulator: &Emulator, tls: Arc<ClientConfig>) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", emulator.mqtt_port)).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = TlsConnector::from(emulator.tls()).connect(name, stream).await.unwrap();
+        let stream = TlsConnector::from(tls).connect(name, stream).await.unwrap();
         Device { stream, received: BytesMut::new(), inbox: VecDeque::new(), next_pkid: 1 }
     }
 
@@ -78,9 +88,15 @@ impl Device {
     /// A connection and how its CONNECT was answered.
     pub async fn say_hello(emulator: &Emulator, connect: Connect) -> (Self, ConnAck) {
         let mut device = Device::open(emulator).await;
-        device.send(&Packet::Connect(connect)).await;
-        match device.read().await {
-            Some(Packet::ConnAck(ack)) => (device, ack),
+        let ack = device.introduce(connect).await;
+        (device, ack)
+    }
+
+    /// Sends the CONNECT and returns its answer.
+    pub async fn introduce(&mut self, connect: Connect) -> ConnAck {
+        self.send(&Packet::Connect(connect)).await;
+        match self.read().await {
+            Some(Packet::ConnAck(ack)) => ack,
             other => panic!("{other:?}"),
         }
     }

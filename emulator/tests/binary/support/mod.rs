@@ -1,6 +1,7 @@
 //! The emulator's binary, and clients for it that share no code with its
 //! server side but rumqttc's codec.
 
+pub mod certificate;
 pub mod device;
 pub mod service;
 

@@ -1,0 +1,206 @@
+//! `device …`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use iotdm_proto::{DeviceId, Endpoint};
+use serde::Deserialize;
+
+use super::DeviceArgs;
+use crate::values;
+
+/// `device …`
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Create a device, or many from a file
+    Create(Box<DeviceCreateArgs>),
+    /// Show a device's identity, without its keys
+    #[command(after_help = "Example:\n  iotdm-ctl device show gw1")]
+    Show(DeviceArgs),
+    /// List the hub's devices
+    List(DeviceListArgs),
+    /// Let a device connect again
+    #[command(after_help = "Example:\n  iotdm-ctl device enable gw1")]
+    Enable(DeviceArgs),
+    /// Keep a device from connecting; its connection is closed
+    Disable(DeviceDisableArgs),
+    /// Delete a device, with its keys and its twin
+    Delete(DeviceDeleteArgs),
+    /// Give a device a new key, and keep its old one until the next time
+    RenewKey(RenewKeyArgs),
+    /// Print the connection string that a device needs; it holds its key
+    ConnectionString(ConnectionStringArgs),
+    /// Derive a device's key from that of a DPS group enrolment, without a hub
+    DeriveKey(DeriveKeyArgs),
+}
+
+/// How a device proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// By a key that the hub has, too
+    #[default]
+    Sas,
+    /// By a certificate of which the hub knows the thumbprint
+    X509Thumbprint,
+    /// By a certificate of a CA that the hub knows
+    X509Ca,
+}
+
+const DEVICE_CREATE_HELP: &str = "\
+Examples:
+  iotdm-ctl device create gw1 --out gw1.connection-string
+  iotdm-ctl device create gw2 --auth x509-thumbprint --certificate gw2.pem
+  iotdm-ctl device create gw3 --auth x509-ca
+  iotdm-ctl device create --from devices.csv --out connection-strings
+
+A file has a device on each line, as CSV below a line of column names or as JSON
+objects. Columns or keys: deviceId, and where needed auth, thumbprint,
+secondaryThumbprint, status (enabled or disabled) and tags (in CSV a column for
+each, such as tags.site).
+
+It needs the right to write the registry, as the policy \"registryReadWrite\" has it.";
+
+/// `device create`
+#[derive(Debug, Args)]
+#[command(after_help = DEVICE_CREATE_HELP)]
+#[command(group(ArgGroup::new("whom").args(["device", "from"]).required(true)))]
+pub struct DeviceCreateArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: Option<DeviceId>,
+    /// Create the devices in this file, or on stdin (-)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["certificate", "thumbprint"])]
+    pub from: Option<PathBuf>,
+    /// How it proves who it is [default: sas]
+    #[arg(long, value_name = "HOW")]
+    pub auth: Option<Auth>,
+    /// Its certificate (PEM), of which the thumbprint is taken
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// The one that it changes to later
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub secondary_certificate: Option<PathBuf>,
+    /// The thumbprint of its certificate: SHA-256 or SHA-1 in hex
+    #[arg(long, value_name = "HEX", value_parser = values::thumbprint, conflicts_with = "certificate")]
+    pub thumbprint: Option<String>,
+    /// Do not let it connect yet
+    #[arg(long)]
+    pub disabled: bool,
+    /// Write its connection string, or a line for each, to this file, which only you can read
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Let it connect here in place of the hub (GatewayHostName)
+    #[arg(long, value_name = "HOST[:PORT]", requires = "out")]
+    pub gateway: Option<Endpoint>,
+}
+
+/// `device list`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  iotdm-ctl device list --top 20")]
+pub struct DeviceListArgs {
+    /// At most so many devices
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+}
+
+/// `device disable`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  iotdm-ctl device disable gw1 --reason 'stolen'")]
+pub struct DeviceDisableArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: DeviceId,
+    /// Why; kept with the identity
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `device delete`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  iotdm-ctl device delete gw1 --yes")]
+pub struct DeviceDeleteArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: DeviceId,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// One of the two keys that a device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Key {
+    /// The one that it uses
+    Primary,
+    /// The spare one
+    Secondary,
+}
+
+const RENEW_KEY_HELP: &str = "\
+Examples:
+  iotdm-ctl device renew-key gw1 --out gw1.connection-string
+  iotdm-ctl device renew-key gw1 --key secondary
+
+The new key becomes the primary one and the primary one becomes the secondary, so
+that the device can go on with the key that it has until it gets the new one. Renew
+it again, or its secondary key alone, only after that: the oldest key is gone each time.";
+
+/// `device renew-key`
+#[derive(Debug, Args)]
+#[command(after_help = RENEW_KEY_HELP)]
+pub struct RenewKeyArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: DeviceId,
+    /// Replace only this key, at once, and leave the other one
+    #[arg(long)]
+    pub key: Option<Key>,
+    /// Write the connection string with the new key to this file, which only you can read
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+const CONNECTION_STRING_HELP: &str = "\
+Examples:
+  iotdm-ctl device connection-string gw1 --out gw1.connection-string
+  iotdm-ctl device connection-string gw1 --gateway edge.example.com";
+
+/// `device connection-string`
+#[derive(Debug, Args)]
+#[command(after_help = CONNECTION_STRING_HELP)]
+pub struct ConnectionStringArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: DeviceId,
+    /// Which of its keys
+    #[arg(long, default_value = "primary")]
+    pub key: Key,
+    /// Write it to this file, which only you can read, in place of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Let the device connect here in place of the hub (GatewayHostName)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub gateway: Option<Endpoint>,
+}
+
+const DERIVE_KEY_HELP: &str = "\
+Example:
+  iotdm-ctl device derive-key gw1 --group-key-file group.key --out gw1.key
+
+Source of the rule: DPS, \"Symmetric key attestation\", group enrolments.";
+
+/// `device derive-key`
+#[derive(Debug, Args)]
+#[command(after_help = DERIVE_KEY_HELP)]
+pub struct DeriveKeyArgs {
+    /// The registration id of the device
+    #[arg(value_name = "REGISTRATION", value_parser = values::registration_id)]
+    pub registration: String,
+    /// The file with the group's key, in base64
+    #[arg(long, value_name = "FILE")]
+    pub group_key_file: PathBuf,
+    /// Write it to this file, which only you can read, in place of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}

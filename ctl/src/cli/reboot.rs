@@ -1,0 +1,195 @@
+//! `reboot` and `cancel`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, ValueEnum};
+use iotdm_proto::{DeviceId, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::values;
+
+const REBOOT_HELP: &str = "\
+The request carries an id, so that its outcome is told from every other reboot's,
+even when the reply gets lost. Giving the --id of an earlier request again causes
+no second reboot. A device whose rebootDevice does not know ids counts as rebooted
+when its reported rebootTime changes.
+
+With --when-online the request is a wish in the device's twin, which the device finds
+when it connects; a new wish takes the place of an older one. It is taken out of the
+twin once its outcome is known, or by iotdm-ctl cancel.
+
+Several devices are rebooted a few at a time, --canary ones first: if one of them
+is not back as it should be, no other is touched. What is asked of whom is written
+to a journal in $XDG_STATE_HOME/iotdm/reboots (~/.local/state/iotdm/reboots) before
+it is sent. After Ctrl-C or a crash, --resume FILE waits for what was sent and goes
+on with the rest, and reboots no device twice.
+
+Examples:
+  iotdm-ctl reboot gw1 --reason 'kernel update'
+  iotdm-ctl reboot gw1 --at 2026-11-30T02:00:00Z --on-inhibitor wait --no-wait
+  iotdm-ctl reboot gw1 --when-online --deadline 2026-12-01T00:00:00Z --no-wait
+  iotdm-ctl reboot --where \"tags.site = 'north'\" --dry-run
+  iotdm-ctl reboot --where \"tags.site = 'north'\" --canary 5 --max-in-flight 50 --max-failures 10
+  iotdm-ctl reboot --devices-from gateways.txt --yes -o jsonl
+
+With -o json, one DEVICE gives an object and several an array; jsonl gives a line
+for each as it ends. Keys: device, id, outcome (accepted, checked, completed,
+unclean, failed, cancelled, refused, offline, noSuchDevice, timedOut, notAuthorized,
+throttled, error, notStarted), and where they apply: reply {status, payload},
+rebootTime, reboot and boot (as the device reports them), seconds (from the call to
+the outcome), error.
+
+It needs the right to connect as a service, as the policy \"service\" has it.";
+
+/// `reboot`
+#[derive(Debug, Args)]
+#[command(after_help = REBOOT_HELP)]
+#[command(group(ArgGroup::new("which").args(["devices", "condition", "devices_from", "resume"]).required(true)))]
+pub struct RebootArgs {
+    /// Which devices.
+    #[command(flatten)]
+    pub which: WhichArgs,
+    /// What is asked of them.
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// How long to wait for what.
+    #[command(flatten)]
+    pub waiting: WaitArgs,
+    /// How to go through many.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+}
+
+/// Which devices to reboot.
+#[derive(Debug, Args)]
+pub struct WhichArgs {
+    /// The devices
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub devices: Vec<DeviceId>,
+    /// The devices that this condition of the query language selects
+    #[arg(long = "where", value_name = "CONDITION", help_heading = FLEET)]
+    pub condition: Option<String>,
+    /// The devices named in this file, or on stdin (-), one on a line
+    #[arg(long, value_name = "FILE", help_heading = FLEET)]
+    pub devices_from: Option<PathBuf>,
+    /// Go on with the run that wrote this journal
+    #[arg(long, value_name = "FILE", help_heading = FLEET, conflicts_with_all = ["reason", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
+    pub resume: Option<PathBuf>,
+}
+
+/// What is asked of each device.
+#[derive(Debug, Args)]
+pub struct RequestArgs {
+    /// Why; goes to the device's journal and twin
+    #[arg(long, value_parser = values::reason)]
+    pub reason: Option<String>,
+    /// The id of the request [default: a new UUID]
+    #[arg(long, value_parser = values::request_id)]
+    pub id: Option<String>,
+    /// Reboot so much later, at most 7 days
+    #[arg(long, value_name = "DURATION", value_parser = values::delay)]
+    pub delay: Option<Duration>,
+    /// Reboot at this time (RFC 3339), within 7 days
+    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    pub at: Option<Time>,
+    /// What to do when a program on the device inhibits shutdown
+    #[arg(long, value_name = "WHAT")]
+    pub on_inhibitor: Option<OnInhibitor>,
+    /// How long the device waits for the inhibitor, in seconds [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub wait_seconds: Option<u64>,
+    /// Ask what would happen, and change nothing
+    #[arg(long)]
+    pub check: bool,
+    /// Leave the request in the twin, for a device that is offline now
+    #[arg(long, conflicts_with_all = ["check", "dry_run", "connect_timeout", "response_timeout"])]
+    pub when_online: bool,
+    /// With --when-online: do not reboot after this time (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "when_online")]
+    pub deadline: Option<Time>,
+}
+
+/// How long to wait for what.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Do not wait for the outcome
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long the device may take to reply, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::response_timeout)]
+    pub response_timeout: Duration,
+    /// How long to wait for an offline device to connect, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
+    pub connect_timeout: Duration,
+    /// How long to wait for the outcome, from the time of the reboot on
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
+    pub wait_timeout: Duration,
+    /// How often to look for the outcome
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::interval)]
+    pub interval: Duration,
+}
+
+/// Above the options for many devices.
+const FLEET: &str = "Many devices";
+
+/// How to go through many devices.
+#[derive(Debug, Args)]
+#[command(next_help_heading = FLEET)]
+pub struct FleetArgs {
+    /// At most so many devices are between their call and their outcome [default: 10]
+    #[arg(long, value_name = "N", value_parser = values::at_least_one)]
+    pub max_in_flight: Option<usize>,
+    /// Reboot the first N before all others, and stop if one fails
+    #[arg(long, value_name = "N")]
+    pub canary: Option<usize>,
+    /// Start no other once more than N devices have failed, for whatever reason
+    #[arg(long, value_name = "N")]
+    pub max_failures: Option<usize>,
+    /// The same as --check: show who would refuse, and why
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before devices that you did not name yourself are rebooted
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `--on-inhibitor`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInhibitor {
+    /// Refuse, or fail when the time has come
+    Fail,
+    /// Reboot once it is released
+    Wait,
+    /// Reboot all the same; the device has to allow it
+    Override,
+}
+
+const CANCEL_HELP: &str = "\
+Examples:
+  iotdm-ctl cancel gw1
+  iotdm-ctl cancel gw1 --id 6aadb16a-6738-4b2a-91e9-5a16d41625b1
+
+A reboot that was wished for with --when-online is taken out of the twin; any other
+is for the device to cancel. It exits 3 when nothing is pending or the reboot has
+begun. With -o json it prints {\"status\", \"payload\"}: the device's reply, or the same
+for a wish that was taken back.";
+
+/// `cancel`
+#[derive(Debug, Args)]
+#[command(after_help = CANCEL_HELP)]
+pub struct CancelArgs {
+    /// The device
+    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    pub device: DeviceId,
+    /// Only if this request is the pending one
+    #[arg(long, value_parser = values::request_id)]
+    pub id: Option<String>,
+    /// How long the device may take to reply, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::response_timeout)]
+    pub response_timeout: Duration,
+    /// How long to wait for an offline device to connect, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
+    pub connect_timeout: Duration,
+}

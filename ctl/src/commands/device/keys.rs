@@ -1,0 +1,86 @@
+//! Keys and thumbprints of devices.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use iotdm_proto::SecretKey;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::cli::DeriveKeyArgs;
+use crate::error::Usage;
+use crate::output::{Output, say};
+use crate::secret_file;
+
+/// A new key of 32 random bytes, as long as those that the hub makes.
+pub(super) fn new_key() -> anyhow::Result<SecretKey> {
+    let mut bytes = vec![0; 32];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    Ok(SecretKey::from_bytes(bytes))
+}
+
+/// Prints the key of a device of a group enrolment, or writes it to a file
+/// that only its owner can read.
+pub fn derive(output: Output, args: DeriveKeyArgs) -> anyhow::Result<()> {
+    let refuse = |what: String| Usage(format!("--group-key-file {}: {what}", args.group_key_file.display()));
+    let text = fs::read_to_string(&args.group_key_file).map_err(|error| refuse(error.to_string()))?;
+    let group: SecretKey = text.trim().parse().map_err(|error| refuse(format!("{error}")))?;
+    let key = derived(&group, &args.registration)?.expose_base64();
+    match &args.out {
+        Some(path) => {
+            secret_file::write(path, &key)?;
+            say(format_args!("wrote {}", path.display()));
+        }
+        None if output.is_text() => output.line(format_args!("{}", key.as_str()))?,
+        None => {
+            output.json(&serde_json::json!({"registrationId": args.registration, "key": key.as_str()}))?
+        }
+    }
+    Ok(())
+}
+
+/// HMAC-SHA256 of the registration id, by the group's key.
+///
+/// Source: DPS, "Symmetric key attestation", group enrolments.
+fn derived(group: &SecretKey, registration: &str) -> anyhow::Result<SecretKey> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(group.expose()).context("the group's key")?;
+    mac.update(registration.as_bytes());
+    Ok(SecretKey::from_bytes(mac.finalize().into_bytes().to_vec()))
+}
+
+/// The SHA-256 thumbprint of the first certificate in a PEM file, in upper
+/// case hex as the portal shows it.
+pub(super) fn thumbprint(path: &Path) -> Result<String, Usage> {
+    let refuse = |what: String| Usage(format!("certificate {}: {what}", path.display()));
+    let pem = fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let certificate = CertificateDer::from_pem_slice(&pem)
+        .map_err(|_| refuse("no certificate in it; expected PEM with BEGIN CERTIFICATE".into()))?;
+    Ok(Sha256::digest(&certificate).iter().map(|byte| format!("{byte:02X}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The example of DPS' documentation.
+    #[test]
+    fn the_published_vector_of_group_keys() {
+        let group: SecretKey =
+            "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw=="
+                .parse()
+                .unwrap();
+        let key = derived(&group, "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6").unwrap();
+        assert_eq!(key.expose_base64().as_str(), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");
+    }
+
+    #[test]
+    fn no_key_is_made_twice() {
+        let (one, other) = (new_key().unwrap(), new_key().unwrap());
+        assert_eq!(one.expose().len(), 32);
+        assert_ne!(one.expose(), other.expose());
+    }
+}

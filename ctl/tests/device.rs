@@ -1,0 +1,239 @@
+//! Identities and their secrets against canned hubs.
+
+// clippy.toml's permission for tests does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use common::{Answer, FakeHub, KEY, Run, ctl};
+use serde_json::{Value, json};
+
+/// Beside the secondary one, [`KEY`].
+const OLD_PRIMARY: &str = "b2xkIHByaW1hcnkga2V5";
+
+fn registry() -> FakeHub {
+    FakeHub::start(|request, _| match request.method.as_str() {
+        "DELETE" => Answer::ok(Value::Null),
+        _ => Answer::ok(json!({
+            "deviceId": "gw1", "etag": "x", "status": "enabled",
+            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": OLD_PRIMARY, "secondaryKey": KEY}},
+        })),
+    })
+}
+
+#[test]
+fn keys_are_shown_only_by_connection_string() {
+    let hub = registry();
+    for command in ["create", "show"] {
+        for form in ["text", "json", "jsonl"] {
+            let run = hub.run(&["device", command, "gw1", "-o", form]);
+            run.ends(0, &[]);
+            assert!(run.stdout.contains("gw1"), "{run:#?}");
+            assert!(
+                [KEY, OLD_PRIMARY].iter().all(|key| !run.stdout.contains(key) && !run.stderr.contains(key)),
+                "{run:#?}"
+            );
+        }
+    }
+    let create = &hub.requests()[0];
+    assert_eq!(create.line(), "PUT /devices/gw1");
+    assert_eq!(create.body["authentication"]["type"], "sas");
+    let keys = &create.body["authentication"]["symmetricKey"];
+    assert!(keys["primaryKey"].is_string() && keys["primaryKey"] != keys["secondaryKey"], "{keys}");
+    assert_eq!(create.header("if-match"), None);
+    let run = hub.run(&["device", "connection-string", "gw1"]);
+    assert_eq!(run.stdout, format!("HostName=localhost;DeviceId=gw1;SharedAccessKey={OLD_PRIMARY}\n"));
+}
+
+#[test]
+fn a_connection_string_file_is_private() {
+    let hub = registry();
+    let out = hub.path("gw1");
+    let arguments = [
+        "device",
+        "connection-string",
+        "gw1",
+        "--gateway",
+        "localhost:18883",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let run = hub.run(&arguments);
+    run.ends(0, &["wrote "]);
+    assert_eq!(run.stdout, "");
+    assert_eq!(
+        fs::read_to_string(&out).unwrap(),
+        format!(
+            "HostName=localhost;DeviceId=gw1;GatewayHostName=localhost:18883;SharedAccessKey={OLD_PRIMARY}\n"
+        )
+    );
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    let run = hub.run(&["device", "connection-string", "gw1", "--out", "/nonexistent/gw1"]);
+    run.ends(1, &["/nonexistent/gw1"]);
+}
+
+#[test]
+fn delete_needs_a_terminal_or_yes() {
+    let hub = registry();
+    hub.run(&["device", "delete", "gw1"]).ends(2, &["--yes"]);
+    assert!(hub.requests().is_empty());
+    let run = hub.run(&["device", "delete", "gw1", "--yes"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "deleted gw1\n");
+    assert_eq!(hub.requests()[0].line(), "DELETE /devices/gw1");
+    assert_eq!(hub.requests()[0].header("if-match"), Some("\"*\""));
+}
+
+#[test]
+fn a_new_devices_string_goes_into_a_private_file() {
+    let hub = registry();
+    let out = hub.path("gw1");
+    let run = hub.run(&["device", "create", "gw1", "--disabled", "--out", out.to_str().unwrap()]);
+    run.ends(0, &["wrote "]);
+    assert_eq!(run.stdout, "created gw1\n");
+    let sent = &hub.requests()[0].body;
+    assert_eq!(sent["status"], "disabled");
+    let key = sent["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap();
+    assert_eq!(
+        fs::read_to_string(&out).unwrap(),
+        format!("HostName=localhost;DeviceId=gw1;SharedAccessKey={key}\n")
+    );
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    hub.run(&["device", "create", "gw1", "--out", "/nonexistent/gw1"]).ends(1, &["/nonexistent/gw1"]);
+    assert_eq!(hub.requests().len(), 1, "nothing is created whose key would be lost");
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBdDCCARmgAwIBAgIUaGqa9GqWzmWdbq2piuhsbcpNFjQwCgYIKoZIzj0EAwIw
+DjEMMAoGA1UEAwwDZ3cxMCAXDTI2MTEyMjIzMzczNloYDzIxMjYxMDI5MjMzNzM2
+WjAOMQwwCgYDVQQDDANndzEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASSeG8S
+ZXvHaMUBcbCfwerhJIb6vCqdBIIyO9JgcEbpHAwhcDmlRW296sQCWyFtOLlilrXH
+yM2iV3+uRkqTW6Dko1MwUTAdBgNVHQ4EFgQUGfFcexnt5RbLsxdnpBn5TQUheKkw
+HwYDVR0jBBgwFoAUGfFcexnt5RbLsxdnpBn5TQUheKkwDwYDVR0TAQH/BAUwAwEB
+/zAKBggqhkjOPQQDAgNJADBGAiEAluyNbWlP5l4/z4PAT9dHRd0EnKPknVNg5MeH
+M7Du2vcCIQCYzNaBAFVFxq2Jd14Iu9cQwnOlP0q2el1ZksFy0y/LCA==
+-----END CERTIFICATE-----
+";
+
+#[test]
+fn certificates_by_thumbprint_and_by_ca() {
+    let hub = registry();
+    let certificate = hub.path("gw1.pem");
+    fs::write(&certificate, CERTIFICATE).unwrap();
+    let create = |more: &[&str]| {
+        hub.run(&[&["device", "create", "gw1"][..], more].concat());
+        hub.requests().pop().unwrap().body["authentication"].clone()
+    };
+    let sent = create(&["--auth", "x509-thumbprint", "--certificate", certificate.to_str().unwrap()]);
+    // As `openssl x509 -fingerprint -sha256` prints it.
+    let expected = "2555C54FACEE4D98BD66FBEF0A54B452D3E244833A08EA6A5C5115D506763413";
+    assert_eq!(sent["x509Thumbprint"]["primaryThumbprint"], expected);
+    assert_eq!(sent["type"], "selfSigned");
+    let given = create(&["--auth", "x509-thumbprint", "--thumbprint", &"ab".repeat(20)]);
+    assert_eq!(given["x509Thumbprint"]["primaryThumbprint"], "AB".repeat(20));
+    assert_eq!(create(&["--auth", "x509-ca"]), json!({"type": "certificateAuthority"}));
+    for (more, named) in [
+        (&["--auth", "x509-thumbprint"][..], "--certificate FILE"),
+        (&["--thumbprint", &"ab".repeat(20)], "--auth x509-thumbprint"),
+        (&["--auth", "x509-thumbprint", "--thumbprint", "ab"], "64 hex digits"),
+        (&["--auth", "x509-thumbprint", "--certificate", "/dev/null"], "BEGIN CERTIFICATE"),
+        (&["--from", "x"], "--from"),
+    ] {
+        hub.run(&[&["device", "create", "gw1"][..], more].concat()).ends(2, &[named]);
+    }
+    assert_eq!(hub.requests().len(), 3);
+}
+
+/// A registry that takes bulk changes but one of `taken`.
+fn bulk() -> FakeHub {
+    FakeHub::start(|request, _| {
+        let changes = request.body.as_array().unwrap();
+        if changes.iter().all(|change| change["id"] != "taken") {
+            return Answer::ok(json!({"isSuccessful": true, "errors": [], "warnings": []}));
+        }
+        let error = json!({"deviceId": "taken", "errorCode": "DeviceAlreadyExists", "errorStatus": "no"});
+        Answer::ok(json!({"isSuccessful": false, "errors": [error], "warnings": []})).status(400)
+    })
+}
+
+#[test]
+fn many_devices_from_a_file() {
+    let hub = bulk();
+    let (list, out) = (hub.path("list"), hub.path("out"));
+    let rows: String = (1..=150).map(|n| format!("gw{n},north\n")).collect();
+    fs::write(&list, format!("deviceId,tags.site\n{rows}taken,\n")).unwrap();
+    let arguments =
+        ["device", "create", "--from", list.to_str().unwrap(), "--out", out.to_str().unwrap(), "-o", "json"];
+    let run = hub.run(&arguments);
+    run.ends(1, &["taken: the hub refused (DeviceAlreadyExists, \"no\")", "wrote "]);
+    assert_eq!(run.json()["created"].as_array().unwrap().len(), 150);
+    let sent = hub.requests();
+    assert_eq!(sent.iter().map(|r| r.body.as_array().unwrap().len()).collect::<Vec<_>>(), [100, 51]);
+    assert_eq!(sent[0].line(), "POST /devices");
+    let first = &sent[0].body[0];
+    assert_eq!((&first["importMode"], &first["tags"]), (&json!("create"), &json!({"site": "north"})));
+    let key = first["authentication"]["symmetricKey"]["primaryKey"].as_str().unwrap();
+    let strings = fs::read_to_string(&out).unwrap();
+    assert_eq!(strings.lines().count(), 150, "of those that came about");
+    let expected = format!("HostName=localhost;DeviceId=gw1;SharedAccessKey={key}");
+    assert_eq!(strings.lines().next(), Some(expected.as_str()));
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!run.stdout.contains(key) && !run.stderr.contains(key));
+
+    fs::write(&list, "{\"deviceId\":\"gw1\"}\n{\"deviceId\":\"gw 2\"}\n").unwrap();
+    hub.run(&arguments).ends(2, &["--from ", "line 2: \"gw 2\" is not a device id"]);
+    assert_eq!(hub.requests().len(), 2, "nothing of a bad file is created");
+}
+
+#[test]
+fn enabling_disabling_and_renewing_change_the_identity_that_was_read() {
+    let hub = registry();
+    let put = |arguments: &[&str]| {
+        hub.run(&[&["device"], arguments].concat()).ends(0, &[]);
+        let sent = hub.requests().pop().unwrap();
+        assert_eq!((sent.line().as_str(), sent.header("if-match")), ("PUT /devices/gw1", Some("\"x\"")));
+        sent.body
+    };
+    let disabled = put(&["disable", "gw1", "--reason", "stolen"]);
+    assert_eq!((&disabled["status"], &disabled["statusReason"]), (&json!("disabled"), &json!("stolen")));
+    assert_eq!(put(&["enable", "gw1"])["status"], "enabled");
+    let keys = |identity: Value| {
+        let keys = &identity["authentication"]["symmetricKey"];
+        [&keys["primaryKey"], &keys["secondaryKey"]].map(|key| key.as_str().unwrap().to_owned())
+    };
+    let out = hub.path("gw1");
+    let [primary, secondary] = keys(put(&["renew-key", "gw1", "--out", out.to_str().unwrap()]));
+    assert_eq!(secondary, OLD_PRIMARY, "the device goes on with it");
+    assert!(primary != OLD_PRIMARY && primary != KEY);
+    assert!(fs::read_to_string(&out).unwrap().ends_with(&format!("SharedAccessKey={primary}\n")));
+    let [primary, secondary] = keys(put(&["renew-key", "gw1", "--key", "secondary"]));
+    assert!(primary == OLD_PRIMARY && secondary != KEY);
+    let [primary, secondary] = keys(put(&["renew-key", "gw1", "--key", "primary"]));
+    assert!(primary != OLD_PRIMARY && secondary == KEY);
+
+    let certified = FakeHub::start(|_, _| Answer::ok(json!({"authentication": {"type": "selfSigned"}})));
+    certified.run(&["device", "renew-key", "gw1"]).ends(1, &["the hub shows no key"]);
+    assert_eq!(certified.lines(), ["GET /devices/gw1"]);
+}
+
+#[test]
+fn a_group_key_is_derived_without_a_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let group = folder.path().join("group");
+    let key = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
+    fs::write(&group, format!("{key}\n")).unwrap();
+    let derive = |id: &str| {
+        let arguments = ["device", "derive-key", id, "--group-key-file", group.to_str().unwrap()];
+        Run::from(ctl(&arguments).output().unwrap())
+    };
+    let run = derive("sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6");
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=\n");
+    fs::write(&group, "not a key").unwrap();
+    let run = derive("gw1");
+    run.ends(2, &["--group-key-file ", "not valid base64"]);
+    assert!(!run.stderr.contains("not a key"), "{run:#?}");
+}

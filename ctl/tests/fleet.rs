@@ -1,0 +1,351 @@
+//! `reboot` of many devices: the order, the stops, the journal, the terminal.
+
+// clippy.toml's permission for tests does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+
+use common::{Answer, FakeHub, Request, Run, on_terminal};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Devices whose twins show `completed` once they have accepted.
+#[derive(Clone, Default)]
+struct Fleet(Arc<(Mutex<State>, Condvar)>);
+
+#[derive(Default)]
+struct State {
+    /// The ids of the requests that each device got, in order.
+    got: BTreeMap<String, Vec<Value>>,
+    /// Devices that never come to an end.
+    lost: Vec<String>,
+}
+
+impl Fleet {
+    /// A hub with `gw1` to `gw{n}`, and what those answer to calls.
+    fn hub(&self, n: usize, reply: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) -> FakeHub {
+        let fleet = self.clone();
+        FakeHub::start(move |request, _| {
+            if request.path == "/devices/query" {
+                return Answer::ok((1..=n).map(|n| json!({"deviceId": format!("gw{n}")})).collect());
+            }
+            let device = request.path.split('/').nth(2).unwrap();
+            if request.is_call() { fleet.call(device, request, &reply) } else { fleet.twin(device) }
+        })
+    }
+
+    fn call(&self, device: &str, request: &Request, reply: &dyn Fn(&str) -> Option<Answer>) -> Answer {
+        if let Some(answer) = reply(device) {
+            return answer;
+        }
+        let id = request.reboot_id();
+        let (state, changed) = &*self.0;
+        state.lock().unwrap().got.entry(device.to_owned()).or_default().push(id.clone());
+        changed.notify_all();
+        let status = if request.body["payload"]["check"] == true { "checked" } else { "accepted" };
+        Answer::reply(200, json!({"id": id, "status": status}))
+    }
+
+    fn twin(&self, device: &str) -> Answer {
+        let state = self.0.0.lock().unwrap();
+        let mut reported = json!({"agent": {"version": "1"}});
+        if let Some(id) = state.got.get(device).and_then(|ids| ids.last()) {
+            let status = if state.lost.iter().any(|lost| lost == device) { "rebooting" } else { "completed" };
+            reported["reboot"] = json!({"id": id, "status": status});
+        }
+        Answer::twin(reported)
+    }
+
+    fn lose(&self, devices: &[&str]) {
+        self.0.0.lock().unwrap().lost = devices.iter().map(ToString::to_string).collect();
+    }
+
+    /// Which devices got how many requests.
+    fn got(&self) -> Vec<(String, usize)> {
+        self.0.0.lock().unwrap().got.iter().map(|(device, ids)| (device.clone(), ids.len())).collect()
+    }
+
+    /// Waits until so many devices got a request.
+    fn wait_for(&self, devices: usize) {
+        let (state, changed) = &*self.0;
+        let few = |state: &mut State| state.got.len() < devices;
+        // Only passes when something is wrong.
+        let patience = std::time::Duration::from_secs(60);
+        let (state, waited) = changed.wait_timeout_while(state.lock().unwrap(), patience, few).unwrap();
+        assert!(!waited.timed_out(), "only {:?} were asked", state.got);
+    }
+}
+
+const ALL: [&str; 6] = ["reboot", "--where", "tags.site = 'north'", "--yes", "--interval", "10ms"];
+
+fn run(hub: &FakeHub, more: &[&str]) -> Run {
+    hub.run(&[&ALL[..], more].concat())
+}
+
+fn refused(_: &str) -> Option<Answer> {
+    Some(Answer::reply(423, json!({"error": {"code": "blockedByInhibitor", "message": "apt holds it"}})))
+}
+
+fn journal(hub: &FakeHub) -> PathBuf {
+    let mut files = fs::read_dir(hub.path("state/iotdm/reboots")).unwrap();
+    files.next().unwrap().unwrap().path()
+}
+
+fn interrupt(child: &Child) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+}
+
+fn spawn(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_mixed_end_is_summed_up_and_exit_7() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(12, |device| match device {
+        "gw3" | "gw7" => refused(device),
+        "gw9" => Some(Answer::nested(404, 404_103)),
+        _ => None,
+    });
+    fleet.lose(&["gw5"]);
+    let result = run(&hub, &["--wait-timeout", "300ms"]);
+    result.ends(7, &["journal ", "to go on: iotdm-ctl reboot --resume "]);
+    assert_eq!(hub.requests()[0].body["query"], "SELECT deviceId FROM devices WHERE tags.site = 'north'");
+    let (before, table) = result.stdout.split_once("12 devices: ").unwrap();
+    assert_eq!(before.matches("rebootTime").count(), 8);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "8 completed, 2 refused, 1 timed out, 1 offline");
+    assert_eq!(lines[1], "DEVICE  OUTCOME    WHY");
+    assert_eq!(
+        lines[2],
+        "gw3     refused    the device refused with status 423: blockedByInhibitor, apt holds it"
+    );
+    assert!(lines[3].starts_with("gw5     timed out  no outcome of request "), "{table}");
+    assert_eq!(lines.len(), 6);
+}
+
+#[test]
+fn endings_as_json_and_as_lines() {
+    let hub = Fleet::default().hub(3, |device| if device == "gw2" { refused(device) } else { None });
+    let run_as = |form| run(&hub, &["-o", form, "--id", "r-1"]);
+    let json = run_as("json");
+    json.ends(7, &[]);
+    let endings = json.json();
+    let of = |key: &str| endings.as_array().unwrap().iter().map(|e| e[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("device"), ["gw1", "gw2", "gw3"], "in the order selected");
+    assert_eq!(of("outcome"), ["completed", "refused", "completed"]);
+    assert_eq!(of("id"), ["r-1"; 3]);
+    assert_eq!(endings[1]["reply"]["status"], 423);
+    let lines = run_as("jsonl");
+    assert_eq!(lines.stdout.lines().count(), 3);
+    lines.stdout.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
+}
+
+#[test]
+fn devices_that_were_not_named_need_yes() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(2, |_| None);
+    hub.run(&["reboot", "--where", "tags.a = 1"]).ends(2, &["nobody to ask", "--yes"]);
+    assert!(fleet.got().is_empty());
+    hub.run(&["reboot", "gw1", "gw2", "--interval", "10ms"]).ends(0, &[]);
+    assert_eq!(fleet.got().len(), 2);
+}
+
+#[test]
+fn a_file_or_stdin_names_the_devices() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(0, |_| None);
+    let list = hub.path("list");
+    fs::write(&list, "gw1\n# spare\ngw2\ngw1\n").unwrap();
+    let from = |file| ["reboot", "--devices-from", file, "--yes", "--interval", "10ms"];
+    hub.run(&from(list.to_str().unwrap())).ends(0, &[]);
+    assert_eq!(fleet.got(), [("gw1".to_owned(), 1), ("gw2".to_owned(), 1)]);
+    let mut command = hub.command(&from("-"));
+    command.stdin(Stdio::piped());
+    let mut child = spawn(command);
+    child.stdin.take().unwrap().write_all(b"gw3\ngw 4\n").unwrap();
+    Run::from(child.wait_with_output().unwrap()).ends(2, &["--devices-from -: line 2", "gw 4"]);
+    hub.run(&ALL).ends(5, &["no device is selected"]);
+    hub.run(&["reboot", "gw1", "--where", "x"]).ends(2, &["--where"]);
+}
+
+#[test]
+fn a_failing_canary_stops_it_and_so_does_the_budget() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(9, |device| if device == "gw2" { refused(device) } else { None });
+    let result = run(&hub, &["--canary", "3"]);
+    result.ends(7, &["stopped: one of those that went first failed (--canary)", "--resume"]);
+    assert!(result.stdout.contains("9 devices: 2 completed, 1 refused, 6 not started\n"), "{result:#?}");
+    assert_eq!(fleet.got().len(), 2, "gw1 and gw3");
+    let result = run(&hub, &["--max-in-flight", "1", "--max-failures", "0", "-o", "json"]);
+    result.ends(7, &["more than 0 devices failed (--max-failures)"]);
+    assert_eq!(result.json()[2]["outcome"], "notStarted");
+}
+
+#[test]
+fn a_hub_that_does_not_let_us_in_is_asked_no_further() {
+    let hub = Fleet::default().hub(9, |_| Some(Answer::classic(401, "IotHubUnauthorizedAccess")));
+    let result = run(&hub, &["--max-in-flight", "2"]);
+    result.ends(8, &["stopped: the hub fails", "check the connection string"]);
+    assert!(result.stdout.contains("2 not authorised, 7 not started"), "{result:#?}");
+}
+
+#[test]
+fn a_dry_run_tells_who_would_refuse() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(3, |device| if device == "gw2" { refused(device) } else { None });
+    let result = hub.run(&["reboot", "--where", "tags.a = 1", "--dry-run"]);
+    result.ends(7, &["gw1: checked", "gw2: the device refused with status 423"]);
+    assert!(result.stdout.contains("3 devices: 2 checked, 1 refused\n"), "{result:#?}");
+    assert!(!hub.path("state").exists(), "nothing to resume");
+    let calls = hub.requests().into_iter().filter(Request::is_call);
+    assert!(calls.into_iter().all(|call| call.body["payload"]["check"] == true));
+}
+
+#[test]
+fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(6, |_| None);
+    fleet.lose(&["gw2", "gw3"]);
+    // gw2 and gw3 keep the two places busy, so gw4 is not begun.
+    let mut first = spawn(hub.command(&[&ALL[..], &["--max-in-flight", "2"]].concat()));
+    fleet.wait_for(3);
+    let path = journal(&hub);
+    let resume = ["reboot", "--resume", path.to_str().unwrap(), "--interval", "10ms"];
+    hub.run(&resume).ends(1, &["another iotdm-ctl is at work on "]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    fleet.lose(&[]);
+    let result = hub.run(&[&resume[..], &["-o", "json"]].concat());
+    result.ends(0, &[]);
+    let endings = result.json();
+    assert!(endings.as_array().unwrap().iter().all(|ending| ending["outcome"] == "completed"), "{endings}");
+    assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
+    assert_eq!(fleet.got().len(), 6);
+    hub.run(&resume).ends(0, &[]);
+    assert_eq!(fleet.got().iter().map(|(_, times)| times).sum::<usize>(), 6, "nothing was left to do");
+}
+
+/// A journal of `gw1`, to which the request was about to go.
+fn about_to_send(hub: &FakeHub, before: Value) -> String {
+    let host = hub.connection_string().split([';', '=']).nth(1).unwrap().to_owned();
+    let run = json!({"run": {
+        "version": 1, "at": "2026-11-22T18:36:07.412Z", "hub": host, "request": {"id": "r-1"}, "way": "method",
+        "rules": {"maxInFlight": 10, "canary": 0, "maxFailures": null}, "devices": ["gw1"],
+    }});
+    let path = hub.path("journal");
+    fs::write(&path, format!("{run}\n{}\n", json!({"sent": {"device": "gw1", "before": before}}))).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_may_have_been_sent_is_sent_again_only_where_ids_are_known() {
+    let resume = |hub: &FakeHub, before| {
+        let path = about_to_send(hub, before);
+        hub.run(&["reboot", "--resume", &path, "--interval", "10ms", "--wait-timeout", "100ms", "-o", "json"])
+    };
+    let fleet = Fleet::default();
+    let hub = fleet.hub(0, |_| None);
+    resume(&hub, json!({"agent": true})).ends(0, &[]);
+    assert_eq!(fleet.got(), [("gw1".to_owned(), 1)], "our agent was asked again, with the same id");
+
+    let fleet = Fleet::default();
+    resume(&fleet.hub(0, |_| None), json!({"agent": false, "rebootTime": "T"})).ends(0, &[]);
+    assert!(fleet.got().is_empty(), "another's device is only looked at, and its rebootTime has changed");
+
+    let asked_by_another = FakeHub::start(|request, _| {
+        assert!(!request.is_call());
+        Answer::twin(json!({"agent": {}, "reboot": {"id": "other", "status": "completed"}}))
+    });
+    let result = resume(&asked_by_another, json!({"agent": true}));
+    result.ends(1, &["not known whether request r-1 was executed", "asked for other"]);
+
+    let elsewhere = Fleet::default().hub(0, |_| None);
+    let path = about_to_send(&hub, json!({"agent": true}));
+    elsewhere.run(&["reboot", "--resume", &path]).ends(2, &["it is about hub localhost:"]);
+    elsewhere.run(&["reboot", "--resume", "/nonexistent"]).ends(2, &["--resume /nonexistent: No such file"]);
+    elsewhere.run(&["reboot", "--resume", &path, "--reason", "x"]).ends(2, &["--reason"]);
+}
+
+#[test]
+fn ctrl_c_while_selecting_and_while_waiting() {
+    let (asked, asking) = std::sync::mpsc::channel();
+    let asked = Mutex::new(asked);
+    let slow = FakeHub::start(move |_, _| {
+        asked.lock().unwrap().send(()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    let child = spawn(slow.command(&ALL));
+    asking.recv().unwrap();
+    interrupt(&child);
+    Run::from(child.wait_with_output().unwrap()).ends(130, &["interrupted: nothing was sent"]);
+
+    let fleet = Fleet::default();
+    let hub = fleet.hub(9, |_| None);
+    let names: Vec<String> = (1..=9).map(|n| format!("gw{n}")).collect();
+    fleet.lose(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let child = spawn(hub.command(&[&ALL[..], &["--id", "r-1"]].concat()));
+    fleet.wait_for(9);
+    interrupt(&child);
+    let result = Run::from(child.wait_with_output().unwrap());
+    result
+        .ends(130, &["the request r-1 stays in force on 9 devices", "reboot.id = 'r-1'", "reboot --resume "]);
+}
+
+#[test]
+fn throttled_calls_wait_for_their_turn() {
+    let fleet = Fleet::default();
+    let throttled = Mutex::new(6);
+    let hub = fleet.hub(8, move |_| {
+        let mut left = throttled.lock().unwrap();
+        *left -= i32::from(*left > 0);
+        (*left > 0).then(|| Answer::classic(429, "ThrottlingException").with("retry-after", "0"))
+    });
+    run(&hub, &[]).ends(0, &[]);
+    assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
+}
+
+#[test]
+fn without_a_place_for_the_journal_nothing_is_sent() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(2, |_| None);
+    let mut command = hub.command(&ALL);
+    Run::from(command.env_remove("XDG_STATE_HOME").output().unwrap())
+        .ends(2, &["set HOME or XDG_STATE_HOME"]);
+    fs::write(hub.path("state"), "a file").unwrap();
+    run(&hub, &[]).ends(1, &["cannot begin a journal in "]);
+    assert!(fleet.got().is_empty());
+}
+
+#[test]
+fn on_a_terminal_it_asks_and_has_a_line_per_device() {
+    let fleet = Fleet::default();
+    let hub = fleet.hub(3, |_| None);
+    let ask = ["reboot", "--where", "tags.a = 1", "--interval", "10ms"];
+    let refused = on_terminal(hub.command(&ask), "n\n");
+    assert_eq!(refused.code, 1);
+    assert!(refused.screen.contains("(gw1, gw2, gw3)? [y/N]"), "{refused:#?}");
+    assert!(refused.screen.contains("nothing was sent") && fleet.got().is_empty(), "{refused:#?}");
+    let agreed = on_terminal(hub.command(&ask), "y\n");
+    assert_eq!(agreed.code, 0, "{agreed:#?}");
+    assert!(agreed.screen.contains("gw2: completed in 0 s"), "{agreed:#?}");
+    let names = ["gw1", "gw2", "gw3"];
+    fleet.lose(&names);
+    let lost = on_terminal(hub.command(&[&ask[..], &["--wait-timeout", "500ms"]].concat()), "y\n");
+    assert_eq!(lost.code, 6, "{lost:#?}");
+    // What moves is as wide as the terminal; what stays is the terminal's to wrap.
+    for name in names {
+        let line = format!("{:40}", format!("{name}: sent → accepted → rebooting"));
+        assert!(lost.screen.contains(&line), "no {line:?} in {lost:#?}");
+    }
+}

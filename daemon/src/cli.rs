@@ -1,0 +1,32 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Reboots this machine on behalf of Azure IoT Hub, and reports what became of it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// The configuration file; FILE.d/*.toml is read after it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The state directory [default: $STATE_DIRECTORY, else /var/lib/iotdm]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Say what would be used, secrets masked, and what is missing; then exit
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+const AFTER_HELP: &str = "\
+The connection string is read from the systemd credential \"connection-string\", \
+or from the file that hub.connection_string_file names; never from an argument.
+
+Exit codes:
+  0 stopped, 1 failure, 2 usage, 78 configuration
+
+Example:
+As an ordinary user, without rebooting anything, with reboot.backend = \"simulate\" \
+in agentd.toml:
+  iotdm-agentd --config ./agentd.toml --state-dir ./state";

@@ -1,0 +1,92 @@
+//! `/jobs/v2`: jobs. Of the older `/jobs`, which exports and imports
+//! registries, there is nothing but that it has none.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::pages::{Page, Wanted};
+use super::request::{Body, Caller};
+use crate::device::now;
+use crate::error::{Code, HubError};
+use crate::hub::Hub;
+use crate::jobs::job::Job;
+use crate::policies::Right;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Filter {
+    job_type: Option<String>,
+    job_status: Option<String>,
+}
+
+pub(super) async fn create(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.jobs.create(Job::parse(&id, &body, now())?).map(Json)
+}
+
+pub(super) async fn read(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.jobs.json(&id).map(Json)
+}
+
+pub(super) async fn cancel(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.jobs.cancel(&id).map(Json)
+}
+
+/// A bare array, as captured clients get it.
+pub(super) async fn query(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Query(filter): Query<Filter>,
+    headers: HeaderMap,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    let fits = |wanted: &Option<String>, found: &str| {
+        wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(found))
+    };
+    let wanted = Wanted::parse(&headers, None)?;
+    let mut page = Page::new(&wanted);
+    hub.jobs.scan(wanted.after.as_deref(), |job, json| {
+        if fits(&filter.job_type, job.work.job_type()) && fits(&filter.job_status, job.status.name()) {
+            page.add(&job.id, || json)
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    page.respond("jobResponse")
+}
+
+pub(super) async fn list_v1(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::RegistryWrite)?;
+    Ok(Json(Value::Array(Vec::new())))
+}
+
+pub(super) async fn read_v1(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::RegistryWrite)?;
+    Err(Code::JobNotFound.because(format!("{id}: no such job")))
+}

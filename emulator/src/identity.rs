@@ -1,0 +1,96 @@
+//! Who can connect: a device, or a module of one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use iotdm_proto::DeviceId;
+use iotdm_proto::names::NameError;
+
+/// A module's name within its device. It has the alphabet of device ids.
+pub type ModuleId = DeviceId;
+
+/// A device or a module of one. They are ordered by device; each device stands
+/// before its modules.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// The device.
+    pub device: DeviceId,
+    /// The module, unless the device itself is meant.
+    pub module: Option<ModuleId>,
+}
+
+impl Identity {
+    /// The device that this is, or is a module of.
+    pub fn of_device(&self) -> Identity {
+        self.device.clone().into()
+    }
+
+    /// Whether it can be part of MQTT topics.
+    pub fn fits_mqtt(&self) -> bool {
+        self.device.fits_mqtt() && self.module.as_ref().is_none_or(DeviceId::fits_mqtt)
+    }
+
+    /// Its part of topics, REST paths and SAS resources, not encoded.
+    pub fn path(&self) -> String {
+        match &self.module {
+            None => format!("devices/{}", self.device),
+            Some(module) => format!("devices/{}/modules/{module}", self.device),
+        }
+    }
+}
+
+impl From<DeviceId> for Identity {
+    fn from(device: DeviceId) -> Self {
+        Identity { device, module: None }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = NameError;
+
+    /// Reads `device` or `device/module`, which is also the MQTT client id.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (device, module) = match text.split_once('/') {
+            Some((device, module)) => (device, Some(module.parse()?)),
+            None => (text, None),
+        };
+        Ok(Identity { device: device.parse()?, module })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.module {
+            None => write!(f, "{}", self.device),
+            Some(module) => write!(f, "{}/{module}", self.device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_modules_both_ways() {
+        for (text, path) in [("gw1", "devices/gw1"), ("gw1/m", "devices/gw1/modules/m")] {
+            let identity: Identity = text.parse().unwrap();
+            assert_eq!(identity.to_string(), text);
+            assert_eq!(identity.path(), path);
+            assert_eq!(identity.of_device().to_string(), "gw1");
+        }
+        for bad in ["", "/", "gw1/", "/m", "gw1/m/x", "a b"] {
+            assert!(bad.parse::<Identity>().is_err(), "{bad}");
+        }
+        assert!(!"gw1/a+b".parse::<Identity>().unwrap().fits_mqtt());
+    }
+
+    #[test]
+    fn a_device_stands_before_its_modules_and_they_before_the_next_device() {
+        let mut sorted: Vec<Identity> =
+            ["b", "a/z", "a", "a-b", "a/a"].iter().map(|text| text.parse().unwrap()).collect();
+        sorted.sort();
+        let sorted: Vec<String> = sorted.iter().map(Identity::to_string).collect();
+        assert_eq!(sorted, ["a", "a/a", "a/z", "a-b", "b"]);
+    }
+}

@@ -1,0 +1,293 @@
+//! Jobs: one method call or twin change for many devices, now or later.
+//!
+//! [`job`] says what a job is and looks like, [`Jobs`] keeps them durably,
+//! [`runner`] carries them out. A job survives the emulator's end; of a call
+//! that was under way then, nobody knows whether the device got it, and since
+//! a call reaches its device at most once it is failed, not repeated.
+//!
+//! Source: "Schedule jobs on multiple devices", "Queries for IoT Hub jobs" and
+//! the REST reference of the job client.
+
+pub mod job;
+pub mod runner;
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use iotdm_proto::Time;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use crate::device::now;
+use crate::error::{Code, HubError};
+use crate::identity::Identity;
+use crate::store::{DEVICE_JOBS, JOBS, Store};
+use job::{DeviceJob, Job, Outcome, Status};
+
+/// Ended jobs are kept for so long, as the documentation says.
+const HISTORY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// All jobs.
+pub struct Jobs {
+    inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+}
+
+struct Inner {
+    store: Store,
+    jobs: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    job: Job,
+    devices: BTreeMap<Identity, DeviceJob>,
+}
+
+impl Jobs {
+    /// The jobs in the store. Those that were running go on.
+    pub fn open(store: Store) -> Result<Self> {
+        let mut jobs: BTreeMap<String, Entry> = store
+            .all::<Job>(JOBS)?
+            .into_iter()
+            .map(|(id, job)| (id, Entry { job, devices: BTreeMap::new() }))
+            .collect();
+        for (name, mut device_job) in store.all::<DeviceJob>(DEVICE_JOBS)? {
+            let (id, device) = name.split_once('/').context("a stored outcome of a job names no device")?;
+            let entry = jobs.get_mut(id).with_context(|| format!("the stored job {id:?} is missing"))?;
+            device_job.resume(&entry.job.work, now());
+            entry.devices.insert(device.parse()?, device_job);
+        }
+        Ok(Jobs { inner: Mutex::new(Inner { store, jobs }), changed: watch::channel(()).0 })
+    }
+
+    /// Takes a new job on, and forgets those that ended long ago.
+    pub fn create(&self, job: Job) -> Result<Value, HubError> {
+        let mut inner = self.lock();
+        inner.forget_before(job.created.before(HISTORY))?;
+        if inner.jobs.contains_key(&job.id) {
+            return Err(Code::JobAlreadyExists.because(format!("a job with id {} exists", job.id)));
+        }
+        let entry = Entry { job, devices: BTreeMap::new() };
+        inner.put(&entry, &[])?;
+        let json = entry.json();
+        inner.jobs.insert(entry.job.id.clone(), entry);
+        drop(inner);
+        self.changed.send_replace(());
+        Ok(json)
+    }
+
+    /// The job as services see it.
+    pub fn json(&self, id: &str) -> Result<Value, HubError> {
+        self.lock().jobs.get(id).map(Entry::json).ok_or_else(|| not_found(id))
+    }
+
+    /// Ends a job that has not ended. Devices that were not begun are left
+    /// alone; calls under way are not called back.
+    pub fn cancel(&self, id: &str) -> Result<Value, HubError> {
+        let json = self.lock().change(id, |entry| {
+            if entry.job.status.is_end() {
+                let message = format!("the job is {} already", entry.job.status.name());
+                return Err(Code::InvalidOperation.because(message));
+            }
+            entry.job.end(Status::Cancelled, now());
+            Ok(entry.end_pending(&Outcome::Canceled))
+        })?;
+        self.changed.send_replace(());
+        Ok(json)
+    }
+
+    /// Looks at the jobs after `after`, in the order of their ids, until
+    /// `look` breaks.
+    pub fn scan(&self, after: Option<&str>, mut look: impl FnMut(&Job, Value) -> ControlFlow<()>) {
+        let inner = self.lock();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut range = inner.jobs.range::<str, _>((start, Bound::Unbounded));
+        let _ = range.try_for_each(|(_, entry)| look(&entry.job, entry.json()));
+    }
+
+    /// Looks at what jobs did to devices, as `devices.jobs` shows it, each
+    /// with a name to go on after.
+    pub fn scan_devices(&self, after: Option<&str>, mut look: impl FnMut(String, Value) -> ControlFlow<()>) {
+        let inner = self.lock();
+        for (id, entry) in &inner.jobs {
+            for (device, device_job) in &entry.devices {
+                let name = name(id, device);
+                // Compared by its parts: '/' sorts after some characters of ids.
+                if after.is_some_and(|after| name.split_once('/') <= after.split_once('/')) {
+                    continue;
+                }
+                if look(name, device_job.json(&entry.job, device)).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The jobs that have to begin or go on now, and when the next one has
+    /// to. Marks those that wait for their time as scheduled.
+    fn due(&self, now: Time) -> Result<(Vec<String>, Option<Time>), HubError> {
+        let mut inner = self.lock();
+        let (due, later): (Vec<_>, Vec<_>) = inner
+            .jobs
+            .values()
+            .filter(|entry| !entry.job.status.is_end())
+            .map(|entry| (entry.job.start, entry.job.id.clone(), entry.job.status))
+            .partition(|(start, _, status)| *start <= now || *status == Status::Running);
+        for (_, id, _) in later.iter().filter(|(_, _, status)| *status == Status::Queued) {
+            inner.change(id, |entry| {
+                entry.job.status = Status::Scheduled;
+                Ok(Vec::new())
+            })?;
+        }
+        let next = later.iter().map(|(start, _, _)| *start).min();
+        Ok((due.into_iter().map(|(_, id, _)| id).collect(), next))
+    }
+
+    /// The job, as it is now.
+    fn job(&self, id: &str) -> Option<Job> {
+        self.lock().jobs.get(id).map(|entry| entry.job.clone())
+    }
+
+    /// Marks a job as running, for `devices` if it has not begun before;
+    /// returns those that are left to do.
+    fn begin(&self, id: &str, devices: Vec<Identity>) -> Result<Vec<Identity>, HubError> {
+        let mut inner = self.lock();
+        inner.change(id, |entry| {
+            if entry.job.status.is_end() || entry.job.status == Status::Running {
+                return Ok(Vec::new());
+            }
+            entry.job.status = Status::Running;
+            entry.job.began = Some(now());
+            entry.devices = devices.into_iter().map(|device| (device, DeviceJob::new(now()))).collect();
+            Ok(entry.devices.keys().cloned().collect())
+        })?;
+        let entry = inner.jobs.get(id).ok_or_else(|| not_found(id))?;
+        let pending = entry.devices.iter().filter(|(_, device_job)| device_job.outcome == Outcome::Pending);
+        Ok(pending.map(|(device, _)| device.clone()).collect())
+    }
+
+    /// Notes how it goes with a device; `false`, and no effect, when the job
+    /// has already done with it.
+    fn note(&self, id: &str, device: &Identity, outcome: Outcome) -> Result<bool, HubError> {
+        let Inner { store, jobs } = &mut *self.lock();
+        let entry = jobs.get_mut(id).ok_or_else(|| not_found(id))?;
+        let Some(device_job) = entry.devices.get_mut(device).filter(|found| !found.outcome.is_end()) else {
+            return Ok(false);
+        };
+        let mut next = device_job.clone();
+        next.become_now(outcome, now());
+        block_in_place(|| store.put(DEVICE_JOBS, &name(id, device), &next)).map_err(HubError::internal)?;
+        *device_job = next;
+        Ok(true)
+    }
+
+    /// Ends a job that was not cancelled; devices without an outcome by now
+    /// have failed with `why`.
+    fn finish(&self, id: &str, why: &HubError) -> Result<(), HubError> {
+        self.lock().change(id, |entry| {
+            let open = entry.end_open(&Outcome::failed(why));
+            if !entry.job.status.is_end() {
+                entry.job.end(Status::Completed, now());
+            }
+            Ok(open)
+        })?;
+        Ok(())
+    }
+
+    /// Changes when a job is created or cancelled.
+    fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Changes a job and those of its devices that `change` names; returns
+    /// how services see it then. When it cannot be kept, nothing happens.
+    fn change(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut Entry) -> Result<Vec<Identity>, HubError>,
+    ) -> Result<Value, HubError> {
+        let mut entry = self.jobs.remove(id).ok_or_else(|| not_found(id))?;
+        let before = (entry.job.clone(), entry.devices.clone());
+        let kept = change(&mut entry).and_then(|devices| self.put(&entry, &devices));
+        if kept.is_err() {
+            (entry.job, entry.devices) = before;
+        }
+        let json = entry.json();
+        self.jobs.insert(id.to_owned(), entry);
+        kept.map(|()| json)
+    }
+
+    fn put(&self, entry: &Entry, devices: &[Identity]) -> Result<(), HubError> {
+        let write = || -> Result<()> {
+            let mut batch = self.store.batch()?;
+            batch.put(JOBS, &entry.job.id, &entry.job)?;
+            for device in devices {
+                if let Some(device_job) = entry.devices.get(device) {
+                    batch.put(DEVICE_JOBS, &name(&entry.job.id, device), device_job)?;
+                }
+            }
+            batch.commit()
+        };
+        block_in_place(write).map_err(HubError::internal)
+    }
+
+    fn forget_before(&mut self, limit: Time) -> Result<(), HubError> {
+        let is_old = |entry: &Entry| entry.job.ended.is_some_and(|ended| ended < limit);
+        let old: Vec<String> =
+            self.jobs.values().filter(|entry| is_old(entry)).map(|entry| entry.job.id.clone()).collect();
+        for id in old {
+            let Some(entry) = self.jobs.remove(&id) else { continue };
+            let remove = || -> Result<()> {
+                let mut batch = self.store.batch()?;
+                batch.remove(JOBS, &id)?;
+                for device in entry.devices.keys() {
+                    batch.remove(DEVICE_JOBS, &name(&id, device))?;
+                }
+                batch.commit()
+            };
+            block_in_place(remove).map_err(HubError::internal)?;
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn json(&self) -> Value {
+        self.job.json(self.devices.values().map(|device_job| &device_job.outcome))
+    }
+
+    fn end_pending(&mut self, outcome: &Outcome) -> Vec<Identity> {
+        self.end_where(outcome, |found| *found == Outcome::Pending)
+    }
+
+    fn end_open(&mut self, outcome: &Outcome) -> Vec<Identity> {
+        self.end_where(outcome, |found| !found.is_end())
+    }
+
+    fn end_where(&mut self, outcome: &Outcome, which: impl Fn(&Outcome) -> bool) -> Vec<Identity> {
+        let mut ended = Vec::new();
+        for (device, device_job) in self.devices.iter_mut().filter(|(_, found)| which(&found.outcome)) {
+            device_job.become_now(outcome.clone(), now());
+            ended.push(device.clone());
+        }
+        ended
+    }
+}
+
+fn name(id: &str, device: &Identity) -> String {
+    format!("{id}/{device}")
+}
+
+fn not_found(id: &str) -> HubError {
+    Code::JobNotFound.because(format!("{id}: no such job"))
+}

@@ -1,0 +1,315 @@
+//! An enrolment: which devices may register, and as what.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use iotdm_proto::{DeviceId, SecretKey, Time};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::stamp;
+use crate::authentication::Proof;
+use crate::certificates::{Authorities, ClientCertificate};
+use crate::credentials::{Credentials, Keys, Wish};
+use crate::error::{Code, HubError};
+use crate::twin::Change;
+
+/// An enrolment.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// Whom it is for.
+    pub scope: Scope,
+    /// The registration id, or the group's name.
+    pub id: String,
+    /// Changes with it.
+    pub etag: String,
+    /// When it was created.
+    pub created: Time,
+    /// Whether devices may register.
+    pub enabled: bool,
+    /// What the device is to be called, unless by its registration id.
+    pub device_id: Option<DeviceId>,
+    updated: Time,
+    attestation: Attestation,
+    /// What a new device's twin shall have, in its creator's words.
+    pub initial_twin: Value,
+    capabilities: Value,
+}
+
+/// Whom an enrolment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Scope {
+    /// The one device that registers by its name.
+    Individual,
+    /// All that have a key derived from the group's, or a certificate signed
+    /// by its.
+    Group,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Attestation {
+    Keys(Keys),
+    /// DER in base64: the device's own, or those that sign a group's.
+    Certificates(Vec<String>),
+}
+
+impl Enrolment {
+    /// Reads an operator's JSON.
+    pub fn parse(scope: Scope, id: &str, body: &Value) -> Result<Self, HubError> {
+        let invalid = |why: String| Code::ArgumentInvalid.because(why);
+        id.parse::<DeviceId>().map_err(|error| invalid(format!("{error}")))?;
+        let key = scope.id_key();
+        if body.get(key).and_then(Value::as_str).is_some_and(|other| other != id) {
+            return Err(invalid(format!("the {key} of the body is not that of the path")));
+        }
+        let device_id = match body.get("deviceId").and_then(Value::as_str).filter(|id| !id.is_empty()) {
+            Some(id) => Some(id.parse().map_err(|error| invalid(format!("{error}")))?),
+            None => None,
+        };
+        let enabled = match body.get("provisioningStatus").and_then(Value::as_str) {
+            None | Some("enabled") => true,
+            Some("disabled") => false,
+            Some(_) => return Err(invalid("provisioningStatus is enabled or disabled".into())),
+        };
+        let initial_twin = body.get("initialTwin").cloned().unwrap_or(Value::Null);
+        if !initial_twin.is_null() {
+            Change::parse(&initial_twin)?;
+        }
+        let attestation = body.get("attestation").ok_or_else(|| invalid("attestation is missing".into()))?;
+        let (etag, now) = stamp()?;
+        Ok(Enrolment {
+            scope,
+            id: id.to_owned(),
+            etag,
+            created: now,
+            enabled,
+            device_id,
+            updated: now,
+            attestation: Attestation::parse(scope, attestation)?,
+            initial_twin,
+            capabilities: body.get("capabilities").cloned().unwrap_or_else(|| json!({ "iotEdge": false })),
+        })
+    }
+
+    /// As its operator sees it, keys included.
+    pub fn json(&self) -> Value {
+        let mut json = json!({
+            "deviceId": self.device_id.as_ref().map(DeviceId::as_str),
+            "attestation": self.attestation.json(self.scope),
+            "provisioningStatus": if self.enabled { "enabled" } else { "disabled" },
+            "initialTwin": self.initial_twin,
+            "capabilities": self.capabilities,
+            "etag": self.etag,
+            "createdDateTimeUtc": self.created,
+            "lastUpdatedDateTimeUtc": self.updated,
+        });
+        if let Value::Object(json) = &mut json {
+            json.insert(self.scope.id_key().into(), self.id.as_str().into());
+        }
+        json
+    }
+
+    /// Its name in the store.
+    pub fn store_name(&self) -> String {
+        match self.scope {
+            Scope::Individual => format!("individual/{}", self.id),
+            Scope::Group => format!("group/{}", self.id),
+        }
+    }
+
+    /// Why `proof` does not show that a device is `id`, which signs for
+    /// `resource`; `Ok` when it does.
+    pub fn check(&self, id: &DeviceId, proof: &Proof, resource: &str, now: Time) -> Result<(), String> {
+        match (proof, &self.attestation) {
+            (Proof::Token(token), Attestation::Keys(_)) => {
+                let Some(Keys { primary, secondary }) = self.device_keys(id) else {
+                    return Err("the enrolment has no keys".to_owned());
+                };
+                let now = now.unix_seconds();
+                let by_secondary = |_| token.verify(&secondary, now, resource);
+                token.verify(&primary, now, resource).or_else(by_secondary).map_err(|error| error.to_string())
+            }
+            (Proof::Certificate(shown), Attestation::Certificates(known)) => {
+                if shown.common_name().as_deref() != Some(id.as_str()) {
+                    return Err(format!("the {shown} is not made out to {id}"));
+                }
+                match self.scope {
+                    Scope::Individual if known.iter().any(|known| shown.is(known)) => Ok(()),
+                    Scope::Individual => Err(format!("the {shown} is not the enrolment's")),
+                    Scope::Group => Authorities::of(known).and_then(|authorities| authorities.check(shown)),
+                }
+            }
+            (Proof::Token(_), _) => Err("the enrolment is for certificates, not for tokens".to_owned()),
+            (Proof::Certificate(_), _) => Err("the enrolment is for keys, not for certificates".to_owned()),
+        }
+    }
+
+    /// What the hub shall know a device by that has registered as `id`.
+    pub fn credentials(&self, id: &DeviceId, proof: &Proof) -> Value {
+        match (self.device_keys(id), proof) {
+            (Some(keys), _) => Credentials::Sas(keys).json(),
+            // The hub compares the thumbprint, also where a CA has signed.
+            (None, Proof::Certificate(shown)) => json!({
+                "type": "selfSigned",
+                "x509Thumbprint": { "primaryThumbprint": shown.thumbprint() },
+            }),
+            (None, Proof::Token(_)) => Value::Null,
+        }
+    }
+
+    /// The keys of the device `id`; those of a group are derived.
+    fn device_keys(&self, id: &DeviceId) -> Option<Keys> {
+        let Attestation::Keys(keys) = &self.attestation else { return None };
+        Some(match self.scope {
+            Scope::Individual => keys.clone(),
+            Scope::Group => {
+                let derived = |key: &SecretKey| key.derived(id.as_str());
+                Keys { primary: derived(&keys.primary), secondary: derived(&keys.secondary) }
+            }
+        })
+    }
+}
+
+impl Scope {
+    fn id_key(self) -> &'static str {
+        match self {
+            Scope::Individual => "registrationId",
+            Scope::Group => "enrollmentGroupId",
+        }
+    }
+
+    fn certificates_key(self) -> &'static str {
+        match self {
+            Scope::Individual => "clientCertificates",
+            Scope::Group => "signingCertificates",
+        }
+    }
+}
+
+impl Attestation {
+    fn parse(scope: Scope, body: &Value) -> Result<Self, HubError> {
+        let invalid = |why: &str| Code::ArgumentInvalid.because(why);
+        match body.get("type").and_then(Value::as_str) {
+            Some("symmetricKey") => {
+                let as_authentication = json!({ "type": "sas", "symmetricKey": body.get("symmetricKey") });
+                let Value::Object(as_authentication) = as_authentication else {
+                    return Err(invalid("symmetricKey is not an object"));
+                };
+                match Credentials::new(Wish::parse(&as_authentication)?)? {
+                    Credentials::Sas(keys) => Ok(Attestation::Keys(keys)),
+                    _ => Err(invalid("symmetricKey has no keys")),
+                }
+            }
+            Some("x509") => {
+                let key = scope.certificates_key();
+                let all = body.get("x509").and_then(|x509| x509.get(key));
+                let all = all.ok_or_else(|| invalid("x509 has neither client nor signing certificates"))?;
+                let mut certificates = Vec::new();
+                for name in ["primary", "secondary"] {
+                    let text = all.get(name).and_then(|one| one.get("certificate")).and_then(Value::as_str);
+                    if let Some(text) = text.filter(|text| !text.is_empty()) {
+                        let der = read_certificate(text)
+                            .ok_or_else(|| invalid("a certificate is neither PEM nor DER in base64"))?;
+                        certificates.push(STANDARD.encode(&der));
+                    }
+                }
+                match certificates.is_empty() {
+                    false => Ok(Attestation::Certificates(certificates)),
+                    true => Err(invalid("x509 has no certificate")),
+                }
+            }
+            _ => Err(invalid("attestation type is symmetricKey or x509; TPM is not emulated")),
+        }
+    }
+
+    fn json(&self, scope: Scope) -> Value {
+        match self {
+            Attestation::Keys(keys) => {
+                let authentication = Credentials::Sas(keys.clone()).json();
+                json!({ "type": "symmetricKey", "symmetricKey": authentication.get("symmetricKey") })
+            }
+            Attestation::Certificates(all) => {
+                let info = |index: usize| {
+                    let shown = ClientCertificate::from_base64(all.get(index)?)?;
+                    Some(json!({ "info": {
+                        "subjectName": format!("CN={}", shown.common_name().unwrap_or_default()),
+                        "sha1Thumbprint": shown.thumbprint(),
+                    }}))
+                };
+                let mut certificates = json!({ "primary": info(0) });
+                if let (Value::Object(certificates), Some(secondary)) = (&mut certificates, info(1)) {
+                    certificates.insert("secondary".into(), secondary);
+                }
+                json!({ "type": "x509", "x509": { scope.certificates_key(): certificates } })
+            }
+        }
+    }
+}
+
+/// Clients send PEM, also PEM in base64, and DER in base64.
+fn read_certificate(text: &str) -> Option<CertificateDer<'static>> {
+    if let Ok(pem) = CertificateDer::from_pem_slice(text.as_bytes()) {
+        return Some(pem);
+    }
+    let bytes = STANDARD.decode(text.split_whitespace().collect::<String>()).ok()?;
+    let der = CertificateDer::from_pem_slice(&bytes).unwrap_or_else(|_| CertificateDer::from(bytes));
+    ClientCertificate::new(Some(std::slice::from_ref(&der)))?.is_readable().then_some(der)
+}
+
+#[cfg(test)]
+mod tests {
+    use iotdm_proto::sas;
+
+    use super::*;
+
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+    fn with_key(scope: Scope) -> Enrolment {
+        let body = json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY}}});
+        Enrolment::parse(scope, "gw1", &body).unwrap()
+    }
+
+    #[test]
+    fn a_group_takes_derived_keys_only_and_an_individual_its_own() {
+        let id: DeviceId = "gw1".parse().unwrap();
+        let now: Time = "2026-11-22T18:36:07Z".parse().unwrap();
+        let key: SecretKey = KEY.parse().unwrap();
+        let proof = |key: &SecretKey| {
+            let token =
+                sas::sign("0ne/registrations/gw1", key, now.unix_seconds() + 60, Some("registration"));
+            Proof::Token(token.parse().unwrap())
+        };
+        let (own, derived) = (proof(&key), proof(&key.derived("gw1")));
+        for (scope, good, bad) in [(Scope::Individual, &own, &derived), (Scope::Group, &derived, &own)] {
+            let enrolment = with_key(scope);
+            enrolment.check(&id, good, "0ne/registrations/gw1", now).unwrap();
+            assert!(enrolment.check(&id, bad, "0ne/registrations/gw1", now).is_err());
+            assert!(enrolment.check(&id, good, "0ne/registrations/gw2", now).is_err());
+        }
+        assert_eq!(
+            with_key(Scope::Group).credentials(&id, &own)["symmetricKey"]["primaryKey"],
+            key.derived("gw1").expose_base64().as_str()
+        );
+    }
+
+    #[test]
+    fn each_bad_body_is_refused() {
+        for body in [
+            json!({}),
+            json!({"attestation": {"type": "tpm"}}),
+            json!({"attestation": {"type": "x509"}}),
+            json!({"attestation": {"type": "x509", "x509": {"clientCertificates": {}}}}),
+            json!({"attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": "AAAA"}}}}}),
+            json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": "?"}}}),
+            json!({"registrationId": "other", "attestation": {"type": "symmetricKey"}}),
+            json!({"provisioningStatus": "perhaps", "attestation": {"type": "symmetricKey"}}),
+            json!({"initialTwin": {"tags": 1}, "attestation": {"type": "symmetricKey"}}),
+        ] {
+            let error = Enrolment::parse(Scope::Individual, "gw1", &body).err().unwrap();
+            assert_eq!(error.code, Code::ArgumentInvalid, "{body}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One device's connection to the provisioning service: register, ask how it
+//! went, go.
+//!
+//! User names are `{idScope}/registrations/{registrationId}/api-version=…`.
+//! Every refusal is CONNACK 5; what the real service sends is unverified, as
+//! are the bodies of its errors.
+
+use std::sync::Arc;
+
+use iotdm_proto::DeviceId;
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
+};
+use serde_json::Value;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::enrolment::Enrolment;
+use super::registration::register;
+use crate::authentication::Proof;
+use crate::device::now;
+use crate::error::{Code, HubError};
+use crate::hub::Hub;
+use crate::mqtt::connection::Connection;
+use crate::mqtt::session::{End, LONGEST, max_silence};
+
+const RESPONSES: &str = "$dps/registrations/res/#";
+const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?";
+const STATUS: &str = "$dps/registrations/GET/iotdps-get-operationstatus/?";
+
+/// When to ask again, in seconds.
+const RETRY_AFTER: u32 = 1;
+
+/// The registration id, if the user name is one for this service.
+pub fn registration_id<'a>(hub: &Hub, connect: &'a Connect) -> Option<&'a str> {
+    let user_name = &connect.login.as_ref()?.username;
+    let rest = user_name.strip_prefix(&hub.provisioning.id_scope)?.strip_prefix("/registrations/")?;
+    let (id, query) = rest.split_once('/')?;
+    query.trim_start_matches('?').starts_with("api-version=").then_some(id)
+}
+
+/// Serves a connection whose CONNECT is for `id` until it ends.
+pub async fn serve(hub: Arc<Hub>, mut connection: Connection, connect: &Connect, id: &str) {
+    match accept(&hub, &connection, connect, id) {
+        Ok((id, enrolment, proof)) => {
+            info!(registration = %id, enrolment = enrolment.id, "a device wants to be provisioned");
+            let mut session = Session { hub, connection, id, enrolment, proof };
+            let end = session.run(connect).await;
+            debug!(registration = %session.id, why = %end, "provisioning connection ended");
+            session.connection.close().await;
+        }
+        Err(error) => {
+            info!(registration = id, why = %error, "refused a CONNECT");
+            let refused = ConnAck::new(ConnectReturnCode::NotAuthorized, false);
+            let _ = connection.write(&Packet::ConnAck(refused)).await;
+            connection.close().await;
+        }
+    }
+}
+
+fn accept(
+    hub: &Hub,
+    connection: &Connection,
+    connect: &Connect,
+    id: &str,
+) -> Result<(DeviceId, Enrolment, Proof), HubError> {
+    let refuse = |why: String| Code::IotHubUnauthorized.because(why);
+    if connect.client_id != id {
+        return Err(refuse(format!("the client id {:?} is not the registration id", connect.client_id)));
+    }
+    let id: DeviceId = id.parse().map_err(|error| refuse(format!("{error}")))?;
+    let password = connect.login.as_ref().map(|login| login.password.as_str()).unwrap_or_default();
+    let proof = match connection.certificate() {
+        Some(certificate) if password.is_empty() => Proof::Certificate(certificate.clone()),
+        _ => Proof::Token(password.parse().map_err(|error| refuse(format!("{error}")))?),
+    };
+    let enrolment = hub.provisioning.authenticate(&id, &proof, now())?;
+    Ok((id, enrolment, proof))
+}
+
+struct Session {
+    hub: Arc<Hub>,
+    connection: Connection,
+    id: DeviceId,
+    enrolment: Enrolment,
+    proof: Proof,
+}
+
+impl Session {
+    async fn run(&mut self, connect: &Connect) -> End {
+        let silence = max_silence(connect).unwrap_or(LONGEST);
+        let accepted = ConnAck::new(ConnectReturnCode::Success, false);
+        if let Err(error) = self.connection.write(&Packet::ConnAck(accepted)).await {
+            return error.into();
+        }
+        loop {
+            match timeout(silence, self.connection.read()).await {
+                Err(_) => return End::Silent,
+                Ok(Err(error)) => return error.into(),
+                Ok(Ok(packet)) => {
+                    if let Err(end) = self.receive(packet).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn receive(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::Subscribe(asked) => {
+                if let Some(other) = asked.filters.iter().find(|filter| filter.path != RESPONSES) {
+                    return Err(End::Violation(format!("the client used the topic filter {:?}", other.path)));
+                }
+                let granted = asked.filters.iter().map(|_| SubscribeReasonCode::Success(QoS::AtLeastOnce));
+                let ack = SubAck::new(asked.pkid, granted.collect());
+                Ok(self.connection.write(&Packet::SubAck(ack)).await?)
+            }
+            Packet::Publish(published) => {
+                debug!(registration = %self.id, topic = published.topic, "device -> provisioning");
+                let (topic, body) = self.answer(&published.topic)?;
+                if published.qos == QoS::AtLeastOnce {
+                    self.connection.write(&Packet::PubAck(PubAck::new(published.pkid))).await?;
+                }
+                debug!(registration = %self.id, topic, %body, "provisioning -> device");
+                let publish = Publish::new(topic, QoS::AtMostOnce, body.to_string());
+                Ok(self.connection.write(&Packet::Publish(publish)).await?)
+            }
+            Packet::PingReq => Ok(self.connection.write(&Packet::PingResp).await?),
+            Packet::PubAck(_) => Ok(()),
+            Packet::Disconnect => Err(End::Disconnect),
+            _ => Err(End::Violation("the client sent a packet that is not for this service".to_owned())),
+        }
+    }
+
+    /// The topic and body of the answer to a publish.
+    fn answer(&self, topic: &str) -> Result<(String, Value), End> {
+        let value = |query: &str, key: &str| {
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.filter(|(found, _)| *found == key).map(|(_, value)| value.to_owned()).next()
+        };
+        let other = || End::Violation(format!("the client published to {topic:?}"));
+        let (query, outcome) = if let Some(query) = topic.strip_prefix(REGISTER) {
+            let registered = register(&self.hub, &self.id, &self.enrolment, &self.proof);
+            (query, registered.map(|registration| (202, registration.accepted_json())))
+        } else if let Some(query) = topic.strip_prefix(STATUS) {
+            let operation = value(query, "operationId").ok_or_else(other)?;
+            (query, result(&self.hub, &self.id, &operation).map(|body| (200, body)))
+        } else {
+            return Err(other());
+        };
+        let rid = value(query, "$rid").ok_or_else(other)?;
+        Ok(match outcome {
+            Ok((202, body)) => {
+                (format!("$dps/registrations/res/202/?$rid={rid}&retry-after={RETRY_AFTER}"), body)
+            }
+            Ok((status, body)) => (format!("$dps/registrations/res/{status}/?$rid={rid}"), body),
+            Err(error) => {
+                let status = error.code.status().as_u16();
+                (format!("$dps/registrations/res/{status}/?$rid={rid}"), error.to_device_body())
+            }
+        })
+    }
+}
+
+/// How the registration went that a device asks about by its operation.
+pub fn result(hub: &Hub, id: &DeviceId, operation: &str) -> Result<Value, HubError> {
+    let registration = hub.provisioning.registration(id)?;
+    if registration.operation != operation {
+        return Err(super::not_found(operation));
+    }
+    Ok(registration.result_json())
+}

@@ -1,0 +1,162 @@
+//! Throttling as a tier has it, for one unit; without a tier there is none.
+//!
+//! Each kind of operation may use up its allowance of one period at once and
+//! regains it evenly. The real hub delays bursts before it refuses; here what
+//! is over is refused. Source: "IoT Hub quotas and throttling".
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Code, HubError};
+
+/// What a hub is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Tier {
+    /// Free
+    F1,
+    /// Standard, small
+    S1,
+    /// Standard, medium
+    S2,
+    /// Standard, large
+    S3,
+}
+
+/// A kind of operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Reading and changing identities, configurations and jobs.
+    Registry,
+    /// A query.
+    Query,
+    /// A direct method.
+    Method,
+    /// Reading a twin, from either side.
+    TwinRead,
+    /// Changing a twin, from either side.
+    TwinUpdate,
+    /// A new connection of a device.
+    Connection,
+    /// What a job does to one device.
+    JobDevice,
+}
+
+/// How much each kind of operation has left.
+#[derive(Debug)]
+pub struct Throttle {
+    tier: Option<Tier>,
+    buckets: Mutex<HashMap<Operation, Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    filled: Instant,
+}
+
+impl Throttle {
+    /// The throttle of a tier.
+    pub fn new(tier: Option<Tier>) -> Self {
+        Throttle { tier, buckets: Mutex::default() }
+    }
+
+    /// Counts an operation; refuses it when the allowance is used up.
+    pub fn take(&self, operation: Operation) -> Result<(), HubError> {
+        self.take_at(operation, Instant::now()).map_err(|wait| {
+            let why = format!("{operation:?} is throttled; try again in {:.1} s", wait.as_secs_f64());
+            Code::ThrottlingException.because(why)
+        })
+    }
+
+    /// How long an operation has to wait; nothing once it is counted.
+    pub fn wait(&self, operation: Operation) -> Duration {
+        self.take_at(operation, Instant::now()).err().unwrap_or_default()
+    }
+
+    /// How many jobs may run at the same time.
+    pub fn concurrent_jobs(&self) -> usize {
+        match self.tier {
+            None => usize::MAX,
+            Some(Tier::F1 | Tier::S1) => 1,
+            Some(Tier::S2) => 5,
+            Some(Tier::S3) => 10,
+        }
+    }
+
+    fn take_at(&self, operation: Operation, now: Instant) -> Result<(), Duration> {
+        let Some(tier) = self.tier else { return Ok(()) };
+        let (allowance, period) = operation.allowance(tier);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(operation).or_insert(Bucket { left: allowance, filled: now });
+        let rate = allowance / period.as_secs_f64();
+        let regained = now.saturating_duration_since(bucket.filled).as_secs_f64() * rate;
+        (bucket.left, bucket.filled) = ((bucket.left + regained).min(allowance), now);
+        if bucket.left < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - bucket.left) / rate));
+        }
+        bucket.left -= 1.0;
+        Ok(())
+    }
+}
+
+impl Operation {
+    /// So many in such a time, for one unit.
+    fn allowance(self, tier: Tier) -> (f64, Duration) {
+        let small = matches!(tier, Tier::F1 | Tier::S1);
+        let per = |s1, s2, s3| match tier {
+            _ if small => s1,
+            Tier::S2 => s2,
+            _ => s3,
+        };
+        let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+        match self {
+            Operation::Registry => (per(100.0, 100.0, 5000.0), minute),
+            Operation::Query => (per(20.0, 20.0, 1000.0), minute),
+            // Documented in bytes per second, metered in pieces of 4 KB.
+            Operation::Method => (per(40.0, 120.0, 6144.0), second),
+            Operation::TwinRead => (per(100.0, 100.0, 500.0), second),
+            Operation::TwinUpdate => (per(50.0, 50.0, 250.0), second),
+            Operation::Connection => (per(100.0, 120.0, 6000.0), second),
+            Operation::JobDevice => (per(10.0, 10.0, 50.0), second),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_is_used_up_and_regained() {
+        let throttle = Throttle::new(Some(Tier::S1));
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        for _ in 0..20 {
+            throttle.take_at(Operation::Query, start).unwrap();
+        }
+        let wait = throttle.take_at(Operation::Query, start).unwrap_err();
+        assert_eq!(wait.as_millis(), 3000, "20 in a minute");
+        throttle.take_at(Operation::TwinRead, start).unwrap();
+        assert!(throttle.take_at(Operation::Query, at(2900)).is_err());
+        throttle.take_at(Operation::Query, at(3100)).unwrap();
+        assert!(throttle.take_at(Operation::Query, at(3200)).is_err());
+    }
+
+    #[test]
+    fn without_a_tier_nothing_is_refused() {
+        let throttle = Throttle::new(None);
+        for _ in 0..10_000 {
+            throttle.take(Operation::Query).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_when_to_come_back() {
+        let throttle = Throttle::new(Some(Tier::F1));
+        let refused = (0..1000).find_map(|_| throttle.take(Operation::Query).err()).unwrap();
+        assert_eq!(refused.code, Code::ThrottlingException);
+        assert!(refused.message.contains("Query") && refused.message.contains(" s"), "{refused}");
+    }
+}
