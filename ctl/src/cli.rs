@@ -2,8 +2,10 @@
 
 mod device;
 mod invoke;
+mod job;
 mod query;
 mod reboot;
+mod tools;
 mod twin;
 
 use std::path::PathBuf;
@@ -13,8 +15,10 @@ use iotdm_proto::DeviceId;
 
 pub use self::device::*;
 pub use self::invoke::*;
+pub use self::job::*;
 pub use self::query::*;
 pub use self::reboot::*;
+pub use self::tools::*;
 pub use self::twin::*;
 use crate::output::Format;
 use crate::values;
@@ -25,7 +29,9 @@ const GENERAL: &str = "Hub and output";
 const HUB_HELP: &str = "\
 Which hub:
   --connection-string-file FILE, else $IOTHUB_CONNECTION_STRING, else the profile
-  --hub NAME, or the default one, of ~/.config/iotdm/ctl.toml:
+  --hub NAME, or the default one, of ~/.config/iotdm/ctl.toml. With
+  $IOTHUB_HOST_NAME set and no connection string, Microsoft Entra ID is used: by the
+  token in $IOTHUB_TOKEN, else by the Azure CLI (az login). A profile can say so, too:
 
     default = \"prod\"
     [hub.prod]
@@ -33,6 +39,9 @@ Which hub:
     [hub.lab]
     connection_string_file = \"/etc/iotdm/lab.connection-string\"
     ca_file = \"/etc/iotdm/lab-ca.pem\"
+    [hub.entra]
+    host_name = \"myhub.azure-devices.net\"
+    azure_cli = true    # or token_file = \"FILE\"
 
 Exit codes:
   0 done                      5 no such device
@@ -51,7 +60,7 @@ pub struct Cli {
     /// Which hub.
     #[command(flatten)]
     pub hub: HubArgs,
-    /// Print results as text, json or jsonl (one value per line)
+    /// Print results as text, json or jsonl (one value per line), tables also as csv
     #[arg(
         short,
         long,
@@ -106,6 +115,18 @@ pub enum Command {
         #[command(subcommand)]
         command: DeviceCommand,
     },
+    /// See and cancel the jobs of the hub's scheduler
+    Job {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: JobCommand,
+    },
+    /// Check that the hub is reached, and what it lets you do
+    Check(CheckArgs),
+    /// Print a token for other tools
+    SasToken(SasTokenArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
 }
 
 /// A command with a device and nothing else.

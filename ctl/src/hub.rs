@@ -5,24 +5,26 @@
 //! while a command waits.
 
 use std::cell::Cell;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use iotdm_proto::{API_VERSION, DeviceId, Endpoint, SecretKey, Time, sas};
+use iotdm_proto::{API_VERSION, DeviceId, Endpoint};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, IF_MATCH, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+use crate::credential::Credential;
+use crate::error::Usage;
 use crate::hub_error::HubError;
 use crate::pace::Pace;
 use crate::refusal::{Kind, Refusal};
 use crate::target::Target;
 use crate::tls;
 
-/// How long a token is valid.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// How long the hub may take for its own part of an answer.
@@ -48,8 +50,8 @@ pub struct Hub {
     http: reqwest::Client,
     endpoint: Endpoint,
     host: String,
-    policy: String,
-    key: SecretKey,
+    credential: Credential,
+    tls: ClientConfig,
     tries: Cell<u32>,
     /// Of method calls and of all else, which the hub meters apart.
     paces: [Pace; 2],
@@ -80,12 +82,34 @@ pub struct MethodReply {
     pub payload: Value,
 }
 
-/// The pages of a query's result, fetched one by one.
+/// The pages of a query's result or a list, fetched one by one.
 pub struct Pages<'a> {
     hub: &'a Hub,
-    body: Value,
+    method: Method,
+    path: &'static str,
+    body: Option<Value>,
     left: Option<usize>,
     next: Next,
+}
+
+/// A right of a shared access policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To use twins, queries, methods and jobs.
+    Service,
+    /// To read identities.
+    RegistryRead,
+    /// To change them.
+    RegistryWrite,
+}
+
+/// What came of trying a right.
+#[derive(Debug)]
+pub struct Probed {
+    /// Why not, if it is not allowed.
+    pub refusal: Option<Box<Refusal>>,
+    /// How far our clock is ahead of the hub's, in seconds.
+    pub clock_ahead: Option<i64>,
 }
 
 enum Next {
@@ -118,20 +142,19 @@ impl Hub {
     pub fn new(target: Target) -> anyhow::Result<Self> {
         let tls = tls::client_config(target.ca_file.as_deref())?;
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls.clone())
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_LIMIT)
             .user_agent(concat!("iotdm-ctl/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("the HTTPS client cannot be set up")?;
-        let connection = target.connection;
         Ok(Hub {
             http,
-            host: connection.host_name.to_string(),
-            endpoint: connection.host_name,
-            policy: connection.policy,
-            key: connection.key,
+            host: target.endpoint.to_string(),
+            endpoint: target.endpoint,
+            credential: target.credential,
+            tls,
             tries: Cell::new(TRIES),
             paces: [Pace::default(), Pace::default()],
         })
@@ -153,6 +176,45 @@ impl Hub {
     /// The hub's host and port.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// How TLS is spoken to it.
+    pub fn tls(&self) -> &ClientConfig {
+        &self.tls
+    }
+
+    /// A token of the policy that is valid until `expiry`, in seconds since
+    /// the Unix epoch.
+    pub fn token(&self, expiry: u64) -> Result<String, Usage> {
+        self.credential.sign(&self.host, expiry)
+    }
+
+    /// Whether the hub lets us use `right`, by a request that changes nothing.
+    pub async fn probe(&self, right: Right) -> Result<Probed, HubError> {
+        let body = json!({"query": "SELECT deviceId FROM devices"});
+        let mut request = match right {
+            Right::Service => Request::new(Method::POST, "/devices/query".to_owned()),
+            Right::RegistryRead => Request::new(Method::GET, "/statistics/devices".to_owned()),
+            // There is no such device; who may not delete does not learn that.
+            Right::RegistryWrite => Request::new(Method::DELETE, format!("/devices/{}", Uuid::new_v4())),
+        };
+        match right {
+            Right::Service => {
+                request.body = Some(&body);
+                request.headers.push(("x-ms-max-item-count", "1".to_owned()));
+            }
+            Right::RegistryRead => {}
+            Right::RegistryWrite => request.headers.push((IF_MATCH.as_str(), quoted("*"))),
+        }
+        match self.send(&request).await {
+            Ok(answer) => Ok(Probed { refusal: None, clock_ahead: clock_ahead(&answer.headers) }),
+            Err(HubError::Refused(refusal)) => {
+                let clock_ahead = refusal.clock_ahead;
+                let expected = right == Right::RegistryWrite && refusal.kind() == Kind::NoSuchDevice;
+                Ok(Probed { refusal: (!expected).then_some(refusal), clock_ahead })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A device's twin.
@@ -246,7 +308,31 @@ impl Hub {
 
     /// The rows of a query, at most `top` of them.
     pub fn query(&self, sql: &str, top: Option<usize>) -> Pages<'_> {
-        Pages { hub: self, body: json!({ "query": sql }), left: top, next: Next::First }
+        let body = Some(json!({ "query": sql }));
+        Pages { hub: self, method: Method::POST, path: "/devices/query", body, left: top, next: Next::First }
+    }
+
+    /// The hub's jobs, at most `top` of them.
+    pub fn jobs(&self, top: Option<usize>) -> Pages<'_> {
+        let path = "/jobs/v2/query";
+        Pages { hub: self, method: Method::GET, path, body: None, left: top, next: Next::First }
+    }
+
+    /// A job.
+    pub async fn job(&self, id: &str) -> Result<Value, HubError> {
+        self.json(Request::new(Method::GET, job_path(id))).await
+    }
+
+    /// Hands a job to the hub's scheduler.
+    pub async fn create_job(&self, id: &str, job: &Value) -> Result<Value, HubError> {
+        let mut request = Request::new(Method::PUT, job_path(id));
+        request.body = Some(job);
+        self.json(request).await
+    }
+
+    /// Cancels a job.
+    pub async fn cancel_job(&self, id: &str) -> Result<Value, HubError> {
+        self.json(Request::new(Method::POST, format!("{}/cancel", job_path(id)))).await
     }
 
     async fn json(&self, request: Request<'_>) -> Result<Value, HubError> {
@@ -293,11 +379,10 @@ impl Hub {
         &self,
         request: &Request<'_>,
     ) -> Result<Result<Answer, (Refusal, Option<Duration>)>, HubError> {
-        let expiry = Time::from(SystemTime::now()).unix_seconds() + TOKEN_TTL.as_secs();
-        let token = sas::sign(&self.host, &self.key, expiry, Some(&self.policy));
+        let authorization = self.credential.authorization(&self.host).await?;
         let url = format!("https://{}{}?api-version={API_VERSION}", self.host, request.path);
         let mut builder = self.http.request(request.method.clone(), url).timeout(request.limit);
-        builder = builder.header(AUTHORIZATION, token);
+        builder = builder.header(AUTHORIZATION, authorization);
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
@@ -320,8 +405,7 @@ impl Hub {
     fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &str) -> Refusal {
         let mut refusal =
             Refusal::parse(&self.host, status.as_u16(), text(headers, "iothub-errorcode"), body);
-        let now = jiff::Timestamp::now().as_second();
-        refusal.clock_ahead = text(headers, DATE.as_str()).and_then(http_date).map(|theirs| now - theirs);
+        refusal.clock_ahead = clock_ahead(headers);
         refusal
     }
 
@@ -351,8 +435,8 @@ impl Pages<'_> {
         if self.left == Some(0) {
             return Ok(None);
         }
-        let mut request = Request::new(Method::POST, "/devices/query".to_owned());
-        request.body = Some(&self.body);
+        let mut request = Request::new(self.method.clone(), self.path.to_owned());
+        request.body = self.body.as_ref();
         request.repeatable = true;
         let size = self.left.map_or(PAGE, |left| left.min(PAGE));
         request.headers.push(("x-ms-max-item-count", size.to_string()));
@@ -385,6 +469,10 @@ impl Pages<'_> {
     }
 }
 
+fn job_path(id: &str) -> String {
+    format!("/jobs/v2/{}", utf8_percent_encode(id, ENCODED))
+}
+
 fn path(collection: &str, device: &DeviceId) -> String {
     format!("/{collection}/{}", utf8_percent_encode(device.as_str(), ENCODED))
 }
@@ -396,6 +484,12 @@ fn quoted(etag: &str) -> String {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// How far our clock is ahead of the hub's, in seconds.
+fn clock_ahead(headers: &HeaderMap) -> Option<i64> {
+    let theirs = http_date(text(headers, DATE.as_str())?)?;
+    Some(jiff::Timestamp::now().as_second() - theirs)
 }
 
 /// `Retry-After` in both of its forms.

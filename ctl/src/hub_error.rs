@@ -5,6 +5,7 @@ use std::{io, iter};
 
 use rustls::CertificateError;
 
+use crate::credential::NoToken;
 use crate::error::Exit;
 use crate::refusal::{Kind, Refusal};
 
@@ -42,6 +43,9 @@ pub enum HubError {
         /// Whether a device's reply was waited for.
         method: bool,
     },
+    /// There is nothing to authenticate with.
+    #[error("{0}")]
+    NoToken(#[from] NoToken),
     /// Whatever answered does not speak like a hub.
     #[error("the answer of {host} is not IoT Hub's ({cause}); is it a hub?")]
     NotAHub {
@@ -58,6 +62,7 @@ impl HubError {
         match self {
             HubError::Refused(refusal) => refusal.kind().exit(),
             HubError::NoAnswer { method: true, .. } => Exit::TimedOut,
+            HubError::NoToken(_) => Exit::NotAuthorized,
             _ => Exit::Failure,
         }
     }
@@ -69,7 +74,7 @@ impl HubError {
                 matches!(refusal.kind(), Kind::Throttled | Kind::Server | Kind::NoReply)
             }
             HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
-            HubError::NotAHub { .. } => false,
+            HubError::NotAHub { .. } | HubError::NoToken(_) => false,
         }
     }
 
@@ -78,7 +83,7 @@ impl HubError {
     pub fn is_hubs_own(&self) -> bool {
         match self {
             HubError::Refused(refusal) => matches!(refusal.kind(), Kind::NotAuthorized | Kind::Throttled),
-            HubError::Unreachable { .. } | HubError::NotAHub { .. } => true,
+            HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => true,
             HubError::Lost { .. } | HubError::NoAnswer { .. } => false,
         }
     }
@@ -89,7 +94,7 @@ impl HubError {
         match self {
             HubError::Refused(refusal) => matches!(refusal.kind(), Kind::NoReply | Kind::ConnectionLost),
             HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
-            HubError::Unreachable { .. } | HubError::NotAHub { .. } => false,
+            HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => false,
         }
     }
 
@@ -98,16 +103,8 @@ impl HubError {
         let host = host.to_owned();
         let cause = innermost(error);
         if error.is_connect() || error.is_builder() {
-            let remedy = match certificate_error(error) {
-                Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-                    "; check HostName in the connection string"
-                }
-                Some(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-                    "; the hub's certificate needs renewal, unless this machine's clock is wrong"
-                }
-                Some(_) => "; if the hub's certificate is from a private CA, name that CA with --ca-file",
-                None => "; check HostName in the connection string and the network",
-            };
+            let remedy = certificate_remedy(error)
+                .unwrap_or("; check HostName in the connection string and the network");
             return HubError::Unreachable { host, cause, remedy };
         }
         if error.is_timeout() {
@@ -123,10 +120,20 @@ fn innermost(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn certificate_error(error: &reqwest::Error) -> Option<&CertificateError> {
-    causes(error).find_map(|cause| match cause.downcast_ref() {
+/// What to do about the hub's certificate, if that is what is wrong.
+pub(crate) fn certificate_remedy(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let wrong = causes(error).find_map(|cause| match cause.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(error)) => Some(error),
         _ => None,
+    })?;
+    Some(match wrong {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "; check HostName in the connection string"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "; the hub's certificate needs renewal, unless this machine's clock is wrong"
+        }
+        _ => "; if the hub's certificate is from a private CA, name that CA with --ca-file",
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod credential;
 pub mod error;
 pub mod hub;
 pub mod hub_error;
@@ -24,10 +25,10 @@ use std::path::PathBuf;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, DeviceCommand, TwinCommand};
-use crate::error::{Exit, or_interrupt};
+use crate::cli::{CheckArgs, Cli, Command, DeviceCommand, JobCommand, TwinCommand};
+use crate::error::{Exit, Usage, or_interrupt};
 use crate::hub::Hub;
-use crate::output::{Output, say};
+use crate::output::{Format, Output, say};
 use crate::target::{Environment, Target};
 
 /// Parses the command line, runs the command, prints its error, if any, and
@@ -46,8 +47,16 @@ pub fn main() -> Exit {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.output);
     // What needs no hub comes first.
-    if let Command::Device { command: DeviceCommand::DeriveKey(args) } = cli.command {
-        return commands::device::derive(output, args).map(|()| Exit::Done);
+    match cli.command {
+        Command::Completions(args) => return commands::completions::run(&args).map(|()| Exit::Done),
+        Command::Device { command: DeviceCommand::DeriveKey(args) } => {
+            return commands::device::derive(output, args).map(|()| Exit::Done);
+        }
+        Command::Query(_) | Command::Status(_) | Command::Device { command: DeviceCommand::List(_) } => {}
+        _ if output.format() == Format::Csv => {
+            return Err(Usage("--output csv is for query, status and device list".into()).into());
+        }
+        _ => {}
     }
     let environment = Environment::of_the_process();
     let target = Target::find(&cli.hub, &environment)?;
@@ -63,12 +72,20 @@ async fn dispatch(
     command: Command,
     state_home: Option<PathBuf>,
 ) -> anyhow::Result<Exit> {
-    use commands::{cancel, device, invoke, query, reboot, status, twin};
+    use commands::{cancel, check, completions, device, invoke, job, query, reboot, sas_token, status, twin};
     match command {
         Command::Reboot(args) => return reboot::run(hub, output, *args, state_home).await,
         Command::Cancel(args) => return cancel::run(hub, output, args).await,
         Command::Invoke(args) => return invoke::run(hub, output, args).await,
         Command::Status(args) => return status::run(hub, output, args).await,
+        Command::Check(CheckArgs {}) => return check::run(hub, output).await,
+        Command::SasToken(args) => sas_token::run(hub, output, args).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Job { command } => match command {
+            JobCommand::List(args) => job::list(hub, output, args).await,
+            JobCommand::Show(args) => job::show(hub, output, args).await,
+            JobCommand::Cancel(args) => job::cancel(hub, output, args).await,
+        },
         Command::Query(args) => query::run(hub, output, args).await,
         Command::Twin { command } => match command {
             TwinCommand::Show(args) => twin::show(hub, output, args).await,

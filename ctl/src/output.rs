@@ -19,6 +19,8 @@ pub enum Format {
     Json,
     /// JSON, one value per line.
     Jsonl,
+    /// Tables as comma-separated values.
+    Csv,
 }
 
 /// Writes results in the chosen form.
@@ -43,6 +45,11 @@ impl Output {
         self.format == Format::Text
     }
 
+    /// Whether results are tables.
+    pub fn is_tabular(self) -> bool {
+        matches!(self.format, Format::Text | Format::Csv)
+    }
+
     /// A line for people. Control characters, which may come from a device,
     /// cannot reach the terminal.
     pub fn line(self, line: fmt::Arguments<'_>) -> io::Result<()> {
@@ -53,7 +60,7 @@ impl Output {
     pub fn json(self, value: &impl Serialize) -> io::Result<()> {
         let text = match self.format {
             Format::Jsonl => serde_json::to_string(value)?,
-            Format::Text | Format::Json => serde_json::to_string_pretty(value)?,
+            Format::Text | Format::Json | Format::Csv => serde_json::to_string_pretty(value)?,
         };
         writeln!(io::stdout().lock(), "{}", printable(&text))
     }
@@ -62,12 +69,15 @@ impl Output {
     pub fn array(self, values: &[impl Serialize]) -> io::Result<()> {
         match self.format {
             Format::Jsonl => values.iter().try_for_each(|value| self.json(value)),
-            Format::Text | Format::Json => self.json(&values),
+            Format::Text | Format::Json | Format::Csv => self.json(&values),
         }
     }
 
-    /// A table for people, without a header where that is empty.
+    /// A table, without a header where that is empty.
     pub fn table(self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+        if self.format == Format::Csv {
+            return csv(header, rows);
+        }
         let mut table = Table::new();
         table.load_style(NOTHING);
         if !header.is_empty() {
@@ -81,6 +91,16 @@ impl Output {
         }
         writeln!(io::stdout().lock(), "{}", table.trim_fmt())
     }
+}
+
+fn csv(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    if !header.is_empty() {
+        writer.write_record(header)?;
+    }
+    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    let text = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    io::stdout().lock().write_all(&text)
 }
 
 /// A line to stderr: progress, a warning or an error.

@@ -59,7 +59,7 @@ pub enum Kind {
 ///
 /// Source: IoT Hub developer guide, "Control access using shared access
 /// signatures".
-const SKEW_LIMIT: i64 = 300;
+pub const SKEW_LIMIT: i64 = 300;
 
 impl Refusal {
     /// Reads an error answer. `header` is `iothub-errorcode`'s value.

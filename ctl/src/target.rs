@@ -1,5 +1,6 @@
 //! Which hub is meant: `--connection-string-file`, else
-//! `$IOTHUB_CONNECTION_STRING`, else a profile of `ctl.toml`.
+//! `$IOTHUB_CONNECTION_STRING`, else `$IOTHUB_HOST_NAME` with Microsoft Entra
+//! ID, else a profile of `ctl.toml`.
 //!
 //! Profiles are in `$XDG_CONFIG_HOME/iotdm/ctl.toml`, or
 //! `~/.config/iotdm/ctl.toml`; relative paths in it start at its folder:
@@ -13,26 +14,35 @@
 //! [hub.lab]
 //! connection_string_file = "/etc/iotdm/lab.connection-string"
 //! ca_file = "/etc/iotdm/lab-ca.pem"
+//!
+//! [hub.entra]
+//! host_name = "myhub.azure-devices.net"
+//! azure_cli = true    # or token_file = "entra.token"
 //! ```
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use iotdm_proto::ServiceConnectionString;
+use iotdm_proto::{Endpoint, ServiceConnectionString};
 use serde::Deserialize;
 
 use crate::cli::HubArgs;
+use crate::credential::Credential;
 use crate::error::Usage;
 use crate::output::say;
 
 /// A hub and what is needed to be let in.
 #[derive(Debug)]
 pub struct Target {
-    /// The hub, the policy and its key.
-    pub connection: ServiceConnectionString,
+    /// The hub; its port is that of the REST interface.
+    pub endpoint: Endpoint,
+    /// What proves who we are.
+    pub credential: Credential,
     /// A CA to trust beside the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -42,6 +52,10 @@ pub struct Target {
 pub struct Environment {
     /// `IOTHUB_CONNECTION_STRING`
     pub connection_string: Option<String>,
+    /// `IOTHUB_HOST_NAME`
+    pub host_name: Option<String>,
+    /// `IOTHUB_TOKEN`
+    pub token: Option<String>,
     /// `IOTDM_CA_FILE`
     pub ca_file: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
@@ -63,16 +77,23 @@ struct Profiles {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Profile {
-    connection_string_file: PathBuf,
+    connection_string_file: Option<PathBuf>,
+    host_name: Option<String>,
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    azure_cli: bool,
     ca_file: Option<PathBuf>,
 }
 
 impl Environment {
     /// That of this process; an empty variable counts as none.
     pub fn of_the_process() -> Self {
+        let text = |name| env::var(name).ok().filter(|text| !text.is_empty());
         let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Environment {
-            connection_string: env::var("IOTHUB_CONNECTION_STRING").ok().filter(|text| !text.is_empty()),
+            connection_string: text("IOTHUB_CONNECTION_STRING"),
+            host_name: text("IOTHUB_HOST_NAME"),
+            token: text("IOTHUB_TOKEN"),
             ca_file: path("IOTDM_CA_FILE"),
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
@@ -92,26 +113,38 @@ impl Environment {
 }
 
 impl Target {
+    fn of(connection: ServiceConnectionString, ca_file: Option<PathBuf>) -> Self {
+        let ServiceConnectionString { host_name, policy, key } = connection;
+        Target { endpoint: host_name, credential: Credential::Policy { policy, key }, ca_file }
+    }
+
     /// The hub that the arguments and the environment mean.
     pub fn find(args: &HubArgs, environment: &Environment) -> Result<Target, Usage> {
         let ca_file = args.ca_file.clone().or_else(|| environment.ca_file.clone());
         if let Some(path) = &args.connection_string_file {
             warn_of_ignored_hub(args, "--connection-string-file is given");
-            return Ok(Target { connection: read(path)?, ca_file });
+            return Ok(Target::of(read(path)?, ca_file));
         }
         if let Some(text) = &environment.connection_string {
             warn_of_ignored_hub(args, "IOTHUB_CONNECTION_STRING is set");
             let connection =
                 text.parse().map_err(|error| Usage(format!("IOTHUB_CONNECTION_STRING: {error}")))?;
-            return Ok(Target { connection, ca_file });
+            return Ok(Target::of(connection, ca_file));
+        }
+        if let Some(host) = &environment.host_name {
+            warn_of_ignored_hub(args, "IOTHUB_HOST_NAME is set");
+            let endpoint = host.parse().map_err(|error| Usage(format!("IOTHUB_HOST_NAME: {error}")))?;
+            let credential = match &environment.token {
+                Some(token) => {
+                    Credential::Token(token.parse().map_err(|error| Usage(format!("IOTHUB_TOKEN: {error}")))?)
+                }
+                None => Credential::azure_cli(),
+            };
+            return Ok(Target { endpoint, credential, ca_file });
         }
         let file = environment.profiles_file().filter(|file| file.exists());
         match (file, &args.hub) {
-            (Some(file), name) => {
-                let profile = profile(&file, name.as_deref())?;
-                let connection = read(&profile.connection_string_file)?;
-                Ok(Target { connection, ca_file: ca_file.or(profile.ca_file) })
-            }
+            (Some(file), name) => profile(&file, name.as_deref(), ca_file),
             (None, Some(name)) => Err(Usage(format!(
                 "--hub {name}: there are no profiles; write them to {}",
                 environment.profiles_file().unwrap_or_else(|| "~/.config/iotdm/ctl.toml".into()).display()
@@ -133,7 +166,7 @@ fn warn_of_ignored_hub(args: &HubArgs, because: &str) {
     }
 }
 
-fn profile(file: &Path, name: Option<&str>) -> Result<Profile, Usage> {
+fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>) -> Result<Target, Usage> {
     let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
     let profiles: Profiles = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
@@ -146,16 +179,35 @@ fn profile(file: &Path, name: Option<&str>) -> Result<Profile, Usage> {
         return Err(refuse(format!("no [hub.{name}]; there are: {}", names.join(", "))));
     };
     let base = file.parent().unwrap_or(Path::new("."));
-    Ok(Profile {
-        connection_string_file: base.join(profile.connection_string_file),
-        ca_file: profile.ca_file.map(|path| base.join(path)),
-    })
+    let ca_file = ca_file.or(profile.ca_file.map(|path| base.join(path)));
+    let host =
+        |host: String| host.parse().map_err(|error| refuse(format!("[hub.{name}] host_name: {error}")));
+    let (endpoint, credential) = match (
+        profile.connection_string_file,
+        profile.host_name,
+        profile.token_file,
+        profile.azure_cli,
+    ) {
+        (Some(path), None, None, false) => return Ok(Target::of(read(&base.join(path))?, ca_file)),
+        (None, Some(name), Some(path), false) => (host(name)?, Credential::Token(read(&base.join(path))?)),
+        (None, Some(name), None, true) => (host(name)?, Credential::azure_cli()),
+        _ => {
+            return Err(refuse(format!(
+                "[hub.{name}] needs connection_string_file, or host_name with token_file or azure_cli = true"
+            )));
+        }
+    };
+    Ok(Target { endpoint, credential, ca_file })
 }
 
-fn read(path: &Path) -> Result<ServiceConnectionString, Usage> {
-    let refuse = |what: String| Usage(format!("connection string file {}: {what}", path.display()));
+/// Reads a secret, and warns of a file that everybody can read.
+fn read<T: FromStr>(path: &Path) -> Result<T, Usage>
+where
+    T::Err: Display,
+{
+    let refuse = |what: String| Usage(format!("secret file {}: {what}", path.display()));
     let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let connection = text.parse().map_err(|error| refuse(format!("{error}")))?;
+    let secret = text.parse().map_err(|error| refuse(format!("{error}")))?;
     let open = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
     if open {
         say(format_args!(
@@ -163,7 +215,7 @@ fn read(path: &Path) -> Result<ServiceConnectionString, Usage> {
             path.display()
         ));
     }
-    Ok(connection)
+    Ok(secret)
 }
 
 #[cfg(test)]
@@ -202,7 +254,7 @@ mod tests {
         [hub.lab]\nconnection_string_file = 'lab'\nca_file = 'ca.pem'\n";
 
     fn host(target: &Target) -> &str {
-        target.connection.host_name.host.as_str()
+        target.endpoint.host.as_str()
     }
 
     #[test]
@@ -225,6 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn a_hub_by_its_name_and_a_token() {
+        let home = Home::new(
+            "[hub.lab]\nhost_name = 'lab'\ntoken_file = 't'\n[hub.az]\nhost_name = 'az'\nazure_cli = true\n",
+        );
+        home.write(".config/iotdm/t", "eyJ0\n");
+        let args = |hub: &str| HubArgs { hub: Some(hub.into()), ..HubArgs::default() };
+        let mut environment = home.environment();
+        let lab = Target::find(&args("lab"), &environment).unwrap();
+        assert!(matches!(lab.credential, Credential::Token(_)) && host(&lab) == "lab");
+        let az = Target::find(&args("az"), &environment).unwrap();
+        assert!(matches!(az.credential, Credential::AzureCli(_)) && host(&az) == "az");
+        environment.host_name = Some("variable".into());
+        let variable = Target::find(&HubArgs::default(), &environment).unwrap();
+        assert!(matches!(variable.credential, Credential::AzureCli(_)) && host(&variable) == "variable");
+        environment.token = Some("eyJ0".into());
+        let variable = Target::find(&HubArgs::default(), &environment).unwrap();
+        assert!(matches!(variable.credential, Credential::Token(_)));
+    }
+
+    #[test]
     fn xdg_config_home_moves_the_profiles() {
         let home = Home::new(PROFILES);
         let mut environment = home.environment();
@@ -243,6 +315,8 @@ mod tests {
             (PROFILES, args("mars"), "no [hub.mars]; there are: lab, prod"),
             ("[hub.lab]\nconnection_string_file = 'lab'", HubArgs::default(), "give --hub NAME, one of: lab"),
             ("[hub.lab]\nconnection_string = 'x'", args("lab"), "unknown field"),
+            ("[hub.lab]\nhost_name = 'h'", args("lab"), "with token_file or azure_cli = true"),
+            ("[hub.lab]\nhost_name = 'h:x'\nazure_cli = true", args("lab"), "[hub.lab] host_name"),
             ("[hub.lab]\nconnection_string_file = 'gone'", args("lab"), "gone: No such file"),
         ] {
             let home = Home::new(profiles);

@@ -25,6 +25,9 @@ to a journal in $XDG_STATE_HOME/iotdm/reboots (~/.local/state/iotdm/reboots) bef
 it is sent. After Ctrl-C or a crash, --resume FILE waits for what was sent and goes
 on with the rest, and reboots no device twice.
 
+With --job the hub calls the devices, also when this program is gone. It is followed
+until each has replied, and an outcome of accepted says no more than that.
+
 Examples:
   iotdm-ctl reboot gw1 --reason 'kernel update'
   iotdm-ctl reboot gw1 --at 2026-11-30T02:00:00Z --on-inhibitor wait --no-wait
@@ -146,6 +149,9 @@ pub struct FleetArgs {
     /// Start no other once more than N devices have failed, for whatever reason
     #[arg(long, value_name = "N")]
     pub max_failures: Option<usize>,
+    /// Let the hub's own scheduler call the devices, and follow its job
+    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures"])]
+    pub job: bool,
     /// The same as --check: show who would refuse, and why
     #[arg(long)]
     pub dry_run: bool,

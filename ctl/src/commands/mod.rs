@@ -1,9 +1,13 @@
 //! One command per file.
 
 pub mod cancel;
+pub mod check;
+pub mod completions;
 pub mod device;
 pub mod invoke;
+pub mod job;
 pub mod query;
 pub mod reboot;
+pub mod sas_token;
 pub mod status;
 pub mod twin;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::cli::QueryArgs;
+use crate::cli::{QueryArgs, ReadyMade};
 use crate::hub::Hub;
 use crate::output::{Format, Output};
 
@@ -14,7 +14,8 @@ const TWIN_COLUMNS: [&str; 5] = ["deviceId", "status", "connectionState", "lastA
 
 /// Prints all rows, page after page where the form allows it.
 pub async fn run(hub: &Hub, output: Output, args: QueryArgs) -> anyhow::Result<()> {
-    print(hub, output, &args.sql, args.top).await
+    let ready_made = args.ready_made.map(ReadyMade::sql);
+    print(hub, output, ready_made.or(args.sql.as_deref()).unwrap_or_default(), args.top).await
 }
 
 /// Runs a query and prints its rows.
@@ -34,9 +35,26 @@ pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usiz
             if rows.is_empty() {
                 return Ok(output.line(format_args!("no rows"))?);
             }
-            let columns = columns(&rows);
-            let cells = |row: &Value| columns.iter().map(|column| cell(row.get(*column))).collect();
-            Ok(output.table(&columns, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())?)
+            let columns = columns(sql, &rows);
+            Ok(output.table(&columns, &table(&columns, &rows, cell))?)
+        }
+        Format::Csv => {
+            let mut header: Option<Vec<String>> = None;
+            while let Some(rows) = pages.next().await.with_context(failed)? {
+                if rows.is_empty() {
+                    continue;
+                }
+                // As the first page has them; a later one cannot add to the header.
+                let first = header.is_none();
+                let header = header
+                    .get_or_insert_with(|| columns(sql, &rows).into_iter().map(str::to_owned).collect());
+                let columns: Vec<&str> = header.iter().map(String::as_str).collect();
+                let bare = |value: Option<&Value>| {
+                    value.filter(|v| !v.is_null()).map_or_else(String::new, |v| cell(Some(v)))
+                };
+                output.table(if first { &columns } else { &[] }, &table(&columns, &rows, bare))?;
+            }
+            Ok(())
         }
     }
 }
@@ -50,15 +68,46 @@ pub(crate) fn cell(value: Option<&Value>) -> String {
     }
 }
 
-fn columns(rows: &[Value]) -> Vec<&str> {
+fn table(columns: &[&str], rows: &[Value], cell: impl Fn(Option<&Value>) -> String) -> Vec<Vec<String>> {
+    let cells = |row: &Value| columns.iter().map(|column| cell(row.get(*column))).collect();
+    rows.iter().map(cells).collect()
+}
+
+/// The names that a query gives its columns, in its order: aliases, or the
+/// last part of a path. Empty for `*`.
+fn selected(sql: &str) -> Vec<&str> {
+    let words = sql.split_inclusive(|c: char| c == ',' || c.is_whitespace());
+    let (mut names, mut name) = (Vec::new(), "");
+    for word in words {
+        let bare = word.trim_end_matches(|c: char| c == ',' || c.is_whitespace());
+        if bare.eq_ignore_ascii_case("from") {
+            break;
+        }
+        if !bare.is_empty() {
+            name = bare.rsplit('.').next().unwrap_or(bare);
+        }
+        if word.ends_with(',') {
+            names.push(name);
+        }
+    }
+    names.push(name);
+    names
+}
+
+/// The keys of the rows, as the query selects them where it does.
+fn columns<'a>(sql: &str, rows: &'a [Value]) -> Vec<&'a str> {
     let keys: BTreeSet<&str> =
         rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys().map(String::as_str)).collect();
     if ["deviceId", "properties", "etag", "version"].iter().all(|key| keys.contains(key)) {
         return TWIN_COLUMNS.into_iter().filter(|column| keys.contains(column)).collect();
     }
-    // The device first, the rest by name: the order of a JSON object says nothing.
-    let (device, rest): (Vec<&str>, Vec<&str>) = keys.into_iter().partition(|key| *key == "deviceId");
-    device.into_iter().chain(rest).collect()
+    // The order of a JSON object says nothing; what the query does not name
+    // (COUNT without an alias, say) comes last by name, but the device first.
+    let order = selected(sql);
+    let place = |key: &str| order.iter().position(|name| *name == key).unwrap_or(order.len());
+    let mut columns: Vec<&str> = keys.into_iter().collect();
+    columns.sort_by_key(|key| (place(key), *key != "deviceId"));
+    columns
 }
 
 #[cfg(test)]
@@ -70,10 +119,16 @@ mod tests {
     #[test]
     fn columns_are_the_keys_and_whole_twins_have_their_main_ones() {
         let rows = [json!({"deviceId": "a", "b": 1}), json!({"a": 2})];
-        assert_eq!(columns(&rows), ["deviceId", "a", "b"]);
+        assert_eq!(columns("SELECT * FROM devices", &rows), ["deviceId", "a", "b"]);
+        let sql = "select properties.reported.b AS b , a,deviceId\nfrom devices WHERE a = 'from'";
+        assert_eq!(columns(sql, &rows), ["b", "a", "deviceId"]);
+        assert_eq!(selected(sql), ["b", "a", "deviceId"]);
+        let counted = [json!({"n": 1, "version": "1"})];
+        let sql = "SELECT properties.reported.agent.version, COUNT() AS n FROM devices GROUP BY x";
+        assert_eq!(columns(sql, &counted), ["version", "n"]);
         let twin =
             [json!({"deviceId": "a", "properties": {}, "etag": "x", "version": 1, "status": "enabled"})];
-        assert_eq!(columns(&twin), ["deviceId", "status"]);
+        assert_eq!(columns("SELECT * FROM devices", &twin), ["deviceId", "status"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod ending;
 mod fleet;
 mod journal;
 mod request;
+mod scheduled;
 mod summary;
 mod which;
 
@@ -73,6 +74,10 @@ pub async fn run(
         }
         return Ok(Exit::NoSuchDevice);
     }
+    if args.fleet.job {
+        let condition = args.which.condition.as_deref();
+        return scheduled::run(hub, output, &job.request, &job.devices, condition, &args.waiting).await;
+    }
     if !one {
         hub.be_patient();
     }
@@ -114,7 +119,7 @@ async fn begin(
     if !named && !fleet.yes && !confirm("reboot", which::question(hub, &job.devices)).await? {
         bail!("nothing was sent");
     }
-    if which.devices.len() != 1 {
+    if which.devices.len() != 1 && !fleet.job {
         let plan = Plan::new(hub.endpoint().to_string(), job.request.clone(), way, rules, &job.devices);
         let journal = Journal::create(state_home, plan)?;
         say(format_args!("journal {}", journal.path().display()));

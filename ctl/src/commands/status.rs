@@ -37,7 +37,9 @@ pub async fn run(hub: &Hub, output: Output, args: StatusArgs) -> anyhow::Result<
     match states.as_slice() {
         [] if !args.devices.is_empty() => {}
         [] if output.is_text() => output.line(format_args!("no devices"))?,
-        states if output.is_text() => output.table(&HEADER, &states.iter().map(row).collect::<Vec<_>>())?,
+        states if output.is_tabular() => {
+            output.table(&HEADER, &states.iter().map(row).collect::<Vec<_>>())?
+        }
         [state] if args.devices.len() == 1 => output.json(state)?,
         states => output.array(states)?,
     }

@@ -1,16 +1,11 @@
 //! The other commands against canned hubs: what is sent, what is printed.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-mod common;
-
 use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::{Mutex, mpsc};
 
-use common::{Answer, FakeHub, Run};
+use crate::common::{Answer, FakeHub, Run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;

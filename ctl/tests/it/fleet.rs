@@ -1,10 +1,5 @@
 //! `reboot` of many devices: the order, the stops, the journal, the terminal.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
-use common::{Answer, FakeHub, Request, Run, on_terminal};
+use crate::common::{Answer, FakeHub, Request, Run, on_terminal};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};

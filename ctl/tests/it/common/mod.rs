@@ -1,8 +1,7 @@
 //! A hub of canned answers at the wire: real TLS and HTTP/1.1, one thread per
 //! connection, and a closure that answers.
 
-// Each test file is a crate of its own and uses its part of this module.
-#![allow(dead_code, unreachable_pub)]
+#![allow(unreachable_pub)]
 // As in tests: clippy.toml's permission does not reach their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 

@@ -1,13 +1,8 @@
 //! Reboots wished for in the twin, and cancelling in both ways.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-mod common;
-
 use std::sync::Mutex;
 
-use common::{Answer, FakeHub, Run};
+use crate::common::{Answer, FakeHub, Run};
 use serde_json::{Value, json};
 
 /// A device that carries out a wish at the second look; the twin is kept as

@@ -1,14 +1,9 @@
 //! Identities and their secrets against canned hubs.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Answer, FakeHub, KEY, Run, ctl};
+use crate::common::{Answer, FakeHub, KEY, Run, ctl};
 use serde_json::{Value, json};
 
 /// Beside the secondary one, [`KEY`].

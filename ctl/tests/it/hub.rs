@@ -1,15 +1,10 @@
 //! How the program deals with hubs: which one, whom it trusts, what it signs,
 //! when it tries again, and what an error becomes.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-mod common;
-
 use std::fs;
 use std::net::TcpListener;
 
-use common::{Answer, FakeHub, Run, ctl};
+use crate::common::{Answer, FakeHub, Run, ctl};
 use serde_json::json;
 
 const SHOW: [&str; 3] = ["twin", "show", "gw1"];
@@ -167,5 +162,5 @@ fn the_key_is_in_no_error() {
     let hub = FakeHub::start(|_, _| Answer::classic(401, "IotHubUnauthorizedAccess"));
     let run = hub.run(&SHOW);
     run.ends(8, &[]);
-    assert!(!run.stderr.contains(common::KEY) && !run.stderr.contains("sig="), "{run:#?}");
+    assert!(!run.stderr.contains(crate::common::KEY) && !run.stderr.contains("sig="), "{run:#?}");
 }

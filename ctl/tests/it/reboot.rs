@@ -1,15 +1,10 @@
 //! `reboot` against canned hubs: every outcome, and what is sent for it.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-mod common;
-
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use common::{Answer, FakeHub, Request, Run};
+use crate::common::{Answer, FakeHub, Request, Run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};

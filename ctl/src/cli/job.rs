@@ -1,0 +1,36 @@
+//! `job …`.
+
+use clap::{Args, Subcommand};
+
+use crate::values;
+
+/// `job …`
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// List the hub's jobs of the last 30 days
+    #[command(after_help = "Example:\n  iotdm-ctl job list --top 5")]
+    List(JobListArgs),
+    /// Show a job and how it went for each device
+    #[command(after_help = "Example:\n  iotdm-ctl job show 6aadb16a-6738-4b2a-91e9-5a16d41625b1\n\n\
+        With -o json: the hub's job with the key devices, an array of the hub's device jobs.")]
+    Show(JobArgs),
+    /// Cancel a job; what devices have got already stays in force
+    #[command(after_help = "Example:\n  iotdm-ctl job cancel 6aadb16a-6738-4b2a-91e9-5a16d41625b1")]
+    Cancel(JobArgs),
+}
+
+/// `job list`
+#[derive(Debug, Args)]
+pub struct JobListArgs {
+    /// At most so many jobs
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+}
+
+/// A command with a job and nothing else.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The job's id; that of reboot --job is the request's
+    #[arg(value_name = "JOB", value_parser = values::request_id)]
+    pub job: String,
+}

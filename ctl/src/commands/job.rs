@@ -1,0 +1,93 @@
+//! `job …`: the hub's own scheduler.
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::cli::{JobArgs, JobListArgs};
+use crate::commands::query::cell;
+use crate::hub::Hub;
+use crate::output::Output;
+
+/// Lists the hub's jobs.
+pub async fn list(hub: &Hub, output: Output, args: JobListArgs) -> anyhow::Result<()> {
+    let jobs = hub.jobs(args.top).all().await.context("the jobs")?;
+    if !output.is_text() {
+        return Ok(output.array(&jobs)?);
+    }
+    let row = |job: &Value| {
+        let at = |pointer: &str| cell(job.pointer(pointer));
+        let of = |count: &str| at(&format!("/deviceJobStatistics/{count}"));
+        vec![
+            at("/jobId"),
+            at("/type"),
+            at("/status"),
+            at("/startTime"),
+            of("deviceCount"),
+            of("succeededCount"),
+            of("failedCount"),
+        ]
+    };
+    let header = ["JOB", "TYPE", "STATUS", "START", "DEVICES", "SUCCEEDED", "FAILED"];
+    Ok(output.table(&header, &jobs.iter().map(row).collect::<Vec<_>>())?)
+}
+
+/// Shows a job with its devices.
+pub async fn show(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()> {
+    let mut job = hub.job(&args.job).await.with_context(|| args.job.clone())?;
+    let devices = devices(hub, &args.job).await?;
+    if !output.is_text() {
+        if let Some(job) = job.as_object_mut() {
+            job.insert("devices".into(), devices.into());
+        }
+        return Ok(output.json(&job)?);
+    }
+    let keys =
+        ["jobId", "type", "status", "statusMessage", "queryCondition", "createdTime", "startTime", "endTime"];
+    let rows = keys.into_iter().filter(|key| job.get(*key).is_some());
+    let rows: Vec<_> = rows.map(|key| vec![key.to_owned(), cell(job.get(key))]).collect();
+    output.table(&[], &rows)?;
+    if devices.is_empty() { Ok(()) } else { print_devices(output, &devices) }
+}
+
+/// Cancels a job.
+pub async fn cancel(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()> {
+    let job = hub.cancel_job(&args.job).await.with_context(|| args.job.clone())?;
+    if !output.is_text() {
+        return Ok(output.json(&job)?);
+    }
+    Ok(output.line(format_args!("{}: {}", args.job, cell(job.get("status"))))?)
+}
+
+/// How a job went for each device.
+pub(crate) async fn devices(hub: &Hub, job: &str) -> anyhow::Result<Vec<Value>> {
+    let sql = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{job}'");
+    hub.query(&sql, None).all().await.with_context(|| format!("the query {sql:?} failed"))
+}
+
+/// A table of them.
+pub(crate) fn print_devices(output: Output, devices: &[Value]) -> anyhow::Result<()> {
+    let row = |device: &Value| {
+        let reply = device.pointer("/outcome/deviceMethodResponse/status");
+        vec![cell(device.get("deviceId")), cell(device.get("status")), cell(reply), why(device)]
+    };
+    let rows: Vec<_> = devices.iter().map(row).collect();
+    Ok(output.table(&["DEVICE", "STATUS", "REPLY", "WHY"], &rows)?)
+}
+
+/// What went wrong with a device, by the hub's or by the device's own words.
+fn why(device: &Value) -> String {
+    let texts = ["/error/description", "/error/code", "/outcome/deviceMethodResponse/payload/error/message"];
+    texts.iter().find_map(|at| device.pointer(at)).map_or_else(String::new, |text| cell(Some(text)))
+}
+
+/// The body of a job that calls a method.
+pub(crate) fn method_job(id: &str, call: &Value, condition: &str, seconds: u64) -> Value {
+    json!({
+        "jobId": id,
+        "type": "scheduleDeviceMethod",
+        "cloudToDeviceMethod": call,
+        "queryCondition": condition,
+        "startTime": iotdm_proto::Time::from(std::time::SystemTime::now()),
+        "maxExecutionTimeInSeconds": seconds,
+    })
+}

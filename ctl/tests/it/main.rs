@@ -1,0 +1,15 @@
+//! The program against canned hubs at the wire; one binary, as each would link
+//! all of the library anew.
+
+// clippy.toml's permission for tests does not reach their helpers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+mod commands;
+mod device;
+mod fleet;
+mod hub;
+mod reboot;
+mod tools;
+mod wish;

@@ -1,0 +1,208 @@
+//! `check`, `sas-token`, `completions`, jobs, tables and tokens.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::common::{Answer, FakeHub, KEY, Request, Run, ctl};
+use iotdm_proto::SecretKey;
+use iotdm_proto::sas::SasToken;
+use serde_json::{Value, json};
+
+/// A hub whose policy has the right to connect as a service, and to read the
+/// registry if `reads`, and to write it if `writes`.
+fn allowing(reads: bool, writes: bool) -> FakeHub {
+    FakeHub::start(move |request, _| match request.method.as_str() {
+        "POST" => Answer::ok(json!([])),
+        "GET" if reads => Answer::ok(json!({"totalDeviceCount": 3})),
+        "DELETE" if writes => Answer::classic(404, "DeviceNotFound"),
+        _ => Answer::classic(401, "IotHubUnauthorizedAccess"),
+    })
+}
+
+fn results(run: &Run) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    run.json().as_array().unwrap().iter().map(|line| (text(&line["check"]), text(&line["result"]))).collect()
+}
+
+#[test]
+fn check_has_a_line_for_each_and_exits_by_the_worst() {
+    let hub = allowing(true, true);
+    let run = hub.run(&["check"]);
+    run.ends(0, &[]);
+    let lines: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line[0]).collect();
+    // The canned hub sends no Date.
+    assert_eq!(names, ["name", "tcp", "tls", "clock", "service", "registry-read", "registry-write"]);
+    assert!(run.stdout.contains("TLS 1.3, the certificate is for localhost and trusted"), "{run:#?}");
+    assert!(hub.lines()[2].starts_with("DELETE /devices/"), "{:?}", hub.lines());
+
+    let run = allowing(false, false).run(&["check", "-o", "json"]);
+    run.ends(8, &[]);
+    let failed =
+        |run: &Run| results(run).into_iter().filter(|line| line.1 == "failed").map(|l| l.0).collect();
+    let names: Vec<String> = failed(&run);
+    assert_eq!(names, ["registry-read", "registry-write"]);
+
+    let late = FakeHub::start(|_, _| Answer::ok(json!([])).with("date", "Sun, 06 Nov 1994 08:49:37 GMT"));
+    let run = late.run(&["check", "-o", "json"]);
+    run.ends(1, &[]);
+    assert_eq!(failed(&run), ["clock"]);
+
+    let mut untrusting = ctl(&["check", "-o", "json", "--connection-string-file"]);
+    untrusting.arg(hub.path("connection-string")).arg("--ca-file").arg(late.path("ca.pem"));
+    let run = Run::from(untrusting.output().unwrap());
+    run.ends(1, &[]);
+    assert_eq!(failed(&run), ["tls"]);
+    assert!(run.stdout.contains("name that CA with --ca-file"), "{run:#?}");
+
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let string = format!("HostName=localhost:{port};SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0");
+    let closed = ctl(&["check", "-o", "json"]).env("IOTHUB_CONNECTION_STRING", string).output();
+    let run = Run::from(closed.unwrap());
+    run.ends(1, &[]);
+    assert_eq!(failed(&run), ["tcp"]);
+    assert_eq!(results(&run).iter().filter(|line| line.1 == "skipped").count(), 4);
+}
+
+#[test]
+fn tokens_of_the_policy_and_of_a_device() {
+    let device_key = "b2xkIHByaW1hcnkga2V5";
+    let hub = FakeHub::start(move |_, _| {
+        Answer::ok(json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": device_key}}}))
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let policys: SasToken = hub.run(&["sas-token", "--ttl", "10m"]).stdout.trim().parse().unwrap();
+    let host = hub.connection_string().split([';', '=']).nth(1).unwrap().to_owned();
+    assert!(policys.verify(&KEY.parse::<SecretKey>().unwrap(), now, &host).is_ok());
+    assert_eq!(policys.policy(), Some("service"));
+    assert!((now + 590..now + 660).contains(&policys.expiry()), "{}", policys.expiry());
+    assert!(hub.requests().is_empty());
+    let devices = hub.run(&["sas-token", "--device", "gw1", "-o", "json"]).json();
+    let devices: SasToken = devices["sasToken"].as_str().unwrap().parse().unwrap();
+    assert!(devices.verify(&device_key.parse::<SecretKey>().unwrap(), now, "localhost/devices/gw1").is_ok());
+    assert_eq!(devices.policy(), None);
+}
+
+#[test]
+fn completions_need_no_hub_and_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let run = Run::from(ctl(&["completions", shell]).output().unwrap());
+        run.ends(0, &[]);
+        assert!(run.stdout.contains("renew-key") && run.stdout.contains("max-in-flight"), "{shell}");
+    }
+    Run::from(ctl(&["completions", "tcsh"]).output().unwrap()).ends(2, &["tcsh", "bash"]);
+    Run::from(ctl(&["rebot"]).output().unwrap()).ends(2, &["a similar subcommand exists: 'reboot'"]);
+}
+
+/// A scheduler with one job, which ends at the second look.
+fn scheduler() -> FakeHub {
+    let looks = Mutex::new(0);
+    FakeHub::start(move |request, _| {
+        let mut looks = looks.lock().unwrap();
+        let status = if *looks > 0 { "completed" } else { "running" };
+        let counts = json!({"deviceCount": 3, "succeededCount": 1, "failedCount": 2});
+        let job = json!({"jobId": "r-1", "type": "scheduleDeviceMethod", "status": status, "deviceJobStatistics": counts});
+        let reply = |status: u16, payload: Value| json!({"deviceMethodResponse": {"status": status, "payload": payload}});
+        match (request.method.as_str(), request.path.as_str()) {
+            ("PUT", _) => Answer::ok(json!({"jobId": "r-1", "status": "queued"})),
+            ("POST", "/jobs/v2/r-1/cancel") => Answer::ok(json!({"jobId": "r-1", "status": "cancelled"})),
+            ("GET", "/jobs/v2/query") => Answer::ok(json!([job])),
+            ("GET", "/jobs/v2/r-1") => {
+                *looks += 1;
+                Answer::ok(job)
+            }
+            _ if request.body["query"].as_str().unwrap().contains("FROM devices.jobs") => Answer::ok(json!([
+                {"deviceId": "gw1", "status": "completed", "outcome": reply(200, json!({"id": "r-1"}))},
+                {"deviceId": "gw2", "status": "completed",
+                 "outcome": reply(409, json!({"error": {"code": "rebootPending", "message": "r-0 is"}}))},
+                {"deviceId": "gw3", "status": "failed",
+                 "error": {"code": "404103-DeviceNotOnline", "description": "it is offline"}},
+            ])),
+            _ => Answer::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "gw3"}])),
+        }
+    })
+}
+
+#[test]
+fn the_hubs_scheduler_calls_and_is_followed() {
+    let hub = scheduler();
+    let arguments =
+        ["reboot", "--where", "tags.a = 1", "--yes", "--job", "--id", "r-1", "--interval", "10ms"];
+    let run = hub.run(&arguments);
+    run.ends(7, &["job r-1: queued", "3 devices, 1 done, 2 failed", "reboot.id = 'r-1'"]);
+    assert_eq!(run.stdout.lines().next(), Some("3 devices: 1 accepted, 1 refused, 1 offline"));
+    let sent = hub.requests().into_iter().find(|request| request.method == "PUT").unwrap();
+    assert_eq!(sent.path, "/jobs/v2/r-1");
+    assert_eq!(sent.body["queryCondition"], "tags.a = 1");
+    assert_eq!(sent.body["cloudToDeviceMethod"]["payload"], json!({"id": "r-1"}));
+    assert_eq!(sent.body["cloudToDeviceMethod"]["methodName"], "rebootDevice");
+    assert!(!hub.path("state").exists(), "the hub remembers");
+
+    let hub = scheduler();
+    hub.run(&["reboot", "gw1", "gw'2", "--job", "--no-wait", "--id", "r-1"]).ends(0, &["job r-1: queued"]);
+    let sent: Vec<Request> = hub.requests();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].body["queryCondition"], "deviceId IN ['gw1', 'gw\\'2']");
+}
+
+#[test]
+fn jobs_are_listed_shown_and_cancelled() {
+    let hub = scheduler();
+    let list = hub.run(&["job", "list"]).stdout;
+    assert_eq!(
+        list,
+        "JOB  TYPE                  STATUS   START  DEVICES  SUCCEEDED  FAILED\n\
+         r-1  scheduleDeviceMethod  running  -      3        1          2\n"
+    );
+    let show = hub.run(&["job", "show", "r-1"]).stdout;
+    assert!(show.contains("gw3     failed     -      it is offline\n"), "{show}");
+    assert!(show.contains("gw2     completed  409    r-0 is\n"), "{show}");
+    assert_eq!(hub.run(&["job", "show", "r-1", "-o", "json"]).json()["devices"][0]["deviceId"], "gw1");
+    assert_eq!(hub.run(&["job", "cancel", "r-1"]).stdout, "r-1: cancelled\n");
+}
+
+#[test]
+fn tables_as_csv_in_the_order_selected() {
+    let hub = FakeHub::start(|request, _| match request.header("x-ms-continuation") {
+        None => Answer::ok(json!([{"b": "x,\"y\"", "a": 1}])).with("x-ms-continuation", "2"),
+        Some(_) => Answer::ok(json!([{"a": null}])),
+    });
+    let run = hub.run(&["query", "SELECT b, tags.a FROM devices", "-o", "csv"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "b,a\n\"x,\"\"y\"\"\",1\n,\n");
+    hub.run(&["twin", "show", "gw1", "-o", "csv"]).ends(2, &["--output csv is for query"]);
+    hub.run(&["query", "--ready-made", "unclean"]).ends(0, &[]);
+    assert!(hub.requests().last().unwrap().body["query"].as_str().unwrap().contains("cause = 'unclean'"));
+    hub.run(&["query"]).ends(2, &["--ready-made", "SQL"]);
+}
+
+#[test]
+fn entra_id_by_a_token_or_by_the_azure_cli() {
+    let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
+    let host = hub.connection_string().split([';', '=']).nth(1).unwrap().to_owned();
+    let show = || {
+        let mut command = ctl(&["twin", "show", "gw1"]);
+        command.env("IOTHUB_HOST_NAME", &host).env("IOTDM_CA_FILE", hub.path("ca.pem"));
+        command
+    };
+    Run::from(show().env("IOTHUB_TOKEN", "eyJ0.given").output().unwrap()).ends(0, &[]);
+    assert_eq!(hub.requests()[0].header("authorization"), Some("Bearer eyJ0.given"));
+
+    Run::from(show().env("PATH", "/nonexistent").output().unwrap())
+        .ends(8, &["az is not installed", "az login"]);
+    let az = hub.path("az");
+    let script = |text: &str| {
+        fs::write(&az, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
+        Run::from(show().env("PATH", hub.path("")).output().unwrap())
+    };
+    script("echo \"{\\\"accessToken\\\": \\\"eyJ0.$*\\\", \\\"expires_on\\\": 4102444800}\"").ends(0, &[]);
+    let expected = "Bearer eyJ0.account get-access-token --resource https://iothubs.azure.net --output json";
+    assert_eq!(hub.requests()[1].header("authorization"), Some(expected));
+    script("echo 'Please run az login' >&2; exit 1").ends(8, &["Please run az login"]);
+    let strange = script("echo '{\"accessToken\": 3}'");
+    strange.ends(8, &["something else than a token"]);
+}
