@@ -18,8 +18,9 @@ A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
   * Entra ID authentication; X.509 over WebSocket
   * of device provisioning (DPS): TPM, custom allocation and several hubs
   * IoT Edge: modules are identities like devices, without routes between them
-  * cloud-to-device messages; telemetry is acknowledged and dropped
-  * file upload, configurations, digital twins
+  * Event Hubs: telemetry goes to `events`, and is gone where nobody looks on
+  * of cloud-to-device messages: AMQP, feedback, expiry (`send` sends them)
+  * file upload, digital twins; configurations are kept but applied to nothing
   * jobs that export and import the registry
   * daily quotas; throttling unless asked for with --tier
 
@@ -49,6 +50,14 @@ pub enum Command {
     /// Make the running emulator misbehave towards a device, for tests
     #[command(subcommand)]
     Fault(Fault),
+    /// Print what devices send from now on, one JSON document a line
+    Events(Events),
+    /// Send a cloud-to-device message
+    Send(Send),
+    /// Print environment variables: eval "$(iotdm-emulator env)"
+    Env(Environment),
+    /// Say how other programs come to trust the emulator's CA
+    Trust(Data),
 }
 
 /// How to serve.
@@ -78,6 +87,45 @@ pub struct Serve {
     /// Throttle as one unit of this tier is throttled [default: not at all]
     #[arg(long, value_name = "TIER", ignore_case = true)]
     pub tier: Option<Tier>,
+}
+
+/// Whose messages to print.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Of this device alone
+    pub device: Option<DeviceId>,
+    /// End after so many
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// The running emulator's directory
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// What to send.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The device
+    pub device: DeviceId,
+    /// The message
+    pub text: String,
+    /// A property of the message; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub property: Vec<(String, String)>,
+    /// The running emulator's directory
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// What the environment is for.
+#[derive(Debug, Args)]
+pub struct Environment {
+    /// Also IOTHUB_DEVICE_CONNECTION_STRING, of this device
+    #[arg(long, value_name = "ID")]
+    pub device: Option<Identity>,
+    /// The emulator's directory
+    #[command(flatten)]
+    pub data: Data,
 }
 
 /// What to do with faults.
@@ -156,4 +204,9 @@ pub enum FaultKind {
     ThrottleDevice,
     /// Answer a service's request about the device with 429
     ThrottleService,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| "expected KEY=VALUE".to_owned())
 }

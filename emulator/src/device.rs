@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::credentials::{self, Credentials};
 use crate::error::{Code, HubError};
 use crate::identity::Identity;
-use crate::links::Presence;
+use crate::link::Presence;
 use crate::random;
 use crate::twin::Twin;
 
@@ -107,7 +107,7 @@ impl Device {
             "connectionState": presence.state(),
             "connectionStateUpdatedTime": time_or_never(presence.changed),
             "lastActivityTime": time_or_never(presence.last_activity),
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": presence.messages,
             "authentication": self.credentials.json(),
         });
         let more = match &id.module {
@@ -134,7 +134,7 @@ impl Device {
             "statusUpdateTime": time_or_never(self.status_updated),
             "connectionState": presence.state(),
             "lastActivityTime": time_or_never(presence.last_activity),
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": presence.messages,
             "authenticationType": self.credentials.type_name(),
             "x509Thumbprint": self.credentials.thumbprint_json(),
             "modelId": self.twin.model_id,

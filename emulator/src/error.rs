@@ -29,10 +29,14 @@ pub enum Code {
     IotHubUnauthorizedAccess = 401_002,
     /// A token that has ended or is for something else.
     IotHubUnauthorized = 401_003,
+    /// As many messages wait for the device as may.
+    DeviceMaximumQueueDepthExceeded = 403_004,
     /// No such device.
     DeviceNotFound = 404_001,
     /// No such module.
     ModuleNotFound = 404_010,
+    /// No such configuration; the number is unverified.
+    ConfigurationNotFound = 404_011,
     /// No such job.
     JobNotFound = 404_002,
     /// The provisioning service knows no such thing.
@@ -43,6 +47,8 @@ pub enum Code {
     DeviceConnectionClosedRemotely = 404_104,
     /// The device exists.
     DeviceAlreadyExists = 409_001,
+    /// The configuration exists; the number is unverified.
+    ConfigurationAlreadyExists = 409_010,
     /// The job exists.
     JobAlreadyExists = 409_002,
     /// The module exists.

@@ -8,14 +8,18 @@ use serde_json::Value;
 
 use crate::authentication::{self, Proof};
 use crate::certificates::Authorities;
+use crate::configurations::Configurations;
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::device::{Device, Status, Wish, now};
 use crate::error::{Code, HubError};
+use crate::events::Events;
 use crate::faults::Faults;
 use crate::identity::Identity;
 use crate::jobs::Jobs;
-use crate::links::{Closed, Link, Links};
+use crate::link::{Closed, Link, Presence};
+use crate::links::Links;
+use crate::messages::Messages;
 use crate::policies::{Policies, Right};
 use crate::provisioning::Provisioning;
 use crate::registry::Registry;
@@ -38,6 +42,12 @@ pub struct Hub {
     pub links: Links,
     /// What is done to many devices.
     pub jobs: Jobs,
+    /// Messages that wait for devices.
+    pub messages: Messages,
+    /// What devices send.
+    pub events: Events,
+    /// What operators want fleets to be configured like.
+    pub configurations: Configurations,
     /// Who may become a device.
     pub provisioning: Provisioning,
     /// How much may still be asked of it.
@@ -97,15 +107,19 @@ impl Hub {
         let policies = Policies::load(&stored).context("the stored policies are unreadable")?;
         let jobs = Jobs::open(store.clone())?;
         let provisioning = Provisioning::open(store.clone())?;
+        let messages = Messages::open(store.clone())?;
+        let configurations = Configurations::open(store.clone())?;
         let registry = Registry::open(store)?;
-        let (links, faults) = (Links::default(), Faults::default());
         let hub = Hub {
             registry,
-            links,
+            links: Links::default(),
             jobs,
+            messages,
+            events: Events::default(),
+            configurations,
             provisioning,
             throttle,
-            faults,
+            faults: Faults::default(),
             policies,
             authorities,
             address,
@@ -148,6 +162,9 @@ impl Hub {
         let check = |device: &Device| if_match.check(&device.etag);
         self.registry.remove(id, check, |id| {
             self.links.close(id, Closed::Refused);
+            if let Err(error) = self.messages.purge(id) {
+                tracing::error!(%error, "a deleted device's messages stay");
+            }
             if let Err(error) = self.dir.remove(&self.dir.device(id)) {
                 tracing::error!("{error:#}");
             }
@@ -172,7 +189,7 @@ impl Hub {
             if let Some((patch, version)) = notification {
                 self.links.notify(id, patch, version);
             }
-            device.twin_json(id, &self.links.presence(id))
+            device.twin_json(id, &self.presence(id))
         })
     }
 
@@ -201,8 +218,36 @@ impl Hub {
             Ok(stored)
         };
         self.registry.update_with_status(id, prepare, |_, stored| {
+            // Whoever starts afresh does not want what waited before.
+            if clean_session && let Err(error) = self.messages.purge(id) {
+                tracing::error!(%error, "messages stay for a clean session");
+            }
             (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
         })
+    }
+
+    /// Takes on a message for a device and sends it if the device listens.
+    pub fn send_message(&self, id: &Identity, message: &Value) -> Result<(), HubError> {
+        self.registry.read(id, |_| ())?;
+        let message = self.messages.add(id, message)?;
+        self.links.deliver(id, message);
+        Ok(())
+    }
+
+    /// Sends a device all messages that wait for it, if it listens.
+    pub fn deliver_pending(&self, id: &Identity) {
+        for message in self.messages.pending(id) {
+            if !self.links.deliver(id, message) {
+                return;
+            }
+        }
+    }
+
+    /// What is known of a device beside its record.
+    pub fn presence(&self, id: &Identity) -> Presence {
+        let mut presence = self.links.presence(id);
+        presence.messages = self.messages.count(id);
+        presence
     }
 
     /// Makes the token that a device is connected with count as expired, and
@@ -262,7 +307,7 @@ impl Hub {
         if let Err(error) = self.write_device_file(id, device) {
             tracing::error!("{error:#}");
         }
-        device.identity_json(id, &self.links.presence(id))
+        device.identity_json(id, &self.presence(id))
     }
 
     fn write_files(&self) -> Result<()> {

@@ -5,20 +5,27 @@
 //! and packets into operations of the [`hub`], which keeps devices in the
 //! [`registry`] and connections in [`links`]. [`http`] is the other way in.
 
+pub mod advice;
 pub mod authentication;
 pub mod certificates;
 pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod configurations;
 pub mod credentials;
 pub mod data_dir;
 pub mod device;
 pub mod error;
+pub mod events;
 pub mod fault_command;
 pub mod faults;
 pub mod http;
 pub mod hub;
 pub mod identity;
 pub mod jobs;
+pub mod link;
 pub mod links;
+pub mod messages;
 pub mod method;
 pub mod mqtt;
 pub mod pki;

@@ -9,16 +9,16 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use iotdm_proto::DeviceId;
 use iotdm_proto::topic::HubTopic;
 use iotdm_proto::twin::Object;
-use iotdm_proto::{DeviceId, Time};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::device::now;
 use crate::faults::Delivery;
 use crate::identity::Identity;
+use crate::link::{Call, CallEnd, Closed, Link, Message, Presence};
 use crate::subscriptions::Subscriptions;
 
 /// Messages that may wait for a slow device before it is cut off.
@@ -49,88 +49,6 @@ struct Slot {
     calls: HashMap<String, oneshot::Sender<CallEnd>>,
 }
 
-/// A message to a device.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// Where to.
-    pub topic: HubTopic,
-    /// What.
-    pub payload: Bytes,
-}
-
-/// The connection's end of a link. It is removed from [`Links`] with
-/// [`Links::detach`].
-#[derive(Debug)]
-pub struct Link {
-    /// The device.
-    pub device: Identity,
-    /// Tells it from other links of the device.
-    pub number: u64,
-    /// What to send.
-    pub outbox: mpsc::Receiver<Message>,
-    /// Resolves when the connection has to be closed.
-    pub closed: oneshot::Receiver<Closed>,
-}
-
-/// Why the hub closes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// The device connected again.
-    #[error("the device opened a newer connection")]
-    Replaced,
-    /// The identity was disabled or deleted.
-    #[error("the device was disabled or deleted")]
-    Refused,
-    /// A fault asked for it.
-    #[error("a fault dropped the link")]
-    Fault,
-    /// A fault made the token expire.
-    #[error("a fault made the token expire")]
-    Expired,
-    /// The device does not read what it is sent.
-    #[error("the device does not read what it is sent")]
-    Slow,
-    /// The emulator stops.
-    #[error("the emulator stops")]
-    Shutdown,
-}
-
-/// How a call that reached its device ended.
-#[derive(Debug, PartialEq)]
-pub enum CallEnd {
-    /// The device answered: its status, and its payload or `null`.
-    Reply(i64, Value),
-    /// A newer connection took over.
-    Replaced,
-}
-
-/// A call on its way.
-#[derive(Debug)]
-pub struct Call {
-    /// Its `$rid`.
-    pub rid: String,
-    /// Resolves with its end; an error means that the connection ended.
-    pub end: oneshot::Receiver<CallEnd>,
-}
-
-/// What is known about a device's connection. It is not kept over restarts.
-#[derive(Debug, Clone, Default)]
-pub struct Presence {
-    /// Whether it is connected.
-    pub connected: bool,
-    /// When that last changed.
-    pub changed: Option<Time>,
-    /// When it last sent something.
-    pub last_activity: Option<Time>,
-}
-
-impl Presence {
-    /// `Connected` or `Disconnected`.
-    pub fn state(&self) -> &'static str {
-        if self.connected { "Connected" } else { "Disconnected" }
-    }
-}
-
 impl Default for Links {
     fn default() -> Self {
         Links { inner: Mutex::default(), changed: watch::channel(()).0 }
@@ -152,7 +70,8 @@ impl Links {
         let slot = Slot { number, outbox, close, subscriptions, expiry, calls: HashMap::new() };
         inner.links.insert(device.clone(), slot);
         let presence = inner.presences.entry(device.clone()).or_default();
-        *presence = Presence { connected: true, changed: Some(now()), last_activity: Some(now()) };
+        *presence =
+            Presence { connected: true, changed: Some(now()), last_activity: Some(now()), messages: 0 };
         drop(inner);
         self.changed.send_replace(());
         Link { device: device.clone(), number, outbox: messages, closed }
@@ -221,8 +140,8 @@ impl Links {
         patch.insert("$version".into(), version.into());
         let mut inner = self.lock();
         if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches) {
-            let payload = Value::Object(patch).to_string().into();
-            inner.send(device, Message { topic: HubTopic::DesiredPatch { version }, payload });
+            let payload = Value::Object(patch).to_string();
+            inner.send(device, Message::new(HubTopic::DesiredPatch { version }, payload));
         }
     }
 
@@ -230,6 +149,14 @@ impl Links {
     /// the Unix epoch.
     pub fn token_expiry(&self, device: &Identity) -> Option<u64> {
         self.lock().links.get(device)?.expiry
+    }
+
+    /// Sends a message from the cloud, if the device is connected and listens
+    /// for them.
+    pub fn deliver(&self, device: &Identity, message: Message) -> bool {
+        let mut inner = self.lock();
+        let listens = inner.links.get(device).is_some_and(|slot| slot.subscriptions.messages);
+        listens && inner.send(device, message)
     }
 
     /// Sends a method call in the way that `delivery` says; `None` when the
@@ -249,7 +176,7 @@ impl Links {
         let rid = format!("{:x}", inner.next_call);
         let (reply, end) = oneshot::channel();
         let topic = HubTopic::MethodCall { name: method.to_owned(), rid: rid.clone() };
-        let message = Message { topic, payload: payload.to_string().into() };
+        let message = Message::new(topic, payload.to_string());
         let Delivery { delay, twice } = delivery();
         for message in twice.then(|| message.clone()).into_iter().chain([message]) {
             if !delay.is_zero() {

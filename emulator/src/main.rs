@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use iotdm_emulator::cli::{Cli, Command};
-use iotdm_emulator::{fault_command, serve};
+use iotdm_emulator::{commands, fault_command, serve};
 use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
@@ -31,6 +31,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         match command {
             Command::Serve(options) => serve::run(options).await,
             Command::Fault(fault) => fault_command::run(fault).await,
+            Command::Events(options) => commands::events(options).await,
+            Command::Send(options) => commands::send(options).await,
+            Command::Env(options) => commands::environment(options),
+            Command::Trust(data) => commands::trust(data.dir),
         }
     });
     // Whoever has not ended by now is cut off.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::links::{Call, CallEnd};
+use crate::link::{Call, CallEnd};
 
 /// The largest payload, in bytes of JSON.
 const MAX_PAYLOAD: usize = 128 * 1024;

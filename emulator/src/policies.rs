@@ -19,7 +19,7 @@ pub enum Right {
     RegistryRead,
     /// Creating, changing and deleting identities; includes reading.
     RegistryWrite,
-    /// Twins, queries, methods.
+    /// Twins, queries, methods, jobs and messages.
     ServiceConnect,
     /// Connecting as any device.
     DeviceConnect,

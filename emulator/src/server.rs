@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use crate::http;
 use crate::hub::Hub;
 use crate::jobs::runner;
-use crate::links::Closed;
+use crate::link::Closed;
 use crate::mqtt::connection::{Connection, Transport};
 use crate::mqtt::session;
 use crate::pki::ServerConfigs;

@@ -24,6 +24,10 @@ pub const DEVICES: Table = TableDefinition::new("devices");
 pub const JOBS: Table = TableDefinition::new("jobs");
 /// What jobs do to devices, by `job/device`.
 pub const DEVICE_JOBS: Table = TableDefinition::new("device-jobs");
+/// Messages for devices, by `device/number`.
+pub const MESSAGES: Table = TableDefinition::new("messages");
+/// Configurations by id.
+pub const CONFIGURATIONS: Table = TableDefinition::new("configurations");
 /// Who may register, by kind and id.
 pub const ENROLMENTS: Table = TableDefinition::new("enrolments");
 /// Who has registered, by registration id.
@@ -31,7 +35,8 @@ pub const REGISTRATIONS: Table = TableDefinition::new("registrations");
 /// What the hub itself owns.
 const HUB: Table = TableDefinition::new("hub");
 
-const TABLES: [Table; 6] = [DEVICES, JOBS, DEVICE_JOBS, ENROLMENTS, REGISTRATIONS, HUB];
+const TABLES: [Table; 8] =
+    [DEVICES, JOBS, DEVICE_JOBS, MESSAGES, CONFIGURATIONS, ENROLMENTS, REGISTRATIONS, HUB];
 
 /// An open store. Clones share it.
 #[derive(Clone)]

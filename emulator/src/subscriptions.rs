@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 
-/// What a session is subscribed to. All is delivered at QoS 0, which the
-/// official clients accept for twins and methods whatever they asked for.
+/// What a session is subscribed to. Twins and methods are
+/// delivered at QoS 0, which the official clients accept whatever they asked
+/// for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscriptions {
     /// Replies to twin requests.
@@ -18,8 +19,8 @@ pub struct Subscriptions {
     pub desired_patches: bool,
     /// Method calls.
     pub method_calls: bool,
-    /// Cloud-to-device messages. The emulator sends none, but official
-    /// clients subscribe on their own accord.
+    /// Cloud-to-device messages; for modules, inputs, which the emulator has
+    /// nothing for.
     pub messages: bool,
 }
 

@@ -18,13 +18,17 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iotd
 DEBS = Path(__file__).parents[2] / "target/deb"
 
 
-@pytest.fixture(scope="session")
-def deb() -> Path:
+def built_deb() -> Path:
     """The daemon's package for this machine."""
     architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
     found = list(DEBS.glob(f"iotdm-agentd_*_{architecture.stdout.strip()}.deb"))
     assert len(found) == 1, f"expected one package in {DEBS}, found {found}; run 'make deb'"
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def deb() -> Path:
+    return built_deb()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import power
+from power import Life
+
 # systemd-nspawn's exit status when the machine asked for a reboot.
 REBOOT = 133
 
@@ -40,6 +43,8 @@ class Container:
     boots: list[Boot] = field(default_factory=list)
     # How each boot that is over ended: REBOOT or another status.
     ends: list[int] = field(default_factory=list)
+    # All of them, those included that did not get as far as being up.
+    lives: list[Life] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
@@ -55,10 +60,14 @@ class Container:
     def power_on(self) -> Boot:
         """Boots, and boots again whenever the machine asks for it."""
         count = len(self.boots)
+        self.switch_on()
+        return self.wait_boot(count + 1)
+
+    def switch_on(self) -> None:
+        """The same, without waiting until it is up."""
         self._cut, self._on = False, True
         self._power = threading.Thread(target=self._run, daemon=True)
         self._power.start()
-        return self.wait_boot(count + 1)
 
     def wait_boot(self, count: int, timeout: float = 60) -> Boot:
         """Waits until the machine has booted `count` times and is up."""
@@ -70,10 +79,10 @@ class Container:
         self._cut = True
         while self._on:
             # More than once only if it was between two boots.
-            if self._leader is not None:
-                with contextlib.suppress(ProcessLookupError):
+            with self._changed, contextlib.suppress(ProcessLookupError):
+                if self._leader is not None:
                     signal.pidfd_send_signal(self._leader, signal.SIGKILL)
-            self._power.join(timeout=1)
+            self._power.join(timeout=0.1)
 
     def dispose(self) -> None:
         """Cuts the power and removes what systemd-nspawn leaves on the host."""
@@ -153,6 +162,8 @@ class Container:
 
     def _boot(self) -> int:
         """Runs the machine from power-on to its end."""
+        life = Life()
+        self.lives.append(life)
         address = f"{self.root}.notify"
         Path(address).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, open(f"{self.root}.console", "ab") as console:
@@ -165,10 +176,12 @@ class Container:
             if leader is not None:
                 boot_id = Path(f"/proc/{leader}/root/proc/sys/kernel/random/boot_id").read_text().strip()
                 with self._changed:
+                    life.up = True
                     self.boots.append(Boot(boot_id, leader, began))
                     self._changed.notify_all()
             end = process.wait()
         with self._changed:
+            life.end = power.REBOOT if end == REBOOT else power.CUT if self._cut else power.OFF
             self.ends.append(end)
             self._changed.notify_all()
         return end
@@ -193,9 +206,10 @@ class Container:
                 message = notify.recv(4096).decode()
                 if found := re.search(r"^X_NSPAWN_LEADER_PID=(\d+)", message, re.M):
                     leader = int(found[1])
-                    if self._leader is not None:
-                        os.close(self._leader)
-                    self._leader = os.pidfd_open(leader)
+                    with self._changed:
+                        if self._leader is not None:
+                            os.close(self._leader)
+                        self._leader = os.pidfd_open(leader)
                 if re.search(r"^READY=1", message, re.M):
                     return leader
         finally:

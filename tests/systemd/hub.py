@@ -1,28 +1,35 @@
 """The emulator on the host, and the operator's tool against it."""
 
 import json
+import os
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
 
-TARGET = Path(__file__).parents[2] / "target/debug"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or Path(__file__).parents[2] / "target") / "debug"
 EMULATOR = TARGET / "iotdm-emulator"
 CTL = TARGET / "iotdm-ctl"
 
 
 class Hub:
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, listener=None) -> None:
+        """A hub that keeps its state in `data`; `listener` is told each line of its log, exchanges included."""
         self.data = data
+        self._listener = listener
         self.ports = {"mqtt": 0, "https": 0}
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
         """Serves, from the second time on at the same ports as before."""
+        verbose, log = ([], open(f"{self.data}.log", "a")) if self._listener is None else (["--verbose"], subprocess.PIPE)
         self._process = subprocess.Popen(
-            [EMULATOR, "serve", "--data", self.data,
+            [EMULATOR, "serve", *verbose, "--data", self.data,
              "--mqtt-port", str(self.ports["mqtt"]), "--https-port", str(self.ports["https"])],
-            stdout=subprocess.PIPE, stderr=open(f"{self.data}.log", "ab"), text=True)
+            stdout=subprocess.PIPE, stderr=log, text=True)
+        if self._listener is not None:
+            threading.Thread(target=self._listen, args=[self._process.stderr], daemon=True).start()
         ready = self._process.stdout.readline()
         found = re.match(r"ready mqtts=\S+:(\d+) https=\S+:(\d+) data=", ready)
         assert found, f"no ready line but {ready!r}; see {self.data}.log"
@@ -77,6 +84,12 @@ class Hub:
         done = self.ctl("invoke", device, "rebootDevice", "--payload", '{"check":true}', "--connect-timeout", str(timeout),
                         timeout=timeout + 60)
         assert done.returncode in (0, 3), done.stderr
+
+    def _listen(self, lines) -> None:
+        with open(f"{self.data}.log", "a") as log:
+            for line in lines:
+                log.write(line)
+                self._listener(line)
 
     def _done(self, *arguments: str) -> str:
         done = self.ctl(*arguments)

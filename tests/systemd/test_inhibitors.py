@@ -3,27 +3,18 @@
 import json
 from datetime import datetime, timezone
 
+import inhibitor
 from gateway import DEVICE
-
-HOLDER = "nightly-backup"
-
-
-def hold(machine) -> None:
-    """Returns once the lock is held."""
-    machine.run(
-        "systemd-run", f"--unit={HOLDER}", "--service-type=notify", "--property=NotifyAccess=all",
-        "systemd-inhibit", "--what=shutdown", "--mode=block", "--who=backup", "--why=nightly run",
-        "sh", "-c", "systemd-notify --ready && exec sleep infinity")
 
 
 def test_refused_by_name_and_rebooted_on_release(gateway, hub):
-    hold(gateway)
+    inhibitor.hold(gateway)
     refused = hub.ctl("reboot", DEVICE, "--output", "json")
     assert refused.returncode == 3
     reply = json.loads(refused.stdout)["reply"]
     assert (reply["status"], reply["payload"]["error"]["code"]) == (423, "blockedByInhibitor")
     [holder] = reply["payload"]["error"]["inhibitors"]
-    assert (holder["who"], holder["why"], holder["uid"]) == ("backup", "nightly run", 0)
+    assert (holder["who"], holder["why"], holder["uid"]) == (inhibitor.WHO, inhibitor.WHY, 0)
 
     accepted = hub.ctl("reboot", DEVICE, "--on-inhibitor", "wait", "--id", "patient", "--no-wait")
     assert accepted.returncode == 0, accepted.stderr
@@ -31,7 +22,7 @@ def test_refused_by_name_and_rebooted_on_release(gateway, hub):
     assert gateway.ends == []
 
     released = datetime.now(timezone.utc)
-    gateway.run("systemctl", "stop", HOLDER)
+    inhibitor.release(gateway)
     gateway.wait_boot(2)
     reported = hub.wait_reported(DEVICE, lambda reported: reported["reboot"]["status"] == "completed")
     assert reported["reboot"]["id"] == "patient"
@@ -41,7 +32,7 @@ def test_refused_by_name_and_rebooted_on_release(gateway, hub):
 
 
 def test_waiting_ends_when_the_time_is_up(gateway, hub):
-    hold(gateway)
+    inhibitor.hold(gateway)
     failed = hub.ctl("reboot", DEVICE, "--on-inhibitor", "wait", "--wait-seconds", "1", "--interval", "1s",
                      "--output", "json")
     assert failed.returncode == 7, failed.stderr

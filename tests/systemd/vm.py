@@ -7,7 +7,11 @@ guest, so that the same connection string leads there.
 import json
 import socket
 import subprocess
+import threading
 from pathlib import Path
+
+import power
+from power import Life
 
 HOST = "10.0.2.2"
 
@@ -20,8 +24,9 @@ class VirtualMachine:
         self.directory = directory
         self.disk = directory / "disk.img"
         subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", root, self.disk, "1536M"], check=True)
+        self.lives: list[Life] = []
         self._process: subprocess.Popen | None = None
-        self._monitor: socket.socket | None = None
+        self._changed = threading.Condition()
 
     def power_on(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -37,26 +42,27 @@ class VirtualMachine:
                  "-drive", f"file={self.disk},format=raw,if=virtio", "-nic", "user,model=virtio",
                  "-chardev", f"file,id=console,path={self.directory}/console,append=on", "-serial", "chardev:console",
                  "-qmp", f"unix:{address}"])
-            self._monitor, _ = listener.accept()
+            monitor, _ = listener.accept()
+        self.lives.append(Life())
         # QEMU's monitor protocol: it tells of events once its greeting was answered.
-        self._monitor.sendall(b'{"execute":"qmp_capabilities"}')
-        self._events = self._monitor.makefile()
+        monitor.sendall(b'{"execute":"qmp_capabilities"}')
+        self._listener = threading.Thread(target=self._listen, args=[monitor], daemon=True)
+        self._listener.start()
 
     def wait_reset(self, timeout: float) -> None:
         """Waits until the guest itself has reset the machine."""
-        self._monitor.settimeout(timeout)
-        for line in self._events:
-            message = json.loads(line)
-            if message.get("event") == "RESET" and message["data"]["guest"]:
-                return
-        raise AssertionError("QEMU ended")
+        with self._changed:
+            reset = self._changed.wait_for(lambda: any(life.end == power.REBOOT for life in self.lives), timeout)
+        assert reset, f"no reset in {timeout} s"
 
     def cut_power(self) -> None:
         """SIGKILL to QEMU: what the guest had not synced is gone."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._monitor.close()
+            # With all that QEMU had told until then.
+            self._listener.join()
+            self.lives[-1].end = power.CUT
             self._process = None
 
     def boot_ids(self) -> list[str]:
@@ -69,6 +75,23 @@ class VirtualMachine:
             ["journalctl", f"--directory={self.directory}/journal", "--list-boots", "--quiet"],
             check=True, capture_output=True, text=True)
         return [line.split()[1] for line in boots.stdout.splitlines()]
+
+    def _listen(self, monitor: socket.socket) -> None:
+        """Hears of each reset until QEMU ends."""
+        last = 0.0
+        with monitor, monitor.makefile() as events:
+            for line in events:
+                message = json.loads(line)
+                if message.get("event") != "RESET" or not message["data"]["guest"]:
+                    continue
+                at = message["timestamp"]["seconds"] + message["timestamp"]["microseconds"] / 1e6
+                # The kernel tries several ways to reset at once; a boot takes far longer.
+                if at - last > 2:
+                    with self._changed:
+                        self.lives[-1].end = power.REBOOT
+                        self.lives.append(Life())
+                        self._changed.notify_all()
+                last = at
 
 
 def prepare(root: Path, ports: list[int]) -> None:

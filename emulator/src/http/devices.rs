@@ -24,17 +24,23 @@ pub(super) struct Top {
     top: Option<String>,
 }
 
+/// How many a client asks for, up to `most`, which is also what it gets when
+/// it does not ask.
+pub(super) fn parse_top(Top { top }: Top, most: usize) -> Result<usize, HubError> {
+    let top = top.map_or(Ok(most), |top| top.parse()).ok().filter(|top| (1..=most).contains(top));
+    top.ok_or_else(|| Code::ArgumentInvalid.because(format!("top ranges from 1 to {most}")))
+}
+
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Query(Top { top }): Query<Top>,
+    Query(top): Query<Top>,
 ) -> Result<Json<Vec<Value>>, HubError> {
     caller.must(&hub, Right::RegistryRead)?;
-    let top = top.map_or(Ok(MAX_LIST), |top| top.parse()).ok().filter(|top| (1..=MAX_LIST).contains(top));
-    let top = top.ok_or_else(|| Code::ArgumentInvalid.because(format!("top ranges from 1 to {MAX_LIST}")))?;
+    let top = parse_top(top, MAX_LIST)?;
     let mut devices = Vec::new();
     hub.registry.devices(None, |id, device| {
-        devices.push(device.identity_json(id, &hub.links.presence(id)));
+        devices.push(device.identity_json(id, &hub.presence(id)));
         if devices.len() < top { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     Ok(Json(devices))
@@ -53,7 +59,7 @@ pub(super) async fn modules(
         if id.device != device.device {
             return ControlFlow::Break(());
         }
-        modules.push(module.identity_json(id, &hub.links.presence(id)));
+        modules.push(module.identity_json(id, &hub.presence(id)));
         ControlFlow::Continue(())
     });
     Ok(Json(modules))
@@ -65,7 +71,7 @@ pub(super) async fn read(
     Target(id): Target,
 ) -> Result<Response, HubError> {
     caller.must(&hub, Right::RegistryRead)?;
-    let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.links.presence(&id)))?;
+    let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.presence(&id)))?;
     Ok(with_etag(device))
 }
 

@@ -18,7 +18,7 @@ use crate::error::{Code, HubError};
 use crate::faults::{Fault, Kind};
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::links::Closed;
+use crate::link::Closed;
 use crate::policies::Right;
 
 #[derive(Serialize)]

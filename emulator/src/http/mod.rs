@@ -5,9 +5,11 @@
 //! here.
 
 mod bulk;
+mod configurations;
 mod devices;
 mod faults;
 mod jobs;
+mod messages;
 mod methods;
 mod pages;
 mod provisioning;
@@ -24,7 +26,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tracing::debug;
 
 use crate::error::{Code, HubError};
@@ -39,6 +41,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let device = get(devices::read).put(devices::write).delete(devices::delete);
     let twin = get(twins::read).patch(twins::patch).put(twins::replace);
     let fault = get(faults::list).post(faults::add).delete(faults::clear);
+    let configuration = get(configurations::read).put(configurations::write).delete(configurations::delete);
     let enrolment =
         get(provisioning::enrolment).put(provisioning::put_enrolment).delete(provisioning::remove_enrolment);
     let registration = get(provisioning::read_registration).delete(provisioning::remove_registration);
@@ -60,6 +63,12 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/jobs/{id}", get(jobs::read_v1))
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/service", get(statistics::service))
+        .route("/devices/{id}/commands", delete(messages::purge))
+        .route("/configurations", get(configurations::list))
+        .route("/configurations/testQueries", post(configurations::test_queries))
+        .route("/configurations/{id}", configuration)
+        .route("/emulator/messages/{id}", post(messages::send))
+        .route("/emulator/events", get(messages::events))
         .route("/enrollments/query", post(provisioning::enrolments))
         .route("/enrollments/{id}", enrolment.clone())
         .route("/enrollmentGroups/query", post(provisioning::enrolments))

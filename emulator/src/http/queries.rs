@@ -70,7 +70,7 @@ fn documents(
                 .transpose()
                 .map_err(|_| Code::ArgumentInvalid.because("x-ms-continuation is of another query"))?;
             let look = |id: &Identity, device: &Device| {
-                look(&id.to_string(), device.twin_json(id, &hub.links.presence(id)))
+                look(&id.to_string(), device.twin_json(id, &hub.presence(id)))
             };
             match query.source {
                 Source::Modules => hub.registry.modules(after.as_ref(), look),

@@ -17,7 +17,7 @@ pub(super) async fn read(
     Target(id): Target,
 ) -> Result<Response, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let twin = hub.registry.read(&id, |device| device.twin_json(&id, &hub.links.presence(&id)))?;
+    let twin = hub.registry.read(&id, |device| device.twin_json(&id, &hub.presence(&id)))?;
     Ok(with_etag(twin))
 }
 

@@ -132,7 +132,7 @@ fn targets(hub: &Hub, job: &Job) -> Result<Vec<Identity>, HubError> {
     let condition = job.condition()?;
     let mut targets = Vec::new();
     hub.registry.devices(None, |id, device| {
-        let twin = || device.twin_json(id, &hub.links.presence(id));
+        let twin = || device.twin_json(id, &hub.presence(id));
         if condition.as_ref().is_none_or(|condition| condition.holds(&twin())) {
             targets.push(id.clone());
         }

@@ -14,7 +14,7 @@ use crate::authentication::Proof;
 use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::links::Link;
+use crate::link::Link;
 use crate::throttle::Operation;
 
 /// An accepted CONNECT.

@@ -10,7 +10,7 @@ use crate::error::{Code, HubError};
 use crate::faults::Kind;
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::links::{Link, Message};
+use crate::link::{Link, Message};
 use crate::throttle::Operation;
 
 /// Lets a publish take effect and returns what the device gets as an answer,
@@ -18,8 +18,8 @@ use crate::throttle::Operation;
 /// that this device may publish to. (That the real hub does so is
 /// unverified.)
 pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
-    if is_telemetry(&link.device, &published.topic) {
-        // Nobody here reads it; it is acknowledged and gone.
+    if let Some(bag) = telemetry_bag(&link.device, &published.topic) {
+        hub.events.note(&link.device, bag, &published.payload);
         return Ok(None);
     }
     let refuse = || format!("the client published to {:?}", published.topic);
@@ -38,11 +38,11 @@ pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Mess
     Ok(listens.then_some(answer))
 }
 
-/// Whether `topic` is `devices/{device}[/modules/{module}]/messages/events`
-/// with or without properties, for the sender itself.
-fn is_telemetry(sender: &Identity, topic: &str) -> bool {
-    let rest = topic.strip_prefix(&sender.path()).and_then(|rest| rest.strip_prefix("/messages/events"));
-    rest.is_some_and(|bag| bag.is_empty() || bag.starts_with('/'))
+/// What follows `devices/{device}[/modules/{module}]/messages/events`, if
+/// `topic` is that, for the sender itself.
+fn telemetry_bag<'a>(sender: &Identity, topic: &'a str) -> Option<&'a str> {
+    let bag = topic.strip_prefix(&sender.path())?.strip_prefix("/messages/events")?;
+    if bag.is_empty() { Some(bag) } else { bag.strip_prefix('/') }
 }
 
 fn twin_get(hub: &Hub, link: &Link, rid: String) -> Message {
@@ -87,7 +87,7 @@ fn refusal(rid: String, error: &HubError) -> Message {
 }
 
 fn answer(status: u16, rid: String, version: Option<u64>, body: String) -> Message {
-    Message { topic: HubTopic::TwinResponse { status, rid, version }, payload: body.into() }
+    Message::new(HubTopic::TwinResponse { status, rid, version }, body)
 }
 
 #[cfg(test)]
@@ -97,15 +97,15 @@ mod tests {
     #[test]
     fn each_sends_its_own_telemetry_only() {
         for (sender, topic, expected) in [
-            ("gw1", "devices/gw1/messages/events", true),
-            ("gw1", "devices/gw1/messages/events/%24.mid=1", true),
-            ("gw1/m", "devices/gw1/modules/m/messages/events/", true),
-            ("gw1/m", "devices/gw1/messages/events/", false),
-            ("gw1", "devices/gw1/modules/m/messages/events/", false),
-            ("gw1", "devices/gw10/messages/events/", false),
-            ("gw1", "devices/gw1/messages/eventsx", false),
+            ("gw1", "devices/gw1/messages/events", Some("")),
+            ("gw1", "devices/gw1/messages/events/%24.mid=1", Some("%24.mid=1")),
+            ("gw1/m", "devices/gw1/modules/m/messages/events/", Some("")),
+            ("gw1/m", "devices/gw1/messages/events/", None),
+            ("gw1", "devices/gw1/modules/m/messages/events/", None),
+            ("gw1", "devices/gw10/messages/events/", None),
+            ("gw1", "devices/gw1/messages/eventsx", None),
         ] {
-            assert_eq!(is_telemetry(&sender.parse().unwrap(), topic), expected, "{sender} {topic}");
+            assert_eq!(telemetry_bag(&sender.parse().unwrap(), topic), expected, "{sender} {topic}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One client connection from CONNECT to its end.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use super::connection::{Connection, Error};
 use super::{publish, subscribe};
 use crate::faults::Kind;
 use crate::hub::Hub;
-use crate::links::{Closed, Link, Message};
+use crate::link::{Closed, Link, Message};
 use crate::provisioning;
 
 /// A client that has not sent its CONNECT by then is cut off.
@@ -78,6 +79,8 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
                 persistent: !connect.clean_session,
                 max_silence: max_silence(&connect),
                 link: accepted.link,
+                unacknowledged: HashMap::new(),
+                next_packet_id: 1,
             };
             let Err(end) = session.run(accepted.session_present, accepted.expiry).await;
             hub.links.detach(&device, number);
@@ -98,6 +101,9 @@ struct Session<'a> {
     persistent: bool,
     max_silence: Option<Duration>,
     link: Link,
+    /// Messages that the device has not acknowledged, by packet id.
+    unacknowledged: HashMap<u16, u64>,
+    next_packet_id: u16,
 }
 
 impl Session<'_> {
@@ -105,6 +111,8 @@ impl Session<'_> {
     async fn run(&mut self, session_present: bool, expiry: Option<u64>) -> Result<Infallible, End> {
         let accepted = ConnAck::new(ConnectReturnCode::Success, session_present);
         self.connection.write(&Packet::ConnAck(accepted)).await?;
+        // A stored subscription counts at once; without one nothing is sent.
+        self.hub.deliver_pending(&self.link.device);
         let left = |expiry: u64| expiry.saturating_sub(Time::from(SystemTime::now()).unix_seconds());
         let left = expiry.map_or(LONGEST, |expiry| Duration::from_secs(left(expiry)).min(LONGEST));
         let expires = sleep_until(Instant::now() + left);
@@ -133,16 +141,26 @@ impl Session<'_> {
         match packet {
             Packet::Publish(published) => self.publish(&published).await,
             Packet::Subscribe(asked) => {
+                let before = self.receives_messages();
                 let ack = subscribe::subscribe(self.hub, &self.link, self.persistent, &asked)?;
-                self.write(Packet::SubAck(ack)).await
+                self.write(Packet::SubAck(ack)).await?;
+                if !before && self.receives_messages() {
+                    self.hub.deliver_pending(&self.link.device);
+                }
+                Ok(())
             }
             Packet::Unsubscribe(asked) => {
                 subscribe::unsubscribe(self.hub, &self.link, self.persistent, &asked)?;
                 self.write(Packet::UnsubAck(UnsubAck::new(asked.pkid))).await
             }
             Packet::PingReq => self.write(Packet::PingResp).await,
-            // Everything goes out at QoS 0, so there is nothing to acknowledge.
-            Packet::PubAck(_) => Ok(()),
+            Packet::PubAck(ack) => {
+                if let Some(number) = self.unacknowledged.remove(&ack.pkid) {
+                    let done = self.hub.messages.complete(&self.link.device, number);
+                    done.map_err(|error| End::Violation(error.to_string()))?;
+                }
+                Ok(())
+            }
             Packet::Disconnect => Err(End::Disconnect),
             other => Err(End::Violation(format!("the client sent {}", name(&other)))),
         }
@@ -175,9 +193,22 @@ impl Session<'_> {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        let topic = message.topic.to_string();
-        debug!(device = %self.link.device, topic, payload = %shown(&message.payload), "hub -> device");
-        self.write(Packet::Publish(Publish::from_bytes(topic, QoS::AtMostOnce, message.payload))).await
+        let Message { topic, payload, number } = message;
+        debug!(device = %self.link.device, topic, payload = %shown(&payload), "hub -> device");
+        let mut publish = Publish::from_bytes(topic, QoS::AtMostOnce, payload);
+        // Twins and methods go out at QoS 0, which the official clients accept
+        // whatever they asked for.
+        if let Some(number) = number {
+            (publish.qos, publish.pkid) = (QoS::AtLeastOnce, self.next_packet_id);
+            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
+            self.unacknowledged.insert(publish.pkid, number);
+        }
+        self.write(Packet::Publish(publish)).await
+    }
+
+    fn receives_messages(&self) -> bool {
+        let subscriptions = self.hub.links.subscriptions(&self.link.device, self.link.number);
+        subscriptions.is_some_and(|subscriptions| subscriptions.messages)
     }
 
     async fn write(&mut self, packet: Packet) -> Result<(), End> {

@@ -5,7 +5,7 @@ use rumqttc::mqttbytes::v4::{SubAck, Subscribe, SubscribeReasonCode, Unsubscribe
 
 use super::session::End;
 use crate::hub::Hub;
-use crate::links::Link;
+use crate::link::Link;
 use crate::subscriptions::Subscriptions;
 
 /// Adds subscriptions. QoS 2 is granted as 1; a filter that the hub does not

@@ -123,11 +123,42 @@ async fn help_opens_with_what_is_not_emulated() {
     let help = String::from_utf8(output.stdout).unwrap();
     let (before, after) = help.split_once("NOT emulate").unwrap();
     assert!(before.len() < 120, "{help}");
-    for missing in
-        ["AMQP", "TPM", "X.509 over WebSocket", "routes", "cloud-to-device", "file upload", "export"]
-    {
+    for missing in [
+        "AMQP",
+        "TPM",
+        "X.509 over WebSocket",
+        "routes",
+        "cloud-to-device",
+        "Event Hubs",
+        "file upload",
+        "export",
+    ] {
         assert!(after.contains(missing), "{missing}");
     }
+}
+
+#[tokio::test]
+async fn the_environment_makes_other_programs_find_and_trust_it() {
+    let emulator = Emulator::new().await;
+    let data = text(&emulator.dir);
+    let output = run(&["env", "--device", "gw1", "--data", data]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let script =
+        format!("{lines}\nprintf '%s\\n' \"$IOTHUB_CONNECTION_STRING\" \"$IOTHUB_DEVICE_CONNECTION_STRING\"");
+    let shell = tokio::process::Command::new("sh").args(["-c", &script]).output().await.unwrap();
+    let expected = emulator.file("service-connection-string") + &emulator.file("devices/gw1");
+    assert_eq!(String::from_utf8(shell.stdout).unwrap(), expected);
+
+    let trust = run(&["trust", "--data", data]).await;
+    assert!(String::from_utf8(trust.stdout).unwrap().contains(&format!("curl --cacert '{data}/ca.pem'")));
+    for arguments in [&["env", "--data", "/nonexistent"][..], &["trust", "--data", "/nonexistent"]] {
+        let error = run(arguments).await;
+        assert_eq!(error.status.code(), Some(1));
+        assert!(stderr(&error).contains("/nonexistent/ca.pem"), "{error:?}");
+    }
+    let unknown = run(&["env", "--device", "nobody", "--data", data]).await;
+    assert!(unknown.status.code() == Some(1) && stderr(&unknown).contains("nobody"), "{unknown:?}");
 }
 
 #[tokio::test]

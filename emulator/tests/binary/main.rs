@@ -11,11 +11,13 @@
 
 mod bulk;
 mod command_line;
+mod configurations;
 mod connect;
 mod durability;
 mod faults;
 mod identities;
 mod jobs;
+mod messages;
 mod methods;
 mod modules;
 mod provisioning;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use iotdm_proto::{DeviceAuth, DeviceConnectionString, sas};
-use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, Publish, Subscribe};
+use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, Subscribe};
 use rumqttc::mqttbytes::{self, QoS};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -179,6 +179,30 @@ impl Device {
             json => serde_json::from_slice(json).unwrap(),
         };
         (publish.topic, body)
+    }
+
+    /// The next message that has to be acknowledged: its topic, text and
+    /// packet id.
+    pub async fn unacknowledged(&mut self) -> (String, String, u16) {
+        loop {
+            let publish = match self.inbox.pop_front() {
+                Some(publish) => publish,
+                None => match self.read().await {
+                    Some(Packet::Publish(publish)) => publish,
+                    Some(_) => continue,
+                    None => panic!("the hub closed the connection"),
+                },
+            };
+            assert_eq!(publish.qos, QoS::AtLeastOnce);
+            let text = String::from_utf8(publish.payload.to_vec()).unwrap();
+            return (publish.topic, text, publish.pkid);
+        }
+    }
+
+    /// Acknowledges a message.
+    pub async fn acknowledge(&mut self, pkid: u16) {
+        self.send(&Packet::PubAck(PubAck::new(pkid))).await;
+        self.ping().await;
     }
 
     /// The next method call, with its name, `$rid` and payload.

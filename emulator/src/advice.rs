@@ -1,0 +1,87 @@
+//! What a user has to set so that other programs find and trust the emulator.
+
+use crate::data_dir::DataDir;
+
+/// Lines for `eval`: our tools and the official SDKs find the hub, and trust
+/// it. The secret stays in its file until the shell reads it.
+pub fn environment(dir: &DataDir, device: Option<&crate::identity::Identity>) -> String {
+    let (ca, service) = (quoted(&dir.ca()), quoted(&dir.service_connection_string()));
+    let mut lines = vec![
+        format!("export IOTHUB_CONNECTION_STRING=\"$(cat {service})\""),
+        format!("export IOTDM_CA_FILE={ca}"),
+        format!("export PROVISIONING_IDSCOPE=\"$(cat {})\"", quoted(&dir.id_scope())),
+        "# These replace what the programs of this shell trust otherwise (Node adds to it):".to_owned(),
+        format!("export SSL_CERT_FILE={ca}"),
+        format!("export REQUESTS_CA_BUNDLE={ca}"),
+        format!("export NODE_EXTRA_CA_CERTS={ca}"),
+    ];
+    if let Some(device) = device {
+        let file = quoted(&dir.device(device));
+        lines.push(format!("export IOTHUB_DEVICE_CONNECTION_STRING=\"$(cat {file})\""));
+    }
+    lines.join("\n")
+}
+
+/// How to trust the CA, for each kind of client.
+pub fn trust(dir: &DataDir) -> String {
+    let ca = quoted(&dir.ca());
+    format!(
+        "\
+The emulator's certificates come from its own CA, which nothing trusts yet:
+  {ca}
+
+iotdm-agentd   ca_file = \"{path}\" under [hub] of agentd.toml
+iotdm-ctl      export IOTDM_CA_FILE={ca}
+curl           curl --cacert {ca} …
+Python         export REQUESTS_CA_BUNDLE={ca}          (azure-iot-hub)
+               server_verification_cert=open(…).read()  (azure-iot-device)
+Node           export NODE_EXTRA_CA_CERTS={ca}
+.NET           export SSL_CERT_FILE={ca}
+Java           keytool -importcert -noprompt -alias iotdm-emulator -file {ca} \\
+                 -keystore trust.jks -storepass changeit
+               java -Djavax.net.ssl.trustStore=trust.jks …
+everything     sudo install -m 644 {ca} /usr/local/share/ca-certificates/iotdm-emulator.crt
+               sudo update-ca-certificates   (a developer's own machine only)
+
+Some clients know the standard ports only, 8883 and 443. An ordinary user may
+listen on 443 after: sudo sysctl net.ipv4.ip_unprivileged_port_start=443",
+        path = dir.ca().display(),
+    )
+}
+
+/// For a shell.
+fn quoted(path: &std::path::Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_the_lines_whatever_the_directory_is_called() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(&parent.path().join("it's a $(hub)")).unwrap();
+        dir.write(&dir.service_connection_string(), "HostName=h;SharedAccessKey=a\n").unwrap();
+        dir.write(&dir.id_scope(), "0ne\n").unwrap();
+        let id = "gw1".parse().unwrap();
+        dir.write(&dir.device(&id), "DeviceId=gw1\n").unwrap();
+        let script = format!(
+            "{}\nprintf '%s|%s|%s' \"$IOTHUB_CONNECTION_STRING\" \"$IOTDM_CA_FILE\" \"$IOTHUB_DEVICE_CONNECTION_STRING\"",
+            environment(&dir, Some(&id))
+        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let expected = format!("HostName=h;SharedAccessKey=a|{}|DeviceId=gw1", dir.ca().display());
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn no_secret_is_in_the_advice_itself() {
+        let text = environment(&DataDir::existing(Path::new("/d")), None);
+        assert!(!text.contains("SharedAccessKey") && text.contains("'/d/ca.pem'"), "{text}");
+        assert!(trust(&DataDir::existing(Path::new("/d"))).contains("curl --cacert '/d/ca.pem'"));
+    }
+}

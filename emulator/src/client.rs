@@ -1,0 +1,102 @@
+//! A client of a running emulator, for its own commands.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use iotdm_proto::{ServiceConnectionString, Time, sas};
+use reqwest::{Client, Method, Response};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+use crate::data_dir::DataDir;
+
+/// How long the token of one request is valid, in seconds.
+const TOKEN_LIFE: u64 = 300;
+
+/// How long an answer may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The directory of a running emulator: this one, or the default.
+pub fn directory(dir: Option<PathBuf>) -> Result<DataDir> {
+    let path = match dir {
+        Some(dir) => {
+            std::path::absolute(&dir).with_context(|| format!("cannot resolve {}", dir.display()))?
+        }
+        None => DataDir::default_path()?,
+    };
+    Ok(DataDir::existing(&path))
+}
+
+/// A running emulator.
+pub struct Emulator {
+    service: ServiceConnectionString,
+    client: Client,
+}
+
+impl Emulator {
+    /// The emulator that runs on the directory, or on the default one.
+    pub fn open(dir: Option<PathBuf>) -> Result<Self> {
+        Emulator::open_for(dir, READ_TIMEOUT)
+    }
+
+    /// The same for answers that may be silent for `read_timeout`.
+    pub fn open_for(dir: Option<PathBuf>, read_timeout: Duration) -> Result<Self> {
+        let dir = directory(dir)?;
+        let file = dir.service_connection_string();
+        let text = std::fs::read_to_string(&file).with_context(|| {
+            format!("cannot read {}; is --data the emulator's directory?", file.display())
+        })?;
+        let service = text.parse().with_context(|| format!("{} is damaged", file.display()))?;
+
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(dir.ca())
+            .with_context(|| format!("cannot read {}", dir.ca().display()))?;
+        roots.add(ca).with_context(|| format!("{} is damaged", dir.ca().display()))?;
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .read_timeout(read_timeout)
+            .build()
+            .context("cannot set up HTTPS")?;
+        Ok(Emulator { service, client })
+    }
+
+    /// Asks it for something; a refusal is an error.
+    pub async fn request(
+        &self,
+        path: &str,
+        method: Method,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> Result<Response> {
+        let host = self.service.host_name.to_string();
+        let expiry = Time::from(SystemTime::now()).unix_seconds() + TOKEN_LIFE;
+        let token = sas::sign(&host, &self.service.key, expiry, Some(&self.service.policy));
+        let mut request = self
+            .client
+            .request(method, format!("https://{host}{path}"))
+            .query(query)
+            .header("Authorization", token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.with_context(|| format!("no emulator answers at {host}"))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let refusal: Value = response.json().await.unwrap_or_default();
+        let message = refusal.get("Message").and_then(Value::as_str).unwrap_or("no reason given");
+        bail!("the emulator refused with {status}: {message}")
+    }
+}

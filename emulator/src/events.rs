@@ -1,0 +1,87 @@
+//! Telemetry, for whoever looks on: what nobody reads at the time is gone.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast;
+
+use crate::device::now;
+use crate::identity::Identity;
+
+/// Events that a slow reader may be behind.
+const BACKLOG: usize = 1024;
+
+/// What devices send.
+pub struct Events(broadcast::Sender<Value>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Events(broadcast::channel(BACKLOG).0)
+    }
+}
+
+impl Events {
+    /// Passes on a message of `sender` whose topic ends with these properties.
+    pub fn note(&self, sender: &Identity, bag: &str, payload: &[u8]) {
+        if self.0.receiver_count() > 0 {
+            // The last reader may have gone in between.
+            let _ = self.0.send(json(sender, bag, payload));
+        }
+    }
+
+    /// All messages from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Value> {
+        self.0.subscribe()
+    }
+}
+
+/// System properties, which begin with `$.` or `iothub-`, stand apart. The
+/// body is JSON where it is JSON, else text, else base64.
+fn json(sender: &Identity, bag: &str, payload: &[u8]) -> Value {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (mut properties, mut system) = (Map::new(), Map::new());
+    for pair in bag.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decode(key), Value::from(decode(value)));
+        if key.starts_with("$.") || key.starts_with("iothub-") {
+            system.insert(key, value);
+        } else {
+            properties.insert(key, value);
+        }
+    }
+    let mut event = json!({
+        "deviceId": sender.device.as_str(),
+        "enqueuedTime": now(),
+        "properties": properties,
+        "systemProperties": system,
+    });
+    let Value::Object(fields) = &mut event else { return event };
+    if let Some(module) = &sender.module {
+        fields.insert("moduleId".into(), module.as_str().into());
+    }
+    match (serde_json::from_slice::<Value>(payload), std::str::from_utf8(payload)) {
+        (Ok(value), _) => fields.insert("body".into(), value),
+        (_, Ok(text)) => fields.insert("body".into(), text.into()),
+        _ => fields.insert("bodyBase64".into(), STANDARD.encode(payload).into()),
+    };
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_and_bodies_of_each_kind() {
+        let event = |sender: &str, bag, payload: &[u8]| json(&sender.parse().unwrap(), bag, payload);
+        let full = event("gw1/m", "%24.mid=1&a%20b=c%3Dd&bare", br#"{"t":1}"#);
+        assert_eq!((&full["deviceId"], &full["moduleId"]), (&json!("gw1"), &json!("m")));
+        assert_eq!(full["properties"], json!({"a b": "c=d", "bare": ""}));
+        assert_eq!(full["systemProperties"], json!({"$.mid": "1"}));
+        assert_eq!(full["body"], json!({"t": 1}));
+        assert_eq!(event("gw1", "", b"hello")["body"], "hello");
+        let binary = event("gw1", "", &[0xff, 0]);
+        assert_eq!((binary.get("body"), &binary["bodyBase64"]), (None, &json!("/wA=")));
+    }
+}

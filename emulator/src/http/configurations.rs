@@ -1,0 +1,83 @@
+//! `/configurations`: kept and listed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::devices::{Top, parse_top};
+use super::request::{Body, Caller, with_etag};
+use crate::error::HubError;
+use crate::hub::{Hub, IfMatch};
+use crate::policies::Right;
+use crate::query;
+
+/// The documented most, and how many when nothing is asked.
+const MAX_LIST: usize = 100;
+
+pub(super) async fn write(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+    Body(body): Body,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::RegistryWrite)?;
+    hub.configurations.put(&id, body, &if_match).map(with_etag)
+}
+
+pub(super) async fn read(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::RegistryRead)?;
+    hub.configurations.read(&id).map(with_etag)
+}
+
+pub(super) async fn list(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Query(top): Query<Top>,
+) -> Result<Json<Vec<Value>>, HubError> {
+    caller.must(&hub, Right::RegistryRead)?;
+    Ok(Json(hub.configurations.list(parse_top(top, MAX_LIST)?)))
+}
+
+pub(super) async fn delete(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    if_match: IfMatch,
+) -> Result<StatusCode, HubError> {
+    caller.must(&hub, Right::RegistryWrite)?;
+    hub.configurations.remove(&id, &if_match)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether the queries of a configuration would be understood.
+pub(super) async fn test_queries(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Body(body): Body,
+) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::RegistryRead)?;
+    let condition = body.get("targetCondition").and_then(Value::as_str).filter(|text| !text.is_empty());
+    let target = condition.and_then(|text| text.parse::<query::Condition>().err());
+    let none = Map::new();
+    let metrics = body.get("customMetricQueries").and_then(Value::as_object).unwrap_or(&none);
+    let errors: HashMap<&String, String> = metrics
+        .iter()
+        .filter_map(|(name, text)| {
+            Some((name, text.as_str().unwrap_or_default().parse::<query::Query>().err()?.message))
+        })
+        .collect();
+    Ok(Json(json!({
+        "targetConditionError": target.map(|error| error.message),
+        "customMetricQueryErrors": errors,
+    })))
+}

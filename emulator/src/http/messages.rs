@@ -1,0 +1,72 @@
+//! Messages to devices, and what devices send: `/emulator/messages/{id}` and
+//! `/emulator/events`, which are the emulator's own; `/devices/{id}/commands`
+//! purges a device's messages as IoT Hub does.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body as Answer, Bytes};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::request::{Body, Caller, Target};
+use crate::error::HubError;
+use crate::hub::Hub;
+use crate::policies::Right;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Whose {
+    device_id: Option<String>,
+}
+
+pub(super) async fn send(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Target(id): Target,
+    Body(body): Body,
+) -> Result<StatusCode, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.send_message(&id, &body)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// 200 and not 204, which official tools stumble over.
+pub(super) async fn purge(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Target(id): Target,
+) -> Result<Json<Value>, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    hub.registry.read(&id, |_| ())?;
+    let count = hub.messages.purge(&id)?;
+    Ok(Json(json!({ "deviceId": id.device.as_str(), "moduleId": null, "totalMessagesPurged": count })))
+}
+
+/// Telemetry from now on, one JSON document a line, for as long as the client
+/// stays. A client that is too slow misses some.
+pub(super) async fn events(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Query(Whose { device_id }): Query<Whose>,
+) -> Result<Response, HubError> {
+    caller.must(&hub, Right::ServiceConnect)?;
+    let lines = futures_util::stream::unfold((hub.events.listen(), device_id), |(mut events, whose)| async {
+        loop {
+            match events.recv().await {
+                Ok(event) if whose.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into())) => {
+                    let line = Bytes::from(format!("{event}\n"));
+                    return Some((Ok::<_, Infallible>(line), (events, whose)));
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(Answer::from_stream(lines).into_response())
+}

@@ -1,0 +1,163 @@
+//! Cloud-to-device messages: kept until the device acknowledges them.
+//!
+//! Over MQTT a device can only accept a message (PUBACK); one that it does not
+//! acknowledge comes again with its next connection. Source: "Understand
+//! cloud-to-device messaging": at most 50 wait for a device, of 64 KB each.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use iotdm_proto::Time;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::task::block_in_place;
+
+use crate::device::now;
+use crate::error::{Code, HubError};
+use crate::identity::Identity;
+use crate::link::Message;
+use crate::random;
+use crate::store::{MESSAGES, Store};
+
+/// How many may wait for one device.
+const MAX_WAITING: usize = 50;
+/// The largest body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Everything but RFC 3986's unreserved characters is encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// All messages that wait.
+pub struct Messages(Mutex<Inner>);
+
+struct Inner {
+    store: Store,
+    waiting: BTreeMap<Identity, BTreeMap<u64, Stored>>,
+    next: u64,
+}
+
+/// A message as it is kept.
+#[derive(Clone, Serialize, Deserialize)]
+struct Stored {
+    /// Its properties, encoded as they stand in the topic.
+    bag: String,
+    body: String,
+    enqueued: Time,
+}
+
+impl Messages {
+    /// What the store has.
+    pub fn open(store: Store) -> Result<Self> {
+        let (mut waiting, mut next) = (BTreeMap::<Identity, BTreeMap<u64, Stored>>::new(), 1);
+        for (name, message) in store.all::<Stored>(MESSAGES)? {
+            let (id, number) = name.rsplit_once('/').context("a stored message names no device")?;
+            let number: u64 = number.parse().context("a stored message has no number")?;
+            waiting.entry(id.parse()?).or_default().insert(number, message);
+            next = next.max(number + 1);
+        }
+        Ok(Messages(Mutex::new(Inner { store, waiting, next })))
+    }
+
+    /// Takes on a message `{"body","properties"?}` for a device that exists.
+    pub fn add(&self, id: &Identity, message: &Value) -> Result<Message, HubError> {
+        let stored = Stored::parse(id, message)?;
+        let mut inner = self.lock();
+        if inner.waiting.get(id).is_some_and(|waiting| waiting.len() >= MAX_WAITING) {
+            let why = format!("{MAX_WAITING} messages wait for {id} already");
+            return Err(Code::DeviceMaximumQueueDepthExceeded.because(why));
+        }
+        let number = inner.next;
+        block_in_place(|| inner.store.put(MESSAGES, &name(id, number), &stored))
+            .map_err(HubError::internal)?;
+        inner.next += 1;
+        let message = stored.message(id, number);
+        inner.waiting.entry(id.clone()).or_default().insert(number, stored);
+        Ok(message)
+    }
+
+    /// Those that wait for a device, the oldest first.
+    pub fn pending(&self, id: &Identity) -> Vec<Message> {
+        let inner = self.lock();
+        let waiting = inner.waiting.get(id).into_iter().flatten();
+        waiting.map(|(number, stored)| stored.message(id, *number)).collect()
+    }
+
+    /// How many wait for a device.
+    pub fn count(&self, id: &Identity) -> usize {
+        self.lock().waiting.get(id).map_or(0, BTreeMap::len)
+    }
+
+    /// Forgets a message that the device has acknowledged.
+    pub fn complete(&self, id: &Identity, number: u64) -> Result<(), HubError> {
+        let mut inner = self.lock();
+        block_in_place(|| inner.store.remove(MESSAGES, &name(id, number))).map_err(HubError::internal)?;
+        if let Some(waiting) = inner.waiting.get_mut(id) {
+            waiting.remove(&number);
+        }
+        Ok(())
+    }
+
+    /// Forgets all that wait for a device; how many they were.
+    pub fn purge(&self, id: &Identity) -> Result<usize, HubError> {
+        let mut inner = self.lock();
+        let Some(waiting) = inner.waiting.get(id).filter(|waiting| !waiting.is_empty()) else { return Ok(0) };
+        let remove = || -> Result<()> {
+            let mut batch = inner.store.batch()?;
+            for number in waiting.keys() {
+                batch.remove(MESSAGES, &name(id, *number))?;
+            }
+            batch.commit()
+        };
+        block_in_place(remove).map_err(HubError::internal)?;
+        Ok(inner.waiting.remove(id).map_or(0, |waiting| waiting.len()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stored {
+    fn parse(id: &Identity, message: &Value) -> Result<Self, HubError> {
+        let invalid = |why: &str| Code::ArgumentInvalid.because(why);
+        let body = match message.get("body") {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => return Err(invalid("body is missing")),
+        };
+        if body.len() > MAX_BODY {
+            return Err(Code::MessageTooLarge.because(format!("the body has more than {MAX_BODY} bytes")));
+        }
+        let empty = Map::new();
+        let properties = match message.get("properties") {
+            None | Some(Value::Null) => &empty,
+            Some(Value::Object(properties)) => properties,
+            Some(_) => return Err(invalid("properties is not an object")),
+        };
+        let mut bag = vec![
+            pair("$.mid", &random::hex_id()?),
+            pair("$.to", &format!("/{}/messages/devicebound", id.path())),
+        ];
+        for (key, value) in properties {
+            let value = value.as_str().ok_or_else(|| invalid("properties have strings as values"))?;
+            bag.push(pair(key, value));
+        }
+        Ok(Stored { bag: bag.join("&"), body, enqueued: now() })
+    }
+
+    fn message(&self, id: &Identity, number: u64) -> Message {
+        let topic = format!("{}/messages/devicebound/{}", id.path(), self.bag);
+        Message { topic, payload: self.body.clone().into(), number: Some(number) }
+    }
+}
+
+fn name(id: &Identity, number: u64) -> String {
+    // With zeros, so that the store's order is that of the numbers.
+    format!("{id}/{number:020}")
+}
+
+fn pair(key: &str, value: &str) -> String {
+    format!("{}={}", utf8_percent_encode(key, ENCODED), utf8_percent_encode(value, ENCODED))
+}

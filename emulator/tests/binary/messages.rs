@@ -1,0 +1,134 @@
+//! Messages to devices and from them.
+
+use rumqttc::mqttbytes::v4::ConnectReturnCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::timeout;
+
+use crate::support::device::{Device, hello};
+use crate::support::service::Service;
+use crate::support::{DEADLINE, Emulator, command};
+
+const INBOX: &str = "devices/gw1/messages/devicebound/#";
+
+async fn send(service: &Service, text: &str) {
+    let body = json!({"body": text, "properties": {"a b": "c=d"}});
+    let answer = service.send("POST", "/emulator/messages/gw1", body).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+}
+
+async fn waiting(service: &Service) -> Value {
+    service.read("/twins/gw1").await["cloudToDeviceMessageCount"].clone()
+}
+
+#[tokio::test]
+async fn a_message_waits_until_its_device_acknowledges_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut emulator = Emulator::start(dir.path(), &["--device", "gw1"]).await;
+    let service = Service::owner(&emulator);
+    let mut device = Device::listening(&emulator, "gw1", &[INBOX]).await;
+    send(&service, "one").await;
+    let (topic, text, pkid) = device.unacknowledged().await;
+    assert!(topic.starts_with("devices/gw1/messages/devicebound/%24.mid="), "{topic}");
+    assert!(topic.contains("&%24.to=%2Fdevices%2Fgw1%2Fmessages%2Fdevicebound"), "{topic}");
+    assert!(topic.ends_with("&a%20b=c%3Dd"), "{topic}");
+    assert_eq!((text.as_str(), waiting(&service).await), ("one", json!(1)));
+    device.acknowledge(pkid).await;
+    assert_eq!(waiting(&service).await, 0);
+
+    send(&service, "two").await;
+    device.unacknowledged().await;
+    drop(device);
+    send(&service, "three").await;
+    emulator.kill().await;
+
+    let emulator = Emulator::start(dir.path(), &[]).await;
+    let service = Service::owner(&emulator);
+    assert_eq!(waiting(&service).await, 2);
+    // The session's subscription is still there.
+    let mut device = Device::connect(&emulator, "gw1").await;
+    for expected in ["two", "three"] {
+        let (_, text, pkid) = device.unacknowledged().await;
+        assert_eq!(text, expected);
+        device.acknowledge(pkid).await;
+    }
+    assert_eq!(waiting(&service).await, 0);
+    assert!(device.is_idle().await);
+}
+
+#[tokio::test]
+async fn subscribing_brings_what_waits_and_a_clean_session_drops_it() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    send(&service, "one").await;
+    let mut device = Device::connect(&emulator, "gw1").await;
+    assert!(device.is_idle().await);
+    device.subscribe(INBOX).await;
+    assert_eq!(device.unacknowledged().await.1, "one");
+    device.subscribe(INBOX).await;
+    assert!(device.is_idle().await, "not twice");
+    let mut clean = hello(&emulator, "gw1");
+    clean.clean_session = true;
+    assert_eq!(Device::say_hello(&emulator, clean).await.1.code, ConnectReturnCode::Success);
+    assert_eq!(waiting(&service).await, 0);
+}
+
+#[tokio::test]
+async fn at_most_50_wait_and_all_are_purged_at_once() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    for n in 0..50 {
+        send(&service, &n.to_string()).await;
+    }
+    let full = service.send("POST", "/emulator/messages/gw1", json!({"body": "x"})).await;
+    full.refused(403, "DeviceMaximumQueueDepthExceeded");
+    let purged = service.send("DELETE", "/devices/gw1/commands", Value::Null).await;
+    let expected = json!({"deviceId": "gw1", "moduleId": null, "totalMessagesPurged": 50});
+    assert_eq!((purged.status, purged.body), (200, expected));
+    assert_eq!(waiting(&service).await, 0);
+    for (path, body, status, name) in [
+        ("/emulator/messages/nobody", json!({"body": "x"}), 404, "DeviceNotFound"),
+        ("/emulator/messages/gw1", json!({}), 400, "ArgumentInvalid"),
+        ("/emulator/messages/gw1", json!({"body": "x", "properties": {"a": 1}}), 400, "ArgumentInvalid"),
+        ("/emulator/messages/gw1", json!({"body": "x".repeat(65 * 1024)}), 413, "MessageTooLarge"),
+    ] {
+        service.send("POST", path, body).await.refused(status, name);
+    }
+}
+
+#[tokio::test]
+async fn the_commands_send_and_show_messages() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    service.send("PUT", "/devices/gw2", json!({})).await;
+    let mut device = Device::listening(&emulator, "gw1", &[INBOX]).await;
+    let data = emulator.dir.to_str().unwrap();
+    let sent = command().args(["send", "gw1", "hello", "--property", "k=v=w", "--data", data]).output();
+    assert!(sent.await.unwrap().status.success());
+    let (topic, text, _) = device.unacknowledged().await;
+    assert!(text == "hello" && topic.ends_with("&k=v%3Dw"), "{topic} {text}");
+
+    let mut events = command();
+    events.args(["events", "gw1", "--count", "2", "--data", data]);
+    let mut events =
+        events.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut notes = BufReader::new(events.stderr.take().unwrap()).lines();
+    let note = timeout(DEADLINE, notes.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(note.contains("waiting"), "{note}");
+    let mut other = Device::connect(&emulator, "gw2").await;
+    other.publish("devices/gw2/messages/events/", "{}").await;
+    device.publish("devices/gw1/messages/events/a=b&%24.ct=text", r#"{"t":1}"#).await;
+    device.publish("devices/gw1/messages/events/", "text").await;
+    let output = timeout(DEADLINE, events.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success());
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["deviceId"], &lines[0]["body"]), (&json!("gw1"), &json!({"t": 1})));
+    assert_eq!(lines[0]["properties"], json!({"a": "b"}));
+    assert_eq!(lines[0]["systemProperties"], json!({"$.ct": "text"}));
+    assert_eq!(lines[1]["body"], "text");
+}
