@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::accept::Check;
 use crate::answer::{refuse, reply};
-use crate::effect::Effect;
+use crate::effect::{Effect, Notice};
 use crate::event::{Event, Refusal};
 use crate::guard::Guards;
 use crate::record::{Asked, Record};
@@ -117,6 +117,20 @@ impl Agent {
             }
             (_, RebootStatus::Waiting, _) => format!("reboot {} waits for an inhibitor", reboot.id),
             _ => format!("reboot {} accepted", reboot.id),
+        }
+    }
+
+    /// The reboot that waits for its time. For one that is about to begin, or
+    /// has, nothing changes: `None`.
+    pub fn notice(&self) -> Option<Option<Notice>> {
+        match (&self.phase, self.record.pending()) {
+            (_, None) => Some(None),
+            (Phase::Scheduled, Some(reboot)) => Some(reboot.not_before.map(|at| Notice {
+                at,
+                id: reboot.id.clone(),
+                reason: reboot.reason.clone(),
+            })),
+            _ => None,
         }
     }
 

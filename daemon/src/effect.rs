@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use iotdm_proto::Time;
 use iotdm_proto::report::{Boot, Reboot, Report};
 use serde_json::Value;
 
@@ -42,6 +43,17 @@ pub enum Effect {
     Deadline(Option<Duration>),
     /// Tell the administrator.
     Note(Note),
+}
+
+/// A reboot that is to be announced on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// When it is for.
+    pub at: Time,
+    /// The request.
+    pub id: String,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
 }
 
 /// What an administrator wants to find in the journal.

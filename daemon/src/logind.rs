@@ -9,12 +9,14 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use zbus::wire::OwnedFd;
 use zbus::{Connection, connection, fdo, proxy};
 
 use crate::backoff::Backoff;
+use crate::effect::Notice;
 use crate::event::{Inhibitor, Refusal};
 
 /// A D-Bus call that is not answered this long is taken for failed.
@@ -66,6 +68,10 @@ trait Manager {
     fn reboot(&self, interactive: bool) -> zbus::Result<()>;
     fn reboot_with_flags(&self, flags: u64) -> zbus::Result<()>;
     fn set_wall_message(&self, message: &str, enable: bool) -> zbus::Result<()>;
+    fn schedule_shutdown(&self, kind: &str, usec: u64) -> zbus::Result<()>;
+    fn cancel_scheduled_shutdown(&self) -> zbus::Result<bool>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn scheduled_shutdown(&self) -> zbus::Result<(String, u64)>;
     fn inhibit(&self, what: &str, who: &str, why: &str, mode: &str) -> zbus::Result<OwnedFd>;
     fn list_inhibitors(&self) -> zbus::Result<Vec<(String, String, String, String, u32, u32)>>;
     #[zbus(property)]
@@ -160,6 +166,47 @@ impl Logind {
             Err(zbus::Error::InputOutput(error)) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
             asked => asked.map_err(|error| explain(&error)),
         }
+    }
+
+    /// Keeps the people who are logged in told of the reboot that `notices`
+    /// has, until nobody gives notice any more.
+    pub async fn announce(self, mut notices: watch::Receiver<Option<Notice>>) {
+        let mut told = None;
+        while notices.changed().await.is_ok() {
+            let notice = notices.borrow_and_update().clone();
+            match self.announce_once(notice.as_ref(), told).await {
+                Ok(ours) => told = notice.filter(|_| ours).map(|notice| microseconds(notice.at)),
+                Err(error) => tracing::info!(
+                    "people who are logged in are not told of the scheduled reboot: {}",
+                    explain(&error)
+                ),
+            }
+        }
+    }
+
+    /// A shutdown that logind has in its schedule as a dry run is announced as
+    /// any other (`shutdown --show`, wall messages, no logins shortly before),
+    /// but carried out by nobody: that is for the daemon to do. Tells whether
+    /// ours is in the schedule now. Source: shutdown(8),
+    /// org.freedesktop.login1(5).
+    async fn announce_once(&self, notice: Option<&Notice>, told: Option<u64>) -> zbus::Result<bool> {
+        let manager = self.manager().await?;
+        let (_, scheduled) = manager.scheduled_shutdown().await?;
+        let free = scheduled == 0 || scheduled == u64::MAX;
+        let ours =
+            told == Some(scheduled) || notice.is_some_and(|notice| microseconds(notice.at) == scheduled);
+        // Somebody else's shutdown is theirs.
+        if !free && !ours {
+            return Ok(false);
+        }
+        if let Some(notice) = notice {
+            let why = notice.reason.as_deref().unwrap_or(&notice.id);
+            manager.set_wall_message(&format!("scheduled by iotdm-agentd: {why}"), true).await?;
+            manager.schedule_shutdown("dry-reboot", microseconds(notice.at)).await?;
+        } else if ours {
+            manager.cancel_scheduled_shutdown().await?;
+        }
+        Ok(notice.is_some())
     }
 
     /// Whether systemd stops the system, also for one of the ways that pass
@@ -266,6 +313,10 @@ async fn inhibit(manager: &ManagerProxy<'_>) -> Option<OwnedFd> {
             None
         }
     }
+}
+
+fn microseconds(at: Time) -> u64 {
+    u64::try_from(at.unix_millis()).unwrap_or(0) * 1000
 }
 
 fn short(text: &str) -> String {

@@ -26,7 +26,7 @@ use iotdm_proto::Time;
 use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
 const PACKAGED_CONNECTION_STRING: &str = "/etc/iotdm/connection-string";
@@ -188,7 +188,9 @@ async fn life(
 
     let mut tasks = tokio::task::JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
+    let (notices, noticed) = watch::channel(None);
     if let Backend::Logind(logind) = backend {
+        tasks.spawn(logind.clone().announce(noticed));
         tasks.spawn(clock::watch(logind.clone(), start.clock, sightings.clone()));
         tasks.spawn(logind.clone().watch(sightings));
     }
@@ -217,7 +219,7 @@ async fn life(
     let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));
     let connection = &setup.identity.connection;
     let (hub, device) = (connection.host_name.to_string(), connection.device_id.to_string());
-    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify, hurry);
+    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify, hurry, notices);
     let ended = daemon.run(effects, answered, hub_events, machine, stop).await;
     tasks.abort_all();
     ended

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use iotdm_proto::Time;
 use iotdm_proto::topic::HubTopic;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use zbus::wire::OwnedFd;
 
@@ -17,7 +17,7 @@ use crate::agent::Agent;
 use crate::backend::Backend;
 use crate::boot;
 use crate::desired::{Desired, Update};
-use crate::effect::Effect;
+use crate::effect::{Effect, Notice};
 use crate::event::Event;
 use crate::hub::{HubEvent, Link, Outage};
 use crate::log;
@@ -40,6 +40,8 @@ pub struct Daemon {
     desired: Desired,
     /// Has the connection tried again without delay.
     hurry: Arc<tokio::sync::Notify>,
+    /// What the people on the machine are to be told.
+    notices: watch::Sender<Option<Notice>>,
     link: Option<Link>,
     /// What there is to say about the connection.
     connection: String,
@@ -86,6 +88,7 @@ impl Daemon {
         device_id: String,
         notify: Notify,
         hurry: Arc<tokio::sync::Notify>,
+        notices: watch::Sender<Option<Notice>>,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(EVENTS);
         let daemon = Daemon {
@@ -99,6 +102,7 @@ impl Daemon {
             reporter: Reporter::new(format!("{:08x}", fastrand::u32(..))),
             desired: Desired::default(),
             hurry,
+            notices,
             link: None,
             deadline: None,
             twin_deadline: None,
@@ -123,6 +127,13 @@ impl Daemon {
         let mut watchdog = self.notify.watchdog().map(interval);
         self.carry_out(effects);
         loop {
+            if let Some(notice) = self.agent.notice() {
+                self.notices.send_if_modified(|told| {
+                    let changed = *told != notice;
+                    *told = notice;
+                    changed
+                });
+            }
             self.notify.status(format!("{}; {}", self.connection, self.agent.status()));
             if self.simulated_down {
                 self.say_goodbye(hub).await;

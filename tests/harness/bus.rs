@@ -25,6 +25,8 @@ pub struct Logind {
     pub calls: Transcript,
     /// What `CanReboot` answers.
     pub can_reboot: Arc<Mutex<String>>,
+    /// What `ScheduledShutdown` says: its kind, and when in µs since 1970.
+    pub scheduled: Arc<Mutex<(String, u64)>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     runtime: Runtime,
     connection: Connection,
@@ -37,6 +39,7 @@ struct Manager {
     calls: Transcript,
     can_reboot: Arc<Mutex<String>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
+    scheduled: Arc<Mutex<(String, u64)>>,
 }
 
 #[interface(name = "org.freedesktop.login1.Manager")]
@@ -69,6 +72,22 @@ impl Manager {
 
     fn set_wall_message(&self, message: String, _enable: bool) {
         self.calls.push(format!("SetWallMessage({message})"));
+    }
+
+    fn schedule_shutdown(&self, kind: String, usec: u64) {
+        *self.scheduled.lock().unwrap() = (kind.clone(), usec);
+        self.calls.push(format!("ScheduleShutdown({kind}, {usec})"));
+    }
+
+    fn cancel_scheduled_shutdown(&self) -> bool {
+        let (_, usec) = std::mem::take(&mut *self.scheduled.lock().unwrap());
+        self.calls.push("CancelScheduledShutdown".to_owned());
+        usec != 0
+    }
+
+    #[zbus(property)]
+    fn scheduled_shutdown(&self) -> (String, u64) {
+        self.scheduled.lock().unwrap().clone()
     }
 
     fn list_inhibitors(&self) -> Vec<Inhibitor> {
@@ -119,8 +138,13 @@ impl Bus {
         let calls = Transcript::default();
         let can_reboot = Arc::new(Mutex::new("yes".to_owned()));
         let inhibitors = Arc::new(Mutex::new(Vec::new()));
-        let manager =
-            Manager { calls: calls.clone(), can_reboot: can_reboot.clone(), inhibitors: inhibitors.clone() };
+        let scheduled = Arc::new(Mutex::new((String::new(), 0)));
+        let manager = Manager {
+            calls: calls.clone(),
+            can_reboot: can_reboot.clone(),
+            inhibitors: inhibitors.clone(),
+            scheduled: scheduled.clone(),
+        };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let connection = runtime.block_on(async {
@@ -131,7 +155,7 @@ impl Bus {
                 .await
                 .unwrap()
         });
-        Logind { calls, can_reboot, inhibitors, runtime, connection }
+        Logind { calls, can_reboot, scheduled, inhibitors, runtime, connection }
     }
 }
 

@@ -345,6 +345,33 @@ fn a_daemon_that_dies_after_logind_agreed_does_not_ask_again() {
 }
 
 #[test]
+fn a_scheduled_reboot_is_announced_on_the_machine_unless_another_is() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let (_, body) =
+        hub.invoke("rebootDevice", r#"{"id":"r-1","delaySeconds":3600,"reason":"kernel update"}"#);
+    assert_eq!(body["status"], "scheduled");
+    logind.calls.wait_for("ScheduleShutdown(dry-reboot, ");
+    assert_eq!(logind.calls.count("SetWallMessage(scheduled by iotdm-agentd: kernel update)"), 1);
+    // A new start says the same, and knows its own.
+    daemon.kill();
+    daemon.start_connected(&hub);
+    logind.calls.wait_for_nth("ScheduleShutdown(dry-reboot, ", 2);
+    assert_eq!(hub.invoke("cancelReboot", "{}").0, 200);
+    logind.calls.wait_for("CancelScheduledShutdown");
+
+    // An administrator's own shutdown is left as it is.
+    *logind.scheduled.lock().unwrap() = ("poweroff".to_owned(), 4_000_000_000_000_000);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-2","delaySeconds":3600}"#).0, 200);
+    assert_eq!(hub.invoke("cancelReboot", "{}").0, 200);
+    assert_eq!(hub.invoke("getRebootStatus", "{}").0, 200);
+    assert_eq!(logind.scheduled.lock().unwrap().0, "poweroff");
+    assert_eq!(logind.calls.count("ScheduleShutdown(dry-reboot, "), 2);
+}
+
+#[test]
 fn talkative_inhibitors_do_not_break_the_reply() {
     let (hub, bus) = (Hub::start(), Bus::start());
     let logind = bus.logind();

@@ -18,8 +18,8 @@ PACKAGES = [
     # What a gateway has, down to what the package depends on: the machines
     # have no network of their own to install from.
     "ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv",
-    # For the test with a whole machine.
-    "initramfs-tools", "linux-image-cloud-amd64",
+    # For the tests with a whole machine.
+    "initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd",
 ]
 
 
@@ -76,6 +76,8 @@ def _make(root: Path, suite: str) -> None:
     if made.returncode != 0:
         raise RuntimeError(f"debootstrap failed, see {log}:\n{log.read_text()[-2000:]}")
     log.unlink()
+    # Where a test wants it, it enables it, with a server of its own.
+    subprocess.run(["systemctl", f"--root={root}", "--quiet", "disable", "systemd-timesyncd"], check=True)
     (root / "etc/hostname").write_text("gw1\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost gw1\n")
     # A journal that outlives the boot and is on disk with each line, since

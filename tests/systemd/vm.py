@@ -28,7 +28,8 @@ class VirtualMachine:
         self._process: subprocess.Popen | None = None
         self._changed = threading.Condition()
 
-    def power_on(self) -> None:
+    def power_on(self, clock: str = "utc") -> None:
+        """Starts the machine, its clock chip at this date, or at the right one."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             address = self.directory / "monitor"
             address.unlink(missing_ok=True)
@@ -40,6 +41,7 @@ class VirtualMachine:
                 ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-display", "none",
                  "-kernel", self.kernel, "-initrd", self.initrd, "-append", "root=/dev/vda rw quiet console=ttyS0",
                  "-drive", f"file={self.disk},format=raw,if=virtio", "-nic", "user,model=virtio",
+                 "-rtc", f"base={clock}",
                  "-chardev", f"file,id=console,path={self.directory}/console,append=on", "-serial", "chardev:console",
                  "-qmp", f"unix:{address}"])
             monitor, _ = listener.accept()
