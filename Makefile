@@ -1,10 +1,12 @@
-.PHONY: help demo test deb
+.PHONY: help demo test test-arm deb reproducible
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo             reboot a pretended device through a local hub, and watch'
 	@echo 'make test             run all tests; as root those with real machines as well'
+	@echo 'make test-arm         the packages for arm64 and armhf on an arm64 system, as root'
 	@echo 'make deb [ARCH=…]     build the Debian packages into target/deb/'
+	@echo 'make reproducible     build this commit twice and compare the packages'
 
 demo:
 	@tests/demo
@@ -12,5 +14,11 @@ demo:
 test:
 	@tests/run
 
+test-arm:
+	@tests/systemd/run --arm
+
 deb:
 	@packaging/make-deb $(ARCH)
+
+reproducible:
+	@packaging/check-reproducible $(ARCH)

@@ -69,10 +69,9 @@ pub fn load(hub: &Hub, credentials_dir: Option<&Path>, packaged: &Path) -> anyho
     if !connection.device_id.fits_mqtt() {
         bail!("{}: a device id with '#' or '+' cannot connect over MQTT", source.display());
     }
-    let warning = match configured {
-        Some(file) => world_readable(file),
-        None => None,
-    };
+    // A credential is systemd's copy; the file that it is made from can still
+    // be everybody's.
+    let warning = world_readable(configured.map_or(packaged, PathBuf::as_path));
     Ok(Identity { connection, key, source, warning })
 }
 
@@ -126,6 +125,20 @@ mod tests {
         };
         assert!(warning(0o644).unwrap().contains("chmod 0600"));
         assert_eq!(warning(0o600), None);
+    }
+
+    #[test]
+    fn nor_must_the_file_that_the_credential_is_made_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let packaged = dir.path().join("packaged");
+        fs::write(&packaged, STRING).unwrap();
+        fs::write(dir.path().join("connection-string"), STRING).unwrap();
+        let warning = |mode| {
+            fs::set_permissions(&packaged, fs::Permissions::from_mode(mode)).unwrap();
+            load(&Hub::default(), Some(dir.path()), &packaged).unwrap().warning
+        };
+        assert!(warning(0o604).unwrap().contains("packaged can be read by every user"));
+        assert_eq!(warning(0o640), None);
     }
 
     #[test]

@@ -46,6 +46,13 @@ struct Setup {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // From here on there are keys in memory: no core file, also where a program
+    // collects them that heeds no limit, and no look from the user's other
+    // processes.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        eprintln!("iotdm-agentd: cannot keep the keys out of core files: {error}");
+        return ExitCode::FAILURE;
+    }
     let setup = match set_up(&arguments) {
         Ok(setup) => setup,
         Err(error) => {

@@ -30,6 +30,8 @@ pub mod method;
 pub mod mqtt;
 pub mod pki;
 pub mod policies;
+#[cfg(test)]
+mod properties;
 pub mod provisioning;
 pub mod query;
 pub mod random;

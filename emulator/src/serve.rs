@@ -1,13 +1,13 @@
 //! `iotdm-emulator serve`: from the command line to a running hub.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::certificates::Authorities;
 use crate::cli::Serve;
@@ -35,6 +35,9 @@ pub async fn run(options: Serve) -> Result<()> {
     let tls = authority.server_configs(options.host.as_str(), options.bind)?;
     dir.write(&dir.ca(), &authority.certificate_pem)?;
 
+    if !options.bind.is_loopback() {
+        warn!("other machines can reach this hub, since --bind {} says so", options.bind);
+    }
     let mqtt = listen(options.bind, options.mqtt_port, "--mqtt-port").await?;
     let https = listen(options.bind, options.https_port, "--https-port").await?;
     let (mqtt_address, https_address) = (mqtt.local_addr()?, https.local_addr()?);
@@ -68,8 +71,16 @@ pub async fn run(options: Serve) -> Result<()> {
 
 async fn listen(bind: IpAddr, port: u16, option: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(bind, port);
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; choose another port with {option} (0: a free one)")
+    TcpListener::bind(address).await.map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                format!("; allow it with: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}; or")
+            }
+            _ => ";".to_owned(),
+        };
+        let advice =
+            format!("cannot listen on {address}{remedy} choose another port with {option} (0: a free one)");
+        anyhow::Error::new(error).context(advice)
     })
 }
 

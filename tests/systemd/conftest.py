@@ -2,7 +2,6 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import gateway as gateways  # noqa: E402
 import image  # noqa: E402
-from container import Container  # noqa: E402
+import package  # noqa: E402
 from hub import Hub  # noqa: E402
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iotdm-tests"
-DEBS = Path(__file__).parents[2] / "target/deb"
 
 
 def built_deb() -> Path:
     """The daemon's package for this machine."""
-    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    found = list(DEBS.glob(f"iotdm-agentd_*_{architecture.stdout.strip()}.deb"))
-    assert len(found) == 1, f"expected one package in {DEBS}, found {found}; run 'make deb'"
-    return found[0]
+    return package.built("iotdm-agentd", package.architecture())
 
 
 @pytest.fixture(scope="session")
@@ -87,9 +82,4 @@ def gateway(machine, hub):
 
 def _machine(root: Path, tmp_path: Path):
     with image.layer(root, tmp_path / "machine") as changed:
-        machine = Container(changed, name=f"iotdm-test-{uuid.uuid4().hex[:8]}")
-        yield machine
-        machine.dispose()
-        # pytest shows this for a test that failed.
-        print(machine.console())
-        print(machine.journal("--output=short-precise", "--priority=info"))
+        yield from gateways.switched_off(changed)

@@ -1,5 +1,6 @@
 """A gateway: a machine with the package installed, configured and enabled."""
 
+import uuid
 from pathlib import Path
 
 from container import Container
@@ -35,3 +36,13 @@ def relax_for_container(root: Path) -> None:
 
 def enable(machine: Container) -> None:
     machine.run("systemctl", "enable", "--now", UNIT)
+
+
+def switched_off(root: Path):
+    """A machine of this root, which is gone once the test that uses it is over."""
+    machine = Container(root, name=f"iotdm-test-{uuid.uuid4().hex[:8]}")
+    yield machine
+    machine.dispose()
+    # pytest shows this for a test that failed.
+    print(machine.console())
+    print(machine.journal("--output=short-precise", "--priority=info"))

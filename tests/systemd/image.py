@@ -14,28 +14,37 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGES = [
-    # What a gateway has, down to what the package depends on: the machines
-    # have no network of their own to install from.
-    "ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv",
-    # For the tests with a whole machine.
-    "initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd",
-]
+import package
+
+# What a gateway has, down to what the package depends on: the machines have no
+# network of their own to install from.
+GATEWAY = ["ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv"]
+# For the tests with a whole machine.
+KERNEL = ["initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd"]
 
 
 def debian(cache: Path) -> Path:
     """The system's root directory, made now if it is not there."""
+    return _cached(cache, [*GATEWAY, *KERNEL], package.architecture(), also=[])
+
+
+def debian_arm(cache: Path) -> Path:
+    """As a Raspberry Pi runs it: an arm64 system that can run armhf programs, too. The host has to know how to run them."""
+    return _cached(cache, GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
+
+
+def _cached(cache: Path, packages: list[str], arch: str, also: list[str]) -> Path:
     suite = _os_release()["VERSION_CODENAME"]
-    recipe = f"{suite} {PACKAGES} {inspect.getsource(_make)}"
-    root = cache / f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    recipe = f"{suite} {packages} {arch} {also} {inspect.getsource(_make)}"
+    root = cache / f"debian-{arch}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
-            for old in cache.glob("debian-*"):
+            for old in cache.glob(f"debian-{arch}-*"):
                 shutil.rmtree(old)
             unfinished = cache / f"debian-unfinished-{os.getpid()}"
-            _make(unfinished, suite)
+            _make(unfinished, suite, packages, arch, also)
             unfinished.rename(root)
     return root
 
@@ -67,17 +76,22 @@ def layer(source: Path, place: Path):
         subprocess.run(["umount", "--recursive", place], check=True)
 
 
-def _make(root: Path, suite: str) -> None:
+def _make(root: Path, suite: str, packages: list[str], arch: str, also: list[str]) -> None:
     log = root.with_suffix(".log")
+    command = ["debootstrap", f"--arch={arch}", "--variant=minbase", f"--include={','.join(packages)}", suite, root, _mirror()]
     with open(log, "w") as output:
-        made = subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, root, _mirror()],
-            stdout=output, stderr=subprocess.STDOUT)
+        made = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT)
     if made.returncode != 0:
         raise RuntimeError(f"debootstrap failed, see {log}:\n{log.read_text()[-2000:]}")
     log.unlink()
-    # Where a test wants it, it enables it, with a server of its own.
-    subprocess.run(["systemctl", f"--root={root}", "--quiet", "disable", "systemd-timesyncd"], check=True)
+    if "systemd-timesyncd" in packages:
+        # Where a test wants it, it enables it, with a server of its own.
+        subprocess.run(["systemctl", f"--root={root}", "--quiet", "disable", "systemd-timesyncd"], check=True)
+    if also:
+        # Of another architecture, which debootstrap knows nothing of.
+        subprocess.run(["chroot", root, "dpkg", "--add-architecture", also[0].split(":")[1]], check=True)
+        for command in [["update"], ["install", "-y", "--no-install-recommends", *also], ["clean"]]:
+            subprocess.run(["chroot", root, "apt-get", "-q", *command], check=True)
     (root / "etc/hostname").write_text("gw1\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost gw1\n")
     # A journal that outlives the boot and is on disk with each line, since

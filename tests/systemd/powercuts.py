@@ -28,8 +28,10 @@ from wire import METHOD_CALL, METHOD_REPLY, State, Wire
 
 # A short patience with acknowledgements, so that withheld ones do not last.
 CONFIGURATION = '[reboot]\nack_timeout = "1s"\n'
-# As many reboots as there are trials; only daemons that count them have the key.
-UNLIMITED = "max_per_hour"
+# As many as a daemon that counts them can be told to allow, and hence as many
+# as one machine is used for.
+LIMIT = "max_per_hour"
+TRIALS_PER_MACHINE = 60
 
 METHOD_PAYLOADS = {
     "immediate": lambda random: {},
@@ -302,8 +304,8 @@ class Campaign:
 
 def configure(root: Path, hub: Hub) -> None:
     gateways.configure(root, hub)
-    unlimited = UNLIMITED in (root / "etc/iotdm/agentd.toml").read_text()
-    text = CONFIGURATION + (f"{UNLIMITED} = 1000\n" if unlimited else "")
+    limited = LIMIT in (root / "etc/iotdm/agentd.toml").read_text()
+    text = CONFIGURATION + (f"{LIMIT} = {TRIALS_PER_MACHINE}\n" if limited else "")
     (root / "etc/iotdm/agentd.toml.d/campaign.toml").write_text(text)
     vm.enable(root, UNIT)
 

@@ -1,14 +1,16 @@
 //! Jobs: one method call or twin change for many devices, now or later.
 //!
-//! [`job`] says what a job is and looks like, [`Jobs`] keeps them durably,
-//! [`runner`] carries them out. A job survives the emulator's end; of a call
-//! that was under way then, nobody knows whether the device got it, and since
-//! a call reaches its device at most once it is failed, not repeated.
+//! [`job`] says what a job is and looks like, [`outcome`] what became of each
+//! device; [`Jobs`] keeps both durably, [`runner`] carries them out. A job
+//! survives the emulator's end; of a call that was under way then, nobody knows
+//! whether the device got it, and since a call reaches its device at most once
+//! it is failed, not repeated.
 //!
 //! Source: "Schedule jobs on multiple devices", "Queries for IoT Hub jobs" and
 //! the REST reference of the job client.
 
 pub mod job;
+pub mod outcome;
 pub mod runner;
 
 use std::collections::BTreeMap;
@@ -26,7 +28,8 @@ use crate::device::now;
 use crate::error::{Code, HubError};
 use crate::identity::Identity;
 use crate::store::{DEVICE_JOBS, JOBS, Store};
-use job::{DeviceJob, Job, Outcome, Status};
+use job::{Job, Status};
+use outcome::{DeviceJob, Outcome};
 
 /// Ended jobs are kept for so long, as the documentation says.
 const HISTORY: Duration = Duration::from_secs(30 * 24 * 3600);

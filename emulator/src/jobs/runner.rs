@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
-use super::job::{Job, Outcome, Work};
+use super::job::{Job, Work};
+use super::outcome::Outcome;
 use crate::device::now;
 use crate::error::{Code, HubError};
 use crate::hub::Hub;

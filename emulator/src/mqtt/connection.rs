@@ -18,6 +18,10 @@ use crate::certificates::ClientCertificate;
 /// message, and room for its topic.
 pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
 
+/// The largest CONNECT. Whoever sends it is not known yet, so it gets less
+/// memory than a device.
+pub const MAX_CONNECT: usize = 32 * 1024;
+
 /// How long a client may leave the connection's buffers full.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -65,10 +69,19 @@ impl Connection {
         self.certificate.as_ref()
     }
 
+    /// The first packet.
+    pub async fn read_connect(&mut self) -> Result<Packet, Error> {
+        self.read_up_to(MAX_CONNECT).await
+    }
+
     /// The next packet. Nothing is lost when the future is dropped.
     pub async fn read(&mut self) -> Result<Packet, Error> {
+        self.read_up_to(MAX_PACKET).await
+    }
+
+    async fn read_up_to(&mut self, size: usize) -> Result<Packet, Error> {
         loop {
-            match Packet::read(&mut self.received, MAX_PACKET) {
+            match Packet::read(&mut self.received, size) {
                 Ok(packet) => return Ok(packet),
                 Err(mqttbytes::Error::InsufficientBytes(_)) => {}
                 Err(error) => return Err(error.into()),

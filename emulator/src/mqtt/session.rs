@@ -54,7 +54,7 @@ pub enum End {
 
 /// Serves a connection until it ends.
 pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
-    let connect = match timeout(CONNECT_DEADLINE, connection.read()).await {
+    let connect = match timeout(CONNECT_DEADLINE, connection.read_connect()).await {
         Ok(Ok(Packet::Connect(connect))) => connect,
         Ok(Ok(_)) => return debug!("closed a client whose first packet was no CONNECT"),
         Ok(Err(Error::Malformed(mqttbytes::Error::InvalidProtocolLevel(_)))) => {

@@ -77,8 +77,12 @@ fn assign(
         }
         Err(error) if error.code == Code::DeviceAlreadyExists => {
             let known = hub.registry.read(device, |known| known.credentials.json())?;
-            let same = |key: &str| known.get(key) == authentication.get(key);
-            if same("type") && (same("symmetricKey") || same("x509Thumbprint")) {
+            let same = |place| {
+                let text = |json: &Value| json.pointer(place).and_then(Value::as_str).map(str::to_owned);
+                text(&known) == text(authentication)
+            };
+            let places = ["/type", "/symmetricKey/primaryKey", "/x509Thumbprint/primaryThumbprint"];
+            if places.into_iter().all(same) {
                 return Ok(());
             }
             hub.update_device(device, wish()?, &IfMatch::Any).map(drop)

@@ -15,6 +15,7 @@ mod configurations;
 mod connect;
 mod durability;
 mod faults;
+mod hostile;
 mod identities;
 mod jobs;
 mod messages;

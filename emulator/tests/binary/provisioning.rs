@@ -113,6 +113,18 @@ async fn an_individual_has_its_own_key_and_name_and_keeps_its_twin() {
     assert_eq!(device["authentication"]["symmetricKey"]["primaryKey"], KEY);
     assert_eq!(service.read("/twins/gateway-7").await["version"], 3);
     assert_eq!(owner(&emulator).read("/registrations/reg1").await["status"], "assigned");
+
+    // A renewed key reaches the hub with the next registration.
+    let renewed = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+    let mut attestation = by_key();
+    attestation["symmetricKey"]["primaryKey"] = json!(renewed);
+    let body = json!({"deviceId": "gateway-7", "attestation": attestation});
+    enrol(&emulator, "/enrollments/reg1", body).await;
+    let token = self::token(&emulator, "reg1", &renewed.parse().unwrap(), None);
+    let (mut device, _) = Device::say_hello(&emulator, introduction(&emulator, "reg1", &token)).await;
+    register(&mut device, "reg1").await;
+    let device = service.read("/devices/gateway-7").await;
+    assert_eq!(device["authentication"]["symmetricKey"]["primaryKey"], renewed);
 }
 
 #[tokio::test]

@@ -1,0 +1,65 @@
+"""The packages for arm64 and armhf on a Debian for arm64, as a Raspberry Pi runs it.
+
+There is no such processor here: qemu-user-static translates each program, and
+the host's kernel serves its calls.
+"""
+
+import gateway as gateways
+import image
+import package
+import pytest
+from conftest import CACHE
+from container import REBOOT
+from gateway import DEVICE, UNIT
+
+pytestmark = pytest.mark.arm
+
+# The translator runs inside of the unit, and needs more than the daemon does.
+TRANSLATED = """\
+[Service]
+MemoryMax=infinity
+TasksMax=infinity
+WatchdogSec=infinity
+"""
+
+
+@pytest.fixture
+def arm(tmp_path):
+    """A machine with the arm64 package installed, switched off."""
+    with image.layer(image.debian_arm(CACHE), tmp_path / "machine") as root:
+        image.install(root, package.built(UNIT, "arm64"))
+        gateways.relax_for_container(root)
+        (root / f"etc/systemd/system/{UNIT}.service.d/translated.conf").write_text(TRANSLATED)
+        yield from gateways.switched_off(root)
+
+
+def test_arm64_is_rebooted_and_armhf_connects(arm, hub):
+    gateways.configure(arm.root, hub)
+    arm.power_on()
+    assert arm.run("uname", "--machine").strip() == "aarch64"
+    gateways.enable(arm)
+    hub.wait_connected(DEVICE, timeout=120)
+
+    done = hub.ctl("reboot", DEVICE, "--reason", "kernel update", "--interval", "1s", timeout=300)
+    assert done.returncode == 0, done.stderr
+    arm.wait_boot(2)
+    assert arm.ends == [REBOOT]
+    reported = hub.reported(DEVICE)
+    assert reported["reboot"]["status"] == "completed"
+    assert reported["boot"]["bootId"] == arm.boots[1].boot_id
+
+    package.unpack(package.built(UNIT, "armhf"), arm.root / "opt/armhf")
+    program = f"/opt/armhf/usr/bin/{UNIT}"
+    assert arm.run(program, "--version").startswith(UNIT)
+    place = arm.root / "opt/armhf"
+    (place / "secret").write_text(hub.create("gw2"))
+    (place / "agentd.toml").write_text(
+        '[hub]\nconnection_string_file = "/opt/armhf/secret"\nca_file = "/etc/iotdm/ca.pem"\n'
+        '[reboot]\nbackend = "simulate"\nsimulate_duration = "1s"\n')
+    settings = ["--config", "/opt/armhf/agentd.toml", "--state-dir", "/opt/armhf/state"]
+    assert "gw2" in arm.run(program, *settings, "--check-config")
+    arm.run("systemd-run", "--quiet", program, *settings)
+    hub.wait_connected("gw2", timeout=120)
+    done = hub.ctl("reboot", "gw2", "--interval", "1s", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert hub.reported("gw2")["reboot"]["status"] == "completed"

@@ -1,0 +1,91 @@
+"""The packages as files: what lintian, man, the shells and systemd-analyze say of them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import package
+import pytest
+
+SOURCE = Path(__file__).parents[2]
+SECTIONS = {
+    "man1/iotdm-ctl.1": ["SYNOPSIS", "OPTIONS", "SUBCOMMANDS", "EXIT STATUS", "FILES", "EXAMPLES"],
+    "man1/iotdm-emulator.1": ["SYNOPSIS", "OPTIONS", "SUBCOMMANDS", "EXIT STATUS", "FILES", "EXAMPLES"],
+    "man5/iotdm-agentd.toml.5": ["SYNOPSIS", "DESCRIPTION", "FILES", "EXAMPLES"],
+    "man8/iotdm-agentd.8": ["SYNOPSIS", "OPTIONS", "EXIT STATUS", "FILES", "EXAMPLES"],
+}
+# For man to write what it writes to a terminal.
+TERMINAL = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """All that the packages install."""
+    root = tmp_path_factory.mktemp("packages")
+    for name in package.NAMES:
+        package.unpack(package.built(name, package.architecture()), root)
+    return root
+
+
+def said(*command, **options) -> str:
+    """What a command prints, which is to succeed."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    assert done.returncode == 0, f"{command}: exit {done.returncode}: {done.stdout}"
+    return done.stdout
+
+
+def test_lintian_has_nothing_to_say():
+    changes, = package.BUILT.glob(f"iotdm_*_{package.architecture()}.changes")
+    assert said("lintian", "--pedantic", "--fail-on=pedantic", "--allow-root", changes) == ""
+
+
+def test_manual_pages(root):
+    pages = {str(page.relative_to(root / "usr/share/man"))[:-3]: page for page in root.glob("usr/share/man/man*/*.gz")}
+    assert set(SECTIONS) < set(pages)
+    for name, page in pages.items():
+        command = ["man", "--warnings", "--encoding=UTF-8", "--local-file", page]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, env=TERMINAL)
+        assert shown.stderr == "", name
+        found = re.findall(r"^[A-Z][A-Z ]+$", shown.stdout, re.M)
+        assert (found[0], found[-1]) == ("NAME", "SEE ALSO"), name
+        assert set(SECTIONS.get(name, [])) <= set(found), name
+
+
+def test_every_option_is_in_the_manual(root):
+    for name in package.NAMES:
+        page, = root.glob(f"usr/share/man/man[18]/{name}.[18].gz")
+        text = said("man", "--local-file", page, env=TERMINAL)
+        options = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", said(root / f"usr/bin/{name}", "--help"), re.M))
+        assert options, name
+        assert {option for option in options if option not in text} == set()
+
+
+@pytest.mark.parametrize("name", package.NAMES)
+def test_completions(root, name):
+    share = root / "usr/share"
+    bash = share / f"bash-completion/completions/{name}"
+    # As bash itself does it: source the file, then call what it has registered.
+    complete = f"""
+        source {bash}
+        registered=$(complete -p {name}) && [[ $registered =~ -F\\ ([^ ]+) ]]
+        COMP_WORDS=({name} --) COMP_CWORD=1
+        "${{BASH_REMATCH[1]}}" {name} -- {name}
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    assert "--help" in said("bash", "-c", complete).split()
+    said("zsh", "-n", share / f"zsh/vendor-completions/_{name}")
+    said("fish", "--no-execute", share / f"fish/vendor_completions.d/{name}.fish")
+
+
+def test_the_unit_is_as_closed_as_can_be(root):
+    unit = root / "lib/systemd/system/iotdm-agentd.service"
+    judged = said("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit)
+    assert "Overall exposure level" in judged
+
+
+def test_the_catalogue_has_every_message(root):
+    """Each id of the program has its entry, and no entry is of nothing."""
+    program = re.findall(r'const \w+: &str = "([0-9a-f]{32})";', (SOURCE / "daemon/src/log.rs").read_text())
+    catalogue = re.findall(r"^-- ([0-9a-f]{32})$", (root / "usr/lib/systemd/catalog/iotdm.catalog").read_text(), re.M)
+    assert len(program) > 10
+    assert sorted(program) == sorted(catalogue)
