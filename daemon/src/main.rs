@@ -224,9 +224,8 @@ async fn life(
         },
     };
     let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));
-    let connection = &setup.identity.connection;
-    let (hub, device) = (connection.host_name.to_string(), connection.device_id.to_string());
-    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), hub, device, notify, hurry, notices);
+    let (daemon, answered) =
+        Daemon::new(agent, store, backend.clone(), &setup.identity, notify, hurry, notices);
     let ended = daemon.run(effects, answered, hub_events, machine, stop).await;
     tasks.abort_all();
     ended

@@ -16,6 +16,7 @@ use zbus::wire::OwnedFd;
 use crate::agent::Agent;
 use crate::backend::Backend;
 use crate::boot;
+use crate::credentials::Identity;
 use crate::desired::{Desired, Update};
 use crate::effect::{Effect, Notice};
 use crate::event::Event;
@@ -84,20 +85,20 @@ impl Daemon {
         agent: Agent,
         store: Store,
         backend: Backend,
-        hub_name: String,
-        device_id: String,
+        identity: &Identity,
         notify: Notify,
         hurry: Arc<tokio::sync::Notify>,
         notices: watch::Sender<Option<Notice>>,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(EVENTS);
+        let hub_name = identity.connection.host_name.to_string();
         let daemon = Daemon {
             agent,
             store,
             backend,
             connection: format!("connecting to {hub_name}"),
             hub_name,
-            device_id,
+            device_id: identity.connection.device_id.to_string(),
             notify,
             reporter: Reporter::new(format!("{:08x}", fastrand::u32(..))),
             desired: Desired::default(),
