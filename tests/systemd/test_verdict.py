@@ -97,6 +97,13 @@ def test_one_that_is_answered_does_not(story):
     assert story.reports("requested", DONE).judge().wrong
 
 
+def test_logind_may_refuse_once_it_was_asked(story):
+    refused = {"status": "failed", "previousBootId": "b0", "error": {"code": "logindRefused", "message": "m"}}
+    story.answers().reports("unknown", BEGUN).ends(CUT).reports("unclean", refused)
+    assert not story.judge().wrong
+    assert story.ends(REBOOT).judge().wrong
+
+
 def test_a_boot_that_nobody_heard_of_is_passed_over(story):
     story.answers().reports("unknown", BEGUN).ends(REBOOT).ends(CUT)
     assert not story.reports("requested", {**DONE, "bootId": "b2"}).judge().wrong
