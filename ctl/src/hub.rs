@@ -4,6 +4,10 @@
 //! official SDKs. Each request carries a token of its own, so none expires
 //! while a command waits.
 
+mod jobs;
+mod pages;
+mod probe;
+
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -15,8 +19,9 @@ use reqwest::{Method, StatusCode};
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
+pub use self::pages::Pages;
+pub use self::probe::{Probed, Right};
 use crate::credential::Credential;
 use crate::error::Usage;
 use crate::hub_error::HubError;
@@ -39,8 +44,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const OWN_PAUSE: Duration = Duration::from_secs(30);
 /// A hub that wants a longer pause than this is left alone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The page size of queries; the documentation allows no more.
-const PAGE: usize = 100;
 
 /// Everything but RFC 3986's unreserved characters is encoded in paths.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -80,42 +83,6 @@ pub struct MethodReply {
     /// What it says, `null` if nothing.
     #[serde(default)]
     pub payload: Value,
-}
-
-/// The pages of a query's result or a list, fetched one by one.
-pub struct Pages<'a> {
-    hub: &'a Hub,
-    method: Method,
-    path: &'static str,
-    body: Option<Value>,
-    left: Option<usize>,
-    next: Next,
-}
-
-/// A right of a shared access policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Right {
-    /// To use twins, queries, methods and jobs.
-    Service,
-    /// To read identities.
-    RegistryRead,
-    /// To change them.
-    RegistryWrite,
-}
-
-/// What came of trying a right.
-#[derive(Debug)]
-pub struct Probed {
-    /// Why not, if it is not allowed.
-    pub refusal: Option<Box<Refusal>>,
-    /// How far our clock is ahead of the hub's, in seconds.
-    pub clock_ahead: Option<i64>,
-}
-
-enum Next {
-    First,
-    After(String),
-    End,
 }
 
 struct Request<'a> {
@@ -187,34 +154,6 @@ impl Hub {
     /// the Unix epoch.
     pub fn token(&self, expiry: u64) -> Result<String, Usage> {
         self.credential.sign(&self.host, expiry)
-    }
-
-    /// Whether the hub lets us use `right`, by a request that changes nothing.
-    pub async fn probe(&self, right: Right) -> Result<Probed, HubError> {
-        let body = json!({"query": "SELECT deviceId FROM devices"});
-        let mut request = match right {
-            Right::Service => Request::new(Method::POST, "/devices/query".to_owned()),
-            Right::RegistryRead => Request::new(Method::GET, "/statistics/devices".to_owned()),
-            // There is no such device; who may not delete does not learn that.
-            Right::RegistryWrite => Request::new(Method::DELETE, format!("/devices/{}", Uuid::new_v4())),
-        };
-        match right {
-            Right::Service => {
-                request.body = Some(&body);
-                request.headers.push(("x-ms-max-item-count", "1".to_owned()));
-            }
-            Right::RegistryRead => {}
-            Right::RegistryWrite => request.headers.push((IF_MATCH.as_str(), quoted("*"))),
-        }
-        match self.send(&request).await {
-            Ok(answer) => Ok(Probed { refusal: None, clock_ahead: clock_ahead(&answer.headers) }),
-            Err(HubError::Refused(refusal)) => {
-                let clock_ahead = refusal.clock_ahead;
-                let expected = right == Right::RegistryWrite && refusal.kind() == Kind::NoSuchDevice;
-                Ok(Probed { refusal: (!expected).then_some(refusal), clock_ahead })
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// A device's twin.
@@ -304,35 +243,6 @@ impl Hub {
         let mut request = Request::new(Method::DELETE, path("devices", device));
         request.headers.push((IF_MATCH.as_str(), quoted("*")));
         self.send(&request).await.map(drop)
-    }
-
-    /// The rows of a query, at most `top` of them.
-    pub fn query(&self, sql: &str, top: Option<usize>) -> Pages<'_> {
-        let body = Some(json!({ "query": sql }));
-        Pages { hub: self, method: Method::POST, path: "/devices/query", body, left: top, next: Next::First }
-    }
-
-    /// The hub's jobs, at most `top` of them.
-    pub fn jobs(&self, top: Option<usize>) -> Pages<'_> {
-        let path = "/jobs/v2/query";
-        Pages { hub: self, method: Method::GET, path, body: None, left: top, next: Next::First }
-    }
-
-    /// A job.
-    pub async fn job(&self, id: &str) -> Result<Value, HubError> {
-        self.json(Request::new(Method::GET, job_path(id))).await
-    }
-
-    /// Hands a job to the hub's scheduler.
-    pub async fn create_job(&self, id: &str, job: &Value) -> Result<Value, HubError> {
-        let mut request = Request::new(Method::PUT, job_path(id));
-        request.body = Some(job);
-        self.json(request).await
-    }
-
-    /// Cancels a job.
-    pub async fn cancel_job(&self, id: &str) -> Result<Value, HubError> {
-        self.json(Request::new(Method::POST, format!("{}/cancel", job_path(id)))).await
     }
 
     async fn json(&self, request: Request<'_>) -> Result<Value, HubError> {
@@ -427,50 +337,6 @@ impl<'a> Request<'a> {
             answers_with_400: false,
         }
     }
-}
-
-impl Pages<'_> {
-    /// The next page, which may be empty; `None` after the last one.
-    pub async fn next(&mut self) -> Result<Option<Vec<Value>>, HubError> {
-        if self.left == Some(0) {
-            return Ok(None);
-        }
-        let mut request = Request::new(self.method.clone(), self.path.to_owned());
-        request.body = self.body.as_ref();
-        request.repeatable = true;
-        let size = self.left.map_or(PAGE, |left| left.min(PAGE));
-        request.headers.push(("x-ms-max-item-count", size.to_string()));
-        match &self.next {
-            Next::First => {}
-            Next::After(token) => request.headers.push(("x-ms-continuation", token.clone())),
-            Next::End => return Ok(None),
-        }
-        let answer = self.hub.send(&request).await?;
-        self.next = match text(&answer.headers, "x-ms-continuation") {
-            Some(token) => Next::After(token.to_owned()),
-            None => Next::End,
-        };
-        let mut rows: Vec<Value> =
-            serde_json::from_str(&answer.body).map_err(|error| self.hub.not_a_hub(&error))?;
-        if let Some(left) = &mut self.left {
-            rows.truncate(*left);
-            *left -= rows.len();
-        }
-        Ok(Some(rows))
-    }
-
-    /// All pages that are left.
-    pub async fn all(mut self) -> Result<Vec<Value>, HubError> {
-        let mut rows = Vec::new();
-        while let Some(page) = self.next().await? {
-            rows.extend(page);
-        }
-        Ok(rows)
-    }
-}
-
-fn job_path(id: &str) -> String {
-    format!("/jobs/v2/{}", utf8_percent_encode(id, ENCODED))
 }
 
 fn path(collection: &str, device: &DeviceId) -> String {

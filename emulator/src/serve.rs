@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -28,6 +29,7 @@ pub async fn run(options: Serve) -> Result<()> {
         Some(path) => path,
         None => DataDir::default_path()?,
     };
+    allow_many_connections();
     let dir = DataDir::create(&path)?;
     let store = Store::open(&dir.store())?;
     let authority = store.hub_value("authority", Authority::generate)?;
@@ -67,6 +69,16 @@ pub async fn run(options: Serve) -> Result<()> {
         }
     };
     server::run(hub, mqtt, https, tls, shutdown).await
+}
+
+/// Each connection takes a file descriptor, and the usual limit of 1024 is
+/// meant to be raised by programs that can do with more.
+fn allow_many_connections() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "cannot raise the limit of open files; connections may run out");
+    }
 }
 
 async fn listen(bind: IpAddr, port: u16, option: &str) -> Result<TcpListener> {

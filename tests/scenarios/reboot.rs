@@ -239,35 +239,6 @@ fn killed_right_after_the_reply_it_goes_on_at_the_next_start() {
 }
 
 #[test]
-fn a_damaged_record_is_set_aside_and_told() {
-    let hub = Hub::start();
-    let mut daemon = Daemon::simulating(&hub);
-    std::fs::create_dir(daemon.state_dir()).unwrap();
-    std::fs::write(daemon.state_dir().join("simulated-state.json"), "{\"version\":").unwrap();
-    daemon.start_connected(&hub);
-    let aside = daemon.state_dir().join("simulated-state.damaged-0");
-    assert_eq!(hub.reported()["agent"]["damagedRecord"], json!(aside));
-    assert!(daemon.log.wait_for("was damaged").contains("simulated-state.damaged-0"));
-    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
-}
-
-#[test]
-fn of_many_requests_at_once_one_is_accepted() {
-    let (hub, bus) = (Hub::start(), Bus::start());
-    let logind = bus.logind();
-    let mut daemon = Daemon::with_logind(&hub, &bus);
-    daemon.start_connected(&hub);
-    let statuses: Vec<i64> = std::thread::scope(|scope| {
-        let calls: Vec<_> = (0..12).map(|_| scope.spawn(|| hub.invoke("rebootDevice", "{}").0)).collect();
-        calls.into_iter().map(|call| call.join().unwrap()).collect()
-    });
-    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
-    assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 11, "{statuses:?}");
-    logind.calls.wait_for("Reboot(");
-    assert_eq!(logind.calls.count("Reboot("), 1);
-}
-
-#[test]
 fn a_scheduled_reboot_is_kept_over_a_crash_carried_out_and_explained() {
     let (hub, bus) = (Hub::start(), Bus::start());
     let logind = bus.logind();

@@ -292,7 +292,7 @@ class Campaign:
         return reported and self.subject.is_up()
 
     def _judge(self, planned: Plan, first: int, cuts: int, answered: bool, on_disk: str) -> Trial:
-        found = verdict.boots(self.lives, self.wire.states)
+        found = verdict.boots(self.lives, self.wire)
         judged = verdict.judge(planned.identity, self.lives, found, self.local, self.wire.states,
                                verdict.answers(planned.identity, self.wire.messages), first)
         wrong = verdict.wrong_reports(self.lives, found, self.local, self.wire.states)

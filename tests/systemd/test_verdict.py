@@ -5,7 +5,7 @@ import json
 import pytest
 import verdict
 from power import CUT, REBOOT, Life
-from wire import METHOD_REPLY, REPORTED_PATCH, Wire
+from wire import METHOD_REPLY, REPORTED_PATCH, TWIN_REPLY, Wire
 
 DONE = {"status": "completed", "previousBootId": "b0", "bootId": "b1"}
 UNCLEAN = {**DONE, "status": "failed", "error": {"code": "uncleanBoot", "message": "m"}}
@@ -35,21 +35,27 @@ class Story:
         self.lives.append(Life(self._tick()))
         return self
 
-    def reports(self, cause: str, reboot: dict = UNCHANGED) -> "Story":
+    def reports(self, cause: str, reboot: dict = UNCHANGED, answered: bool = True) -> "Story":
         boot = {"bootId": f"b{len(self.lives) - 1}", "cause": cause}
         patch = {"boot": boot, **({"reboot": {"id": "r", **reboot}} if reboot else {})}
-        return self.says(f"{REPORTED_PATCH}?$rid={self._rid}", patch)
+        self._rid += 1
+        self.says(f"{REPORTED_PATCH}?$rid={self._rid}", patch)
+        return self.hears() if answered else self
 
     def answers(self, **body) -> "Story":
         return self.says(f"{METHOD_REPLY}200/?$rid=1", {"id": "r", **body})
 
     def says(self, topic: str, payload: dict) -> "Story":
-        self._rid += 1
         self.wire.hear(f'DEBUG device -> hub device=gw1 topic="{topic}" payload={json.dumps(payload)}')
         return self
 
+    def hears(self) -> "Story":
+        """That the hub has what was last reported."""
+        self.wire.hear(f'DEBUG hub -> device device=gw1 topic="{TWIN_REPLY}204/?$rid={self._rid}&$version=2" payload=')
+        return self
+
     def judge(self, local: frozenset = frozenset()) -> verdict.Verdict:
-        found = verdict.boots(self.lives, self.wire.states)
+        found = verdict.boots(self.lives, self.wire)
         granted = verdict.answers("r", self.wire.messages)
         judged = verdict.judge("r", self.lives, found, set(local), self.wire.states, granted, 0)
         judged.wrong += verdict.wrong_reports(
@@ -79,6 +85,23 @@ def test_a_cut_before_it_was_announced_is_unclean(story):
 def test_a_cut_after_it_was_announced_may_be_either(story, cause, reboot):
     story.answers().reports("unknown", BEGUN).ends(CUT)
     assert not story.reports(cause, reboot).judge().wrong
+
+
+def test_a_device_that_is_not_answered_goes_on_unannounced(story):
+    story.answers().reports("unknown", {**BEGUN, "status": "scheduled"}, answered=False).ends(REBOOT)
+    assert not story.reports("requested", DONE).judge().wrong
+
+
+def test_one_that_is_answered_does_not(story):
+    story.answers().reports("unknown", {**BEGUN, "status": "scheduled"}).ends(REBOOT)
+    assert story.reports("requested", DONE).judge().wrong
+
+
+def test_logind_may_refuse_once_it_was_asked(story):
+    refused = {"status": "failed", "previousBootId": "b0", "error": {"code": "logindRefused", "message": "m"}}
+    story.answers().reports("unknown", BEGUN).ends(CUT).reports("unclean", refused)
+    assert not story.judge().wrong
+    assert story.ends(REBOOT).judge().wrong
 
 
 def test_a_boot_that_nobody_heard_of_is_passed_over(story):

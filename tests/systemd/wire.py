@@ -63,6 +63,16 @@ class Wire:
         return any(said.to_device and said.topic.startswith(f"{TWIN_REPLY}204/") and said.rid == state.rid
                    and said.at >= state.at for said in self.messages)
 
+    def unanswered(self, since: float, until: float) -> bool:
+        """Whether the newest request to the twin in that time was not answered in it.
+
+        Without an answer a device sends no further one.
+        """
+        said = [message for message in self.messages if since <= message.at < until]
+        asked = [message for message in said if not message.to_device and message.topic.startswith("$iothub/twin/")]
+        answers = {message.rid for message in said if message.to_device and message.topic.startswith(TWIN_REPLY)}
+        return bool(asked) and asked[-1].rid not in answers
+
     def hear(self, line: str) -> None:
         """Takes a line of the emulator's log."""
         with self._changed:
