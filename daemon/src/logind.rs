@@ -5,7 +5,6 @@
 //! none that could have broken unnoticed. Only the watch keeps one.
 //! Source: org.freedesktop.login1(5), org.freedesktop.timedate1(5).
 
-use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -139,13 +138,13 @@ impl Logind {
     /// Asks for a reboot, telling people who are logged in why. It happens
     /// some time after this returns.
     pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
+        let manager = self.manager().await.map_err(|error| explain(&error))?;
+        if let Some(reason) = reason
+            && let Err(error) = manager.set_wall_message(reason, true).await
+        {
+            tracing::debug!("nobody who is logged in is told the reason: {error}");
+        }
         let asked = async {
-            let manager = self.manager().await?;
-            if let Some(reason) = reason
-                && let Err(error) = manager.set_wall_message(reason, true).await
-            {
-                tracing::debug!("nobody who is logged in is told the reason: {error}");
-            }
             if ignore_inhibitors {
                 match manager.reboot_with_flags(SKIP_INHIBITORS).await {
                     // Before systemd 257 it is polkit's right alone that counts.
@@ -162,8 +161,7 @@ impl Logind {
             {
                 Ok(())
             }
-            // No answer is no refusal: logind may still do it.
-            Err(zbus::Error::InputOutput(error)) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
+            Err(error) if is_silence(&error) => Ok(()),
             asked => asked.map_err(|error| explain(&error)),
         }
     }
@@ -321,6 +319,28 @@ fn microseconds(at: Time) -> u64 {
 
 fn short(text: &str) -> String {
     text.chars().take(MAX_INHIBITOR_TEXT).collect()
+}
+
+/// Whether a call that was sent was left without an answer. That is no refusal:
+/// it may have been taken, and the answer lost in the shutdown.
+fn is_silence(error: &zbus::Error) -> bool {
+    match error {
+        zbus::Error::InputOutput(_) => true,
+        zbus::Error::FDO(error) => matches!(
+            **error,
+            fdo::Error::NoReply(_)
+                | fdo::Error::Timeout(_)
+                | fdo::Error::TimedOut(_)
+                | fdo::Error::Disconnected(_)
+        ),
+        zbus::Error::MethodError(name, ..) => matches!(
+            name.as_str(),
+            "org.freedesktop.DBus.Error.NoReply"
+                | "org.freedesktop.DBus.Error.Timeout"
+                | "org.freedesktop.DBus.Error.TimedOut"
+        ),
+        _ => false,
+    }
 }
 
 fn explain(error: &zbus::Error) -> String {
