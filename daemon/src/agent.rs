@@ -31,11 +31,13 @@ pub struct Agent {
     phase: Phase,
     record: Record,
     settings: Settings,
+    /// When the machine booted, by the clock of now.
+    booted: Time,
     /// Dry runs that wait for what logind says.
     checks: Vec<Check>,
     /// `properties.desired.reboot`, once the twin was read.
     wished: Option<Option<Value>>,
-    /// It could not be recorded; it waits until the twin says something anew.
+    /// It could not be recorded; it waits until that may go better.
     wish_held: bool,
 }
 
@@ -272,6 +274,11 @@ impl Agent {
             (phase, Event::Desired { reboot, reported }) => {
                 self.phase = phase;
                 self.wished(reboot, reported.as_ref());
+                Vec::new()
+            }
+            (phase, Event::StorageMayWork) => {
+                self.phase = phase;
+                self.wish_held = false;
                 Vec::new()
             }
             (phase, Event::ClockSet { clock, boot_time }) => {

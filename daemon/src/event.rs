@@ -44,6 +44,8 @@ pub enum Event {
     },
     /// Whether the record is on disk.
     Saved(Result<(), String>),
+    /// Some time after the record could not be saved.
+    StorageMayWork,
     /// The hub acknowledged the reply to this call.
     ReplyDelivered {
         /// The call.

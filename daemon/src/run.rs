@@ -49,6 +49,8 @@ pub struct Daemon {
     deadline: Option<Instant>,
     /// When an answer of the twin is overdue, or asking again is due.
     twin_deadline: Option<Instant>,
+    /// When to read a twin again that was behind what it had told.
+    twin_anew: Option<Instant>,
     /// The record that could not be written, and when to try again.
     unsaved: Option<Box<Record>>,
     save_deadline: Option<Instant>,
@@ -69,6 +71,9 @@ pub enum Ended {
 
 /// An answer about the twin that takes longer than this is asked for again.
 const TWIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A hub whose answer lags behind its notifications is given this long.
+const TWIN_ANEW: Duration = Duration::from_secs(2);
 
 /// How often a record that could not be written is tried again.
 const SAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -107,6 +112,7 @@ impl Daemon {
             link: None,
             deadline: None,
             twin_deadline: None,
+            twin_anew: None,
             unsaved: None,
             save_deadline: None,
             answers,
@@ -164,11 +170,19 @@ impl Daemon {
                         self.send(request);
                     }
                 }
+                () = wait(self.twin_anew) => {
+                    self.twin_anew = None;
+                    if self.link.is_some() {
+                        let request = self.reporter.connected();
+                        self.send(request);
+                    }
+                }
                 () = wait(self.save_deadline) => {
                     self.save_deadline = None;
                     if let Some(record) = self.unsaved.take() {
                         self.carry_out(vec![Effect::Save(record)]);
                     }
+                    self.on_event(Event::StorageMayWork);
                 }
                 () = tick(&mut watchdog) => self.notify.alive(),
             }
@@ -224,8 +238,8 @@ impl Daemon {
             }
             Update::Nothing => {}
             Update::Missed => {
-                let request = self.reporter.connected();
-                self.send(request);
+                tracing::debug!("a change of the desired properties was missed; reading them anew later");
+                self.twin_anew = Some(Instant::now() + TWIN_ANEW);
             }
         }
     }
@@ -234,7 +248,7 @@ impl Daemon {
         self.link = None;
         self.reporter.disconnected();
         self.desired.disconnected();
-        self.twin_deadline = None;
+        (self.twin_deadline, self.twin_anew) = (None, None);
         let Some(outage) = outage else {
             tracing::debug!("reconnecting with a new token");
             return;
@@ -294,7 +308,10 @@ impl Daemon {
                     tracing::error!("the record cannot be saved in the state directory: {error}");
                 }
                 // What is on disk is not what is true: try again until it is.
-                self.save_deadline = saved.is_err().then(|| Instant::now() + SAVE_PATIENCE);
+                // And what was refused for it may go better then.
+                if saved.is_err() {
+                    self.save_deadline = Some(Instant::now() + SAVE_PATIENCE);
+                }
                 self.unsaved = saved.is_err().then_some(record);
                 return Some(Event::Saved(saved));
             }

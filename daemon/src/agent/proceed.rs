@@ -11,6 +11,9 @@ use crate::effect::{Effect, Note};
 use crate::event::Refusal;
 use crate::request::OnInhibitor;
 
+/// Others choose what stands in it: who inhibits a shutdown, and why.
+const MAX_MESSAGE: usize = 1000;
+
 impl Agent {
     /// Goes on with the pending request from where the record says it is.
     pub(super) fn proceed(&mut self, now: Time) -> Vec<Effect> {
@@ -61,7 +64,7 @@ impl Agent {
 
     /// From when on `max_per_hour` and `min_uptime` allow a reboot.
     pub(super) fn rested(&self, now: Time) -> Time {
-        self.settings.guards.rested(now, self.record.boot.boot_time, &self.record.starts)
+        self.settings.guards.rested(now, self.booted, &self.record.starts)
     }
 
     /// The device's own limits do not allow it before `at`.
@@ -145,9 +148,14 @@ impl Agent {
         if let Some(reboot) = &mut self.record.reboot {
             reboot.status = status;
             reboot.completed_at = Some(now);
-            reboot.error = error;
+            reboot.error = error.map(brief);
         }
         self.record.plan = None;
         self.record.asked = None;
     }
+}
+
+/// An error with a message that a twin can take: at most 4 KiB of UTF-8.
+pub(super) fn brief(error: RebootError) -> RebootError {
+    RebootError { message: error.message.chars().take(MAX_MESSAGE).collect(), ..error }
 }

@@ -221,7 +221,10 @@ impl World {
                 let boot_time = Time::from_unix_millis(self.booted * 1000);
                 self.feed(Event::ClockSet { clock: Clock::Synchronized, boot_time });
             }
-            Step::Disk { full } => self.disk_full = *full,
+            Step::Disk { full } => {
+                self.disk_full = *full;
+                self.feed(Event::StorageMayWork);
+            }
             Step::Delivered | Step::Reported => {}
         }
     }

@@ -32,7 +32,9 @@ impl Agent {
                 record
             }
             Some(mut record) if record.boot.boot_id == start.boot_id => {
+                let known = record.boot.boot_time;
                 if correct(&mut record, start.clock, start.boot_time) {
+                    shift_plan(&mut record, start.boot_time.unix_millis() - known.unix_millis());
                     effects.push(Effect::Note(Note::ClockSet(record.boot.clone())));
                     effects.push(Effect::Save(Box::new(record.clone())));
                 }
@@ -53,6 +55,7 @@ impl Agent {
             phase: Phase::Idle,
             record,
             settings,
+            booted: start.boot_time,
             checks: Vec::new(),
             wished: None,
             wish_held: false,
@@ -64,6 +67,9 @@ impl Agent {
             effects.push(Effect::Deadline(Some(agent.settings.down_timeout)));
             effects.push(agent.report());
         } else if agent.record.pending().is_some() {
+            if agent.record.asked.is_none() {
+                agent.judge_anew();
+            }
             effects.extend(agent.proceed(now));
         } else {
             effects.push(agent.report());
@@ -71,10 +77,30 @@ impl Agent {
         (agent, effects)
     }
 
+    /// The pending request was about to be carried out when the last run ended,
+    /// who knows how long ago: whether it may be is asked again.
+    fn judge_anew(&mut self) {
+        let Some(reboot) =
+            self.record.reboot.as_mut().filter(|reboot| reboot.status == RebootStatus::Rebooting)
+        else {
+            return;
+        };
+        reboot.status = RebootStatus::Waiting;
+        if reboot.started_at.take().is_some() {
+            self.record.starts.pop();
+        }
+    }
+
     /// The clock was set, or has become one to be trusted.
     pub(super) fn clock_set(&mut self, clock: Clock, boot_time: Time, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if correct(&mut self.record, clock, boot_time) {
+        let moved = boot_time.unix_millis() - self.booted.unix_millis();
+        let corrected = correct(&mut self.record, clock, boot_time);
+        if moved.abs() >= NOTICEABLE_MS {
+            self.booted = boot_time;
+            shift_plan(&mut self.record, moved);
+        }
+        if corrected {
             effects.push(Effect::Note(Note::ClockSet(self.record.boot.clone())));
             effects.push(self.save());
             effects.push(self.report());
@@ -147,23 +173,41 @@ fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
     if let Some(time) = &mut record.reboot_time {
         *time = boot_time;
     }
-    let shift = |time: &mut Time| *time = Time::from_unix_millis(time.unix_millis() + moved);
     let Some(reboot) = &mut record.reboot else { return true };
     if reboot.boot_id.as_ref() == Some(&record.boot.boot_id) {
         // Concluded at the start of this boot.
-        reboot.completed_at.as_mut().map(shift);
+        shift(&mut reboot.completed_at, moved);
         if reboot.status == RebootStatus::Completed {
-            reboot.down_seconds = down_seconds(reboot, &record.boot, record.started_clock);
+            let comparable = clock == Clock::Synchronized;
+            let down = down_seconds(reboot, &record.boot, record.started_clock);
+            reboot.down_seconds = down.filter(|_| comparable);
         }
-    } else if reboot.started_at.is_none() && reboot.previous_boot_id == record.boot.boot_id {
-        // Asked for in this boot.
-        shift(&mut reboot.requested_at);
-    }
-    if let Some(plan) = &mut record.plan {
-        plan.wait_until.as_mut().map(shift);
-        if plan.delayed {
-            reboot.not_before.as_mut().map(shift);
+    } else if reboot.previous_boot_id == record.boot.boot_id {
+        // Of this boot. One that has begun may have been asked for in an
+        // earlier one, by another clock.
+        if reboot.started_at.is_none() {
+            reboot.requested_at = moved_by(reboot.requested_at, moved);
         }
+        shift(&mut reboot.started_at, moved);
+        shift(&mut reboot.completed_at, moved);
     }
     true
+}
+
+/// What was given as a span of time stays one when the clock is set.
+fn shift_plan(record: &mut Record, moved: i64) {
+    let (Some(reboot), Some(plan)) = (&mut record.reboot, &mut record.plan) else { return };
+    // Waiting for an inhibitor never outlives a boot.
+    shift(&mut plan.wait_until, moved);
+    if plan.delayed && reboot.previous_boot_id == record.boot.boot_id {
+        shift(&mut reboot.not_before, moved);
+    }
+}
+
+fn shift(time: &mut Option<Time>, moved: i64) {
+    *time = time.map(|time| moved_by(time, moved));
+}
+
+fn moved_by(time: Time, moved: i64) -> Time {
+    Time::from_unix_millis(time.unix_millis().saturating_add(moved))
 }

@@ -4,6 +4,7 @@ use iotdm_proto::Time;
 use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use serde_json::Value;
 
+use super::proceed::brief;
 use super::{Agent, Ask, Phase};
 use crate::effect::{Effect, Note};
 use crate::event::Refusal;
@@ -108,7 +109,7 @@ impl Agent {
         let mut reboot = self.new_reboot(id, request, RequestedBy::Twin, now);
         reboot.status = RebootStatus::Failed;
         reboot.completed_at = Some(now);
-        reboot.error = Some(error);
+        reboot.error = Some(brief(error));
         let note = Note::Ended(Box::new(reboot.clone()));
         self.record.reboot = Some(reboot);
         self.record.wish = Some(wish);

@@ -106,3 +106,52 @@ fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
     let log = log(&agent.handle(set(Clock::Synchronized, 0), at(120)));
     assert_eq!(log, ["note clock Synchronized", "save a Waiting", "report a Waiting", "deadline Some(40)"]);
 }
+
+#[test]
+fn a_delay_of_an_earlier_boot_does_not_move_with_the_clock_of_this_one() {
+    let (mut agent, mut effects) = resume(None, "boot-1", TRUE_TIME);
+    for (seconds, event) in scheduled() {
+        effects.extend(agent.handle(event, at(TRUE_TIME + seconds)));
+    }
+    let record = last_saved(&effects);
+    let (mut agent, _) = Agent::resume(Some(record), None, unsynchronized("boot-2", 0), SETTINGS, at(5));
+    let log = log(&agent.handle(set(Clock::Synchronized, TRUE_TIME + 300), at(TRUE_TIME + 320)));
+    // 600 s after it was asked for, at 100 s.
+    assert_eq!(log.get(3).map(String::as_str), Some("deadline Some(380)"), "{log:?}");
+}
+
+#[test]
+fn a_step_that_costs_the_clock_its_source_moves_delays_all_the_same() {
+    let mut agent = idle();
+    play_at(&mut agent, scheduled());
+    // An hour ahead; what was reported by the right clock stays.
+    let log = log(&agent.handle(set(Clock::Unsynchronized, 3600), at(3800)));
+    assert_eq!(log, ["deadline Some(500)", "report a Scheduled"]);
+}
+
+#[test]
+fn a_reboot_that_failed_under_a_wrong_clock_is_put_right_as_a_whole() {
+    let (mut agent, _) = Agent::resume(None, None, unsynchronized("boot-1", 0), SETTINGS, at(10));
+    for event in straight().into_iter().take(6).chain([Event::RebootAsked(Err("busy".into()))]) {
+        agent.handle(event, at(100));
+    }
+    agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 200));
+    let reboot = agent.record.reboot.unwrap();
+    assert_eq!(
+        (reboot.started_at, reboot.completed_at),
+        (Some(at(TRUE_TIME + 100)), Some(at(TRUE_TIME + 100)))
+    );
+}
+
+#[test]
+fn a_date_set_by_hand_makes_no_down_time() {
+    let (mut agent, mut effects) = Agent::resume(None, None, unsynchronized("boot-1", 0), SETTINGS, at(10));
+    for event in straight() {
+        effects.extend(agent.handle(event, at(100)));
+    }
+    let (mut agent, _) =
+        Agent::resume(Some(last_saved(&effects)), None, unsynchronized("boot-2", 110), SETTINGS, at(120));
+    assert_eq!(agent.record.reboot.as_ref().unwrap().down_seconds, Some(10.0));
+    agent.handle(set(Clock::Unsynchronized, TRUE_TIME), at(TRUE_TIME + 20));
+    assert_eq!(agent.record.reboot.unwrap().down_seconds, None);
+}

@@ -130,3 +130,34 @@ fn a_scheduled_one_that_comes_too_often_waits() {
     log = play_at(&mut agent, [(3650, Event::DeadlinePassed), (3650, Event::Permission(Ok(())))]);
     assert_eq!(log.last().unwrap(), "report a Rebooting started");
 }
+
+#[test]
+fn what_was_about_to_begin_when_the_daemon_ended_is_judged_anew_and_counted_once() {
+    let guards = || Guards { max_per_hour: 1, ..windows(&["00:00-00:10"]) };
+    let settings = || Settings { guards: guards(), ..SETTINGS };
+    let (mut agent, _) = Agent::resume(None, None, start("boot-1", 0), settings(), at(10));
+    let mut effects = Vec::new();
+    for event in [call("1", ASKED), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")] {
+        effects.extend(agent.handle(event, at(100)));
+    }
+    let record = last_saved(&effects);
+    assert_eq!(record.starts, [at(100)]);
+    // At once: nothing stands against it.
+    let (mut agent, _) = Agent::resume(Some(record.clone()), None, start("boot-1", 0), settings(), at(110));
+    let log = play_at(&mut agent, [(110, Event::Permission(Ok(())))]);
+    assert_eq!(log.last().unwrap(), "report a Rebooting started");
+    assert_eq!(agent.record.starts, [at(110)]);
+    // Hours later, outside of the windows.
+    let (mut agent, _) = Agent::resume(Some(record), None, start("boot-1", 0), settings(), at(9000));
+    let log = play_at(&mut agent, [(9000, Event::Permission(Ok(())))]);
+    assert_eq!(log.last().unwrap(), "report a Waiting");
+    assert_eq!(agent.status(), "reboot a waits until 1970-01-02T00:00:00.000Z");
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_lock_the_machine() {
+    let mut agent = guarded(Guards { min_uptime: Duration::from_secs(600), ..GUARDS });
+    // Up for 1000 s, when the clock is set back by 900 s and loses its source.
+    agent.handle(Event::ClockSet { clock: Clock::Unsynchronized, boot_time: at(-900) }, at(100));
+    assert_eq!(log_of(&ask(&mut agent, "", 101)), ["save fresh-9 Rebooting"]);
+}

@@ -261,12 +261,20 @@ fn a_wish_cancelled_by_a_call_stays_cancelled() {
 }
 
 #[test]
-fn a_wish_that_cannot_be_recorded_is_tried_with_the_next_twin_and_not_before() {
+fn a_wish_that_cannot_be_recorded_is_tried_with_the_next_twin_or_some_time_later() {
     let mut agent = idle();
     let events = [desired(wish()), Event::Permission(Ok(())), Event::Saved(Err("disk full".into()))];
-    assert_eq!(play(&mut agent, events), ["check", "save w Rebooting", "save nothing"]);
+    assert_eq!(play(&mut agent, events.clone()), ["check", "save w Rebooting", "save nothing"]);
     assert!(play(&mut agent, [Event::Saved(Err("disk full".into())), Event::Saved(Ok(()))]).is_empty());
-    assert_eq!(play(&mut agent, [desired(wish())]), ["check"]);
+    for again in [desired(wish()), Event::StorageMayWork] {
+        let mut agent = idle();
+        play(&mut agent, events.clone());
+        assert_eq!(play(&mut agent, [again]), ["check"]);
+    }
+    // Nor is its removal forgotten.
+    let mut agent = wished_for_later();
+    play(&mut agent, [desired(Value::Null), Event::Saved(Err("disk full".into()))]);
+    assert_eq!(play(&mut agent, [Event::StorageMayWork]), ["save w Cancelled"]);
 }
 
 #[test]
