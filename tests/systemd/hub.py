@@ -81,9 +81,16 @@ class Hub:
 
     def wait_connected(self, device: str, timeout: int = 60) -> None:
         """The hub holds a method back until the device listens; what the method is does not matter."""
-        done = self.ctl("invoke", device, "rebootDevice", "--payload", '{"check":true}', "--connect-timeout", str(timeout),
-                        timeout=timeout + 60)
-        assert done.returncode in (0, 3), done.stderr
+        deadline = time.monotonic() + timeout
+        while True:
+            # The hub takes no more than 300 s for one call.
+            patience = max(0, min(300, round(deadline - time.monotonic())))
+            done = self.ctl("invoke", device, "rebootDevice", "--payload", '{"check":true}',
+                            "--connect-timeout", str(patience), timeout=patience + 60)
+            if done.returncode in (0, 3):
+                return
+            # 4: not yet.
+            assert done.returncode == 4 and time.monotonic() < deadline, f"exit {done.returncode}: {done.stderr}"
 
     def _listen(self, lines) -> None:
         with open(f"{self.data}.log", "a") as log:
