@@ -333,12 +333,6 @@ fn is_silence(error: &zbus::Error) -> bool {
                 | fdo::Error::TimedOut(_)
                 | fdo::Error::Disconnected(_)
         ),
-        zbus::Error::MethodError(name, ..) => matches!(
-            name.as_str(),
-            "org.freedesktop.DBus.Error.NoReply"
-                | "org.freedesktop.DBus.Error.Timeout"
-                | "org.freedesktop.DBus.Error.TimedOut"
-        ),
         _ => false,
     }
 }
