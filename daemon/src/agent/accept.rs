@@ -61,7 +61,7 @@ impl Agent {
             let message = format!("the reboot {pending:?} is already pending");
             return refuse(&rid, 409, "rebootPending", &message, json!({ "id": pending }));
         }
-        if request.on_inhibitor == OnInhibitor::Override && !self.settings.allow_inhibitor_override {
+        if self.forbids(&request) {
             return refuse_all(&[rid], &Refusal::Forbidden);
         }
         if request.check {
@@ -71,6 +71,11 @@ impl Agent {
         }
         self.phase = Phase::Checking(Ask { id, request, rids: vec![rid], wish: None });
         vec![Effect::AskPermission]
+    }
+
+    /// Whether the device's own configuration says no, whatever else.
+    pub(super) fn forbids(&self, request: &RebootRequest) -> bool {
+        request.on_inhibitor == OnInhibitor::Override && !self.settings.allow_inhibitor_override
     }
 
     /// The request that keeps others from being accepted.

@@ -8,7 +8,7 @@ use super::proceed::brief;
 use super::{Agent, Ask, Phase};
 use crate::effect::{Effect, Note};
 use crate::event::Refusal;
-use crate::request::{self, OnInhibitor, RebootRequest};
+use crate::request::{self, RebootRequest};
 
 impl Agent {
     /// What the twin wishes for now, and which reboot it reported before we
@@ -78,12 +78,7 @@ impl Agent {
         let error = |code, message: String| Err(RebootError { code, message });
         let checked = match &request {
             Err(why) => error(RebootErrorCode::InvalidPayload, why.to_string()),
-            Ok(request)
-                if request.on_inhibitor == OnInhibitor::Override
-                    && !self.settings.allow_inhibitor_override =>
-            {
-                Err(Refusal::Forbidden.error())
-            }
+            Ok(request) if self.forbids(request) => Err(Refusal::Forbidden.error()),
             Ok(request) if request.deadline.is_some_and(|deadline| deadline <= now) => {
                 error(RebootErrorCode::Expired, "the wish was seen only after its deadline".to_owned())
             }
