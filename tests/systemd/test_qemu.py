@@ -7,9 +7,8 @@ import image
 import pytest
 import vm
 from gateway import DEVICE, UNIT
+from vm import BOOT
 
-# Without KVM a boot takes about 20 s on an idle machine, and minutes on a busy one.
-BOOT = 600
 # The kernel takes the date from a clock chip that counts whole seconds, so it may run late by one.
 CLOCK_CHIP = timedelta(seconds=1)
 

@@ -14,6 +14,9 @@ import power
 from power import Life
 
 HOST = "10.0.2.2"
+# For how long a boot is waited for: without KVM it takes about 20 s on an idle
+# machine, and ten times as long on a busy one.
+BOOT = 600
 
 
 class VirtualMachine:
