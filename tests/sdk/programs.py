@@ -1,14 +1,21 @@
 """The programs under test, started and stopped."""
 
+import contextlib
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import threading
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 DEADLINE = 60
+# For SDKs that take no port and so need the standard ones: an address of its
+# own keeps out of the way of whatever else runs here.
+ADDRESS = "127.0.0.9"
 
 
 def program(name):
@@ -80,3 +87,20 @@ class Emulator(Process):
 
     def device_file(self, device):
         return self.directory / "devices" / device
+
+
+@contextlib.contextmanager
+def standard_emulator(directory, mqtt_port=8883, https_port=0):
+    """An emulator at ADDRESS, where its standard ports are free; 0 takes any."""
+    for port in (mqtt_port, https_port):
+        try:
+            socket.create_server((ADDRESS, port)).close()
+        except PermissionError:
+            pytest.skip(f"needs the right to listen on port {port}")
+    ports = ["--mqtt-port", str(mqtt_port), "--https-port", str(https_port)]
+    emulator = Emulator(directory, "--bind", ADDRESS, "--host", ADDRESS, *ports, "--device", "gw1")
+    try:
+        yield emulator
+    finally:
+        stopped = emulator.stop()
+    assert stopped == 0

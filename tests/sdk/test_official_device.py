@@ -2,27 +2,21 @@
 
 import datetime
 import pathlib
-import socket
 import subprocess
 import sys
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient
 
-from programs import DEADLINE, Emulator, Process, program
+from programs import DEADLINE, Emulator, Process, program, standard_emulator
 
-# The SDK takes no port, so it needs 8883; an address of its own keeps out of
-# the way of whatever else runs here.
-ADDRESS = "127.0.0.9"
 DEVICE_PROGRAM = pathlib.Path(__file__).with_name("reboot_device.py")
 
 
 @pytest.fixture
 def emulator(tmp_path):
-    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "8883", "--https-port", "0", "--device", "gw1"]
-    emulator = Emulator(tmp_path / "hub", *options)
-    yield emulator
-    assert emulator.stop() == 0
+    with standard_emulator(tmp_path / "hub") as emulator:
+        yield emulator
 
 
 @pytest.fixture
@@ -89,13 +83,7 @@ def test_methods_arrive_after_a_dropped_link(emulator, device):
 
 def test_over_websocket(tmp_path):
     """The SDK's other transport has a fixed port as well: 443."""
-    try:
-        socket.create_server((ADDRESS, 443)).close()
-    except PermissionError:
-        pytest.skip("needs the right to listen on port 443")
-    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "0", "--https-port", "443", "--device", "gw1"]
-    emulator = Emulator(tmp_path / "hub", *options)
-    try:
+    with standard_emulator(tmp_path / "hub", mqtt_port=0, https_port=443) as emulator:
         # Without the gateway part, which is about the other transport's port.
         text = emulator.device_file("gw1").read_text().strip().partition(";GatewayHostName=")[0]
         client = IoTHubDeviceClient.create_from_connection_string(
@@ -104,8 +92,6 @@ def test_over_websocket(tmp_path):
         client.patch_twin_reported_properties({"over": "websocket"})
         assert client.get_twin()["reported"] == {"over": "websocket", "$version": 2}
         client.shutdown()
-    finally:
-        emulator.stop()
 
 
 def test_a_wrong_key_and_a_wrong_ca_are_refused(emulator, tmp_path):

@@ -19,18 +19,13 @@ from azure.iot.device import (
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 
 from operators import enrol, enrol_group
-from programs import DEADLINE, Emulator, program
-
-# As in test_official_device: the SDK knows the standard port only.
-ADDRESS = "127.0.0.9"
+from programs import ADDRESS, DEADLINE, program, standard_emulator
 
 
 @pytest.fixture
 def emulator(tmp_path):
-    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "8883", "--https-port", "0", "--device", "gw1"]
-    emulator = Emulator(tmp_path / "hub", *options)
-    yield emulator
-    assert emulator.stop() == 0
+    with standard_emulator(tmp_path / "hub") as emulator:
+        yield emulator
 
 
 def connected(emulator, kind=IoTHubDeviceClient, file="gw1", **options):

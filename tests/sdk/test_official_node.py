@@ -6,32 +6,23 @@ import hmac
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 
 import pytest
 
 from operators import enrol_group
-from programs import DEADLINE, Emulator, program
+from programs import ADDRESS, DEADLINE, program, standard_emulator
 
 HERE = pathlib.Path(__file__).parent / "node"
 MODULES = os.environ.get("NODE_PATH")
-# The service SDK takes no port, so it needs 443; see test_official_device.
-ADDRESS = "127.0.0.9"
 
 pytestmark = pytest.mark.skipif(not MODULES or not shutil.which("node"), reason="left out: Node SDKs (no npm)")
 
 
 @pytest.fixture
 def emulator(tmp_path):
-    try:
-        socket.create_server((ADDRESS, 443)).close()
-    except PermissionError:
-        pytest.skip("needs the right to listen on port 443")
-    options = ["--bind", ADDRESS, "--host", ADDRESS, "--mqtt-port", "8883", "--https-port", "443", "--device", "gw1"]
-    emulator = Emulator(tmp_path / "hub", *options)
-    yield emulator
-    assert emulator.stop() == 0
+    with standard_emulator(tmp_path / "hub", https_port=443) as emulator:
+        yield emulator
 
 
 def node(emulator, script, *arguments, **variables):
