@@ -17,8 +17,8 @@ pub struct Guards {
     pub min_uptime: Duration,
     /// In which spans of local time it may be rebooted; none is always.
     pub windows: Vec<Window>,
-    /// The local time.
-    pub zone: TimeZone,
+    /// The local time zone, as it is now.
+    pub zone: fn() -> TimeZone,
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -45,7 +45,7 @@ impl Guards {
 
     /// The first instant, `from` or later, that lies in a window.
     pub fn open(&self, from: Time) -> Time {
-        windows::next(&self.windows, from, &self.zone)
+        windows::next(&self.windows, from, &(self.zone)())
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
 
     fn rested(max_per_hour: usize, min_uptime: u64, starts: &[i64], now: i64) -> Time {
         let min_uptime = Duration::from_secs(min_uptime);
-        let guards = Guards { max_per_hour, min_uptime, windows: Vec::new(), zone: TimeZone::UTC };
+        let guards = Guards { max_per_hour, min_uptime, windows: Vec::new(), zone: || TimeZone::UTC };
         let starts: Vec<Time> = starts.iter().copied().map(at).collect();
         guards.rested(at(now), at(10_000), &starts)
     }

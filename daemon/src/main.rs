@@ -220,7 +220,7 @@ async fn life(
             max_per_hour: reboot.max_per_hour,
             min_uptime: reboot.min_uptime,
             windows: reboot.windows.clone(),
-            zone: TimeZone::system(),
+            zone: TimeZone::system,
         },
     };
     let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));

@@ -15,7 +15,12 @@ const SETTINGS: Settings = Settings {
     ack_timeout: Duration::from_secs(5),
     down_timeout: Duration::from_secs(300),
     allow_inhibitor_override: true,
-    guards: Guards { max_per_hour: 3, min_uptime: Duration::ZERO, windows: Vec::new(), zone: TimeZone::UTC },
+    guards: Guards {
+        max_per_hour: 3,
+        min_uptime: Duration::ZERO,
+        windows: Vec::new(),
+        zone: || TimeZone::UTC,
+    },
 };
 
 /// What the world does next.

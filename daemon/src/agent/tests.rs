@@ -14,7 +14,7 @@ use crate::event::{Inhibitor, Start};
 const ACK: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(300);
 const GUARDS: Guards =
-    Guards { max_per_hour: 6, min_uptime: Duration::ZERO, windows: Vec::new(), zone: TimeZone::UTC };
+    Guards { max_per_hour: 6, min_uptime: Duration::ZERO, windows: Vec::new(), zone: || TimeZone::UTC };
 const SETTINGS: Settings =
     Settings { ack_timeout: ACK, down_timeout: DOWN, allow_inhibitor_override: false, guards: GUARDS };
 
