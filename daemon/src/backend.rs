@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use iotdm_proto::Time;
-use iotdm_proto::report::Clock;
 
 use crate::boot;
 use crate::event::{Refusal, Start};
@@ -47,16 +46,14 @@ impl Backend {
     }
 
     /// The running boot, of the machine whose files are below `root`.
-    pub async fn start(&self, root: &Path) -> anyhow::Result<Start> {
+    pub async fn start(&self, root: &Path, state_dir: &Path) -> anyhow::Result<Start> {
         match self {
             Backend::Logind(logind) => {
                 let clock = logind.clock().await;
-                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time(), clock })
+                let shut_down = boot::last_shut_down(state_dir);
+                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time(), clock, shut_down })
             }
-            Backend::Simulate(simulation) => {
-                let (boot_id, boot_time) = simulation.boot(Time::from(SystemTime::now()))?;
-                Ok(Start { boot_id, boot_time, clock: Clock::Unsynchronized })
-            }
+            Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),
         }
     }
 }

@@ -14,6 +14,13 @@ pub fn boot_id(root: &Path) -> anyhow::Result<String> {
     Ok(id.trim().to_owned())
 }
 
+/// The last boot that ended by an orderly shutdown, as `iotdm-agentd-shutdown.service`
+/// has noted it in the state directory; or nothing, where that does not run.
+pub fn last_shut_down(state_dir: &Path) -> Option<String> {
+    let id = std::fs::read_to_string(state_dir.join("last-shutdown")).ok()?;
+    Some(id.trim().to_owned())
+}
+
 /// When the kernel started, by the clock of now.
 pub fn boot_time() -> Time {
     Time::from(SystemTime::now()).before(uptime())

@@ -15,6 +15,8 @@ pub struct Start {
     pub boot_time: Time,
     /// Whether that clock is synchronised.
     pub clock: Clock,
+    /// The last boot that is known to have ended by an orderly shutdown.
+    pub shut_down: Option<String>,
 }
 
 /// What happened.

@@ -187,7 +187,7 @@ async fn life(
     // Asks the bus, so that readiness means that it was asked. What the hub
     // needs can wait until then.
     let start = tokio::select! {
-        start = backend.start(Path::new("/")) => start?,
+        start = backend.start(Path::new("/"), state_dir) => start?,
         () = &mut stop => return Ok(Ended::Stopped),
     };
     let notify = Notify::default();

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use iotdm_proto::Time;
+use iotdm_proto::report::Clock;
 use serde::{Deserialize, Serialize};
 
+use crate::event::Start;
 use crate::store;
 
 /// A machine that is pretended.
@@ -26,11 +28,13 @@ pub struct Simulation {
 /// one of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PretendedBoot {
-    /// Its id.
-    pub boot_id: String,
+struct PretendedBoot {
+    boot_id: String,
     /// When it began; not yet known while the machine is "down".
-    pub boot_time: Option<Time>,
+    boot_time: Option<Time>,
+    /// The one that was shut down for it.
+    #[serde(default)]
+    previous: Option<String>,
 }
 
 impl Simulation {
@@ -39,23 +43,29 @@ impl Simulation {
         Simulation { dir: state_dir.to_owned(), file: state_dir.join("simulated-boot.json"), duration }
     }
 
-    /// The running boot, with its time. The first one ever begins `now`, and
-    /// so does one that was begun by [`Simulation::reboot`].
-    pub fn boot(&self, now: Time) -> anyhow::Result<(String, Time)> {
-        let boot = match fs::read(&self.file) {
-            // What cannot be understood is as good as another boot.
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| fresh()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.file.display())),
-        };
-        let began = boot.boot_time.unwrap_or(now);
-        self.write(&PretendedBoot { boot_id: boot.boot_id.clone(), boot_time: Some(began) })?;
-        Ok((boot.boot_id, began))
+    /// The running boot. The first one ever begins `now`, and so does one that
+    /// was begun by [`Simulation::reboot`].
+    pub fn start(&self, now: Time) -> anyhow::Result<Start> {
+        let mut boot = self.read()?;
+        let boot_time = *boot.boot_time.get_or_insert(now);
+        self.write(&boot)?;
+        let PretendedBoot { boot_id, previous: shut_down, .. } = boot;
+        Ok(Start { boot_id, boot_time, clock: Clock::Unsynchronized, shut_down })
     }
 
     /// Ends the running boot: the next one has another id.
     pub fn reboot(&self) -> anyhow::Result<()> {
-        self.write(&fresh())
+        let previous = Some(self.read()?.boot_id);
+        self.write(&PretendedBoot { previous, ..fresh() })
+    }
+
+    fn read(&self) -> anyhow::Result<PretendedBoot> {
+        match fs::read(&self.file) {
+            // What cannot be understood is as good as another boot.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| fresh())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(fresh()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.file.display())),
+        }
     }
 
     fn write(&self, boot: &PretendedBoot) -> anyhow::Result<()> {
@@ -66,7 +76,7 @@ impl Simulation {
 }
 
 fn fresh() -> PretendedBoot {
-    PretendedBoot { boot_id: uuid::Uuid::new_v4().to_string(), boot_time: None }
+    PretendedBoot { boot_id: uuid::Uuid::new_v4().to_string(), boot_time: None, previous: None }
 }
 
 #[cfg(test)]
@@ -78,12 +88,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let simulation = Simulation::new(dir.path(), Duration::ZERO);
         let at = Time::from_unix_millis;
-        let (first, began) = simulation.boot(at(1)).unwrap();
-        assert_eq!(began, at(1));
-        assert_eq!(simulation.boot(at(2)).unwrap(), (first.clone(), at(1)));
+        let first = simulation.start(at(1)).unwrap();
+        assert_eq!((first.boot_time, &first.shut_down), (at(1), &None));
+        assert_eq!(simulation.start(at(2)).unwrap(), first);
         simulation.reboot().unwrap();
-        let (second, began) = simulation.boot(at(3)).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(began, at(3));
+        let second = simulation.start(at(3)).unwrap();
+        assert_ne!(first.boot_id, second.boot_id);
+        assert_eq!((second.boot_time, second.shut_down), (at(3), Some(first.boot_id)));
     }
 }

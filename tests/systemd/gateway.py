@@ -8,6 +8,8 @@ from hub import Hub
 
 DEVICE = "gw1"
 UNIT = "iotdm-agentd"
+# What notes that the machine was shut down.
+NOTE = "iotdm-agentd-shutdown"
 
 # With its own view of /proc a unit in a container sees the host's boot id,
 # which never changes. The test with a whole machine runs the unit as shipped.
@@ -29,9 +31,10 @@ def configure(root: Path, hub: Hub) -> None:
 
 
 def relax_for_container(root: Path) -> None:
-    drop_in = root / f"etc/systemd/system/{UNIT}.service.d/container.conf"
-    drop_in.parent.mkdir(parents=True)
-    drop_in.write_text(CONTAINER_DROP_IN)
+    for unit in [UNIT, NOTE]:
+        drop_in = root / f"etc/systemd/system/{unit}.service.d/container.conf"
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text(CONTAINER_DROP_IN)
 
 
 def enable(machine: Container) -> None:

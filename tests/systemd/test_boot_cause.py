@@ -17,6 +17,28 @@ def test_a_power_cut_is_unclean(gateway, hub):
     assert_reported(gateway, hub, "unclean")
 
 
+def test_a_reboot_that_the_daemon_did_not_live_to_see_is_local(gateway, hub):
+    gateway.run("sh", "-c", f"systemctl kill --signal=KILL {UNIT} && systemctl reboot", check=False)
+    assert_reported(gateway, hub, "local")
+    assert gateway.ends == [REBOOT]
+
+
+def test_a_power_cut_while_logind_is_asked_is_unclean(gateway, hub):
+    # Until it gives up waiting for the acknowledgement there is time to stop logind.
+    hub.fault("set", DEVICE, "withhold-twin-reply")
+    accepted = hub.ctl("reboot", DEVICE, "--no-wait", "--id", "cut")
+    assert accepted.returncode == 0, accepted.stderr
+    gateway.run("systemctl", "kill", "--signal=STOP", "systemd-logind")
+    asked = "until grep --quiet --no-messages asking /var/lib/iotdm/state.json; do sleep 0.05; done"
+    gateway.run("timeout", "60", "sh", "-c", asked)
+    gateway.cut_power()
+    gateway.power_on()
+    boot = gateway.wait_boot(2)
+    reported = hub.wait_reported(DEVICE, lambda reported: reported["boot"]["bootId"] == boot.boot_id)
+    assert reported["boot"]["cause"] == "unclean"
+    assert (reported["reboot"]["id"], reported["reboot"]["error"]["code"]) == ("cut", "uncleanBoot")
+
+
 def test_a_restart_of_the_daemon_is_no_boot(gateway, hub):
     before = hub.reported(DEVICE)
     gateway.kill(gateway.show(UNIT, "MainPID")["MainPID"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import package
 import pytest
+from gateway import NOTE, UNIT
 
 SOURCE = Path(__file__).parents[2]
 SECTIONS = {
@@ -77,8 +78,9 @@ def test_completions(root, name):
     said("fish", "--no-execute", share / f"fish/vendor_completions.d/{name}.fish")
 
 
-def test_the_unit_is_as_closed_as_can_be(root):
-    unit = root / "lib/systemd/system/iotdm-agentd.service"
+@pytest.mark.parametrize("name", [UNIT, NOTE])
+def test_the_units_are_as_closed_as_can_be(root, name):
+    unit = root / f"lib/systemd/system/{name}.service"
     judged = said("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit)
     assert "Overall exposure level" in judged
 

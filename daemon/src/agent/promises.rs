@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iotdm_proto::report::{Clock, RequestedBy};
+use iotdm_proto::report::{BootCause, Clock, RequestedBy};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
@@ -43,9 +43,13 @@ enum Step {
     /// Time passes, at least until the deadline.
     Deadline,
     /// The machine does what it was asked, if it was.
-    GoesDown,
+    GoesDown {
+        seen: bool,
+    },
     /// Somebody else shuts it down in good order.
-    LocalShutdown,
+    LocalShutdown {
+        seen: bool,
+    },
     DaemonDies,
     PowerCut,
     /// The twin wishes for a reboot with one of a few ids, or for none.
@@ -87,8 +91,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Delivered),
         4 => Just(Step::Reported),
         3 => Just(Step::Deadline),
-        3 => Just(Step::GoesDown),
-        1 => Just(Step::LocalShutdown),
+        3 => any::<bool>().prop_map(|seen| Step::GoesDown { seen }),
+        1 => any::<bool>().prop_map(|seen| Step::LocalShutdown { seen }),
         2 => Just(Step::DaemonDies),
         1 => Just(Step::PowerCut),
         2 => (0..3u8, 0..WISHES.len()).prop_map(|(id, wish)| Step::Wish { id, wish }),
@@ -112,6 +116,10 @@ struct World {
     reboot_asked: Option<String>,
     /// For which request logind has agreed to go down in this boot.
     agreed: Option<String>,
+    /// The daemon was told of a shutdown in this boot.
+    shutdown_seen: bool,
+    /// What systemd noted of the last orderly shutdown.
+    shut_down: Option<String>,
     /// Replies on their way, and the deadline of the phase.
     undelivered: Vec<String>,
     deadline: Option<i64>,
@@ -140,6 +148,8 @@ impl World {
             permission_asked: false,
             reboot_asked: None,
             agreed: None,
+            shutdown_seen: false,
+            shut_down: None,
             undelivered: Vec::new(),
             deadline: None,
             reporting: false,
@@ -195,17 +205,13 @@ impl World {
                     self.feed(Event::DeadlinePassed);
                 }
             }
-            Step::GoesDown => {
+            Step::GoesDown { seen } => {
                 if let Some(id) = self.agreed.clone() {
                     *self.reboots.entry(id).or_default() += 1;
-                    self.feed(Event::ShutdownBegan);
-                    self.boots();
+                    self.shuts_down(*seen);
                 }
             }
-            Step::LocalShutdown => {
-                self.feed(Event::ShutdownBegan);
-                self.boots();
-            }
+            Step::LocalShutdown { seen } => self.shuts_down(*seen),
             Step::DaemonDies => self.starts(),
             Step::PowerCut => self.boots(),
             Step::Wish { id, wish } => {
@@ -239,11 +245,31 @@ impl World {
         self.feed(Event::Called { rid, name: name.to_owned(), payload: payload.into_bytes(), fresh_id });
     }
 
+    /// In good order, whether or not the daemon gets to see that.
+    fn shuts_down(&mut self, seen: bool) {
+        if seen {
+            self.feed(Event::ShutdownBegan);
+            self.shutdown_seen = true;
+        }
+        self.shut_down = Some(format!("boot-{}", self.boot));
+        self.boots();
+    }
+
     fn boots(&mut self) {
+        let before = format!("boot-{}", self.boot);
+        let clean = self.shut_down.as_ref() == Some(&before);
+        let known = self.disk.as_ref().is_some_and(|record| record.boot.boot_id == before);
         self.boot += 1;
         self.booted = self.now;
         self.agreed = None;
         self.starts();
+        let unclean = self.agent.record.boot.cause == BootCause::Unclean;
+        if known && clean {
+            assert!(!unclean, "a shutdown in good order was taken for a power cut");
+        } else if known && !self.shutdown_seen {
+            assert!(unclean, "a power cut was not noticed");
+        }
+        self.shutdown_seen = false;
     }
 
     fn starts(&mut self) {
@@ -253,7 +279,7 @@ impl World {
         self.deadline = None;
         self.reporting = false;
         self.connected = false;
-        let start = start(self.boot, self.booted);
+        let start = Start { shut_down: self.shut_down.clone(), ..start(self.boot, self.booted) };
         let now = Time::from_unix_millis(self.now * 1000);
         let (agent, effects) = Agent::resume(self.disk.clone(), None, start, SETTINGS, now);
         self.agent = agent;
@@ -339,6 +365,7 @@ fn start(boot: u32, seconds: i64) -> Start {
         boot_id: format!("boot-{boot}"),
         boot_time: Time::from_unix_millis(seconds * 1000),
         clock: Clock::Synchronized,
+        shut_down: None,
     }
 }
 

@@ -41,7 +41,11 @@ impl Agent {
                 record
             }
             Some(mut record) => {
-                record.boot = boot(&start, cause_of_boot(&record));
+                // What the daemon itself noted, or systemd for it: one that was
+                // killed sees no shutdown.
+                let orderly =
+                    record.going_down || start.shut_down.as_deref() == Some(record.boot.boot_id.as_str());
+                record.boot = boot(&start, cause_of_boot(&record, orderly));
                 record.reboot_time = Some(start.boot_time);
                 (record.asked, record.going_down) = (None, false);
                 record.damaged = None;
@@ -120,11 +124,11 @@ fn boot(start: &Start, cause: BootCause) -> Boot {
 }
 
 /// What ended the boot that `record` was written in.
-fn cause_of_boot(record: &Record) -> BootCause {
-    match (record.asked, record.going_down) {
-        (Some(_), _) => BootCause::Requested,
-        (None, true) => BootCause::Local,
-        (None, false) => BootCause::Unclean,
+fn cause_of_boot(record: &Record, orderly: bool) -> BootCause {
+    match (orderly, record.asked) {
+        (false, _) => BootCause::Unclean,
+        (true, Some(_)) => BootCause::Requested,
+        (true, None) => BootCause::Local,
     }
 }
 

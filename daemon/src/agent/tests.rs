@@ -23,7 +23,7 @@ fn at(seconds: i64) -> Time {
 }
 
 fn start(boot_id: &str, booted: i64) -> Start {
-    Start { boot_id: boot_id.into(), boot_time: at(booted), clock: Clock::Synchronized }
+    Start { boot_id: boot_id.into(), boot_time: at(booted), clock: Clock::Synchronized, shut_down: None }
 }
 
 fn resume(record: Option<Record>, boot_id: &str, booted: i64) -> (Agent, Vec<Effect>) {
@@ -401,47 +401,39 @@ fn record_after(length: usize) -> Record {
 
 #[test]
 fn a_new_boot_ends_the_request_whatever_had_happened() {
-    for (length, log_of_start) in [
-        (1, vec!["note booted Unclean", "save nothing", "report nothing"]),
-        (
-            2,
-            vec![
-                "note booted Unclean",
-                "note ended Failed",
-                "save a Failed UncleanBoot",
-                "report a Failed UncleanBoot",
-            ],
-        ),
-        (
-            4,
-            vec![
-                "note booted Unclean",
-                "note ended Failed",
-                "save a Failed started UncleanBoot",
-                "report a Failed started UncleanBoot",
-            ],
-        ),
-        // Killed before it could write that logind agreed.
-        (
-            6,
-            vec![
-                "note booted Requested",
-                "note ended Completed",
-                "save a Completed started",
-                "report a Completed started",
-            ],
-        ),
-        (
-            7,
-            vec![
-                "note booted Requested",
-                "note ended Completed",
-                "save a Completed started",
-                "report a Completed started",
-            ],
-        ),
+    const DOWN: Option<&str> = Some("boot-1");
+    let failed = |started| {
+        let reboot = format!("a Failed{started} UncleanBoot");
+        vec![
+            "note booted Unclean".to_owned(),
+            "note ended Failed".to_owned(),
+            format!("save {reboot}"),
+            format!("report {reboot}"),
+        ]
+    };
+    let completed = |cause| {
+        vec![
+            format!("note booted {cause}"),
+            "note ended Completed".to_owned(),
+            "save a Completed started".to_owned(),
+            "report a Completed started".to_owned(),
+        ]
+    };
+    for (length, shut_down, log_of_start) in [
+        (1, None, ["note booted Unclean", "save nothing", "report nothing"].map(str::to_owned).to_vec()),
+        (2, None, failed("")),
+        (4, None, failed(" started")),
+        // The power was cut while logind was asked, or was about to act.
+        (6, None, failed(" started")),
+        (7, None, failed(" started")),
+        (7, Some("boot-0"), failed(" started")),
+        // Killed before it could write that logind agreed, or that it acts.
+        (6, DOWN, completed("Requested")),
+        (7, DOWN, completed("Requested")),
+        (9, None, completed("Requested")),
     ] {
-        let (mut agent, effects) = resume(Some(record_after(length)), "boot-2", 120);
+        let start = Start { shut_down: shut_down.map(str::to_owned), ..start("boot-2", 120) };
+        let (mut agent, effects) = Agent::resume(Some(record_after(length)), None, start, SETTINGS, at(130));
         assert_eq!(log(&effects), log_of_start, "after {length} events");
         let record = last_saved(&effects);
         assert_eq!(record.reboot_time, Some(at(120)));
@@ -521,17 +513,22 @@ fn logind_refusing_during_somebodys_shutdown_is_no_failure() {
 
 #[test]
 fn a_shutdown_by_others_is_local_and_none_at_all_is_unclean() {
-    let cause = |events: &[Event]| {
+    for (events, shut_down, cause) in [
+        (&[Event::ShutdownBegan][..], None, BootCause::Local),
+        (&[], None, BootCause::Unclean),
+        (&[Event::ShutdownBegan, Event::ShutdownCancelled], None, BootCause::Unclean),
+        // Nobody told the daemon.
+        (&[], Some("boot-1"), BootCause::Local),
+        (&[], Some("boot-0"), BootCause::Unclean),
+    ] {
         let (mut agent, mut effects) = resume(None, "boot-1", 0);
         for event in events {
             effects.extend(agent.handle(event.clone(), at(5)));
         }
-        let (_, effects) = resume(Some(last_saved(&effects)), "boot-2", 50);
-        last_saved(&effects).boot.cause
-    };
-    assert_eq!(cause(&[Event::ShutdownBegan]), BootCause::Local);
-    assert_eq!(cause(&[]), BootCause::Unclean);
-    assert_eq!(cause(&[Event::ShutdownBegan, Event::ShutdownCancelled]), BootCause::Unclean);
+        let start = Start { shut_down: shut_down.map(str::to_owned), ..start("boot-2", 50) };
+        let (_, effects) = Agent::resume(Some(last_saved(&effects)), None, start, SETTINGS, at(60));
+        assert_eq!(last_saved(&effects).boot.cause, cause, "{events:?}, {shut_down:?}");
+    }
 }
 
 #[test]
