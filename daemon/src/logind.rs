@@ -24,6 +24,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// `SD_LOGIND_SKIP_INHIBITORS`, known to logind since systemd 257.
 const SKIP_INHIBITORS: u64 = 1 << 4;
 
+/// The modes of an inhibitor that binds a caller without privileges. The second
+/// is since systemd 257 what the first was before: it does not bind root.
+const BLOCKING: [&str; 2] = ["block", "block-weak"];
+
 /// When the daemon itself is to stop, nobody waits for long.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -75,6 +79,8 @@ trait Manager {
     fn list_inhibitors(&self) -> zbus::Result<Vec<(String, String, String, String, u32, u32)>>;
     #[zbus(property)]
     fn block_inhibited(&self) -> zbus::Result<String>;
+    #[zbus(property)]
+    fn block_weak_inhibited(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn preparing_for_shutdown(&self) -> zbus::Result<bool>;
     #[zbus(signal)]
@@ -115,7 +121,7 @@ impl Logind {
         let blocking: Vec<Inhibitor> = inhibitors
             .into_iter()
             .filter(|(what, _, _, mode, ..)| {
-                mode == "block" && what.split(':').any(|what| what == "shutdown")
+                BLOCKING.contains(&mode.as_str()) && what.split(':').any(|what| what == "shutdown")
             })
             .map(|(_, who, why, _, uid, pid)| Inhibitor { who: short(&who), why: short(&why), uid, pid })
             .take(MAX_INHIBITORS)
@@ -253,6 +259,7 @@ impl Logind {
         let manager = self.manager().await?;
         let mut shutdowns = manager.receive_prepare_for_shutdown().await?;
         let mut inhibitors = manager.receive_block_inhibited_changed().await;
+        let mut weak_inhibitors = manager.receive_block_weak_inhibited_changed().await;
         // Fails, so that it is tried again later, where there is no logind.
         let under_way = manager.preparing_for_shutdown().await?;
         let mut lock = inhibit(&manager).await;
@@ -278,6 +285,7 @@ impl Logind {
                     None => None,
                 },
                 changed = inhibitors.next() => changed.map(|_| Sighting::InhibitorsChanged),
+                changed = weak_inhibitors.next() => changed.map(|_| Sighting::InhibitorsChanged),
             };
         }
         Ok(())
