@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::guard::Guards;
-use crate::request::OnInhibitor;
+use crate::request::{self, OnInhibitor};
 
 /// Everything that survives, written as one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,9 +89,9 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// How many answers are kept: more than a retrying operator can have under
-/// way, and still a file of a few kilobytes.
-const MAX_ANSWERS: usize = 32;
+/// How many answers are kept: more than an operator retries after, and still a
+/// file of some 30 kilobytes at most.
+const MAX_ANSWERS: usize = 128;
 
 impl Record {
     /// The layout that this version writes. Version 1 lacks keys that have
@@ -129,8 +129,13 @@ impl Record {
     /// Remembers an answer, forgetting the oldest beyond the limit.
     pub fn remember(&mut self, id: &str, body: Value) {
         self.answers.push(Answer { id: id.to_owned(), body });
-        let excess = self.answers.len().saturating_sub(MAX_ANSWERS);
-        self.answers.drain(..excess);
+        if self.answers.len() > MAX_ANSWERS {
+            // Not the wish's: that stands in the twin for as long as nobody
+            // takes it back.
+            let wish = self.wish.as_ref().and_then(request::id_of_wish);
+            let oldest = self.answers.iter().position(|answer| Some(&answer.id) != wish.as_ref());
+            self.answers.remove(oldest.unwrap_or_default());
+        }
     }
 
     /// Remembers that a reboot began, forgetting the oldest that no guard
@@ -150,19 +155,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_answers_make_room() {
+    fn old_answers_make_room_except_for_the_wishs() {
         let mut record = Record::new(Boot {
             boot_id: "b".into(),
             boot_time: Time::from_unix_millis(0),
             cause: BootCause::Unknown,
             clock: Clock::Unsynchronized,
         });
-        for n in 0..40 {
+        record.wish = Some(json!({ "id": "1" }));
+        for n in 0..MAX_ANSWERS + 3 {
             record.remember(&n.to_string(), json!(n));
         }
         assert_eq!(record.answers.len(), MAX_ANSWERS);
-        assert_eq!(record.answer("39"), Some(&json!(39)));
-        assert_eq!(record.answer("7"), None);
-        assert_eq!(record.answer("8"), Some(&json!(8)));
+        let known = |id: &str| record.answer(id).is_some();
+        assert_eq!(["0", "1", "2", "3", "4"].map(known), [false, true, false, false, true]);
+        assert!(known(&(MAX_ANSWERS + 2).to_string()));
     }
 }
