@@ -75,9 +75,11 @@ enum Phase {
     /// Its time has not come, or not again.
     Scheduled,
     /// Its time has come, and logind was asked whether it would. `changed`
-    /// tells that the answer may be outdated when it comes.
+    /// tells that the answer may be outdated when it comes; `refused` is why
+    /// logind did not when it was asked to.
     Due {
         changed: bool,
+        refused: Option<String>,
     },
     /// Somebody inhibits it.
     Waiting,
@@ -204,14 +206,16 @@ impl Agent {
             (Phase::Replying { .. } | Phase::Scheduled, Event::DeadlinePassed) => self.proceed(now),
 
             (Phase::Waiting, Event::InhibitorsChanged) => {
-                self.phase = Phase::Due { changed: false };
+                self.phase = Phase::Due { changed: false, refused: None };
                 vec![Effect::AskPermission]
             }
-            (Phase::Due { .. }, Event::InhibitorsChanged) => {
-                self.phase = Phase::Due { changed: true };
+            (Phase::Due { refused, .. }, Event::InhibitorsChanged) => {
+                self.phase = Phase::Due { changed: true, refused };
                 Vec::new()
             }
-            (Phase::Due { changed }, Event::Permission(permission)) => self.due(changed, permission, now),
+            (Phase::Due { changed, refused }, Event::Permission(permission)) => {
+                self.due(changed, refused, permission, now)
+            }
             (Phase::Waiting | Phase::Due { .. }, Event::DeadlinePassed) => {
                 let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
                 if expires.is_some_and(|deadline| deadline <= now) {
@@ -260,10 +264,7 @@ impl Agent {
                 self.phase = Phase::Rebooting;
                 Vec::new()
             }
-            (Phase::Rebooting, Event::RebootAsked(Err(why))) => {
-                let message = format!("logind refused to reboot: {why}");
-                self.fail(RebootError { code: RebootErrorCode::LogindRefused, message }, now)
-            }
+            (Phase::Rebooting, Event::RebootAsked(Err(why))) => self.refused(why, now),
             (Phase::Rebooting, Event::DeadlinePassed) => {
                 let waited = self.settings.down_timeout.as_secs();
                 let message = format!("the machine was still up {waited} s after it was asked to reboot");

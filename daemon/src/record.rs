@@ -75,6 +75,10 @@ pub struct Plan {
     /// The request is for some time from when it was made, not for an instant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delayed: bool,
+    /// The time that was asked for, if the device's own limits do not allow
+    /// that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<Time>,
     /// After this instant it is not carried out any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,

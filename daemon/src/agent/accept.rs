@@ -158,7 +158,8 @@ impl Agent {
             on_inhibitor: request.on_inhibitor,
             wait_seconds: request.wait.as_secs(),
             wait_until: (grant.status == RebootStatus::Waiting).then(|| now.after(request.wait)),
-            delayed: request.delayed && grant.not_before == request.not_before,
+            delayed: request.delayed || request.not_before.is_none(),
+            moved_from: (grant.not_before != request.not_before).then(|| request.not_before.unwrap_or(now)),
             deadline: request.deadline,
         });
         if wish.is_some() {
@@ -177,12 +178,10 @@ impl Agent {
         permission: Result<(), Refusal>,
         now: Time,
     ) -> Result<Grant, Refusal> {
-        let asked_for = request.not_before.filter(|at| *at > now);
-        let rested = self.rested(now);
-        if asked_for.is_none() && rested > now && !is_wish {
-            return Err(Refusal::RateLimited { until: rested, wait: rested.since(now) });
+        let earliest = self.earliest(request.not_before, now);
+        if request.not_before.is_none_or(|at| at <= now) && earliest > now && !is_wish {
+            return Err(Refusal::RateLimited { until: earliest, wait: earliest.since(now) });
         }
-        let earliest = asked_for.unwrap_or(rested);
         let at = self.settings.guards.open(earliest);
         let blocked = match permission {
             Ok(()) => None,

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use iotdm_proto::Time;
-use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus};
+use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus};
 
+use super::resume::shift;
 use super::{Agent, Phase};
 use crate::effect::{Effect, Note};
 use crate::event::Refusal;
@@ -29,7 +30,7 @@ impl Agent {
                 vec![Effect::Deadline(Some(until.since(now))), self.report()]
             }
             (RebootStatus::Scheduled | RebootStatus::Waiting, ..) => {
-                self.phase = Phase::Due { changed: false };
+                self.phase = Phase::Due { changed: false, refused: None };
                 vec![self.patience(now), self.report(), Effect::AskPermission]
             }
             _ => self.announce(now),
@@ -44,35 +45,98 @@ impl Agent {
     }
 
     /// The request's time has come, and this is what logind thinks of it.
-    pub(super) fn due(&mut self, changed: bool, permission: Result<(), Refusal>, now: Time) -> Vec<Effect> {
+    pub(super) fn due(
+        &mut self,
+        changed: bool,
+        refused: Option<String>,
+        permission: Result<(), Refusal>,
+        now: Time,
+    ) -> Vec<Effect> {
         let allowed = self.settings.guards.open(self.rested(now));
         let plan = self.record.plan.as_ref();
         let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
         match (permission, on_inhibitor) {
+            // It says that it would, and does not.
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if refused.is_some() => {
+                let message = format!("logind refused to reboot: {}", refused.unwrap_or_default());
+                self.fail(RebootError { code: RebootErrorCode::LogindRefused, message }, now)
+            }
             (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if allowed > now => {
                 self.put_off(allowed, now)
             }
             (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) => self.announce(now),
             (Err(Refusal::Blocked(_)), OnInhibitor::Wait) if changed => {
-                self.phase = Phase::Due { changed: false };
+                self.phase = Phase::Due { changed: false, refused };
                 vec![Effect::AskPermission]
             }
-            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Wait) => self.wait(&refusal, now),
+            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Wait) => {
+                let mut effects = Vec::new();
+                if refused.is_some() {
+                    self.not_begun();
+                    effects = vec![self.save(), self.patience(now), self.report()];
+                }
+                effects.extend(self.wait(&refusal, now));
+                effects
+            }
             (Err(refusal), _) => self.fail(refusal.error(), now),
         }
     }
 
+    /// logind did not reboot when it was asked to. Somebody may have taken an
+    /// inhibitor since it was asked whether it would; so that is asked again.
+    pub(super) fn refused(&mut self, why: String, now: Time) -> Vec<Effect> {
+        self.phase = Phase::Due { changed: false, refused: Some(why) };
+        vec![self.patience(now), Effect::AskPermission]
+    }
+
+    /// The pending request is where it was before it began.
+    pub(super) fn not_begun(&mut self) {
+        self.record.asked = None;
+        let Some(reboot) = &mut self.record.reboot else { return };
+        reboot.status = RebootStatus::Waiting;
+        if reboot.started_at.take().is_some() {
+            self.record.starts.pop();
+        }
+    }
+
     /// From when on `max_per_hour` and `min_uptime` allow a reboot.
-    pub(super) fn rested(&self, now: Time) -> Time {
+    fn rested(&self, now: Time) -> Time {
         self.settings.guards.rested(now, self.booted, &self.record.starts)
+    }
+
+    /// When a reboot for `asked_for` may be at the earliest, but for the
+    /// windows. How often there will have been one by then is not known yet.
+    pub(super) fn earliest(&self, asked_for: Option<Time>, now: Time) -> Time {
+        asked_for.filter(|at| *at > now).unwrap_or_else(|| self.rested(now))
+    }
+
+    /// Works out the pending request's time anew, from the `clock` as it now
+    /// is.
+    pub(super) fn reschedule(&mut self, clock: Clock, now: Time) {
+        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else { return };
+        // Asked for in an earlier boot, by a clock that was ahead. It was no
+        // later than now; and then it is for no later than this.
+        let ahead = now.unix_millis() - reboot.requested_at.unix_millis();
+        if plan.delayed && ahead < 0 && clock == Clock::Synchronized {
+            reboot.requested_at = now;
+            shift(&mut plan.moved_from, ahead);
+            shift(&mut reboot.not_before, ahead);
+        }
+        if let Some(asked_for) = plan.moved_from.filter(|_| reboot.not_before.is_some_and(|at| at > now)) {
+            let at = self.settings.guards.open(self.earliest(Some(asked_for), now));
+            if let Some(reboot) = &mut self.record.reboot {
+                reboot.not_before = Some(at);
+            }
+        }
     }
 
     /// The device's own limits do not allow it before `at`.
     fn put_off(&mut self, at: Time, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) {
+            plan.moved_from.get_or_insert(reboot.not_before.unwrap_or(reboot.requested_at));
+            plan.wait_until = None;
             (reboot.status, reboot.not_before) = (RebootStatus::Waiting, Some(at));
-            (plan.wait_until, plan.delayed) = (None, false);
             let message = format!("its windows and limits allow it at {at}");
             effects.push(Effect::Note(Note::Waiting { id: reboot.id.clone(), message }));
         }

@@ -24,6 +24,7 @@ impl Agent {
         now: Time,
     ) -> (Self, Vec<Effect>) {
         let mut effects = Vec::new();
+        let clock = start.clock;
         let record = match record {
             None => {
                 let mut record = Record::new(boot(&start, BootCause::Unknown));
@@ -71,8 +72,17 @@ impl Agent {
             effects.push(Effect::Deadline(Some(agent.settings.down_timeout)));
             effects.push(agent.report());
         } else if agent.record.pending().is_some() {
-            if agent.record.asked.is_none() {
-                agent.judge_anew();
+            // It was about to be carried out when the last run ended, who
+            // knows how long ago: whether it may be is asked again.
+            let rebooting =
+                agent.record.pending().is_some_and(|reboot| reboot.status == RebootStatus::Rebooting);
+            if rebooting && agent.record.asked.is_none() {
+                agent.not_begun();
+            }
+            let before = agent.record.clone();
+            agent.reschedule(clock, now);
+            if agent.record != before {
+                effects.push(agent.save());
             }
             effects.extend(agent.proceed(now));
         } else {
@@ -81,31 +91,20 @@ impl Agent {
         (agent, effects)
     }
 
-    /// The pending request was about to be carried out when the last run ended,
-    /// who knows how long ago: whether it may be is asked again.
-    fn judge_anew(&mut self) {
-        let Some(reboot) =
-            self.record.reboot.as_mut().filter(|reboot| reboot.status == RebootStatus::Rebooting)
-        else {
-            return;
-        };
-        reboot.status = RebootStatus::Waiting;
-        if reboot.started_at.take().is_some() {
-            self.record.starts.pop();
-        }
-    }
-
     /// The clock was set, or has become one to be trusted.
     pub(super) fn clock_set(&mut self, clock: Clock, boot_time: Time, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
         let moved = boot_time.unix_millis() - self.booted.unix_millis();
-        let corrected = correct(&mut self.record, clock, boot_time);
+        let before = self.record.clone();
+        if correct(&mut self.record, clock, boot_time) {
+            effects.push(Effect::Note(Note::ClockSet(self.record.boot.clone())));
+        }
         if moved.abs() >= NOTICEABLE_MS {
             self.booted = boot_time;
             shift_plan(&mut self.record, moved);
         }
-        if corrected {
-            effects.push(Effect::Note(Note::ClockSet(self.record.boot.clone())));
+        self.reschedule(clock, now);
+        if self.record != before {
             effects.push(self.save());
             effects.push(self.report());
         }
@@ -204,11 +203,12 @@ fn shift_plan(record: &mut Record, moved: i64) {
     // Waiting for an inhibitor never outlives a boot.
     shift(&mut plan.wait_until, moved);
     if plan.delayed && reboot.previous_boot_id == record.boot.boot_id {
+        shift(&mut plan.moved_from, moved);
         shift(&mut reboot.not_before, moved);
     }
 }
 
-fn shift(time: &mut Option<Time>, moved: i64) {
+pub(super) fn shift(time: &mut Option<Time>, moved: i64) {
     *time = time.map(|time| moved_by(time, moved));
 }
 

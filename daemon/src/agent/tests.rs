@@ -368,8 +368,9 @@ fn a_refusing_logind_and_a_machine_that_stays_up_are_reported_and_leave_it_idle(
     let before = || straight().into_iter().take(6);
     let mut agent = idle();
     let refused = Event::RebootAsked(Err("access denied".into()));
-    let log = play(&mut agent, before().chain([refused]));
+    let log = play(&mut agent, before().chain([refused, Event::Permission(Ok(()))]));
     assert!(log.ends_with(&[
+        "check".into(),
         "deadline None".into(),
         "note ended Failed".into(),
         "save a Failed started LogindRefused".into(),
@@ -469,7 +470,8 @@ fn a_clock_that_went_back_leaves_the_down_time_out() {
 fn a_daemon_that_died_in_the_same_boot_goes_on() {
     let begins = ["deadline Some(300)", "save a Rebooting started asking", "deadline Some(300)", "reboot"];
     for length in 2..=6 {
-        let (mut agent, effects) = resume(Some(record_after(length)), "boot-1", 0);
+        let record = Some(record_after(length));
+        let (mut agent, effects) = Agent::resume(record, None, start("boot-1", 0), SETTINGS, at(110));
         let mut log = log(&effects);
         // Until logind was about to be asked, whether it may be is judged anew.
         if length < 5 {
@@ -685,6 +687,41 @@ fn a_release_while_logind_is_asked_is_not_missed() {
     let log = play_at(&mut agent, events);
     assert_eq!(log.iter().filter(|line| *line == "check").count(), 4);
     assert_eq!(play_at(&mut agent, [(111, Event::Permission(Ok(())))])[0], "note rebooting a");
+}
+
+#[test]
+fn an_inhibitor_that_is_taken_at_the_last_moment_is_one_all_the_same() {
+    let refused = [Event::RebootAsked(Err("inhibited".into())), Event::Permission(Err(blocked()))];
+    let before = |on_inhibitor: &str| {
+        let mut events = straight();
+        events[0] = call("1", &format!(r#"{{"id":"a","onInhibitor":"{on_inhibitor}","waitSeconds":60}}"#));
+        events.into_iter().take(6).chain(refused.clone())
+    };
+    let mut agent = idle();
+    let log = play(&mut agent, before("fail"));
+    assert_eq!(log.last().unwrap(), "report a Failed started BlockedByInhibitor");
+
+    let mut agent = idle();
+    let log = play(&mut agent, before("wait"));
+    assert!(log.ends_with(&[
+        "note waiting a".into(),
+        "save a Waiting".into(),
+        "deadline Some(60)".into(),
+        "report a Waiting".into()
+    ]));
+    let going_on =
+        [Event::InhibitorsChanged, Event::Permission(Ok(())), Event::Reported, Event::Saved(Ok(()))];
+    assert_eq!(play(&mut agent, going_on).last().unwrap(), "reboot");
+    // For how long it waits does not begin anew each time.
+    let log = play_at(
+        &mut agent,
+        [(140, Event::RebootAsked(Err("inhibited".into()))), (140, Event::Permission(Err(blocked())))],
+    );
+    assert!(
+        log.ends_with(&["save a Waiting".into(), "deadline Some(28)".into(), "report a Waiting".into()]),
+        "{log:?}"
+    );
+    assert_eq!(agent.record.starts, []);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Times, when the clock turns out to be wrong.
 
 use super::*;
+use crate::windows::Window;
 
 fn set(clock: Clock, booted: i64) -> Event {
     Event::ClockSet { clock, boot_time: at(booted) }
@@ -126,13 +127,14 @@ fn a_step_that_costs_the_clock_its_source_moves_delays_all_the_same() {
     play_at(&mut agent, scheduled());
     // An hour ahead; what was reported by the right clock stays.
     let log = log(&agent.handle(set(Clock::Unsynchronized, 3600), at(3800)));
-    assert_eq!(log, ["deadline Some(500)", "report a Scheduled"]);
+    assert_eq!(log, ["save a Scheduled", "report a Scheduled", "deadline Some(500)", "report a Scheduled"]);
 }
 
 #[test]
 fn a_reboot_that_failed_under_a_wrong_clock_is_put_right_as_a_whole() {
     let (mut agent, _) = Agent::resume(None, None, unsynchronized("boot-1", 0), SETTINGS, at(10));
-    for event in straight().into_iter().take(6).chain([Event::RebootAsked(Err("busy".into()))]) {
+    let refused = [Event::RebootAsked(Err("busy".into())), Event::Permission(Ok(()))];
+    for event in straight().into_iter().take(6).chain(refused) {
         agent.handle(event, at(100));
     }
     agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 200));
@@ -154,4 +156,53 @@ fn a_date_set_by_hand_makes_no_down_time() {
     assert_eq!(agent.record.reboot.as_ref().unwrap().down_seconds, Some(10.0));
     agent.handle(set(Clock::Unsynchronized, TRUE_TIME), at(TRUE_TIME + 20));
     assert_eq!(agent.record.reboot.unwrap().down_seconds, None);
+}
+
+#[test]
+fn a_window_is_looked_for_anew_by_the_clock_that_is_right() {
+    let guards = Guards { windows: vec!["02:00-04:00".parse().unwrap()], ..GUARDS };
+    // A month and four hours ahead: it says 04:30 when it is 00:30.
+    const AHEAD: i64 = TRUE_TIME + 31 * 86400 + 4 * 3600;
+    for (payload, expected) in [
+        (r#"{"id":"a"}"#, "2026-11-22T02:00:00.000Z"),
+        (r#"{"id":"a","delaySeconds":3600}"#, "2026-11-22T02:00:00.000Z"),
+        (r#"{"id":"a","delaySeconds":9000}"#, "2026-11-22T03:00:00.000Z"),
+        (r#"{"id":"a","at":"2026-12-24T01:00:00Z"}"#, "2026-12-24T02:00:00.000Z"),
+    ] {
+        let settings = Settings { guards: guards.clone(), ..SETTINGS };
+        let booted = unsynchronized("boot-1", AHEAD);
+        let (mut agent, _) = Agent::resume(None, None, booted, settings, at(AHEAD + 1800));
+        for event in [call("1", payload), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")] {
+            agent.handle(event, at(AHEAD + 1800));
+        }
+        let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 1800));
+        let time = reported(&effects).reboot.unwrap().not_before;
+        assert_eq!(json!(time), json!(expected), "{payload}");
+        assert_eq!(last_saved(&effects).reboot.unwrap().not_before, time);
+    }
+}
+
+#[test]
+fn a_request_of_a_clock_that_was_years_ahead_does_not_wait_for_years() {
+    const AHEAD: i64 = TRUE_TIME + 4 * 365 * 86400;
+    let night: &[Window] = &["02:00-04:00".parse().unwrap()];
+    for (windows, expected) in [(&[][..], 20 + 600), (night, 7200)] {
+        let guards = Guards { windows: windows.to_vec(), ..GUARDS };
+        let settings = || Settings { guards: guards.clone(), ..SETTINGS };
+        let booted = unsynchronized("boot-1", AHEAD);
+        let (mut agent, mut effects) = Agent::resume(None, None, booted, settings(), at(AHEAD + 10));
+        for (seconds, event) in scheduled() {
+            effects.extend(agent.handle(event, at(AHEAD + seconds)));
+        }
+        // Then the power is cut, and the clock is about right.
+        let now = at(TRUE_TIME + 20);
+        let booted = unsynchronized("boot-2", TRUE_TIME);
+        let (mut agent, _) = Agent::resume(Some(last_saved(&effects)), None, booted, settings(), now);
+        let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME), now);
+        let reboot = reported(&effects).reboot.unwrap();
+        assert_eq!((reboot.requested_at, reboot.not_before), (now, Some(at(TRUE_TIME + expected))));
+        // Once.
+        let again = log(&agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 40)));
+        assert!(!again.iter().any(|line| line.starts_with("save")), "{again:?}");
+    }
 }

@@ -21,6 +21,7 @@ fn reboots(agent: &mut Agent, id: &str, seconds: i64) -> Vec<Effect> {
         Event::Reported,
         Event::Saved(Ok(())),
         Event::RebootAsked(Err("busy".into())),
+        Event::Permission(Ok(())),
     ];
     events.into_iter().flat_map(|event| agent.handle(event, at(seconds))).collect()
 }
