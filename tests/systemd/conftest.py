@@ -43,11 +43,13 @@ def bare(debian, tmp_path_factory):
 @pytest.fixture(scope="session")
 def installed(bare, deb, tmp_path_factory):
     """A root with the package installed, but neither configured nor enabled."""
-    root = image.copy(bare, tmp_path_factory.mktemp("installed") / "root")
-    image.install(root, deb)
-    gateways.relax_for_container(root)
-    yield root
-    shutil.rmtree(root)
+    yield from _installed(bare, deb, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def installed_newer(deb, tmp_path_factory):
+    """The same in a newer Debian."""
+    yield from _installed(image.newer_debian(CACHE), deb, tmp_path_factory.mktemp("newer"))
 
 
 @pytest.fixture
@@ -61,13 +63,13 @@ def hub(tmp_path):
 @pytest.fixture
 def machine(installed, tmp_path):
     """A machine with the package installed, switched off."""
-    yield from _machine(installed, tmp_path)
+    yield from of_root(installed, tmp_path)
 
 
 @pytest.fixture
 def bare_machine(bare, tmp_path):
     """A machine without the package, switched off."""
-    yield from _machine(bare, tmp_path)
+    yield from of_root(bare, tmp_path)
 
 
 @pytest.fixture
@@ -80,6 +82,14 @@ def gateway(machine, hub):
     return machine
 
 
-def _machine(root: Path, tmp_path: Path):
+def _installed(base: Path, deb: Path, place: Path):
+    root = image.copy(base, place / "root")
+    image.install(root, deb)
+    gateways.relax_for_container(root)
+    yield root
+    shutil.rmtree(root)
+
+
+def of_root(root: Path, tmp_path: Path):
     with image.layer(root, tmp_path / "machine") as changed:
         yield from gateways.switched_off(changed)

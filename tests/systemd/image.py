@@ -19,29 +19,34 @@ import package
 # What a gateway has, down to what the package depends on: the machines have no
 # network of their own to install from.
 GATEWAY = ["ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv"]
+# The Debian whose systemd, 257, is the first that has block inhibitors bind root as well.
+NEWER = "trixie"
 # For the tests with a whole machine.
 KERNEL = ["initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd"]
 
 
 def debian(cache: Path) -> Path:
     """The system's root directory, made now if it is not there."""
-    return _cached(cache, [*GATEWAY, *KERNEL], package.architecture(), also=[])
+    return _cached(cache, "gateway", _own_suite(), [*GATEWAY, *KERNEL], package.architecture(), also=[])
+
+
+def newer_debian(cache: Path) -> Path:
+    return _cached(cache, "newer", NEWER, GATEWAY, package.architecture(), also=[])
 
 
 def debian_arm(cache: Path) -> Path:
     """As a Raspberry Pi runs it: an arm64 system that can run armhf programs, too. The host has to know how to run them."""
-    return _cached(cache, GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
+    return _cached(cache, "arm", _own_suite(), GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
 
 
-def _cached(cache: Path, packages: list[str], arch: str, also: list[str]) -> Path:
-    suite = _os_release()["VERSION_CODENAME"]
+def _cached(cache: Path, role: str, suite: str, packages: list[str], arch: str, also: list[str]) -> Path:
     recipe = f"{suite} {packages} {arch} {also} {inspect.getsource(_make)}"
-    root = cache / f"debian-{arch}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    root = cache / f"debian-{role}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
-            for old in cache.glob(f"debian-{arch}-*"):
+            for old in cache.glob(f"debian-{role}-*"):
                 shutil.rmtree(old)
             unfinished = cache / f"debian-unfinished-{os.getpid()}"
             _make(unfinished, suite, packages, arch, also)
@@ -105,9 +110,9 @@ def _make(root: Path, suite: str, packages: list[str], arch: str, also: list[str
         (root / waste).mkdir()
 
 
-def _os_release() -> dict[str, str]:
-    lines = Path("/etc/os-release").read_text().splitlines()
-    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+def _own_suite() -> str:
+    """This machine's, that the packages are built for."""
+    return re.search(r"^VERSION_CODENAME=(\w+)$", Path("/etc/os-release").read_text(), re.M)[1]
 
 
 def _mirror() -> str:

@@ -7,12 +7,14 @@ WHO = "backup"
 WHY = "nightly run"
 
 
-def hold(machine: Container) -> None:
+def hold(machine: Container, mode: str = "block") -> None:
     """Returns once the lock is held."""
+    lock = f"--what=shutdown --mode={mode} --who='{WHO}' --why='{WHY}'"
+    # Newer versions of systemd-inhibit keep the socket from what they run.
+    ready = "NOTIFY_SOCKET=$NOTIFY_SOCKET systemd-notify --ready && exec sleep infinity"
     machine.run(
         "systemd-run", f"--unit={UNIT}", "--service-type=notify", "--property=NotifyAccess=all",
-        "systemd-inhibit", "--what=shutdown", "--mode=block", f"--who={WHO}", f"--why={WHY}",
-        "sh", "-c", "systemd-notify --ready && exec sleep infinity")
+        "sh", "-c", f'exec systemd-inhibit {lock} sh -c "{ready}"')
 
 
 def release(machine: Container) -> None:

@@ -29,17 +29,3 @@ def test_the_rule_gives_one_user_what_is_needed_and_nothing_else(gateway):
     assert with_rule[0] - without_rule[0] == NEEDED
     assert with_rule[1] == without_rule[1], "another user gains nothing"
     assert without_rule[0] == without_rule[1], "without the rule the daemon's user is anybody"
-
-
-def test_the_administrator_can_let_inhibitors_be_passed_over(gateway):
-    """By the rule that iotdm-agentd(8) shows."""
-    (gateway.root / "etc/polkit-1/rules.d/49-iotdm-override.rules").write_text("""\
-polkit.addRule(function (action, subject) {
-    if (subject.user == "iotdm" && action.id == "org.freedesktop.login1.reboot-ignore-inhibit") {
-        return polkit.Result.YES;
-    }
-});
-""")
-    gateway.run("systemctl", "restart", "polkit")
-    daemon = gateway.show(UNIT, "MainPID")["MainPID"]
-    assert allowed(gateway, daemon) >= NEEDED | {"org.freedesktop.login1.reboot-ignore-inhibit"}
