@@ -4,13 +4,14 @@
 //! moved so gently that it did not jump is found by asking now and then, ever
 //! more seldom, and only until it is synchronised.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use iotdm_proto::report::Clock;
-use nix::errno::Errno;
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -54,28 +55,24 @@ pub async fn watch(logind: Logind, known: Clock, sightings: mpsc::Sender<Sightin
 
 /// A timer that never expires, but is cancelled when the clock jumps. Source:
 /// timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`.
-struct Jumps {
-    timer: TimerFd,
-    ready: AsyncFd<OwnedFd>,
-}
+struct Jumps(AsyncFd<OwnedFd>);
 
 impl Jumps {
     fn new() -> std::io::Result<Self> {
-        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let timer = TimerFd::new(ClockId::CLOCK_REALTIME, flags)?;
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
         arm(&timer)?;
         #[expect(deprecated, reason = "what its unsafe successor wants promised, OwnedFd promises")]
-        let ready = AsyncFd::with_interest(timer.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
-        Ok(Jumps { timer, ready })
+        Ok(Jumps(AsyncFd::with_interest(timer, Interest::READABLE)?))
     }
 
     async fn next(&mut self) -> std::io::Result<()> {
         loop {
-            let mut ready = self.ready.readable().await?;
-            match self.timer.wait() {
-                Err(Errno::EAGAIN) => ready.clear_ready(),
-                Err(Errno::ECANCELED) | Ok(()) => {
-                    arm(&self.timer)?;
+            let mut ready = self.0.readable().await?;
+            match rustix::io::read(&self.0, &mut [0u8; 8]) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::CANCELED) | Ok(_) => {
+                    arm(self.0.get_ref())?;
                     ready.clear_ready();
                     return Ok(());
                 }
@@ -85,8 +82,11 @@ impl Jumps {
     }
 }
 
-fn arm(timer: &TimerFd) -> std::io::Result<()> {
-    let never = Expiration::OneShot(TimeSpec::new(i64::from(i32::MAX) * 4, 0));
-    let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
-    Ok(timer.set(never, flags)?)
+fn arm(timer: &OwnedFd) -> std::io::Result<()> {
+    // Not nix's, in which the year 2038 is the last on a 32-bit machine.
+    let never = Timespec { tv_sec: i64::from(i32::MAX) * 4, tv_nsec: 0 };
+    let once = Itimerspec { it_interval: Timespec::default(), it_value: never };
+    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+    timerfd_settime(timer, flags, &once)?;
+    Ok(())
 }
