@@ -1,7 +1,10 @@
 """The packages as files: what lintian, man, the shells and systemd-analyze say of them."""
 
+import os
 import re
+import shlex
 import subprocess
+import tempfile
 from pathlib import Path
 
 import package
@@ -83,6 +86,28 @@ def test_the_units_are_as_closed_as_can_be(root, name):
     unit = root / f"lib/systemd/system/{name}.service"
     judged = said("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit)
     assert "Overall exposure level" in judged
+
+
+def test_the_note_of_a_shutdown_is_written_again_and_again_and_taken_back(root):
+    """By the unit's commands, with a real /proc: what containers have in its place is an ordinary file."""
+    unit = (root / f"lib/systemd/system/{NOTE}.service").read_text()
+    start, stop = (shlex.split(re.search(rf"^Exec{when}=(.*)$", unit, re.M)[1]) for when in ["Start", "Stop"])
+    with tempfile.TemporaryDirectory() as state:
+        os.chmod(state, 0o777)
+        note = Path(state, "last-shutdown")
+
+        def run(command):
+            said("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command, cwd=state, umask=0o077)
+
+        for command in [start, stop, stop]:
+            run(command)
+        assert note.read_text() == Path("/proc/sys/kernel/random/boot_id").read_text()
+        run(start)
+        assert not note.exists()
+        note.write_text("another boot\n")
+        note.chmod(0o644)
+        run(start)
+        assert note.exists()
 
 
 def test_the_catalogue_has_every_message(root):
