@@ -313,9 +313,7 @@ async fn inhibit(manager: &ManagerProxy<'_>) -> Option<OwnedFd> {
     match manager.inhibit("shutdown", "iotdm-agentd", why, "delay").await {
         Ok(lock) => Some(lock),
         Err(error) => {
-            tracing::warn!(
-                "a shutdown by others may be mistaken for a power cut, as logind gives no lock: {error}"
-            );
+            tracing::warn!("a shutdown may be over before it is noted, as logind gives no lock: {error}");
             None
         }
     }

@@ -93,8 +93,8 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// How many answers are kept: more than an operator retries after, and still a
-/// file of some 30 kilobytes at most.
+/// How many answers are kept: more than an operator retries after, and still,
+/// at some 240 bytes each, a file of 30 kilobytes.
 const MAX_ANSWERS: usize = 128;
 
 impl Record {

@@ -111,6 +111,7 @@ impl Agent {
     /// Ends the pending request; to be saved, and then answered.
     pub(super) fn cancel(&mut self, id: &str, rids: Vec<String>, now: Time) {
         let record = self.record.clone();
+        self.not_begun();
         self.end(RebootStatus::Cancelled, None, now);
         let body = json!({ "id": id, "status": "cancelled" });
         let before = Box::new((std::mem::replace(&mut self.phase, Phase::Idle), record));

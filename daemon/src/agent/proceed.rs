@@ -52,9 +52,15 @@ impl Agent {
         permission: Result<(), Refusal>,
         now: Time,
     ) -> Vec<Effect> {
-        let allowed = self.settings.guards.open(self.rested(now));
         let plan = self.record.plan.as_ref();
         let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
+        // Somebody was in its way, and is not any more.
+        let released = changed && on_inhibitor == OnInhibitor::Wait && permission.is_ok();
+        let refused = refused.filter(|_| !released);
+        if released {
+            self.not_begun();
+        }
+        let allowed = self.settings.guards.open(self.rested(now));
         match (permission, on_inhibitor) {
             // It says that it would, and does not.
             (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if refused.is_some() => {
@@ -86,10 +92,10 @@ impl Agent {
     /// inhibitor since it was asked whether it would; so that is asked again.
     pub(super) fn refused(&mut self, why: String, now: Time) -> Vec<Effect> {
         self.phase = Phase::Due { changed: false, refused: Some(why) };
-        vec![self.patience(now), Effect::AskPermission]
+        vec![Effect::Deadline(None), Effect::AskPermission]
     }
 
-    /// The pending request is where it was before it began.
+    /// The pending request is where it was before it began, if it has.
     pub(super) fn not_begun(&mut self) {
         self.record.asked = None;
         let Some(reboot) = &mut self.record.reboot else { return };
@@ -117,7 +123,8 @@ impl Agent {
         // Asked for in an earlier boot, by a clock that was ahead. It was no
         // later than now; and then it is for no later than this.
         let ahead = now.unix_millis() - reboot.requested_at.unix_millis();
-        if plan.delayed && ahead < 0 && clock == Clock::Synchronized {
+        let of_another_boot = reboot.previous_boot_id != self.record.boot.boot_id;
+        if plan.delayed && of_another_boot && ahead < 0 && clock == Clock::Synchronized {
             reboot.requested_at = now;
             shift(&mut plan.moved_from, ahead);
             shift(&mut reboot.not_before, ahead);
@@ -165,6 +172,8 @@ impl Agent {
     fn announce(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
         let boot = &self.record.boot;
+        // Not counted twice when the daemon died in between.
+        let again = self.record.reboot.as_ref().is_some_and(|reboot| reboot.started_at.is_some());
         if let Some(reboot) = &mut self.record.reboot {
             reboot.status = RebootStatus::Rebooting;
             reboot.started_at = Some(now);
@@ -172,7 +181,9 @@ impl Agent {
             self.record.started_clock = Some(boot.clock);
             effects.push(Effect::Note(Note::Rebooting { id: reboot.id.clone() }));
         }
-        self.record.started(now);
+        if !again {
+            self.record.started(now);
+        }
         self.phase = Phase::Announcing;
         effects.push(self.save());
         // Before the report: a twin that says so already answers at once.

@@ -91,6 +91,11 @@ impl Agent {
         (agent, effects)
     }
 
+    /// Whether the pending request's time has still to come after all.
+    fn is_early(&self, now: Time) -> bool {
+        self.record.pending().and_then(|reboot| reboot.not_before).is_some_and(|at| at > now)
+    }
+
     /// The clock was set, or has become one to be trusted.
     pub(super) fn clock_set(&mut self, clock: Clock, boot_time: Time, now: Time) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -111,7 +116,13 @@ impl Agent {
         // What is due, or not, by the clock of now.
         match self.phase {
             Phase::Scheduled => effects.extend(self.proceed(now)),
-            Phase::Waiting | Phase::Due { .. } => effects.push(self.patience(now)),
+            Phase::Waiting | Phase::Due { refused: None, .. } if self.is_early(now) => {
+                if let Some(plan) = &mut self.record.plan {
+                    plan.wait_until = None;
+                }
+                effects.extend(self.proceed(now));
+            }
+            Phase::Waiting | Phase::Due { refused: None, .. } => effects.push(self.patience(now)),
             _ => {}
         }
         effects

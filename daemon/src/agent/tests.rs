@@ -725,6 +725,35 @@ fn an_inhibitor_that_is_taken_at_the_last_moment_is_one_all_the_same() {
 }
 
 #[test]
+fn what_logind_refused_has_not_begun() {
+    let before = || {
+        let mut events = straight();
+        events[0] = call("1", r#"{"id":"a","onInhibitor":"wait","waitSeconds":1}"#);
+        events.into_iter().take(6).chain([Event::RebootAsked(Err("inhibited".into()))])
+    };
+    // Nor does the time to wait for inhibitors count while logind is asked.
+    let mut agent = idle();
+    let log = play(&mut agent, before());
+    assert!(log.ends_with(&["deadline None".into(), "check".into()]), "{log:?}");
+
+    play(&mut agent, [method("2", "cancelReboot", "")]);
+    let cancelled = agent.record.reboot.as_ref().unwrap();
+    assert_eq!((cancelled.status, cancelled.started_at), (RebootStatus::Cancelled, None));
+    assert_eq!(agent.record.starts, []);
+
+    // Taken and released again while logind was asked.
+    let mut agent = idle();
+    let log = play(&mut agent, before().chain([Event::InhibitorsChanged, Event::Permission(Ok(()))]));
+    assert_eq!(log.last().unwrap(), "report a Rebooting started");
+    assert_eq!(agent.record.starts.len(), 1);
+
+    // The daemon dies meanwhile: what begins anew is counted once.
+    let (mut agent, _) = resume(Some(record_after(6)), "boot-1", 100);
+    play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]);
+    assert_eq!(agent.record.starts.len(), 1);
+}
+
+#[test]
 fn waiting_is_bounded_also_over_a_restart_of_the_daemon() {
     let mut agent = idle();
     play_at(&mut agent, waiting());

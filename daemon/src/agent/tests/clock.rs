@@ -206,3 +206,38 @@ fn a_request_of_a_clock_that_was_years_ahead_does_not_wait_for_years() {
         assert!(!again.iter().any(|line| line.starts_with("save")), "{again:?}");
     }
 }
+
+#[test]
+fn a_delay_that_was_given_by_a_clock_set_wrongly_moves_once() {
+    let (mut agent, _) = resume(None, "boot-1", TRUE_TIME);
+    // An hour ahead by somebody's hand, and back by the time server.
+    agent.handle(set(Clock::Unsynchronized, TRUE_TIME + 3600), at(TRUE_TIME + 3650));
+    for (seconds, event) in scheduled() {
+        agent.handle(event, at(TRUE_TIME + 3600 + seconds));
+    }
+    agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 200));
+    assert_eq!(agent.record.reboot.unwrap().not_before, Some(at(TRUE_TIME + 700)));
+}
+
+#[test]
+fn a_request_that_was_due_by_a_clock_that_was_ahead_is_not_any_more() {
+    let wait = r#"{"id":"a","onInhibitor":"wait","waitSeconds":60,"at":"2026-11-23T00:01:00Z"}"#;
+    // A day ahead: the time that was asked for seems to come within a minute.
+    const AHEAD: i64 = TRUE_TIME + 86400;
+    let (mut agent, _) = Agent::resume(None, None, unsynchronized("boot-1", AHEAD), SETTINGS, at(AHEAD + 10));
+    let due = [Event::DeadlinePassed, Event::Permission(Err(blocked()))];
+    let granted = [call("1", wait), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")];
+    for event in granted {
+        agent.handle(event, at(AHEAD + 20));
+    }
+    for event in due.clone() {
+        agent.handle(event, at(AHEAD + 60));
+    }
+    let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 70));
+    assert!(log(&effects).contains(&"deadline Some(86390)".to_owned()), "{:?}", log(&effects));
+    let log = play_at(&mut agent, [(TRUE_TIME + 80, Event::InhibitorsChanged)]);
+    assert_eq!(log, [""; 0]);
+    // Due for the second time, it has all of its time to wait again.
+    let log = play_at(&mut agent, due.map(|event| (AHEAD + 60, event)));
+    assert_eq!(log[log.len() - 2], "deadline Some(60)", "{log:?}");
+}
