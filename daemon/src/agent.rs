@@ -264,7 +264,7 @@ impl Agent {
                 self.phase = Phase::Rebooting;
                 Vec::new()
             }
-            (Phase::Rebooting, Event::RebootAsked(Err(why))) => self.refused(why, now),
+            (Phase::Rebooting, Event::RebootAsked(Err(why))) => self.refused(why),
             (Phase::Rebooting, Event::DeadlinePassed) => {
                 let waited = self.settings.down_timeout.as_secs();
                 let message = format!("the machine was still up {waited} s after it was asked to reboot");

@@ -90,7 +90,7 @@ impl Agent {
 
     /// logind did not reboot when it was asked to. Somebody may have taken an
     /// inhibitor since it was asked whether it would; so that is asked again.
-    pub(super) fn refused(&mut self, why: String, now: Time) -> Vec<Effect> {
+    pub(super) fn refused(&mut self, why: String) -> Vec<Effect> {
         self.phase = Phase::Due { changed: false, refused: Some(why) };
         vec![Effect::Deadline(None), Effect::AskPermission]
     }
