@@ -21,7 +21,7 @@ pub use self::reboot::*;
 pub use self::tools::*;
 pub use self::twin::*;
 use crate::output::Format;
-use crate::values;
+use crate::{completion, values};
 
 /// Above the options that every command has.
 const GENERAL: &str = "Hub and output";
@@ -133,7 +133,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
     pub device: DeviceId,
 }
 

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod completion;
 pub mod credential;
 pub mod error;
 pub mod hub;
@@ -18,6 +19,7 @@ pub mod prompt;
 pub mod refusal;
 pub mod secret_file;
 pub mod target;
+pub mod times;
 pub mod tls;
 pub mod values;
 
@@ -34,6 +36,7 @@ use crate::target::{Environment, Target};
 /// Parses the command line, runs the command, prints its error, if any, and
 /// says how to exit.
 pub fn main() -> Exit {
+    completion::answer();
     let result = run(Cli::parse());
     result.unwrap_or_else(|error| {
         let exit = error::exit_of(&error);

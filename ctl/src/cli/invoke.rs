@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use iotdm_proto::DeviceId;
 
+use crate::completion;
 use crate::values::{self, JsonArg};
 
 const INVOKE_HELP: &str = "\
@@ -19,7 +20,7 @@ With -o json it prints {\"status\", \"payload\"}, also when the device refused."
 #[command(after_help = INVOKE_HELP)]
 pub struct InvokeArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
     pub device: DeviceId,
     /// The method
     pub method: String,

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args, ValueEnum};
 use iotdm_proto::DeviceId;
 
-use crate::values;
+use crate::{completion, values};
 
 const QUERY_HELP: &str = "\
 Examples:
@@ -97,7 +97,7 @@ and as the device reports them: rebootTime, reboot, boot, agent.";
 #[command(after_help = STATUS_HELP)]
 pub struct StatusArgs {
     /// The devices [default: all]
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, conflicts_with = "condition")]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device(), conflicts_with = "condition")]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION")]

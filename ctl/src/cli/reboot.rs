@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use iotdm_proto::{DeviceId, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::values;
+use crate::{completion, values};
 
 const REBOOT_HELP: &str = "\
 The request carries an id, so that its outcome is told from every other reboot's,
@@ -68,7 +68,7 @@ pub struct RebootArgs {
 #[derive(Debug, Args)]
 pub struct WhichArgs {
     /// The devices
-    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION", help_heading = FLEET)]
@@ -187,7 +187,7 @@ for a wish that was taken back.";
 #[command(after_help = CANCEL_HELP)]
 pub struct CancelArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
     pub device: DeviceId,
     /// Only if this request is the pending one
     #[arg(long, value_parser = values::request_id)]

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::Shell;
 use iotdm_proto::DeviceId;
 
-use crate::values;
+use crate::{completion, values};
 
 const CHECK_HELP: &str = "\
 Example:
@@ -42,14 +42,17 @@ pub struct SasTokenArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::interval)]
     pub ttl: Duration,
     /// The token of this device
-    #[arg(long, value_name = "DEVICE", value_parser = values::device_id)]
+    #[arg(long, value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
     pub device: Option<DeviceId>,
 }
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
   iotdm-ctl completions bash > ~/.local/share/bash-completion/completions/iotdm-ctl
-  iotdm-ctl completions fish > ~/.config/fish/completions/iotdm-ctl.fish";
+  iotdm-ctl completions fish > ~/.config/fish/completions/iotdm-ctl.fish
+
+The package installs them already. The ids of devices are completed from the hub that
+the line names, or else the environment or ctl.toml.";
 
 /// `completions`
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! `status`: how devices are and how their last reboot went.
 
 use anyhow::Context as _;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::cli::StatusArgs;
@@ -8,6 +10,7 @@ use crate::commands::query::cell;
 use crate::error::{Exit, exit_of};
 use crate::hub::Hub;
 use crate::output::{Output, say};
+use crate::times::for_people;
 
 const HEADER: [&str; 6] = ["DEVICE", "CONNECTION", "LAST REBOOT", "OUTCOME", "CAUSE", "AGENT"];
 
@@ -38,7 +41,12 @@ pub async fn run(hub: &Hub, output: Output, args: StatusArgs) -> anyhow::Result<
         [] if !args.devices.is_empty() => {}
         [] if output.is_text() => output.line(format_args!("no devices"))?,
         states if output.is_tabular() => {
-            output.table(&HEADER, &states.iter().map(row).collect::<Vec<_>>())?
+            let (now, zone) = (Timestamp::now(), TimeZone::system());
+            let time = |text: &str| match output.is_text() {
+                true => for_people(text, now, &zone),
+                false => text.to_owned(),
+            };
+            output.table(&HEADER, &states.iter().map(|state| row(state, time)).collect::<Vec<_>>())?
         }
         [state] if args.devices.len() == 1 => output.json(state)?,
         states => output.array(states)?,
@@ -56,7 +64,7 @@ fn state(twin: &Value) -> Value {
     Value::Object(there.collect())
 }
 
-fn row(state: &Value) -> Vec<String> {
+fn row(state: &Value, time: impl Fn(&str) -> String) -> Vec<String> {
     let at = |pointer: &str| cell(state.pointer(pointer));
     let outcome = match state.pointer("/reboot/error/code") {
         Some(code) => format!("{} ({})", at("/reboot/status"), cell(Some(code))),
@@ -65,7 +73,7 @@ fn row(state: &Value) -> Vec<String> {
     vec![
         at("/deviceId"),
         at("/connectionState"),
-        at("/rebootTime"),
+        time(&at("/rebootTime")),
         outcome,
         at("/boot/cause"),
         at("/agent/version"),
@@ -88,9 +96,9 @@ mod tests {
             }},
         });
         let expected = ["gw1", "Connected", "T", "failed (neverWentDown)", "local", "1.0.0"];
-        assert_eq!(row(&state(&twin)), expected);
+        assert_eq!(row(&state(&twin), str::to_owned), expected);
         assert_eq!(state(&twin).get("other"), None);
         let bare = json!({"deviceId": "gw2", "connectionState": "Disconnected"});
-        assert_eq!(row(&state(&bare)), ["gw2", "Disconnected", "-", "-", "-", "-"]);
+        assert_eq!(row(&state(&bare), str::to_owned), ["gw2", "Disconnected", "-", "-", "-", "-"]);
     }
 }

@@ -87,11 +87,11 @@ fn tokens_of_the_policy_and_of_a_device() {
 }
 
 #[test]
-fn completions_need_no_hub_and_know_the_commands() {
+fn scripts_need_no_hub_and_ask_the_program() {
     for shell in ["bash", "zsh", "fish"] {
         let run = Run::from(ctl(&["completions", shell]).output().unwrap());
         run.ends(0, &[]);
-        assert!(run.stdout.contains("renew-key") && run.stdout.contains("max-in-flight"), "{shell}");
+        assert!(run.stdout.contains("COMPLETE=") && run.stdout.contains("iotdm-ctl"), "{shell}");
     }
     Run::from(ctl(&["completions", "tcsh"]).output().unwrap()).ends(2, &["tcsh", "bash"]);
     Run::from(ctl(&["rebot"]).output().unwrap()).ends(2, &["a similar subcommand exists: 'reboot'"]);
@@ -205,4 +205,31 @@ fn entra_id_by_a_token_or_by_the_azure_cli() {
     script("echo 'Please run az login' >&2; exit 1").ends(8, &["Please run az login"]);
     let strange = script("echo '{\"accessToken\": 3}'");
     strange.ends(8, &["something else than a token"]);
+}
+
+#[test]
+fn device_ids_are_completed_from_the_hub() {
+    let hub = FakeHub::start(|_, _| {
+        Answer::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "pi"}]))
+    });
+    let complete = |line: &[&str], string: &str| {
+        let mut shell = ctl(&["--", "iotdm-ctl"]);
+        shell.args(line).env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
+        shell.env("_CLAP_COMPLETE_INDEX", line.len().to_string());
+        shell.env("IOTHUB_CONNECTION_STRING", string).env("IOTDM_CA_FILE", hub.path("ca.pem"));
+        let run = Run::from(shell.output().unwrap());
+        run.ends(0, &[]);
+        run.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let string = hub.connection_string();
+    assert_eq!(complete(&["reboot", "--reason", "x", "pi", "gw"], &string), ["gw1", "gw2"]);
+    assert_eq!(complete(&["twin", "show", "p"], &string), ["pi"]);
+    assert!(hub.lines().iter().all(|line| line.starts_with("POST /devices/query")), "{:?}", hub.lines());
+    // What the program knows itself needs none.
+    assert_eq!(complete(&["device", "renew"], "nonsense"), ["renew-key"]);
+    assert_eq!(complete(&["reboot", "--max-in"], "nonsense"), ["--max-in-flight"]);
+    // Whatever is wrong, the line that is being typed stays as it is.
+    assert_eq!(complete(&["reboot", "gw"], "nonsense"), [""; 0]);
+    // The device that is to be created is not there yet.
+    assert_eq!(complete(&["device", "create", "gw"], &string), [""; 0]);
 }

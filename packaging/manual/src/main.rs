@@ -10,10 +10,15 @@ mod help;
 mod page;
 mod settings;
 
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+/// Writes the completion script for a shell.
+type Script = fn(Shell) -> io::Result<Vec<u8>>;
 
 /// A program as its manual presents it.
 struct Program {
@@ -22,6 +27,8 @@ struct Program {
     section: &'static str,
     /// What the command line does not say, written like a help text.
     more: &'static str,
+    /// Its own completion scripts, if it has any.
+    script: Option<Script>,
 }
 
 fn programs() -> [Program; 3] {
@@ -30,16 +37,19 @@ fn programs() -> [Program; 3] {
             command: iotdm_agentd::cli::Arguments::command(),
             section: "8",
             more: include_str!("../iotdm-agentd.txt"),
+            script: None,
         },
         Program {
             command: iotdm_ctl::cli::Cli::command(),
             section: "1",
             more: include_str!("../iotdm-ctl.txt"),
+            script: Some(iotdm_ctl::completion::script),
         },
         Program {
             command: iotdm_emulator::cli::Cli::command(),
             section: "1",
             more: include_str!("../iotdm-emulator.txt"),
+            script: None,
         },
     ]
 }
@@ -54,7 +64,7 @@ fn main() -> anyhow::Result<()> {
         for (path, page) in page::all(&program)? {
             write(&out.join(path), page.as_bytes())?;
         }
-        for (path, script) in completions::all(&program.command) {
+        for (path, script) in completions::all(&program)? {
             write(&out.join(path), &script)?;
         }
     }
