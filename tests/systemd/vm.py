@@ -84,6 +84,10 @@ class VirtualMachine:
             check=True, capture_output=True, text=True)
         return [line.split()[1] for line in boots.stdout.splitlines()]
 
+    def read(self, path: str) -> str:
+        """A file on the disk, after `boot_ids`."""
+        return subprocess.run(["debugfs", "-R", f"cat {path}", self.disk], check=True, capture_output=True, text=True).stdout
+
     def _listen(self, monitor: socket.socket) -> None:
         """Hears of each reset until QEMU ends."""
         last = 0.0
