@@ -56,10 +56,10 @@ impl Agent {
         let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
         // Somebody was in its way, and is not any more.
         let released = changed && on_inhibitor == OnInhibitor::Wait && permission.is_ok();
-        let refused = refused.filter(|_| !released);
-        if released {
+        if released && refused.is_some() {
             self.not_begun();
         }
+        let refused = refused.filter(|_| !released);
         let allowed = self.settings.guards.open(self.rested(now));
         match (permission, on_inhibitor) {
             // It says that it would, and does not.
