@@ -69,7 +69,9 @@ def test_completions(root, name):
     share = root / "usr/share"
     bash = share / f"bash-completion/completions/{name}"
     # As bash itself does it: source the file, then call what it has registered.
+    # Some scripts ask the program.
     complete = f"""
+        PATH={root}/usr/bin:$PATH
         source {bash}
         registered=$(complete -p {name}) && [[ $registered =~ -F\\ ([^ ]+) ]]
         COMP_WORDS=({name} --) COMP_CWORD=1
