@@ -11,7 +11,7 @@ use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate, Shell};
 use serde_json::Value;
 
 use crate::cli::{Cli, HubArgs};
-use crate::hub::Hub;
+use crate::hub::{Hub, literal};
 use crate::target::{Environment, Target};
 
 /// By this variable the script says that it is the shell that asks.
@@ -20,8 +20,9 @@ const VARIABLE: &str = "COMPLETE";
 /// Somebody waits with a finger on the key.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// More are of no use on a screen.
-const MOST: usize = 1000;
+/// One page, and so one query: a small hub takes 20 of them in a minute, and
+/// more ids are of no use on a screen.
+const MOST: usize = 100;
 
 /// Answers and ends the process, if it is a shell that asks.
 pub fn answer() {
@@ -55,11 +56,18 @@ fn device_ids(
     let hub = Hub::new(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let rows = runtime.block_on(async {
-        let query = hub.query("SELECT deviceId FROM devices", Some(MOST)).all();
+        let query = hub.query(&query_for(prefix), Some(MOST)).all();
         tokio::time::timeout(PATIENCE, query).await
     })??;
     let ids = rows.iter().filter_map(|row| row.get("deviceId").and_then(Value::as_str));
     Ok(ids.filter(|id| id.starts_with(prefix)).map(CompletionCandidate::new).collect())
+}
+
+/// The devices from `prefix` on; the language has no other way to say how a
+/// string begins. No id has a character after `~`.
+fn query_for(prefix: &str) -> String {
+    let (first, last) = (literal(prefix), literal(&format!("{prefix}~")));
+    format!("SELECT deviceId FROM devices WHERE deviceId >= {first} AND deviceId <= {last}")
 }
 
 /// Which hub an unfinished command line means.
@@ -94,6 +102,12 @@ mod tests {
         assert_eq!(hub("iotdm-ctl reboot --no-such gw1 --hub=lab "), Some("lab".into()));
         assert_eq!(hub("iotdm-ctl reboot gw"), None);
         assert_eq!(hub("iotdm-ctl reboot --hub"), None);
+    }
+
+    #[test]
+    fn only_what_can_be_meant_is_asked_for() {
+        let expected = r"SELECT deviceId FROM devices WHERE deviceId >= 'o\'c' AND deviceId <= 'o\'c~'";
+        assert_eq!(query_for("o'c"), expected);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub use self::pages::Pages;
+pub use self::pages::{Pages, literal};
 pub use self::probe::{Probed, Right};
 use crate::credential::Credential;
 use crate::error::Usage;

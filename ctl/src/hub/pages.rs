@@ -38,6 +38,11 @@ impl Hub {
     }
 }
 
+/// A string as the query language writes it.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "\\'"))
+}
+
 impl Pages<'_> {
     /// The next page, which may be empty; `None` after the last one.
     pub async fn next(&mut self) -> Result<Option<Vec<Value>>, HubError> {

@@ -14,7 +14,7 @@ use crate::cli::WaitArgs;
 use crate::commands::job;
 use crate::commands::query::cell;
 use crate::error::{Exit, or_interrupt};
-use crate::hub::{Hub, MethodCall, MethodReply};
+use crate::hub::{Hub, MethodCall, MethodReply, literal};
 use crate::outcome::Outcome;
 use crate::output::{Format, Output, say};
 use crate::refusal::Refusal;
@@ -38,8 +38,7 @@ pub(super) async fn run(
         connect_timeout_in_seconds: waiting.connect_timeout.as_secs(),
     };
     let named = || {
-        let quoted: Vec<String> =
-            devices.iter().map(|device| format!("'{}'", device.as_str().replace('\'', "\\'"))).collect();
+        let quoted: Vec<String> = devices.iter().map(|device| literal(device.as_str())).collect();
         format!("deviceId IN [{}]", quoted.join(", "))
     };
     let condition = condition.map_or_else(named, str::to_owned);
