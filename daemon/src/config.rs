@@ -10,12 +10,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use iotdm_proto::Endpoint;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::dial::Transport;
 use crate::guard::Guards;
+use crate::proxy::Proxy;
 use crate::windows::Window;
+
+/// Azure's, for all regions.
+const GLOBAL_ENDPOINT: &str = "global.azure-devices-provisioning.net";
 
 /// All of it, with defaults for what is not given.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -23,10 +29,15 @@ use crate::windows::Window;
 pub struct Config {
     /// `[hub]`
     pub hub: Hub,
+    /// `[provisioning]`
+    pub provisioning: Provisioning,
     /// `[reboot]`
     pub reboot: Reboot,
     /// `[log]`
     pub log: Log,
+    /// The files that it was read from.
+    #[serde(skip)]
+    pub files: Vec<PathBuf>,
 }
 
 /// Which hub, and how it is connected to.
@@ -35,8 +46,17 @@ pub struct Config {
 pub struct Hub {
     /// The file with the connection string, instead of the systemd credential.
     pub connection_string_file: Option<PathBuf>,
+    /// The PEM file with the device's certificate, where it has one instead of
+    /// a key.
+    pub certificate_file: Option<PathBuf>,
+    /// The PEM file with the certificate's key.
+    pub private_key_file: Option<PathBuf>,
     /// A PEM file of CAs that are trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// What carries MQTT.
+    pub transport: Transport,
+    /// The proxy on the way to the hub.
+    pub proxy: Option<Proxy>,
     /// How often an idle connection is shown to be alive: 1 to 1177 s, since
     /// the hub waits 1.5 times as long but never above 1767 s.
     #[serde(deserialize_with = "keep_alive")]
@@ -44,6 +64,26 @@ pub struct Hub {
     /// For how long a token is valid: 5 s to 365 days. It is renewed before.
     #[serde(deserialize_with = "sas_ttl")]
     pub sas_ttl: Duration,
+    /// The digital twin model that the device says it follows.
+    #[serde(deserialize_with = "model_id")]
+    pub model_id: Option<String>,
+}
+
+/// The device provisioning service, which tells a device its hub.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Provisioning {
+    /// The service's instance; without it, no service is asked.
+    #[serde(deserialize_with = "id_scope")]
+    pub id_scope: Option<String>,
+    /// The device's name for itself; by default the host's name.
+    pub registration_id: Option<String>,
+    /// Where the service is.
+    #[serde(deserialize_with = "endpoint")]
+    pub global_endpoint: Endpoint,
+    /// The file with the device's key, in base64; without it, the hub's
+    /// certificate is shown.
+    pub symmetric_key_file: Option<PathBuf>,
 }
 
 /// How the machine is rebooted.
@@ -112,10 +152,24 @@ impl Default for Hub {
     fn default() -> Self {
         Hub {
             connection_string_file: None,
+            certificate_file: None,
+            private_key_file: None,
             ca_file: None,
+            transport: Transport::Mqtt,
+            proxy: None,
             keep_alive: Duration::from_secs(4 * 60),
             sas_ttl: Duration::from_secs(60 * 60),
+            model_id: None,
         }
+    }
+}
+
+impl Default for Provisioning {
+    fn default() -> Self {
+        // A name that is one.
+        #[allow(clippy::expect_used)]
+        let global_endpoint = GLOBAL_ENDPOINT.parse().expect("a host name");
+        Provisioning { id_scope: None, registration_id: None, global_endpoint, symmetric_key_file: None }
     }
 }
 
@@ -147,6 +201,7 @@ impl Config {
         let mut merged = Table::new();
         let mut files = drop_ins(file)?;
         files.insert(0, file.to_owned());
+        let mut found = Vec::new();
         for path in files {
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
@@ -156,8 +211,11 @@ impl Config {
                 Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
             };
             merge(&mut merged, parse(&path, &text)?);
+            found.push(path);
         }
-        Config::deserialize(Value::Table(merged)).context("the merged configuration is not valid")
+        let config =
+            Config::deserialize(Value::Table(merged)).context("the merged configuration is not valid")?;
+        Ok(Config { files: found, ..config })
     }
 }
 
@@ -216,6 +274,29 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D, least: f64, most: f64) ->
         return Ok(value);
     }
     Err(serde::de::Error::custom(format!("must be from {least} s to {most} s, not {seconds} s")))
+}
+
+fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// Source: "Digital Twins Definition Language", DTMI; and that the service
+/// spells scopes in letters and digits.
+fn model_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_:;.".contains(&b);
+    if text.len() <= 128 && text.starts_with("dtmi:") && text.bytes().all(fits) {
+        return Ok(Some(text));
+    }
+    Err(serde::de::Error::custom(format!("{text:?} is not a model such as dtmi:com:example:Gateway;1")))
+}
+
+fn id_scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(Some(text));
+    }
+    Err(serde::de::Error::custom(format!("{text:?} is not an id scope such as 0ne00000000")))
 }
 
 fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -316,6 +397,12 @@ mod tests {
             ("[hub]\nkeep_alive = \"20m\"\n", 2, "keep_alive: must be from 1 s to 1177 s, not 1200 s"),
             ("[hub]\nsas_ttl = \"-1h\"\n", 2, "sas_ttl"),
             ("[hub]\nsas_ttl = \"1s\"\n", 2, "sas_ttl: must be from 5 s"),
+            ("[hub]\ntransport = \"amqp\"\n", 2, "transport: unknown variant `amqp`"),
+            ("[hub]\nproxy = \"https://p:3128\"\n", 2, "proxy is not of the form http://"),
+            ("[hub]\nproxy = \"http://u:secret@p:x\"\n", 2, "does not end in a port"),
+            ("[hub]\nmodel_id = \"Gateway\"\n", 2, "model_id: \"Gateway\" is not a model such as"),
+            ("[provisioning]\nid_scope = \"\"\n", 2, "id_scope: \"\" is not an id scope"),
+            ("[provisioning]\nglobal_endpoint = \"a b\"\n", 2, "global_endpoint: \"a b\" is not a host name"),
             ("[reboot]\nack_timeout = \"0s\"\n", 2, "ack_timeout: must be from 0.1 s to 300 s, not 0 s"),
             ("[reboot]\nbackend = \"kexec\"\n", 2, "backend: unknown variant `kexec`"),
             ("[reboot]\nmax_per_hour = 0\n", 2, "max_per_hour: must be from 1 to 60, not 0"),
@@ -331,21 +418,31 @@ mod tests {
             let error = format!("{:#}", Config::load(&file, true).unwrap_err());
             assert!(error.contains(&format!("50-x.toml:{line}: ")), "{text}: {error}");
             assert!(error.contains(words), "{text}: {error}");
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 
     #[test]
     fn the_shipped_file_says_the_defaults() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/agentd.toml");
-        assert_eq!(Config::load(&path, true).unwrap(), Config::default());
+        let loaded = |file: &Path| Config { files: Vec::new(), ..Config::load(file, true).unwrap() };
+        assert_eq!(loaded(&path), Config::default());
         let shipped = fs::read_to_string(path).unwrap();
         let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(char::is_alphabetic);
-        assert_eq!(shipped.lines().filter(is_key).count(), 13, "the file lists every key");
+        assert_eq!(shipped.lines().filter(is_key).count(), 22, "the file lists every key");
         let uncomment = |line: &str| if is_key(&line) { line[1..].to_owned() } else { line.to_owned() };
         let text: Vec<String> = shipped.lines().map(uncomment).collect();
         let (_dir, file) = dir(&[("agentd.toml", &text.join("\n"))]);
-        let uncommented = Config::load(&file, true).unwrap();
+        let uncommented = loaded(&file);
         let mut expected = Config::default();
+        expected.hub.certificate_file = Some("/etc/iotdm/device.pem".into());
+        expected.hub.private_key_file = Some("/etc/iotdm/device.key".into());
+        expected.hub.proxy = Some("http://proxy.example:3128".parse().unwrap());
+        expected.hub.model_id = Some("dtmi:com:example:Gateway;1".into());
+        expected.provisioning.id_scope = Some("0ne00000000".into());
+        expected.provisioning.registration_id = Some("gateway1".into());
+        expected.provisioning.symmetric_key_file =
+            Some("/run/credentials/iotdm-agentd.service/symmetric-key".into());
         expected.hub.connection_string_file =
             Some("/run/credentials/iotdm-agentd.service/connection-string".into());
         expected.hub.ca_file = Some("/etc/ssl/certs/ca-certificates.crt".into());

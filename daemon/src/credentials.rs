@@ -1,94 +1,235 @@
-//! Where the connection string comes from: a file named in the configuration,
-//! or the systemd credential `connection-string`. Never an argument or the
+//! Who the device is, and what proves it: a connection string, from a file
+//! named in the configuration or the systemd credential `connection-string`; or
+//! what the provisioning service gives a name for. Never an argument or the
 //! value of an environment variable, since others could read those.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use iotdm_proto::{DeviceAuth, DeviceConnectionString, SecretKey};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use iotdm_proto::{DeviceAuth, DeviceConnectionString, DeviceId, Endpoint, SecretKey};
 use zeroize::Zeroizing;
 
-use crate::config::Hub;
+use crate::config::{Config, Hub, Provisioning};
+use crate::tls::CertificateFiles;
 
-/// A device's identity, ready to connect with.
+/// What the configuration leads to.
 #[derive(Debug, Clone)]
-pub struct Identity {
-    /// The string's other parts.
-    pub connection: DeviceConnectionString,
-    /// The key that signs its tokens.
-    pub key: SecretKey,
-    /// The file it came from.
-    pub source: PathBuf,
-    /// What should be mended about that file.
-    pub warning: Option<String>,
+pub struct Credentials {
+    /// Who connects, and where.
+    pub source: Source,
+    /// What should be mended about the files that hold secrets.
+    pub warnings: Vec<String>,
 }
 
-/// A connection string is well below a kilobyte; more is another file.
+/// Where the device's name and its hub come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// They are known.
+    Fixed(Identity),
+    /// The provisioning service gives them.
+    Provisioned(Enrolment),
+}
+
+/// A device of a hub.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The hub, as it stands in user names and SAS resources.
+    pub hub: Endpoint,
+    /// The device.
+    pub device_id: DeviceId,
+    /// What is connected to instead of the hub itself, if anything.
+    pub gateway: Option<Endpoint>,
+    /// How the device proves who it is.
+    pub proof: Proof,
+}
+
+/// How a device proves who it is.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// By tokens.
+    Key {
+        /// What signs them.
+        key: SecretKey,
+        /// The file it came from.
+        file: PathBuf,
+    },
+    /// By a certificate.
+    Certificate(CertificateFiles),
+}
+
+/// A device that asks the provisioning service for its name and its hub.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// The provisioning service's instance.
+    pub id_scope: String,
+    /// The device's name for itself.
+    pub registration_id: String,
+    /// Where the service is.
+    pub endpoint: Endpoint,
+    /// How the device proves who it is, here and at its hub.
+    pub proof: Proof,
+}
+
+/// What these files hold is well below a kilobyte; more is another file.
 const MAX_BYTES: u64 = 16 * 1024;
 
-/// Reads the identity; `credentials_dir` is systemd's `$CREDENTIALS_DIRECTORY`.
-/// Started by hand there is none: then `packaged` is taken, the file that the
-/// packaged unit makes its credential from, if it is there.
-pub fn load(hub: &Hub, credentials_dir: Option<&Path>, packaged: &Path) -> anyhow::Result<Identity> {
-    let configured = hub.connection_string_file.as_ref();
+impl Identity {
+    /// The host and port to open a connection to.
+    pub fn target(&self) -> &Endpoint {
+        self.gateway.as_ref().unwrap_or(&self.hub)
+    }
+}
+
+impl Source {
+    /// How the device proves who it is.
+    pub fn proof(&self) -> &Proof {
+        match self {
+            Source::Fixed(identity) => &identity.proof,
+            Source::Provisioned(enrolment) => &enrolment.proof,
+        }
+    }
+}
+
+impl Proof {
+    /// The certificate to show, if that is how.
+    pub fn certificate(&self) -> Option<&CertificateFiles> {
+        match self {
+            Proof::Key { .. } => None,
+            Proof::Certificate(files) => Some(files),
+        }
+    }
+}
+
+/// Reads what the configuration names; `credentials_dir` is systemd's
+/// `$CREDENTIALS_DIRECTORY`. Started by hand there is none: then `packaged` is
+/// taken, the file that the packaged unit makes its credential from, if it is
+/// there.
+pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) -> anyhow::Result<Credentials> {
+    let hub = &config.hub;
+    let configured = hub.connection_string_file.as_deref();
+    let provisioned = config.provisioning.id_scope.is_some();
     let source = match (configured, credentials_dir) {
-        (Some(file), _) => file.clone(),
-        (None, Some(dir)) => dir.join("connection-string"),
-        (None, None) if packaged.exists() => packaged.to_owned(),
-        (None, None) => bail!(
+        (Some(file), _) => Some(file.to_owned()),
+        (None, Some(dir)) => Some(dir.join("connection-string")),
+        (None, None) => packaged.exists().then(|| packaged.to_owned()),
+    };
+    // With a provisioning service, the packaged unit's empty credential means
+    // that there is no connection string.
+    let optional = configured.is_none() && provisioned;
+    let text = match &source {
+        Some(file) if optional && !file.exists() => None,
+        Some(file) => {
+            Some(read(file, "connection string")?).filter(|text| !(optional && text.trim().is_empty()))
+        }
+        None => None,
+    };
+    let (source, mut warnings) = match (source, text) {
+        (Some(file), Some(text)) => {
+            let identity = identity(hub, &file, &text, configured.is_some())?;
+            // A credential is systemd's copy; the file that it is made from can
+            // still be everybody's.
+            (Source::Fixed(identity), Vec::from_iter(world_readable(configured.unwrap_or(packaged))))
+        }
+        _ if provisioned => {
+            let enrolment = enrolment(hub, &config.provisioning)?;
+            let file = config.provisioning.symmetric_key_file.as_deref();
+            (Source::Provisioned(enrolment), file.and_then(world_readable).into_iter().collect())
+        }
+        _ => bail!(
             "no connection string: write it into {} (root only, mode 0600), \
              or set hub.connection_string_file; one encrypted by systemd-creds is seen by the service alone",
             packaged.display()
         ),
     };
-    let text = read(&source)?;
+    if let Some(files) = source.proof().certificate() {
+        files.check()?;
+        warnings.extend(world_readable(&files.private_key));
+    }
+    Ok(Credentials { source, warnings })
+}
+
+fn identity(hub: &Hub, file: &Path, text: &str, configured: bool) -> anyhow::Result<Identity> {
     if text.trim().is_empty() {
-        let remedy = match configured {
-            Some(_) => "write the device's connection string into it",
-            None => {
-                "write the device's connection string into /etc/iotdm/connection-string \
-                 (root only, mode 0600) and restart iotdm-agentd"
-            }
+        let remedy = if configured {
+            "write the device's connection string into it"
+        } else {
+            "write the device's connection string into /etc/iotdm/connection-string \
+             (root only, mode 0600) and restart iotdm-agentd"
         };
-        bail!("the connection string in {} is empty: {remedy}", source.display());
+        bail!("the connection string in {} is empty: {remedy}", file.display());
     }
     let connection: DeviceConnectionString = text
         .parse()
-        .with_context(|| format!("the connection string in {} cannot be used", source.display()))?;
-    let key = match &connection.auth {
-        DeviceAuth::Key(key) => key.clone(),
-        DeviceAuth::Token(_) => {
-            bail!("{}: SharedAccessSignature is not supported; give SharedAccessKey", source.display())
-        }
-        DeviceAuth::X509 => {
-            bail!("{}: x509=true is not supported by this version; give SharedAccessKey", source.display())
+        .with_context(|| format!("the connection string in {} cannot be used", file.display()))?;
+    let proof = match connection.auth {
+        DeviceAuth::Key(key) => Proof::Key { key, file: file.to_owned() },
+        DeviceAuth::X509 => Proof::Certificate(certificate_files(hub, "x509=true")?),
+        DeviceAuth::Token(_) => bail!(
+            "{}: SharedAccessSignature is not supported, since it ends and cannot be renewed: give SharedAccessKey",
+            file.display()
+        ),
+    };
+    let DeviceConnectionString { host_name, device_id, gateway, .. } = connection;
+    if !device_id.fits_mqtt() {
+        bail!("{}: a device id with '#' or '+' cannot connect over MQTT", file.display());
+    }
+    Ok(Identity { hub: host_name, device_id, gateway, proof })
+}
+
+fn enrolment(hub: &Hub, provisioning: &Provisioning) -> anyhow::Result<Enrolment> {
+    let Provisioning { id_scope, registration_id, global_endpoint, symmetric_key_file } = provisioning;
+    let registration_id = match registration_id {
+        Some(id) => id.clone(),
+        None => {
+            let name = nix::unistd::gethostname().context("cannot tell the host's name")?;
+            name.to_string_lossy().to_lowercase()
         }
     };
-    if !connection.device_id.fits_mqtt() {
-        bail!("{}: a device id with '#' or '+' cannot connect over MQTT", source.display());
-    }
-    // A credential is systemd's copy; the file that it is made from can still
-    // be everybody's.
-    let warning = world_readable(configured.map_or(packaged, PathBuf::as_path));
-    Ok(Identity { connection, key, source, warning })
+    // Source: "DPS device concepts", registration ID.
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    ensure!(
+        (1..=128).contains(&registration_id.len()) && registration_id.bytes().all(fits),
+        "{registration_id:?} cannot be a registration id: set provisioning.registration_id to 1 to 128 letters, \
+         digits and - . _ :"
+    );
+    let proof = match symmetric_key_file {
+        None => Proof::Certificate(certificate_files(hub, "provisioning without symmetric_key_file")?),
+        Some(file) => {
+            let key = read(file, "key")?.trim().parse();
+            let key = key.with_context(|| {
+                format!("provisioning.symmetric_key_file {} holds no key of this device", file.display())
+            })?;
+            Proof::Key { key, file: file.clone() }
+        }
+    };
+    let id_scope = id_scope.clone().unwrap_or_default();
+    Ok(Enrolment { id_scope, registration_id, endpoint: global_endpoint.clone(), proof })
 }
 
-fn read(source: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let cannot = || format!("cannot read the connection string in {}", source.display());
+fn certificate_files(hub: &Hub, why: &str) -> anyhow::Result<CertificateFiles> {
+    match (&hub.certificate_file, &hub.private_key_file) {
+        (Some(certificate), Some(private_key)) => {
+            Ok(CertificateFiles { certificate: certificate.clone(), private_key: private_key.clone() })
+        }
+        _ => bail!("{why} needs a certificate: set hub.certificate_file and hub.private_key_file"),
+    }
+}
+
+fn read(source: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
+    let cannot = || format!("cannot read the {what} in {}", source.display());
     let size = fs::metadata(source).with_context(cannot)?.len();
     if size > MAX_BYTES {
-        bail!("{} has {size} bytes; a connection string has far fewer", source.display());
+        bail!("{} has {size} bytes; a {what} has far fewer", source.display());
     }
     let bytes = Zeroizing::new(fs::read(source).with_context(cannot)?);
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => bail!("{} is not text; expected HostName=…;DeviceId=…;SharedAccessKey=…", source.display()),
-    }
+    let text = std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned()));
+    text.map_err(|_| anyhow!("{} is not text; expected a {what}", source.display()))
 }
 
-fn world_readable(file: &Path) -> Option<String> {
+/// What to mend about `file` if every user can read it.
+pub fn world_readable(file: &Path) -> Option<String> {
     let mode = fs::metadata(file).ok()?.permissions().mode();
     (mode & 0o004 != 0)
         .then(|| format!("{} can be read by every user of this machine: chmod 0600 it", file.display()))
@@ -103,13 +244,19 @@ mod tests {
     fn loaded(text: &[u8]) -> Result<Identity, String> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("connection-string"), text).unwrap();
-        load(&Hub::default(), Some(dir.path()), Path::new("/nowhere")).map_err(|error| format!("{error:#}"))
+        let loaded = load(&Config::default(), Some(dir.path()), Path::new("/nowhere"));
+        loaded.map(|loaded| fixed(loaded.source)).map_err(|error| format!("{error:#}"))
+    }
+
+    fn fixed(source: Source) -> Identity {
+        let Source::Fixed(identity) = source else { panic!("{source:?}") };
+        identity
     }
 
     #[test]
     fn the_systemd_credential_with_a_newline() {
         let identity = loaded(format!("{STRING}\n").as_bytes()).unwrap();
-        assert_eq!(identity.connection.device_id.as_str(), "gw1");
+        assert_eq!(identity.device_id.as_str(), "gw1");
         assert!(!format!("{identity:?}").contains("c2VjcmV0"));
     }
 
@@ -119,12 +266,13 @@ mod tests {
         let file = dir.path().join("cs");
         fs::write(&file, STRING).unwrap();
         let hub = Hub { connection_string_file: Some(file.clone()), ..Hub::default() };
+        let config = Config { hub, ..Config::default() };
         let warning = |mode| {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            load(&hub, Some(Path::new("/nowhere")), Path::new("/nowhere")).unwrap().warning
+            load(&config, Some(Path::new("/nowhere")), Path::new("/nowhere")).unwrap().warnings.concat()
         };
-        assert!(warning(0o644).unwrap().contains("chmod 0600"));
-        assert_eq!(warning(0o600), None);
+        assert!(warning(0o644).contains("chmod 0600"));
+        assert_eq!(warning(0o600), "");
     }
 
     #[test]
@@ -135,34 +283,76 @@ mod tests {
         fs::write(dir.path().join("connection-string"), STRING).unwrap();
         let warning = |mode| {
             fs::set_permissions(&packaged, fs::Permissions::from_mode(mode)).unwrap();
-            load(&Hub::default(), Some(dir.path()), &packaged).unwrap().warning
+            load(&Config::default(), Some(dir.path()), &packaged).unwrap().warnings.concat()
         };
-        assert!(warning(0o604).unwrap().contains("packaged can be read by every user"));
-        assert_eq!(warning(0o640), None);
+        assert!(warning(0o604).contains("packaged can be read by every user"));
+        assert_eq!(warning(0o640), "");
     }
 
     #[test]
     fn each_mistake_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let packaged = dir.path().join("connection-string");
-        let none = load(&Hub::default(), None, &packaged).unwrap_err().to_string();
+        let none = load(&Config::default(), None, &packaged).unwrap_err().to_string();
         assert!(none.contains(packaged.to_str().unwrap()), "{none}");
         fs::write(&packaged, STRING).unwrap();
-        assert_eq!(load(&Hub::default(), None, &packaged).unwrap().source, packaged);
+        let found = fixed(load(&Config::default(), None, &packaged).unwrap().source);
+        assert!(matches!(found.proof, Proof::Key { file, .. } if file == packaged));
         assert!(none.contains("hub.connection_string_file"), "{none}");
-        let missing = load(&Hub::default(), Some(Path::new("/nowhere")), &packaged).unwrap_err();
+        let missing = load(&Config::default(), Some(Path::new("/nowhere")), &packaged).unwrap_err();
         assert!(format!("{missing:#}").contains("/nowhere/connection-string"));
         for (text, words) in [
             (&b""[..], "is empty: write the device's connection string into /etc/iotdm/connection-string"),
             (b"\xff\xfe\x00", "is not text"),
             (&[b'x'; 20_000], "20000 bytes"),
             (b"HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0", "service connection string"),
-            (b"HostName=h;DeviceId=d;x509=true", "x509=true is not supported"),
+            (b"HostName=h;DeviceId=d;x509=true", "x509=true needs a certificate: set hub.certificate_file"),
             (b"HostName=h;DeviceId=a#b;SharedAccessKey=c2VjcmV0", "cannot connect over MQTT"),
         ] {
             let error = loaded(text).unwrap_err();
             assert!(error.contains(words), "{error}");
             assert!(!error.contains("c2VjcmV0"));
         }
+    }
+
+    #[test]
+    fn without_a_connection_string_the_provisioning_service_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        fs::write(&key, "c2VjcmV0\n").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let provisioning = Provisioning {
+            id_scope: Some("0ne0001".to_owned()),
+            registration_id: Some("gw1".to_owned()),
+            symmetric_key_file: Some(key.clone()),
+            ..Provisioning::default()
+        };
+        let config = Config { provisioning, ..Config::default() };
+        let credential = dir.path().join("connection-string");
+        for credential_text in [None, Some("\n")] {
+            if let Some(text) = credential_text {
+                fs::write(&credential, text).unwrap();
+            }
+            let loaded = load(&config, Some(dir.path()), Path::new("/nowhere")).unwrap();
+            let Source::Provisioned(enrolment) = loaded.source else { panic!("{:?}", loaded.source) };
+            assert_eq!(enrolment.endpoint.to_string(), "global.azure-devices-provisioning.net");
+            assert_eq!(loaded.warnings, Vec::<String>::new());
+        }
+        fs::write(&credential, STRING).unwrap();
+        fixed(load(&config, Some(dir.path()), Path::new("/nowhere")).unwrap().source);
+
+        fs::remove_file(&credential).unwrap();
+        let error = |provisioning: Provisioning| {
+            let config = Config { provisioning, ..Config::default() };
+            format!("{:#}", load(&config, Some(dir.path()), Path::new("/nowhere")).unwrap_err())
+        };
+        let wrong =
+            |id: &str| Provisioning { registration_id: Some(id.to_owned()), ..config.provisioning.clone() };
+        assert!(error(wrong("gw 1")).contains("\"gw 1\" cannot be a registration id"));
+        let certificate = Provisioning { symmetric_key_file: None, ..config.provisioning.clone() };
+        assert!(error(certificate).contains("needs a certificate: set hub.certificate_file"));
+        fs::write(&key, "no base64!").unwrap();
+        let no_key = error(config.provisioning.clone());
+        assert!(no_key.contains("holds no key of this device") && !no_key.contains("no base64!"), "{no_key}");
     }
 }

@@ -1,44 +1,62 @@
 //! The connection to the hub: made, kept, made again.
 //!
-//! Each connection has a client of its own, so nothing that was queued for an
-//! earlier one is sent on a later: what to say is derived from state after
-//! each connect. "Delivered" means that the hub acknowledged it.
+//! Nothing that was queued for one connection is sent on a later one: what to
+//! say is derived from state after each connect. "Delivered" means that the hub
+//! acknowledged it.
 
-use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+mod session;
 
-use iotdm_proto::topic::{DESIRED_PATCHES, DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
 use iotdm_proto::{API_VERSION, Time, sas};
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event as MqttEvent, MqttOptions, Outgoing, Packet, QoS,
-    StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
-};
-use rustls::{CertificateError, ClientConfig};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
-use crate::backoff::Backoff;
-use crate::credentials::Identity;
+pub use self::session::Link;
+use self::session::{Ended, Session};
+use crate::credentials::{Identity, Proof, Source};
+use crate::dial::{Road, Stream};
+use crate::mqtt::{Credentials, Mqtt};
+use crate::network;
+use crate::outage::{Class, Outage};
+use crate::pace::Pace;
+use crate::provisioning::Provisioning;
+use crate::tls::Tls;
+
+use iotdm_proto::topic::HubTopic;
 
 /// What the connection is made with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
     /// Who connects, and where.
-    pub identity: Identity,
-    /// What the server is checked against.
-    pub tls: Arc<ClientConfig>,
+    pub source: Source,
+    /// Where to keep what the provisioning service answered.
+    pub assignment_file: PathBuf,
+    /// How servers are reached.
+    pub road: Road,
+    /// What they are checked against.
+    pub tls: Tls,
     /// How often an idle connection is shown to be alive.
     pub keep_alive: Duration,
     /// How long a token is valid.
     pub sas_ttl: Duration,
+    /// The digital twin model that the device says it follows.
+    pub model_id: Option<String>,
 }
 
 /// What the hub says, or what becomes of it.
 #[derive(Debug)]
 pub enum HubEvent {
     /// Connected; from here on calls may come.
-    Connected(Link),
+    Connected {
+        /// The sending side.
+        link: Link,
+        /// The hub's name.
+        hub: String,
+        /// The device's name there.
+        device_id: String,
+    },
     /// All subscriptions are acknowledged; from here on responses arrive.
     Subscribed,
     /// A message.
@@ -50,299 +68,198 @@ pub enum HubEvent {
     },
     /// The connection ended; the next attempt follows by itself.
     Disconnected {
-        /// Why, or nothing for a planned renewal of the token.
+        /// Why, or nothing when it was meant to.
         outage: Option<Outage>,
         /// When it is tried again.
         retry_in: Duration,
     },
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outage {
-    /// Whether the hub itself said no, which soon asking again will not mend.
-    pub refused: bool,
-    /// The cause and, where there is one, the remedy.
-    pub message: String,
-}
-
-/// The sending side of one connection. What is sent over a connection that has
-/// ended is dropped.
-#[derive(Debug, Clone)]
-pub struct Link {
-    client: AsyncClient,
-    /// The calls whose replies were queued, in their order.
-    replies: mpsc::UnboundedSender<String>,
-}
-
-/// MQTT over TLS.
-const MQTTS_PORT: u16 = 8883;
-/// The hub's limit for one message.
-const MAX_PACKET: usize = 256 * 1024;
-/// Bounds both the queue of unsent publishes and that of unacknowledged ones,
-/// each well above what an operator's burst of calls needs.
-const QUEUE: usize = 128;
-/// How long a due renewal waits for replies to be acknowledged.
-const REPLIES: Duration = Duration::from_secs(5);
-const CONNECT_TIMEOUT_SECONDS: u64 = 30;
-/// A connection that lasted this long makes the next outage a new one.
-const STABLE: Duration = Duration::from_secs(60);
-
-impl Link {
-    /// Answers a call. The acknowledgement is reported as
-    /// [`HubEvent::Delivered`].
-    pub fn reply(&self, rid: &str, status: u16, body: Vec<u8>) {
-        let topic = DeviceTopic::MethodResponse { status: status.into(), rid: rid.to_owned() };
-        if self.publish(topic, QoS::AtLeastOnce, body) {
-            // Closed only together with the connection.
-            let _ = self.replies.send(rid.to_owned());
-        }
-    }
-
-    /// Asks for the twin. Its response is the acknowledgement, so QoS 0 does.
-    pub fn get_twin(&self, rid: String) {
-        self.publish(DeviceTopic::TwinGet { rid }, QoS::AtMostOnce, Vec::new());
-    }
-
-    /// Merges `patch` into the reported properties; acknowledged by its
-    /// response.
-    pub fn patch_reported(&self, rid: String, patch: Vec<u8>) {
-        self.publish(DeviceTopic::ReportedPatch { rid, version: None }, QoS::AtMostOnce, patch);
-    }
-
-    /// Ends the connection in an orderly way.
-    pub fn disconnect(&self) {
-        let _ = self.client.try_disconnect();
-    }
-
-    fn publish(&self, topic: DeviceTopic, qos: QoS, body: Vec<u8>) -> bool {
-        let sent = self.client.try_publish(topic.to_string(), qos, false, body);
-        if let Err(error) = &sent {
-            tracing::debug!("not sent, the connection is gone or its queue full: {error}");
-        }
-        sent.is_ok()
-    }
-}
+/// After an address or a route has appeared: for the rest of the network.
+const SETTLE: Duration = Duration::from_secs(1);
+/// When there was no such program yet, in seconds since the Unix epoch: a clock
+/// before that is wrong. Builds of packages know better.
+const NOT_BEFORE: u64 = 1_767_225_600;
 
 /// Connects, and again whenever the connection ends, until nobody listens to
-/// `events` any more. `hurry` tells that an attempt now may fare better than
-/// the last one did.
-pub async fn run(options: Options, hurry: Arc<Notify>, events: mpsc::Sender<HubEvent>) {
-    let mut unreachable = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-    let mut refused = Backoff::new(Duration::from_secs(20), Duration::from_secs(600));
+/// `events` any more. `hurry` changes when the clock was set.
+pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc::Sender<HubEvent>) {
+    let mut hub = Hub::new(options);
+    let mut pace = Pace::new();
+    let mut ready = None;
     loop {
-        let began = Instant::now();
-        let Some(outage) = session(&options, &events).await else { return };
-        if began.elapsed() >= STABLE {
-            unreachable.reset();
-            refused.reset();
-        }
-        let retry_in = match &outage {
-            None => Duration::ZERO,
-            Some(outage) if outage.refused => refused.next(fastrand::f64()),
-            Some(_) => unreachable.next(fastrand::f64()),
+        let (ended, lasted) = match hub.connect(ready.take()).await {
+            Ok((mqtt, identity)) => {
+                let since = Instant::now();
+                let ended = hub.serve(mqtt, &identity, &mut hurry, &events).await;
+                (ended, since.elapsed())
+            }
+            Err(outage) => {
+                hub.failed(outage.class);
+                (Ended::Outage(outage), Duration::ZERO)
+            }
         };
+        let (outage, retry_in) = match ended {
+            Ended::Nobody => return,
+            Ended::Left => (None, Duration::MAX),
+            Ended::Renewed(next) => {
+                ready = Some(next);
+                (None, Duration::ZERO)
+            }
+            Ended::Outage(outage) => {
+                let retry_in = pace.after(&outage, lasted, fastrand::f64());
+                (Some(by_the_clock(outage, SystemTime::now())), retry_in)
+            }
+        };
+        let class = outage.as_ref().map(|outage| outage.class);
         if events.send(HubEvent::Disconnected { outage, retry_in }).await.is_err() {
             return;
         }
-        tokio::select! {
-            () = tokio::time::sleep(retry_in) => {}
-            () = hurry.notified() => {
-                unreachable.reset();
-                refused.reset();
+        let network = async {
+            if class == Some(Class::Unreachable) {
+                network::appears().await;
+                sleep(SETTLE).await;
+            } else {
+                std::future::pending::<()>().await;
             }
+        };
+        tokio::select! {
+            () = sleep(retry_in) => {}
+            () = network => {}
+            _ = hurry.changed() => pace.reset(),
             () = events.closed() => return,
         }
     }
 }
 
-/// One connection from CONNECT to its end: `Some(None)` when it ended for
-/// renewing the token, `None` when nobody listens any more.
-async fn session(options: &Options, events: &mpsc::Sender<HubEvent>) -> Option<Option<Outage>> {
-    let (client, mut eventloop) = AsyncClient::new(mqtt_options(options), QUEUE);
-    let mut network = eventloop.network_options();
-    network.set_connection_timeout(CONNECT_TIMEOUT_SECONDS).set_tcp_nodelay(true);
-    eventloop.set_network_options(network);
-    let (replies, queued) = mpsc::unbounded_channel();
-    let mut delivery = Delivery { queued, unacknowledged: HashMap::new() };
-    let link = Link { client: client.clone(), replies };
+/// A new stream to the hub, and the connection that it will replace. That one
+/// is given up only when the hub has taken the new one.
+type Ready = (Stream, Mqtt);
 
-    // The same point of every token's life, which the hub counts from now.
-    let renewal = tokio::time::sleep(options.sas_ttl.mul_f64(0.85));
-    tokio::pin!(renewal);
-    // Once it is due, replies under way are waited for, but not for long.
-    let mut renew = false;
-    loop {
-        let event = tokio::select! {
-            event = eventloop.poll() => event,
-            () = &mut renewal => {
-                if renew || delivery.is_idle() {
-                    let _ = client.try_disconnect();
-                }
-                renew = true;
-                renewal.as_mut().reset(tokio::time::Instant::now() + REPLIES);
-                continue;
-            }
+struct Hub {
+    who: Who,
+    road: Road,
+    tls: Tls,
+    keep_alive: Duration,
+    sas_ttl: Duration,
+    model_id: Option<String>,
+}
+
+enum Who {
+    Fixed(Identity),
+    Provisioned(Provisioning),
+}
+
+impl Hub {
+    fn new(options: Options) -> Self {
+        let Options { source, assignment_file, road, tls, keep_alive, sas_ttl, model_id } = options;
+        let who = match source {
+            Source::Fixed(identity) => Who::Fixed(identity),
+            Source::Provisioned(enrolment) => Who::Provisioned(Provisioning::new(enrolment, assignment_file)),
         };
-        let happened = match event {
-            // Sent; the peer may be long gone and need not close as well.
-            Ok(MqttEvent::Outgoing(Outgoing::Disconnect)) | Err(_) if renew => return Some(None),
-            Err(error) => return Some(Some(explain(&error, options))),
-            Ok(MqttEvent::Incoming(Packet::ConnAck(_))) => {
-                let filters = [METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES];
-                // A call that is delivered again after a lost acknowledgement
-                // would be a second call: QoS 0, as in the Node and C SDKs.
-                let filters = filters.map(|filter| SubscribeFilter::new(filter.to_owned(), QoS::AtMostOnce));
-                let _ = client.try_subscribe_many(filters);
-                HubEvent::Connected(link.clone())
-            }
-            Ok(MqttEvent::Incoming(Packet::SubAck(ack))) => {
-                if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                    let message = "the hub refused a subscription".to_owned();
-                    return Some(Some(Outage { refused: true, message }));
-                }
-                HubEvent::Subscribed
-            }
-            Ok(MqttEvent::Incoming(Packet::Publish(publish))) => match HubTopic::parse(&publish.topic) {
-                Some(topic) => HubEvent::Message(topic, publish.payload.into()),
-                None => continue,
-            },
-            Ok(MqttEvent::Outgoing(Outgoing::Publish(packet_id))) => {
-                delivery.sent(packet_id);
-                continue;
-            }
-            Ok(MqttEvent::Incoming(Packet::PubAck(ack))) => {
-                let delivered = delivery.acknowledged(ack.pkid);
-                if renew && delivery.is_idle() {
-                    let _ = client.try_disconnect();
-                }
-                match delivered {
-                    Some(rid) => HubEvent::Delivered { rid },
-                    None => continue,
-                }
-            }
-            Ok(_) => continue,
-        };
-        events.send(happened).await.ok()?;
+        Hub { who, road, tls, keep_alive, sas_ttl, model_id }
     }
-}
 
-/// Which acknowledgement belongs to which reply. rumqttc tells the packet ids
-/// of publishes in the order in which they were queued.
-struct Delivery {
-    queued: mpsc::UnboundedReceiver<String>,
-    unacknowledged: HashMap<u16, String>,
-}
+    async fn connect(&mut self, ready: Option<Ready>) -> Result<(Mqtt, Identity), Outage> {
+        let identity = match &mut self.who {
+            Who::Fixed(identity) => identity.clone(),
+            Who::Provisioned(provisioning) => provisioning.identity(&self.road, &mut self.tls).await?,
+        };
+        let (stream, _until_connected) = match ready {
+            Some((stream, replaced)) => (stream, Some(replaced)),
+            None => (self.road.clone().dial(identity.target().clone(), self.tls.client()?).await?, None),
+        };
+        let target = identity.target();
+        let target = format!("{}:{}", target.host, target.port_or(self.road.transport.port()));
+        let credentials = self.credentials(&identity);
+        let mqtt = Mqtt::connect(stream, target, &credentials, self.keep_alive).await?;
+        if let Who::Provisioned(provisioning) = &mut self.who {
+            provisioning.succeeded();
+        }
+        Ok((mqtt, identity))
+    }
 
-impl Delivery {
-    fn sent(&mut self, packet_id: u16) {
-        // QoS 0 has no packet id and is not acknowledged.
-        if packet_id != 0
-            && let Ok(rid) = self.queued.try_recv()
-        {
-            self.unacknowledged.insert(packet_id, rid);
+    fn failed(&mut self, class: Class) {
+        if let Who::Provisioned(provisioning) = &mut self.who {
+            provisioning.failed(class);
         }
     }
 
-    fn acknowledged(&mut self, packet_id: u16) -> Option<String> {
-        self.unacknowledged.remove(&packet_id)
+    async fn serve(
+        &mut self,
+        mqtt: Mqtt,
+        identity: &Identity,
+        hurry: &mut watch::Receiver<()>,
+        events: &mpsc::Sender<HubEvent>,
+    ) -> Ended {
+        let token_ttl = match identity.proof {
+            Proof::Key { .. } => Some(self.sas_ttl),
+            Proof::Certificate(_) => None,
+        };
+        let (session, link) = Session::new(mqtt, self.keep_alive, token_ttl);
+        let (hub, device_id) = (identity.hub.to_string(), identity.device_id.to_string());
+        if events.send(HubEvent::Connected { link, hub, device_id }).await.is_err() {
+            return Ended::Nobody;
+        }
+        let dial = || -> Result<_, Outage> {
+            Ok(self.road.clone().dial(identity.target().clone(), self.tls.client()?))
+        };
+        session.serve(dial, hurry, events).await
     }
 
-    fn is_idle(&self) -> bool {
-        self.queued.is_empty() && self.unacknowledged.is_empty()
+    fn credentials(&self, identity: &Identity) -> Credentials {
+        let (host, device) = (&identity.hub.host, &identity.device_id);
+        let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
+        let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
+        let model = model.unwrap_or_default();
+        let (password, certificate, what) = match &identity.proof {
+            Proof::Key { key, file } => {
+                // Rounded up to whole seconds, lest a short life lose a good part of it.
+                let expiry = Time::from(SystemTime::now()).unix_seconds() + self.sas_ttl.as_secs() + 1;
+                let token = sas::sign(&format!("{host}/devices/{device}"), key, expiry, None);
+                (Some(token), None, format!("its key in {}", file.display()))
+            }
+            Proof::Certificate(files) => {
+                let file = files.certificate.display().to_string();
+                (None, Some(file.clone()), format!("its certificate in {file}"))
+            }
+        };
+        Credentials {
+            client_id: device.to_string(),
+            user: format!("{host}/{device}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
+            password,
+            certificate,
+            remedy: format!("{what}, that the device exists and is enabled there, and this machine's clock"),
+        }
     }
 }
 
-fn mqtt_options(options: &Options) -> MqttOptions {
-    let connection = &options.identity.connection;
-    let (host, device) = (&connection.host_name.host, &connection.device_id);
-    let target = connection.target();
-    let mut mqtt = MqttOptions::new(device.as_str(), target.host.as_str(), target.port_or(MQTTS_PORT));
-    let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
-    let user = format!("{host}/{device}/?api-version={API_VERSION}&DeviceClientType={agent}");
-    // Rounded up to whole seconds, lest a short life lose a good part of it.
-    let expiry = Time::from(SystemTime::now()).unix_seconds() + options.sas_ttl.as_secs() + 1;
-    mqtt.set_credentials(
-        user,
-        sas::sign(&format!("{host}/devices/{device}"), &options.identity.key, expiry, None),
+/// Says first that the clock is wrong, where it certainly is: that is then the
+/// cause of most else.
+fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
+    let built =
+        option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok()).unwrap_or(NOT_BEFORE);
+    let now = Time::from(now);
+    if now.unix_seconds() >= built {
+        return outage;
+    }
+    let message = format!(
+        "this machine's clock is wrong, it says {now}: as soon as it is set, the hub is tried again; {}",
+        outage.message
     );
-    mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(options.tls.clone())));
-    mqtt.set_keep_alive(options.keep_alive);
-    // As every SDK does; the subscriptions are made again all the same.
-    mqtt.set_clean_session(false);
-    mqtt.set_max_packet_size(MAX_PACKET, MAX_PACKET);
-    mqtt.set_inflight(QUEUE as u16);
-    mqtt
+    Outage { message, ..outage }
 }
 
-/// One sentence for people: what failed and what helps.
-fn explain(error: &ConnectionError, options: &Options) -> Outage {
-    let connection = &options.identity.connection;
-    let (target, device) = (connection.target(), &connection.device_id);
-    let unreachable = |message| Outage { refused: false, message };
-    match error {
-        ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable) => {
-            Outage { refused: true, message: format!("{target} is not available to {device} now") }
-        }
-        ConnectionError::ConnectionRefused(_) => Outage {
-            refused: true,
-            message: format!(
-                "{target} refused {device}: check its key in {}, that the device exists and is enabled there, \
-                 and this machine's clock",
-                options.identity.source.display()
-            ),
-        },
-        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
-            unreachable(format!("{target} does not answer"))
-        }
-        ConnectionError::Tls(rumqttc::TlsError::Io(io)) | ConnectionError::Io(io) => {
-            unreachable(explain_io(io, &target.to_string()))
-        }
-        ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            unreachable(format!("{target} closed the connection"))
-        }
-        ConnectionError::MqttState(
-            StateError::Io(io) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(io)),
-        ) => unreachable(explain_io(io, &target.to_string())),
-        ConnectionError::MqttState(StateError::AwaitPingResp) => {
-            unreachable(format!("{target} no longer answers"))
-        }
-        other => unreachable(format!("the connection to {target} failed: {other}")),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_the_program_was_made_is_said() {
+        let outage = || Outage::unreachable("the certificate is not valid yet");
+        let said = by_the_clock(outage(), SystemTime::UNIX_EPOCH).message;
+        assert!(said.starts_with("this machine's clock is wrong, it says 1970-01-01T00:00:00"), "{said}");
+        assert!(said.ends_with("; the certificate is not valid yet"), "{said}");
+        assert_eq!(by_the_clock(outage(), SystemTime::now()), outage());
     }
-}
-
-fn explain_io(error: &std::io::Error, target: &str) -> String {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let Some(tls) = tls else {
-        return match error.kind() {
-            ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof => {
-                format!("{target} closed the connection")
-            }
-            _ => format!("cannot reach {target}: {error}"),
-        };
-    };
-    let rustls::Error::InvalidCertificate(why) = tls else {
-        return format!("no secure connection to {target}: {tls}");
-    };
-    let why = match why {
-        // The latter when a CA of the same name, but with another key, is trusted.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "is of a CA that this machine does not trust: if it should, name its certificate in hub.ca_file"
-                .to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "is for another name: check HostName or GatewayHostName in the connection string".to_owned()
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "has expired, by this machine's clock: check the clock".to_owned()
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "is not valid yet, by this machine's clock: check the clock".to_owned()
-        }
-        other => format!("cannot be accepted: {other:?}"),
-    };
-    format!("the certificate of {target} {why}")
 }

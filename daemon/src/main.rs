@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -13,15 +12,18 @@ use iotdm_agentd::agent::{Agent, Settings};
 use iotdm_agentd::backend::Backend;
 use iotdm_agentd::cli::Arguments;
 use iotdm_agentd::config::{self, Config};
-use iotdm_agentd::credentials::{self, Identity};
+use iotdm_agentd::credentials::{self, Credentials, Proof, Source};
+use iotdm_agentd::dial::{Road, Transport};
 use iotdm_agentd::guard::Guards;
 use iotdm_agentd::logind::Logind;
 use iotdm_agentd::notify::Notify;
+use iotdm_agentd::proxy::Proxy;
 use iotdm_agentd::run::{Daemon, Ended};
 use iotdm_agentd::simulate::Simulation;
 use iotdm_agentd::store::{Loaded, Store};
+use iotdm_agentd::tls::{self, Tls};
 use iotdm_agentd::windows::Window;
-use iotdm_agentd::{clock, hub, log, tls};
+use iotdm_agentd::{clock, hub, log};
 use iotdm_proto::Time;
 use jiff::tz::TimeZone;
 use rustls::pki_types::CertificateDer;
@@ -31,6 +33,8 @@ use tokio::sync::{mpsc, watch};
 const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
 const PACKAGED_CONNECTION_STRING: &str = "/etc/iotdm/connection-string";
 const DEFAULT_STATE_DIR: &str = "/var/lib/iotdm";
+/// In the state directory: what the provisioning service answered.
+const ASSIGNMENT: &str = "assignment.json";
 const DEFAULT_SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// sysexits.h: EX_CONFIG.
 const EXIT_CONFIG: u8 = 78;
@@ -40,7 +44,7 @@ const QUEUE: usize = 32;
 /// Everything that the configuration leads to.
 struct Setup {
     config: Config,
-    identity: Identity,
+    credentials: Credentials,
     extra_cas: Vec<CertificateDer<'static>>,
 }
 
@@ -82,10 +86,14 @@ fn set_up(arguments: &Arguments) -> anyhow::Result<Setup> {
     let file = arguments.config.as_deref();
     let config = Config::load(file.unwrap_or(Path::new(DEFAULT_CONFIG)), file.is_some())?;
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let identity =
-        credentials::load(&config.hub, credentials_dir.as_deref(), Path::new(PACKAGED_CONNECTION_STRING))?;
+    let mut credentials =
+        credentials::load(&config, credentials_dir.as_deref(), Path::new(PACKAGED_CONNECTION_STRING))?;
+    if config.hub.proxy.as_ref().is_some_and(Proxy::has_credentials) {
+        let files = config.files.iter();
+        credentials.warnings.extend(files.filter_map(|file| credentials::world_readable(file)));
+    }
     let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
-    Ok(Setup { config, identity, extra_cas })
+    Ok(Setup { config, credentials, extra_cas })
 }
 
 fn state_dir(arguments: &Arguments) -> PathBuf {
@@ -95,24 +103,54 @@ fn state_dir(arguments: &Arguments) -> PathBuf {
 }
 
 fn describe(setup: &Setup, state_dir: &Path) -> String {
-    let Setup { config, identity, extra_cas } = setup;
-    let connection = &identity.connection;
-    let gateway =
-        connection.gateway.as_ref().map(|gateway| format!(" through {gateway}")).unwrap_or_default();
+    let Setup { config, credentials, extra_cas } = setup;
+    let (who, where_to) = match &credentials.source {
+        Source::Fixed(identity) => {
+            let gateway = identity.gateway.as_ref().map(|gateway| format!(" through {gateway}"));
+            (identity.device_id.to_string(), format!("{}{}", identity.hub, gateway.unwrap_or_default()))
+        }
+        Source::Provisioned(enrolment) => (
+            format!("registered as {}", enrolment.registration_id),
+            format!("as {} assigns for {}", enrolment.endpoint, enrolment.id_scope),
+        ),
+    };
+    let proof = match credentials.source.proof() {
+        Proof::Key { file, .. } => format!("shared access key (hidden) from {}", file.display()),
+        Proof::Certificate(files) => {
+            format!(
+                "certificate {}, key (hidden) from {}",
+                files.certificate.display(),
+                files.private_key.display()
+            )
+        }
+    };
+    let transport = match config.hub.transport {
+        Transport::Mqtt => "MQTT over TLS",
+        Transport::WebSocket => "MQTT over WebSocket",
+    };
+    let proxy = config.hub.proxy.as_ref();
+    let proxy = proxy.map_or_else(String::new, |proxy| {
+        let hidden = if proxy.has_credentials() { " (with user and password, hidden)" } else { "" };
+        format!(" through the proxy {proxy}{hidden}")
+    });
+    let model = config.hub.model_id.as_deref().unwrap_or("none");
     let backend = match config.reboot.backend {
         config::Backend::Logind => "logind".to_owned(),
         config::Backend::Simulate => format!("simulate, {:?}", config.reboot.simulate_duration),
     };
     let windows: Vec<String> = config.reboot.windows.iter().map(Window::to_string).collect();
     let windows = if windows.is_empty() { "always".to_owned() } else { windows.join("; ") };
-    let warning = identity.warning.as_ref().map(|warning| format!("warning          {warning}\n"));
+    let warnings: String =
+        credentials.warnings.iter().map(|warning| format!("warning          {warning}\n")).collect();
     format!(
-        "hub              {}{gateway}\n\
-         device           {}\n\
-         authentication   shared access key (hidden) from {}\n\
+        "hub              {where_to}\n\
+         device           {who}\n\
+         authentication   {proof}\n\
+         transport        {transport}{proxy}\n\
          trusted CAs      the system's, and {} of ca_file\n\
          keep_alive       {:?}\n\
          sas_ttl          {:?}\n\
+         model            {model}\n\
          backend          {backend}\n\
          overrides        {}\n\
          max_per_hour     {}\n\
@@ -121,10 +159,7 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
          ack_timeout      {:?}\n\
          down_timeout     {:?}\n\
          log level        {:?}\n\
-         state directory  {}\n{}",
-        connection.host_name,
-        connection.device_id,
-        identity.source.display(),
+         state directory  {}\n{warnings}",
         extra_cas.len(),
         config.hub.keep_alive,
         config.hub.sas_ttl,
@@ -135,13 +170,12 @@ fn describe(setup: &Setup, state_dir: &Path) -> String {
         config.reboot.down_timeout,
         config.log.level,
         state_dir.display(),
-        warning.unwrap_or_default(),
     )
 }
 
 async fn serve(setup: Setup, state_dir: &Path) -> anyhow::Result<()> {
     let mut stop = pin!(stop_signal()?);
-    if let Some(warning) = &setup.identity.warning {
+    for warning in &setup.credentials.warnings {
         tracing::warn!("{warning}");
     }
     let backend = match setup.config.reboot.backend {
@@ -201,15 +235,20 @@ async fn life(
         tasks.spawn(clock::watch(logind.clone(), start.clock, sightings.clone()));
         tasks.spawn(logind.clone().watch(sightings));
     }
+    let source = &setup.credentials.source;
+    let config::Hub { transport, proxy, keep_alive, sas_ttl, model_id, .. } = setup.config.hub.clone();
     let options = hub::Options {
-        identity: setup.identity.clone(),
-        tls: tls::client_config(&setup.extra_cas)?,
-        keep_alive: setup.config.hub.keep_alive,
-        sas_ttl: setup.config.hub.sas_ttl,
+        source: source.clone(),
+        assignment_file: state_dir.join(ASSIGNMENT),
+        road: Road { transport, proxy },
+        tls: Tls::new(&setup.extra_cas, source.proof().certificate().cloned()),
+        keep_alive,
+        sas_ttl,
+        model_id,
     };
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
-    let hurry = Arc::new(tokio::sync::Notify::new());
-    tasks.spawn(hub::run(options, hurry.clone(), hub_sender));
+    let (hurry, hurried) = watch::channel(());
+    tasks.spawn(hub::run(options, hurried, hub_sender));
 
     let reboot = &setup.config.reboot;
     let settings = Settings {
@@ -224,8 +263,7 @@ async fn life(
         },
     };
     let (agent, effects) = Agent::resume(record, damaged, start, settings, Time::from(SystemTime::now()));
-    let (daemon, answered) =
-        Daemon::new(agent, store, backend.clone(), &setup.identity, notify, hurry, notices);
+    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), source, notify, hurry, notices);
     let ended = daemon.run(effects, answered, hub_events, machine, stop).await;
     tasks.abort_all();
     ended

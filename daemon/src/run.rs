@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -16,14 +15,15 @@ use zbus::wire::OwnedFd;
 use crate::agent::Agent;
 use crate::backend::Backend;
 use crate::boot;
-use crate::credentials::Identity;
+use crate::credentials::Source;
 use crate::desired::{Desired, Update};
 use crate::effect::{Effect, Notice};
 use crate::event::Event;
-use crate::hub::{HubEvent, Link, Outage};
+use crate::hub::{HubEvent, Link};
 use crate::log;
 use crate::logind::Sighting;
 use crate::notify::Notify;
+use crate::outage::Outage;
 use crate::record::Record;
 use crate::reporter::{Next, Reporter, Request};
 use crate::store::Store;
@@ -34,13 +34,13 @@ pub struct Daemon {
     agent: Agent,
     store: Store,
     backend: Backend,
-    hub_name: String,
+    /// The device's name at its hub, or the one that it is registered by.
     device_id: String,
     notify: Notify,
     reporter: Reporter,
     desired: Desired,
     /// Has the connection tried again without delay.
-    hurry: Arc<tokio::sync::Notify>,
+    hurry: watch::Sender<()>,
     /// What the people on the machine are to be told.
     notices: watch::Sender<Option<Notice>>,
     link: Option<Link>,
@@ -90,20 +90,24 @@ impl Daemon {
         agent: Agent,
         store: Store,
         backend: Backend,
-        identity: &Identity,
+        source: &Source,
         notify: Notify,
-        hurry: Arc<tokio::sync::Notify>,
+        hurry: watch::Sender<()>,
         notices: watch::Sender<Option<Notice>>,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(EVENTS);
-        let hub_name = identity.connection.host_name.to_string();
+        let (server, device_id) = match source {
+            Source::Fixed(identity) => (identity.hub.to_string(), identity.device_id.to_string()),
+            Source::Provisioned(enrolment) => {
+                (enrolment.endpoint.to_string(), enrolment.registration_id.clone())
+            }
+        };
         let daemon = Daemon {
             agent,
             store,
             backend,
-            connection: format!("connecting to {hub_name}"),
-            hub_name,
-            device_id: identity.connection.device_id.to_string(),
+            connection: format!("connecting to {server}"),
+            device_id,
             notify,
             reporter: Reporter::new(format!("{:08x}", fastrand::u32(..))),
             desired: Desired::default(),
@@ -191,9 +195,10 @@ impl Daemon {
 
     fn on_hub(&mut self, event: HubEvent) {
         match event {
-            HubEvent::Connected(link) => {
-                self.connection = format!("connected to {} as {}", self.hub_name, self.device_id);
-                log::connected(&self.hub_name, &self.device_id);
+            HubEvent::Connected { link, hub, device_id } => {
+                self.connection = format!("connected to {hub} as {device_id}");
+                log::connected(&hub, &device_id);
+                self.device_id = device_id;
                 self.link = Some(link);
             }
             HubEvent::Subscribed => {
@@ -274,7 +279,7 @@ impl Daemon {
                 self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() });
                 if set {
                     // Certificates and tokens may be valid now.
-                    self.hurry.notify_waiters();
+                    self.hurry.send_replace(());
                 }
             }
         }

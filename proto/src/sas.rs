@@ -22,12 +22,18 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 const PREFIX: &str = "SharedAccessSignature ";
 
+/// `text` as it stands in a token, a user name or a query: all but RFC 3986's
+/// unreserved characters percent-encoded.
+pub fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
 /// Signs a token for `resource` (`{host}/devices/{id}` or a hub's host name,
 /// not yet encoded) that is valid until `expiry`, in seconds since the Unix
 /// epoch. `policy` is the shared access policy whose key signs, absent for a
 /// device's own key.
 pub fn sign(resource: &str, key: &SecretKey, expiry: u64, policy: Option<&str>) -> String {
-    let resource = utf8_percent_encode(resource, ENCODED).to_string();
+    let resource = encoded(resource);
     let signature = STANDARD.encode(mac(&resource, expiry, key).finalize().into_bytes());
     let signature = utf8_percent_encode(&signature, ENCODED);
     let mut token = format!("{PREFIX}sr={resource}&sig={signature}&se={expiry}");

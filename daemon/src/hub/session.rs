@@ -1,0 +1,360 @@
+//! One connection, from its CONNACK to its end.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use iotdm_proto::Time;
+use iotdm_proto::topic::{DESIRED_PATCHES, DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish, SubscribeReasonCode};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::{HubEvent, Ready};
+use crate::dial::Stream;
+use crate::mqtt::Mqtt;
+use crate::outage::Outage;
+
+/// The sending side of one connection. What is sent over a connection that has
+/// ended is dropped.
+#[derive(Debug, Clone)]
+pub struct Link {
+    outbox: mpsc::Sender<Outgoing>,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    /// Acknowledged by its response, so QoS 0 does.
+    Request(DeviceTopic, Vec<u8>),
+    /// The hub has to acknowledge that it has it.
+    Reply {
+        rid: String,
+        status: u16,
+        body: Vec<u8>,
+    },
+    Leave,
+}
+
+/// How a connection ended.
+pub(super) enum Ended {
+    /// It left, as it was told.
+    Left,
+    /// Its token ends soon; a stream for the next one is ready.
+    Renewed(Ready),
+    /// It broke.
+    Outage(Outage),
+    /// Nobody listens any more.
+    Nobody,
+}
+
+/// One connection.
+pub(super) struct Session {
+    mqtt: Mqtt,
+    outbox: mpsc::Receiver<Outgoing>,
+    /// The calls whose replies the hub has not acknowledged, by packet id.
+    unacknowledged: HashMap<u16, String>,
+    last_packet_id: u16,
+    /// Calls that are not answered yet.
+    open_calls: VecDeque<String>,
+    alive: Alive,
+    renewal: Renewal,
+    token: Option<Token>,
+}
+
+/// When to show that the connection is alive, or that the peer has not.
+struct Alive {
+    keep_alive: Duration,
+    due: Instant,
+    asked: bool,
+}
+
+/// What a connection lives by.
+struct Token {
+    ttl: Duration,
+    /// When it was made, by the clock that its end is written with.
+    made: SystemTime,
+}
+
+/// A token cannot be replaced, only the connection. So that the device is away
+/// for no longer than it takes to log in, the next stream is opened first.
+enum Renewal {
+    Never,
+    At(Instant),
+    Dialling(Pin<Box<dyn Future<Output = Result<Stream, Outage>> + Send>>),
+    /// Open. Calls under way are waited for, but not for long.
+    Ready(Stream, Instant),
+}
+
+enum Step {
+    Due,
+    Dialled(Result<Stream, Outage>),
+    Overdue,
+}
+
+/// Bounds the queue of unsent packets, that of unacknowledged ones, and the
+/// calls that are waited for, each well above what an operator's burst of calls
+/// needs.
+const QUEUE: usize = 128;
+/// How long a due renewal waits for calls to be answered, and the answers to be
+/// acknowledged.
+const REPLIES: Duration = Duration::from_secs(5);
+/// How long a peer may take to answer that it is alive.
+const PONG: Duration = Duration::from_secs(30);
+/// The part of a token's life after which it is renewed, and after which that
+/// is tried again.
+const RENEW: f64 = 0.85;
+const RENEW_AGAIN: f64 = 0.03;
+const SUBSCRIPTION: u16 = u16::MAX;
+
+impl Link {
+    /// Answers a call. The acknowledgement is reported as
+    /// [`HubEvent::Delivered`].
+    pub fn reply(&self, rid: &str, status: u16, body: Vec<u8>) {
+        self.send(Outgoing::Reply { rid: rid.to_owned(), status, body });
+    }
+
+    /// Asks for the twin.
+    pub fn get_twin(&self, rid: String) {
+        self.send(Outgoing::Request(DeviceTopic::TwinGet { rid }, Vec::new()));
+    }
+
+    /// Merges `patch` into the reported properties.
+    pub fn patch_reported(&self, rid: String, patch: Vec<u8>) {
+        self.send(Outgoing::Request(DeviceTopic::ReportedPatch { rid, version: None }, patch));
+    }
+
+    /// Ends the connection in good order.
+    pub fn disconnect(&self) {
+        self.send(Outgoing::Leave);
+    }
+
+    fn send(&self, outgoing: Outgoing) {
+        if let Err(error) = self.outbox.try_send(outgoing) {
+            tracing::debug!("not sent, the connection is gone or its queue full: {error}");
+        }
+    }
+}
+
+impl Session {
+    /// A session on `mqtt`, whose token, if it has one, was just made and is
+    /// valid for `token_ttl`.
+    pub(super) fn new(mqtt: Mqtt, keep_alive: Duration, token_ttl: Option<Duration>) -> (Self, Link) {
+        let (sender, outbox) = mpsc::channel(QUEUE);
+        let token = token_ttl.map(|ttl| Token { ttl, made: SystemTime::now() });
+        let session = Session {
+            mqtt,
+            outbox,
+            unacknowledged: HashMap::new(),
+            last_packet_id: 0,
+            open_calls: VecDeque::new(),
+            alive: Alive::new(keep_alive),
+            renewal: token
+                .as_ref()
+                .map_or(Renewal::Never, |token| Renewal::At(token.renew_at(SystemTime::now()))),
+            token,
+        };
+        (session, Link { outbox: sender })
+    }
+
+    /// Carries packets both ways. `dial` opens a further stream to the same
+    /// hub; `hurry` changes when the clock was set.
+    pub(super) async fn serve<D>(
+        mut self,
+        mut dial: impl FnMut() -> Result<D, Outage>,
+        hurry: &mut watch::Receiver<()>,
+        events: &mpsc::Sender<HubEvent>,
+    ) -> Ended
+    where
+        D: Future<Output = Result<Stream, Outage>> + Send + 'static,
+    {
+        hurry.mark_unchanged();
+        if let Err(outage) =
+            self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES]).await
+        {
+            return Ended::Outage(outage);
+        }
+        loop {
+            let room = self.unacknowledged.len() < QUEUE;
+            let happened = tokio::select! {
+                packet = self.mqtt.next() => match packet {
+                    Ok(packet) => self.received(packet).await,
+                    Err(outage) => Err(outage),
+                },
+                Some(outgoing) = self.outbox.recv(), if room => {
+                    if matches!(outgoing, Outgoing::Leave) {
+                        self.mqtt.leave().await;
+                        return Ended::Left;
+                    }
+                    self.send(outgoing).await.map(|()| None)
+                }
+                () = sleep_until(self.alive.due) => self.prove_alive().await.map(|()| None),
+                step = self.renewal.step() => {
+                    self.renew(step, &mut dial);
+                    Ok(None)
+                }
+                Ok(()) = hurry.changed() => {
+                    if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
+                        *at = token.renew_at(SystemTime::now());
+                    }
+                    Ok(None)
+                }
+            };
+            match happened {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    if events.send(event).await.is_err() {
+                        return Ended::Nobody;
+                    }
+                }
+                Err(outage) => return Ended::Outage(outage),
+            }
+            let idle = self.open_calls.is_empty() && self.outbox.is_empty() && self.unacknowledged.is_empty();
+            self.renewal = match self.renewal {
+                Renewal::Ready(stream, until) if idle || until <= Instant::now() => {
+                    return Ended::Renewed((stream, self.mqtt));
+                }
+                other => other,
+            };
+        }
+    }
+
+    async fn received(&mut self, packet: Packet) -> Result<Option<HubEvent>, Outage> {
+        match packet {
+            Packet::Publish(publish) => {
+                // What another program had subscribed to is delivered as well.
+                if publish.qos != QoS::AtMostOnce {
+                    self.alive.sent();
+                    self.mqtt.send(Packet::PubAck(PubAck::new(publish.pkid))).await?;
+                }
+                let Some(topic) = HubTopic::parse(&publish.topic) else {
+                    tracing::debug!("a message to {:?} is none of ours", publish.topic);
+                    return Ok(None);
+                };
+                if let HubTopic::MethodCall { rid, .. } = &topic {
+                    self.open_calls.push_back(rid.clone());
+                    if self.open_calls.len() > QUEUE {
+                        self.open_calls.pop_front();
+                    }
+                }
+                Ok(Some(HubEvent::Message(topic, publish.payload.into())))
+            }
+            Packet::PubAck(ack) => {
+                let rid = self.unacknowledged.remove(&ack.pkid);
+                Ok(rid.map(|rid| HubEvent::Delivered { rid }))
+            }
+            Packet::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                Err(Outage::refused(format!("{} refused a subscription", self.mqtt.target())))
+            }
+            Packet::SubAck(_) => Ok(Some(HubEvent::Subscribed)),
+            Packet::PingResp => {
+                self.alive.answered();
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Outage> {
+        let publish = match outgoing {
+            Outgoing::Request(topic, body) => Publish::new(topic.to_string(), QoS::AtMostOnce, body),
+            Outgoing::Reply { rid, status, body } => {
+                self.open_calls.retain(|open| *open != rid);
+                let topic = DeviceTopic::MethodResponse { status: status.into(), rid: rid.clone() };
+                let mut publish = Publish::new(topic.to_string(), QoS::AtLeastOnce, body);
+                publish.pkid = self.packet_id();
+                self.unacknowledged.insert(publish.pkid, rid);
+                publish
+            }
+            Outgoing::Leave => return Ok(()),
+        };
+        self.alive.sent();
+        self.mqtt.send(Packet::Publish(publish)).await
+    }
+
+    /// One that no unacknowledged reply has; there are far fewer of those.
+    fn packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id % (SUBSCRIPTION - 1) + 1;
+            if !self.unacknowledged.contains_key(&self.last_packet_id) {
+                return self.last_packet_id;
+            }
+        }
+    }
+
+    async fn prove_alive(&mut self) -> Result<(), Outage> {
+        if self.alive.asked {
+            return Err(Outage::unreachable(format!("{} no longer answers", self.mqtt.target())));
+        }
+        self.alive.ask();
+        self.mqtt.send(Packet::PingReq).await
+    }
+
+    fn renew<D>(&mut self, step: Step, dial: &mut impl FnMut() -> Result<D, Outage>)
+    where
+        D: Future<Output = Result<Stream, Outage>> + Send + 'static,
+    {
+        let dialled = match step {
+            Step::Due => dial().map(|dialling| Renewal::Dialling(Box::pin(dialling))),
+            Step::Dialled(dialled) => dialled.map(|stream| Renewal::Ready(stream, Instant::now() + REPLIES)),
+            Step::Overdue => return,
+        };
+        self.renewal = dialled.unwrap_or_else(|outage| {
+            tracing::debug!("the token could not be renewed yet: {}", outage.message);
+            let ttl = self.token.as_ref().map_or(Duration::ZERO, |token| token.ttl);
+            Renewal::At(Instant::now() + ttl.mul_f64(RENEW_AGAIN).max(Duration::from_secs(1)))
+        });
+    }
+}
+
+impl Alive {
+    fn new(keep_alive: Duration) -> Self {
+        Alive { keep_alive, due: Instant::now() + keep_alive, asked: false }
+    }
+
+    /// Something was sent, which shows the same.
+    fn sent(&mut self) {
+        if !self.asked {
+            self.due = Instant::now() + self.keep_alive;
+        }
+    }
+
+    fn ask(&mut self) {
+        self.asked = true;
+        self.due = Instant::now() + PONG;
+    }
+
+    fn answered(&mut self) {
+        self.asked = false;
+        self.sent();
+    }
+}
+
+impl Token {
+    /// The same point of every token's life, which the hub counts by the end
+    /// that is written in it.
+    fn renew_at(&self, now: SystemTime) -> Instant {
+        let renew = Time::from(self.made + self.ttl.mul_f64(RENEW));
+        let left = renew.unix_millis() - Time::from(now).unix_millis();
+        // A clock that was set back does not make the token live longer than
+        // it was to.
+        Instant::now() + Duration::from_millis(left.try_into().unwrap_or(0)).min(self.ttl.mul_f64(RENEW))
+    }
+}
+
+impl Renewal {
+    async fn step(&mut self) -> Step {
+        match self {
+            Renewal::Never => std::future::pending().await,
+            Renewal::At(at) => {
+                sleep_until(*at).await;
+                Step::Due
+            }
+            Renewal::Dialling(dialling) => Step::Dialled(dialling.await),
+            Renewal::Ready(_, until) => {
+                sleep_until(*until).await;
+                Step::Overdue
+            }
+        }
+    }
+}

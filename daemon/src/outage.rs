@@ -1,0 +1,104 @@
+//! Why there is no connection, in one sentence for people: what failed, and
+//! what helps. It stands in `systemctl status` and in the journal.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError, PeerIncompatible};
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    /// What is to be expected of trying again.
+    pub class: Class,
+    /// The cause and, where there is one, the remedy.
+    pub message: String,
+}
+
+/// What is to be expected of trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The network may be back at any time.
+    Unreachable,
+    /// The other side itself said no, which soon asking again will not mend.
+    Refused,
+    /// It wants to be asked later.
+    Busy {
+        /// How much later, if it said that.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl Outage {
+    /// The network or the other side is not there.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Outage { class: Class::Unreachable, message: message.into() }
+    }
+
+    /// The other side said no, or what is on this machine cannot be used.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Outage { class: Class::Refused, message: message.into() }
+    }
+
+    /// A connection to `target` that broke, or that could not be made secure.
+    /// `certificate` names the file that this machine shows itself with.
+    pub fn broken(error: &io::Error, target: &str, certificate: Option<&str>) -> Self {
+        let inner = error.get_ref();
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return explain_tls(tls, target, certificate);
+        }
+        Outage::unreachable(match error.kind() {
+            ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof => format!("{target} closed the connection"),
+            ErrorKind::TimedOut => format!("{target} no longer answers"),
+            _ => format!("the connection to {target} failed: {error}"),
+        })
+    }
+}
+
+fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -> Outage {
+    let why = match error {
+        rustls::Error::InvalidCertificate(why) => {
+            return Outage::unreachable(format!("the certificate of {target} {}", explain_certificate(why)));
+        }
+        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13)
+        | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "it does not speak TLS 1.2 or 1.3, and older versions are not safe".to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => match certificate {
+            Some(file) => {
+                let message = format!(
+                    "{target} does not take the certificate in {file} ({alert:?}): check that it is the device's, \
+                     has not expired, and that the hub knows it or its CA"
+                );
+                return Outage::refused(message);
+            }
+            None => format!("it ended the handshake with {alert:?}"),
+        },
+        rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS".to_owned(),
+        other => other.to_string(),
+    };
+    Outage::unreachable(format!("no secure connection to {target}: {why}"))
+}
+
+fn explain_certificate(why: &CertificateError) -> String {
+    match why {
+        // The latter when a CA of the same name, but with another key, is trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is of a CA that this machine does not trust: if it should, name its certificate in hub.ca_file"
+                .to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "is for another name: check HostName or GatewayHostName in the connection string".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "has expired, by this machine's clock: check the clock".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "is not valid yet, by this machine's clock: check the clock".to_owned()
+        }
+        other => format!("cannot be accepted: {other:?}"),
+    }
+}
