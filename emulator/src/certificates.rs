@@ -1,5 +1,5 @@
 //! Client certificates: asked for in every handshake, judged when the CONNECT
-//! says who the client is.
+//! (over TCP or over a WebSocket) says who the client is.
 //!
 //! Source: "Authenticate identities with X.509 certificates". A self-signed
 //! certificate is compared by its thumbprint alone; one of a CA needs a chain
@@ -21,6 +21,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use sha1::{Digest as _, Sha1};
 use sha2::{Digest as _, Sha256};
+use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What a client showed in its handshake, having proved that it has the
@@ -37,6 +38,11 @@ pub struct Authorities(Option<Arc<dyn ClientCertVerifier>>);
 
 impl ClientCertificate {
     /// The chain of a TLS connection; `None` when the client showed none.
+    pub fn shown_in<IO>(stream: &TlsStream<IO>) -> Option<Self> {
+        ClientCertificate::new(stream.get_ref().1.peer_certificates())
+    }
+
+    /// The same from the chain itself.
     pub fn new(chain: Option<&[CertificateDer<'static>]>) -> Option<Self> {
         let (leaf, intermediates) = chain?.split_first()?;
         Some(ClientCertificate { leaf: leaf.clone(), intermediates: intermediates.to_vec() })

@@ -15,7 +15,7 @@ const ABOUT: &str = "\
 A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
   * AMQP, and HTTPS for devices
-  * Entra ID authentication; X.509 over WebSocket
+  * Entra ID authentication
   * of device provisioning (DPS): TPM, custom allocation and several hubs
   * IoT Edge: modules are identities like devices, without routes between them
   * Event Hubs: telemetry goes to `events`, and is gone where nobody looks on

@@ -30,15 +30,6 @@ pub struct Authority {
     key_pem: String,
 }
 
-/// How the two listeners speak TLS.
-#[derive(Clone)]
-pub struct ServerConfigs {
-    /// For MQTT.
-    pub devices: Arc<ServerConfig>,
-    /// For REST and WebSocket.
-    pub https: Arc<ServerConfig>,
-}
-
 impl Authority {
     /// A new authority with a P-256 key.
     pub fn generate() -> Result<Self> {
@@ -54,11 +45,10 @@ impl Authority {
         Ok(Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// TLS configurations, 1.2 and 1.3, with a fresh certificate for `host`,
-    /// `bind` and the names of this machine itself. The one for devices asks
-    /// for a client certificate; the one for HTTPS does not, since browsers
-    /// would bother their users with it.
-    pub fn server_configs(&self, host: &str, bind: IpAddr) -> Result<ServerConfigs> {
+    /// How both listeners speak TLS, 1.2 and 1.3: with a fresh certificate for
+    /// `host`, `bind` and the names of this machine itself. Clients are asked
+    /// for a certificate; whether they need one, the CONNECT or request says.
+    pub fn server_config(&self, host: &str, bind: IpAddr) -> Result<ServerConfig> {
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", host].map(str::to_owned).to_vec();
         names.push(bind.to_string());
         names.sort();
@@ -76,16 +66,11 @@ impl Authority {
         let key = KeyPair::generate().context("cannot generate the server's key")?;
         let certificate = params.signed_by(&key, &issuer).context("cannot sign the server's certificate")?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let builder = || {
-            let provider = Arc::new(ring::default_provider());
-            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
-        };
-        let chain = vec![certificate.der().clone()];
-        let devices = builder()?
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(Arc::new(AnyCertificate::default()))
-            .with_single_cert(chain.clone(), key.clone_key())?;
-        let https = builder()?.with_no_client_auth().with_single_cert(chain, key)?;
-        Ok(ServerConfigs { devices: Arc::new(devices), https: Arc::new(https) })
+            .with_single_cert(vec![certificate.der().clone()], key)?;
+        Ok(config)
     }
 }
 
@@ -104,7 +89,7 @@ mod tests {
         let stored = serde_json::to_string(&Authority::generate().unwrap()).unwrap();
         let authority: Authority = serde_json::from_str(&stored).unwrap();
         for bind in ["127.0.0.9", "0.0.0.0", "::1"] {
-            authority.server_configs("hub.example", bind.parse().unwrap()).unwrap();
+            authority.server_config("hub.example", bind.parse().unwrap()).unwrap();
         }
     }
 }

@@ -34,7 +34,7 @@ pub async fn run(options: Serve) -> Result<()> {
     let store = Store::open(&dir.store())?;
     let authority = store.hub_value("authority", Authority::generate)?;
     let authorities = Authorities::read(&options.x509_ca)?;
-    let tls = authority.server_configs(options.host.as_str(), options.bind)?;
+    let tls = authority.server_config(options.host.as_str(), options.bind)?;
     dir.write(&dir.ca(), &authority.certificate_pem)?;
 
     if !options.bind.is_loopback() {
@@ -68,7 +68,7 @@ pub async fn run(options: Serve) -> Result<()> {
             _ = interrupt.recv() => info!("stopping on SIGINT"),
         }
     };
-    server::run(hub, mqtt, https, tls, shutdown).await
+    server::run(hub, mqtt, https, Arc::new(tls), shutdown).await
 }
 
 /// Each connection takes a file descriptor, and the usual limit of 1024 is

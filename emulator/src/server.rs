@@ -1,6 +1,5 @@
 //! The two listeners: MQTT over TLS, and HTTPS.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,20 +7,20 @@ use std::time::Duration;
 use anyhow::Result;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
+use crate::certificates::ClientCertificate;
 use crate::http;
 use crate::hub::Hub;
 use crate::jobs::runner;
 use crate::link::Closed;
 use crate::mqtt::connection::{Connection, Transport};
 use crate::mqtt::session;
-use crate::pki::ServerConfigs;
 
 /// A client that has not finished its handshake by then is cut off.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,36 +38,34 @@ pub async fn run(
     hub: Arc<Hub>,
     mqtt: TcpListener,
     https: TcpListener,
-    tls: ServerConfigs,
+    tls: Arc<ServerConfig>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let mut mqtt = TlsListener::new(mqtt, tls.devices)?;
-    let https = TlsListener::new(https, tls.https)?;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let mut rest = tokio::spawn({
-        let service = axum::serve(https, http::router(hub.clone()));
-        // Resolves as well when the sender is gone.
-        service.with_graceful_shutdown(async { drop(stopped.await) }).into_future()
-    });
-    let mut sessions = JoinSet::new();
-    let jobs = runner::run(hub.clone());
-    tokio::pin!(shutdown, jobs);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            ended = &mut rest => return Ok(ended??),
-            stream = mqtt.accept() => {
-                sessions.spawn(session::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)))));
-            }
-            Some(_) = sessions.join_next() => {}
-            () = &mut jobs => {}
+    let acceptor = TlsAcceptor::from(tls);
+    let (mut devices, mut services) = (JoinSet::new(), JoinSet::new());
+    let (stop, stopped) = watch::channel(());
+    let serve_device = {
+        let hub = hub.clone();
+        move |stream: TlsStream<TcpStream>| {
+            let certificate = ClientCertificate::shown_in(&stream);
+            session::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)), certificate))
         }
+    };
+    let serve_service = {
+        let router = http::router(hub.clone());
+        move |stream| http::serve(router.clone(), stream, stopped.clone())
+    };
+    tokio::select! {
+        () = shutdown => {}
+        () = accept_all(mqtt, &acceptor, &mut devices, serve_device) => {}
+        () = accept_all(https, &acceptor, &mut services, serve_service) => {}
+        () = runner::run(hub.clone()) => {}
     }
     drop(stop);
     hub.links.close_all(Closed::Shutdown);
     let ends = async {
-        while sessions.join_next().await.is_some() {}
-        let _ = rest.await;
+        while devices.join_next().await.is_some() {}
+        while services.join_next().await.is_some() {}
     };
     if timeout(SHUTDOWN_DEADLINE, ends).await.is_err() {
         debug!("some connections did not end in time");
@@ -76,63 +73,33 @@ pub async fn run(
     Ok(())
 }
 
-/// A listener that hands out connections whose TLS handshake is done. Each
-/// handshake has its own task, so that a slow client holds up nobody.
-struct TlsListener {
-    streams: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: SocketAddr,
-    _accepting: JoinSet<()>,
-}
-
-impl TlsListener {
-    fn new(listener: TcpListener, tls: Arc<ServerConfig>) -> io::Result<Self> {
-        let address = listener.local_addr()?;
-        let (sender, streams) = mpsc::channel(1);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept_all(listener, TlsAcceptor::from(tls), sender));
-        Ok(TlsListener { streams, address, _accepting: accepting })
-    }
-
-    async fn accept(&mut self) -> TlsStream<TcpStream> {
-        axum::serve::Listener::accept(self).await.0
-    }
-}
-
-impl axum::serve::Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.streams.recv().await {
-            Some(stream) => stream,
-            // The accepting task ends only together with the listener.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
-async fn accept_all(
+/// Accepts connections for ever and serves each in a task of its own, so that
+/// a slow client holds up nobody.
+async fn accept_all<F>(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    streams: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
-    let mut handshakes = JoinSet::new();
+    acceptor: &TlsAcceptor,
+    connections: &mut JoinSet<()>,
+    serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    handshakes.spawn(handshake(stream, peer, acceptor.clone(), streams.clone()));
+                    let (acceptor, serve) = (acceptor.clone(), serve.clone());
+                    connections.spawn(async move {
+                        if let Some(stream) = handshake(stream, peer, acceptor).await {
+                            serve(stream).await;
+                        }
+                    });
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(_) = handshakes.join_next() => {}
+            Some(_) = connections.join_next() => {}
         }
     }
 }
@@ -141,14 +108,13 @@ async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
-    streams: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
+) -> Option<TlsStream<TcpStream>> {
     // Small packets, each waited for by the other side.
     let _ = stream.set_nodelay(true);
     match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
-        // Without a receiver the server is stopping.
-        Ok(Ok(stream)) => drop(streams.send((stream, peer)).await),
+        Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => debug!(%peer, "a TLS handshake took too long"),
     }
+    None
 }

@@ -21,20 +21,27 @@ mod twins;
 mod websocket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use request::Shown;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::certificates::ClientCertificate;
 use crate::error::{Code, HubError};
 use crate::hub::Hub;
-
-/// Bodies beyond this are refused: twins have at most 72 KB, method payloads
-/// 128 KB.
-const MAX_BODY: usize = 512 * 1024;
 
 /// The routes.
 pub fn router(hub: Arc<Hub>) -> Router {
@@ -80,20 +87,54 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/$iothub/websocket", get(websocket::upgrade))
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(hub.clone(), throttling::check))
         .layer(middleware::from_fn(log))
         .with_state(hub)
 }
 
-async fn log(request: Request, next: Next) -> Response {
+/// How long the head of a request may take, the wait for a further request on
+/// the same connection included.
+const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The largest head of a request; tokens are a few hundred bytes.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// Serves a connection until it ends, or becomes a WebSocket; once the sender
+/// of `stop` is gone, until the request under way is answered.
+pub async fn serve(router: Router, stream: TlsStream<TcpStream>, mut stop: watch::Receiver<()>) {
+    let shown = Shown(ClientCertificate::shown_in(&stream));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(shown.clone());
+        router.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let end = tokio::select! {
+        end = connection.as_mut() => end,
+        _ = stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = end {
+        debug!(%error, "an HTTPS connection broke");
+    }
+}
+
+async fn log(request: axum::extract::Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     debug!(%method, path, status = response.status().as_u16(), "service -> hub");
     response
 }
 
-async fn not_emulated(request: Request) -> HubError {
+async fn not_emulated(request: axum::extract::Request) -> HubError {
     let message = format!("{} {} is not emulated", request.method(), request.uri().path());
     Code::InvalidOperation.because(message)
 }

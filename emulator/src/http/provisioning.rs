@@ -1,8 +1,7 @@
 //! The provisioning service over HTTPS: `/enrollments` and
 //! `/enrollmentGroups` for operators, `/{idScope}/registrations` for devices.
 //!
-//! Devices authenticate by token here; certificates they show over MQTT. The
-//! path by which the official service is asked for an operation is
+//! The path by which the official service is asked for an operation is
 //! unverified.
 
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use iotdm_proto::DeviceId;
 use serde_json::Value;
 
-use super::request::{Body, Caller, with_etag};
+use super::request::{Body, Caller, Shown, with_etag};
 use crate::authentication::Proof;
 use crate::device::now;
 use crate::error::{Code, HubError};
@@ -104,9 +103,10 @@ pub(super) async fn remove_registration(
 pub(super) async fn register_device(
     State(hub): Shared,
     Path((id_scope, id)): Path<(String, String)>,
+    shown: Shown,
     headers: HeaderMap,
 ) -> Result<Response, HubError> {
-    let (id, enrolment, proof) = authenticate(&hub, &id_scope, &id, &headers)?;
+    let (id, enrolment, proof) = authenticate(&hub, &id_scope, &id, shown, &headers)?;
     let registration = register(&hub, &id, &enrolment, &proof)?;
     let location = format!("/{id_scope}/registrations/{id}/operations/{}", registration.operation);
     let mut response = (StatusCode::ACCEPTED, Json(registration.accepted_json())).into_response();
@@ -120,9 +120,10 @@ pub(super) async fn register_device(
 pub(super) async fn operation(
     State(hub): Shared,
     Path((id_scope, id, operation)): Path<(String, String, String)>,
+    shown: Shown,
     headers: HeaderMap,
 ) -> Result<Json<Value>, HubError> {
-    let (id, ..) = authenticate(&hub, &id_scope, &id, &headers)?;
+    let (id, ..) = authenticate(&hub, &id_scope, &id, shown, &headers)?;
     result(&hub, &id, &operation).map(Json)
 }
 
@@ -130,6 +131,7 @@ fn authenticate(
     hub: &Hub,
     id_scope: &str,
     id: &str,
+    Shown(certificate): Shown,
     headers: &HeaderMap,
 ) -> Result<(DeviceId, Enrolment, Proof), HubError> {
     let refuse = |why: String| Code::IotHubUnauthorized.because(why);
@@ -138,8 +140,11 @@ fn authenticate(
     }
     let id = device_id(id)?;
     let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
-    let token = token.ok_or_else(|| refuse("no token".to_owned()))?;
-    let proof = Proof::Token(token.parse().map_err(|error| refuse(format!("{error}")))?);
+    let proof = match (token, certificate) {
+        (Some(token), _) => Proof::Token(token.parse().map_err(|error| refuse(format!("{error}")))?),
+        (None, Some(certificate)) => Proof::Certificate(certificate),
+        (None, None) => return Err(refuse("neither a token nor a certificate".to_owned())),
+    };
     let enrolment = hub.provisioning.authenticate(&id, &proof, now())?;
     Ok((id, enrolment, proof))
 }

@@ -2,19 +2,29 @@
 //! which body and `If-Match`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use futures_util::StreamExt as _;
 use iotdm_proto::sas::SasToken;
 use serde_json::Value;
+use tokio::time::timeout;
 
+use crate::certificates::ClientCertificate;
 use crate::error::{Code, HubError};
 use crate::hub::{Hub, IfMatch};
 use crate::identity::Identity;
 use crate::policies::Right;
+
+/// Bodies beyond this are refused: twins have at most 72 KB, method payloads
+/// 128 KB.
+const MAX_BODY: usize = 512 * 1024;
+
+/// How long a body may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// An authenticated caller, not yet authorised for anything.
 pub(super) struct Caller {
@@ -60,20 +70,48 @@ impl FromRequestParts<Arc<Hub>> for Target {
     }
 }
 
+/// The certificate that the client showed in the TLS handshake, if any.
+#[derive(Clone)]
+pub(super) struct Shown(pub(super) Option<ClientCertificate>);
+
+impl<S: Sync> FromRequestParts<S> for Shown {
+    type Rejection = HubError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HubError> {
+        Ok(parts.extensions.get().cloned().unwrap_or(Shown(None)))
+    }
+}
+
 /// A JSON body, whatever its content type; clients are not exact about it.
 pub(super) struct Body(pub(super) Value);
 
 impl axum::extract::FromRequest<Arc<Hub>> for Body {
     type Rejection = HubError;
 
-    async fn from_request(request: Request, hub: &Arc<Hub>) -> Result<Self, HubError> {
-        let bytes = Bytes::from_request(request, hub).await;
-        let bytes = bytes.map_err(|error| Code::MessageTooLarge.because(error.body_text()))?;
+    async fn from_request(request: Request, _: &Arc<Hub>) -> Result<Self, HubError> {
+        let late = |_| Code::ArgumentInvalid.because("the body did not come in time");
+        let bytes = timeout(BODY_DEADLINE, read_all(request.into_body())).await.map_err(late)??;
         let value = serde_json::from_slice(&bytes);
         value
             .map(Body)
             .map_err(|error| Code::ArgumentInvalid.because(format!("the body is not JSON: {error}")))
     }
+}
+
+/// A body beyond the limit is read to its end as well, and forgotten: a client
+/// that is still sending would not see an answer.
+async fn read_all(body: axum::body::Body) -> Result<Vec<u8>, HubError> {
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Code::ArgumentInvalid.because(error.to_string()))?;
+        length += chunk.len();
+        if length <= MAX_BODY { bytes.extend_from_slice(&chunk) } else { bytes = Vec::new() }
+    }
+    if length > MAX_BODY {
+        return Err(Code::MessageTooLarge.because(format!("the body has more than {MAX_BODY} bytes")));
+    }
+    Ok(bytes)
 }
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
 
+use super::request::Shown;
 use crate::hub::Hub;
 use crate::mqtt::connection::{Connection, MAX_PACKET, Transport};
 use crate::mqtt::session;
@@ -15,9 +16,12 @@ use crate::mqtt::session;
 const MAX_MESSAGE: usize = 2 * MAX_PACKET;
 
 /// Accepts the subprotocol in both spellings that official clients offer.
-pub(super) async fn upgrade(State(hub): State<Arc<Hub>>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade
-        .protocols(["mqtt", "MQTT"])
-        .max_message_size(MAX_MESSAGE)
-        .on_upgrade(|socket| session::serve(hub, Connection::new(Transport::WebSocket(Box::new(socket)))))
+pub(super) async fn upgrade(
+    State(hub): State<Arc<Hub>>,
+    Shown(certificate): Shown,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade.protocols(["mqtt", "MQTT"]).max_message_size(MAX_MESSAGE).on_upgrade(|socket| {
+        session::serve(hub, Connection::new(Transport::WebSocket(Box::new(socket)), certificate))
+    })
 }

@@ -55,12 +55,9 @@ pub enum Error {
 }
 
 impl Connection {
-    /// A connection over `transport`.
-    pub fn new(transport: Transport) -> Self {
-        let certificate = match &transport {
-            Transport::Tls(stream) => ClientCertificate::new(stream.get_ref().1.peer_certificates()),
-            Transport::WebSocket(_) => None,
-        };
+    /// A connection over `transport`, in whose TLS handshake the client showed
+    /// `certificate`.
+    pub fn new(transport: Transport, certificate: Option<ClientCertificate>) -> Self {
         Connection { transport, certificate, received: BytesMut::with_capacity(4096) }
     }
 

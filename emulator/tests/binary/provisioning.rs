@@ -1,13 +1,16 @@
 //! Devices that learn their hub and their name from the provisioning service.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use iotdm_proto::{SecretKey, sas};
 use rcgen::{Issuer, KeyPair};
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 use serde_json::{Value, json};
 
-use crate::support::certificate::{authority, issued, self_signed};
+use crate::support::certificate::{Identity, authority, issued, self_signed};
 use crate::support::device::{Device, hello};
 use crate::support::service::{Answer, Service};
+use crate::support::websocket::introduce;
 use crate::support::{Emulator, now};
 
 const RESPONSES: &str = "$dps/registrations/res/#";
@@ -25,6 +28,11 @@ async fn enrol(emulator: &Emulator, path: &str, body: Value) -> Value {
 
 fn by_key() -> Value {
     json!({"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY, "secondaryKey": ""}})
+}
+
+fn by_certificate(identity: &Identity) -> Value {
+    let der = STANDARD.encode(&identity.certificate);
+    json!({"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": der}}}})
 }
 
 /// A CONNECT as captured from the official clients.
@@ -131,14 +139,7 @@ async fn an_individual_has_its_own_key_and_name_and_keeps_its_twin() {
 async fn certificates_of_individuals_and_groups() {
     let emulator = Emulator::new().await;
     let own = self_signed("cam1");
-    let der = |certificate: &[u8]| {
-        use base64::Engine as _;
-        base64::engine::general_purpose::STANDARD.encode(certificate)
-    };
-    let x509 = json!({"type": "x509", "x509": {"clientCertificates": {
-        "primary": {"certificate": der(&own.certificate)},
-    }}});
-    enrol(&emulator, "/enrollments/cam1", json!({"attestation": x509})).await;
+    enrol(&emulator, "/enrollments/cam1", json!({"attestation": by_certificate(&own)})).await;
     let (ca, ca_key) = (authority(), KeyPair::generate().unwrap());
     let pem = ca.self_signed(&ca_key).unwrap().pem();
     let ca = Issuer::new(ca, ca_key);
@@ -154,11 +155,37 @@ async fn certificates_of_individuals_and_groups() {
     ] {
         let mut device = Device::open_with(&emulator, identity.tls(&emulator)).await;
         assert_eq!(device.introduce(introduction(&emulator, id, "")).await.code, code, "{id}");
+        let hello = introduction(&emulator, id, "");
+        let (_, over_websocket) = introduce(&emulator, identity.tls(&emulator), hello).await;
+        assert_eq!(over_websocket, code, "{id}");
         if code == ConnectReturnCode::Success {
             assert_eq!(register(&mut device, id).await["registrationState"]["deviceId"], id);
             assert_eq!(identity.connect(&emulator, id).await, ConnectReturnCode::Success);
+            assert_eq!(identity.connect_over_websocket(&emulator, id).await, ConnectReturnCode::Success);
         }
     }
+}
+
+#[tokio::test]
+async fn over_https_by_certificate() {
+    let emulator = Emulator::new().await;
+    let own = self_signed("cam1");
+    enrol(&emulator, "/enrollments/cam1", json!({"attestation": by_certificate(&own)})).await;
+    let scope = emulator.file("id-scope");
+    let path = format!("/{}/registrations/cam1", scope.trim());
+    for (identity, status) in [(&own, 202), (&self_signed("cam1"), 401)] {
+        let device = Service::with_tls(&emulator, identity.tls(&emulator), String::new());
+        let accepted =
+            device.send("PUT", &format!("{path}/register"), json!({"registrationId": "cam1"})).await;
+        assert_eq!(accepted.status, status);
+        if status == 202 {
+            let location = accepted.header("location").unwrap();
+            assert_eq!(device.read(location).await["registrationState"]["deviceId"], "cam1");
+        }
+    }
+    assert_eq!(own.connect(&emulator, "cam1").await, ConnectReturnCode::Success);
+    let nobody = Service::with_token(&emulator, String::new());
+    nobody.send("PUT", &format!("{path}/register"), json!({})).await.refused(401, "IotHubUnauthorized");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use crate::support::Emulator;
 use crate::support::certificate::{authority, issued, self_signed};
 use crate::support::device::{Device, hello, hello_with};
 use crate::support::service::{Answer, Service};
+use crate::support::websocket::introduce;
 
 async fn authenticate_by(service: &Service, path: &str, authentication: serde_json::Value) -> Answer {
     let request = service.request("PUT", path).json(&json!({ "authentication": authentication }));
@@ -35,6 +36,10 @@ async fn a_thumbprint_lets_its_certificate_in_and_no_other() {
     assert_eq!(second.connect(&emulator, "cam").await, Success);
     assert_eq!(other.connect(&emulator, "cam").await, NotAuthorized);
     assert_eq!(first.connect(&emulator, "gw1").await, NotAuthorized, "gw1 has keys");
+    assert_eq!(first.connect_over_websocket(&emulator, "cam").await, Success);
+    assert_eq!(other.connect_over_websocket(&emulator, "cam").await, NotAuthorized);
+    let (_, code) = introduce(&emulator, emulator.tls(), hello_with("cam", "")).await;
+    assert_eq!(code, NotAuthorized, "no certificate");
     let (_, ack) = Device::say_hello(&emulator, hello_with("cam", "")).await;
     assert_eq!(ack.code, NotAuthorized, "no certificate");
     let token = hello(&emulator, "gw1").login.unwrap().password;
@@ -65,6 +70,8 @@ async fn a_known_authority_lets_in_whom_its_certificates_name() {
     assert_eq!(issued("cam", &ca).connect(&emulator, "cam").await, Success);
     assert_eq!(issued("cam/m", &ca).connect(&emulator, "cam/m").await, Success);
     assert_eq!(issued("cam2", &ca).connect(&emulator, "cam").await, NotAuthorized);
+    assert_eq!(issued("cam", &ca).connect_over_websocket(&emulator, "cam").await, Success);
+    assert_eq!(issued("cam", &other).connect_over_websocket(&emulator, "cam").await, NotAuthorized);
     assert_eq!(issued("cam", &ca).connect(&emulator, "cam/m").await, NotAuthorized);
     assert_eq!(issued("cam", &other).connect(&emulator, "cam").await, NotAuthorized);
     assert_eq!(self_signed("cam").connect(&emulator, "cam").await, NotAuthorized);

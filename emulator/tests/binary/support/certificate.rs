@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::Emulator;
 use super::device::{Device, hello_with};
+use super::websocket;
 
 /// A certificate with its key.
 pub struct Identity {
@@ -64,5 +65,10 @@ impl Identity {
     pub async fn connect(&self, emulator: &Emulator, id: &str) -> ConnectReturnCode {
         let mut device = Device::open_with(emulator, self.tls(emulator)).await;
         device.introduce(hello_with(id, "")).await.code
+    }
+
+    /// The same over a WebSocket.
+    pub async fn connect_over_websocket(&self, emulator: &Emulator, id: &str) -> ConnectReturnCode {
+        websocket::introduce(emulator, self.tls(emulator), hello_with(id, "")).await.1
     }
 }

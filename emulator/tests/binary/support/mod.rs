@@ -4,6 +4,7 @@
 pub mod certificate;
 pub mod device;
 pub mod service;
+pub mod websocket;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

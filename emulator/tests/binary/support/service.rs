@@ -1,7 +1,10 @@
 //! A service at the level of HTTP.
 
+use std::sync::Arc;
+
 use iotdm_proto::{ServiceConnectionString, sas};
 use reqwest::{Client, Method, RequestBuilder};
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::{DEADLINE, Emulator, now};
@@ -36,7 +39,11 @@ impl Service {
     }
 
     pub fn with_token(emulator: &Emulator, token: String) -> Self {
-        let tls = emulator.tls();
+        Service::with_tls(emulator, emulator.tls(), token)
+    }
+
+    /// One that may show a certificate.
+    pub fn with_tls(emulator: &Emulator, tls: Arc<ClientConfig>, token: String) -> Self {
         let client = Client::builder().tls_backend_preconfigured((*tls).clone()).no_proxy().timeout(DEADLINE);
         let base = format!("https://localhost:{}", emulator.https_port);
         Service { client: client.build().unwrap(), base, token }
@@ -44,9 +51,8 @@ impl Service {
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let method: Method = method.parse().unwrap();
-        self.client
-            .request(method, format!("{}{path}?api-version=2021-04-12", self.base))
-            .header("Authorization", &self.token)
+        let request = self.client.request(method, format!("{}{path}?api-version=2021-04-12", self.base));
+        if self.token.is_empty() { request } else { request.header("Authorization", &self.token) }
     }
 
     pub async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
