@@ -36,6 +36,11 @@ impl Events {
     }
 }
 
+/// The properties `bag` with another one, `key=value`.
+pub fn with(bag: &str, pair: &str) -> String {
+    if bag.is_empty() { pair.to_owned() } else { format!("{bag}&{pair}") }
+}
+
 /// System properties, which begin with `$.` or `iothub-`, stand apart. The
 /// body is JSON where it is JSON, else text, else base64.
 fn json(sender: &Identity, bag: &str, payload: &[u8]) -> Value {

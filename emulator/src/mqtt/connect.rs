@@ -2,14 +2,18 @@
 //!
 //! User names are `{host}/{client id}/?api-version=…[&model-id=…]`, also seen
 //! without the query; the client id is `{device}` or `{device}/{module}`. The
-//! password is a token, and absent where a certificate takes its place. Every refusal is CONNACK 5: the C SDK's documentation
-//! says so, and clients tell nothing else apart (throttling alone is 3); which code the real hub sends
-//! for a disabled device is unverified.
+//! password is a token, and absent where a certificate takes its place.
+//!
+//! Every refusal is CONNACK 5: the C SDK's documentation says so, and clients
+//! tell nothing else apart (throttling alone is 3); which code the real hub
+//! sends for a disabled device is unverified, as is what it makes of a Will
+//! with another topic than telemetry's.
 
 use percent_encoding::percent_decode_str;
 use rumqttc::mqttbytes::Protocol;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 
+use super::will::Will;
 use crate::authentication::Proof;
 use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
@@ -26,6 +30,8 @@ pub struct Accepted {
     pub session_present: bool,
     /// When the token ends, in seconds since the Unix epoch.
     pub expiry: Option<u64>,
+    /// What to say when the connection ends without DISCONNECT.
+    pub will: Option<Will>,
 }
 
 /// A refused CONNECT.
@@ -59,6 +65,11 @@ pub fn accept(
     if !id.fits_mqtt() {
         return Err(refuse(format!("the id {id} cannot be part of MQTT topics")));
     }
+    let will = connect.last_will.as_ref().map(|will| {
+        let why = || format!("the Will's topic {:?} is not that of the client's telemetry", will.topic);
+        Will::new(&id, will).ok_or_else(|| refuse(why()))
+    });
+    let will = will.transpose()?;
     if let Some(code) = hub.faults.refused(&id) {
         return Err(Refusal { code: return_code(code), why: "a fault refuses it".to_owned() });
     }
@@ -72,7 +83,7 @@ pub fn accept(
     let (link, session_present) = hub
         .connect(&id, &proof, connect.clean_session, name.model_id)
         .map_err(|error| refuse(error.to_string()))?;
-    Ok(Accepted { link, session_present, expiry: proof.expiry() })
+    Ok(Accepted { link, session_present, expiry: proof.expiry(), will })
 }
 
 fn refuse(why: impl Into<String>) -> Refusal {

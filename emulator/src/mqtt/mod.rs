@@ -7,3 +7,4 @@ pub mod connection;
 pub mod publish;
 pub mod session;
 pub mod subscribe;
+pub mod will;

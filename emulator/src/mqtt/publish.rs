@@ -1,5 +1,7 @@
 //! PUBLISH: what a device says, by topic.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use iotdm_proto::topic::{DeviceTopic, HubTopic};
 use rumqttc::mqttbytes::v4::Publish;
@@ -7,6 +9,7 @@ use serde_json::Value;
 
 use crate::device::{Device, now};
 use crate::error::{Code, HubError};
+use crate::events::with;
 use crate::faults::Kind;
 use crate::hub::Hub;
 use crate::identity::Identity;
@@ -19,7 +22,7 @@ use crate::throttle::Operation;
 /// unverified.)
 pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
     if let Some(bag) = telemetry_bag(&link.device, &published.topic) {
-        hub.events.note(&link.device, bag, &published.payload);
+        hub.events.note(&link.device, &with_retain(bag, published.retain), &published.payload);
         return Ok(None);
     }
     let refuse = || format!("the client published to {:?}", published.topic);
@@ -40,9 +43,15 @@ pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Mess
 
 /// What follows `devices/{device}[/modules/{module}]/messages/events`, if
 /// `topic` is that, for the sender itself.
-fn telemetry_bag<'a>(sender: &Identity, topic: &'a str) -> Option<&'a str> {
+pub(super) fn telemetry_bag<'a>(sender: &Identity, topic: &'a str) -> Option<&'a str> {
     let bag = topic.strip_prefix(&sender.path())?.strip_prefix("/messages/events")?;
     if bag.is_empty() { Some(bag) } else { bag.strip_prefix('/') }
+}
+
+/// The hub keeps no messages on topics. It passes one that should be kept on
+/// like all others, with a property that says so.
+pub(super) fn with_retain(bag: &str, retain: bool) -> Cow<'_, str> {
+    if retain { with(bag, "mqtt-retain=true").into() } else { bag.into() }
 }
 
 fn twin_get(hub: &Hub, link: &Link, rid: String) -> Message {

@@ -83,6 +83,9 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
                 next_packet_id: 1,
             };
             let Err(end) = session.run(accepted.session_present, accepted.expiry).await;
+            if let Some(will) = accepted.will.filter(|_| !matches!(end, End::Disconnect)) {
+                will.send(&device, &hub.events);
+            }
             hub.links.detach(&device, number);
             info!(%device, why = %end, "device disconnected");
             session.connection.close().await;

@@ -1,8 +1,12 @@
 //! Messages to devices and from them.
 
-use rumqttc::mqttbytes::v4::ConnectReturnCode;
+use std::process::Stdio;
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, LastWill, Packet, Publish};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::support::device::{Device, hello};
@@ -19,6 +23,25 @@ async fn send(service: &Service, text: &str) {
 
 async fn waiting(service: &Service) -> Value {
     service.read("/twins/gw1").await["cloudToDeviceMessageCount"].clone()
+}
+
+/// The command `events` for `gw1`, listening, which ends after so many.
+async fn listen(emulator: &Emulator, count: usize) -> Child {
+    let mut events = command();
+    events.args(["events", "gw1", "--count", &count.to_string(), "--data"]).arg(&emulator.dir);
+    let mut events = events.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut notes = BufReader::new(events.stderr.take().unwrap()).lines();
+    let note = timeout(DEADLINE, notes.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(note.contains("waiting"), "{note}");
+    events
+}
+
+/// What it has printed once it ends.
+async fn heard(events: Child) -> Vec<Value> {
+    let output = timeout(DEADLINE, events.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -102,33 +125,55 @@ async fn the_commands_send_and_show_messages() {
     let service = Service::owner(&emulator);
     service.send("PUT", "/devices/gw2", json!({})).await;
     let mut device = Device::listening(&emulator, "gw1", &[INBOX]).await;
-    let data = emulator.dir.to_str().unwrap();
-    let sent = command().args(["send", "gw1", "hello", "--property", "k=v=w", "--data", data]).output();
+    let data = emulator.dir.to_str().unwrap().to_owned();
+    let sent = command().args(["send", "gw1", "hello", "--property", "k=v=w", "--data", &data]).output();
     assert!(sent.await.unwrap().status.success());
     let (topic, text, _) = device.unacknowledged().await;
     assert!(text == "hello" && topic.ends_with("&k=v%3Dw"), "{topic} {text}");
 
-    let mut events = command();
-    events.args(["events", "gw1", "--count", "2", "--data", data]);
-    let mut events =
-        events.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut notes = BufReader::new(events.stderr.take().unwrap()).lines();
-    let note = timeout(DEADLINE, notes.next_line()).await.unwrap().unwrap().unwrap();
-    assert!(note.contains("waiting"), "{note}");
+    let events = listen(&emulator, 2).await;
     let mut other = Device::connect(&emulator, "gw2").await;
     other.publish("devices/gw2/messages/events/", "{}").await;
     device.publish("devices/gw1/messages/events/a=b&%24.ct=text", r#"{"t":1}"#).await;
     device.publish("devices/gw1/messages/events/", "text").await;
-    let output = timeout(DEADLINE, events.wait_with_output()).await.unwrap().unwrap();
-    assert!(output.status.success());
-    let lines: Vec<Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = heard(events).await;
     assert_eq!(lines.len(), 2);
     assert_eq!((&lines[0]["deviceId"], &lines[0]["body"]), (&json!("gw1"), &json!({"t": 1})));
     assert_eq!(lines[0]["properties"], json!({"a": "b"}));
     assert_eq!(lines[0]["systemProperties"], json!({"$.ct": "text"}));
     assert_eq!(lines[1]["body"], "text");
+}
+
+fn hello_with_will(emulator: &Emulator, topic: &str) -> Connect {
+    let mut connect = hello(emulator, "gw1");
+    connect.last_will = Some(LastWill::new(topic, "gone", QoS::AtLeastOnce, true));
+    connect
+}
+
+#[tokio::test]
+async fn a_will_is_sent_for_a_connection_that_breaks_and_for_no_other() {
+    let emulator = Emulator::new().await;
+    let events = listen(&emulator, 2).await;
+    let hello = hello_with_will(&emulator, "devices/gw1/messages/events/a=b");
+    let (mut device, _) = Device::say_hello(&emulator, hello.clone()).await;
+    device.send(&Packet::Disconnect).await;
+    device.expect_close().await;
+    let (device, _) = Device::say_hello(&emulator, hello).await;
+    drop(device);
+    // The Will is sent before the device counts as gone.
+    while Service::owner(&emulator).read("/twins/gw1").await["connectionState"] == "Connected" {}
+    let mut device = Device::connect(&emulator, "gw1").await;
+    let mut publish = Publish::new("devices/gw1/messages/events/", QoS::AtMostOnce, "kept?");
+    publish.retain = true;
+    device.send(&Packet::Publish(publish)).await;
+    device.ping().await;
+    let lines = heard(events).await;
+    assert_eq!((&lines[0]["body"], &lines[1]["body"]), (&json!("gone"), &json!("kept?")));
+    assert_eq!(lines[0]["properties"], json!({"a": "b", "mqtt-retain": "true"}));
+    assert_eq!(lines[0]["systemProperties"], json!({"iothub-MessageType": "Will"}));
+    assert_eq!(lines[1]["properties"], json!({"mqtt-retain": "true"}));
+    for topic in ["devices/gw2/messages/events/", "$iothub/twin/GET/?$rid=1", "gone"] {
+        let (_, ack) = Device::say_hello(&emulator, hello_with_will(&emulator, topic)).await;
+        assert_eq!(ack.code, ConnectReturnCode::NotAuthorized, "{topic}");
+    }
 }
