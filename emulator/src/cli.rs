@@ -54,6 +54,11 @@ pub enum Command {
     Events(Events),
     /// Send a cloud-to-device message
     Send(Send),
+    /// Let a device, or a group of them, register with the provisioning service
+    ///
+    /// Prints the id scope. The key is made by the service and written to --out; the devices of a group have keys
+    /// derived from the group's: iotdm-ctl device derive-key.
+    Enrol(Enrol),
     /// Print environment variables: eval "$(iotdm-emulator env)"
     Env(Environment),
     /// Say how other programs come to trust the emulator's CA
@@ -112,6 +117,26 @@ pub struct Send {
     /// A property of the message; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub property: Vec<(String, String)>,
+    /// The running emulator's directory
+    #[command(flatten)]
+    pub data: Data,
+}
+
+/// Whom to let register.
+#[derive(Debug, Args)]
+#[group(id = "attestation", required = true, multiple = false, args = ["out", "certificate"])]
+pub struct Enrol {
+    /// The registration id of the device, or the name of the group
+    pub id: DeviceId,
+    /// A group of devices
+    #[arg(long)]
+    pub group: bool,
+    /// Write its key to this file, which only you can read
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The certificate (PEM) of the device, or of the CA of the group's devices
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// The running emulator's directory
     #[command(flatten)]
     pub data: Data,

@@ -1,6 +1,6 @@
 //! A client of a running emulator, for its own commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -48,7 +48,16 @@ impl Emulator {
     pub fn open_for(dir: Option<PathBuf>, read_timeout: Duration) -> Result<Self> {
         let dir = directory(dir)?;
         let file = dir.service_connection_string();
-        let text = std::fs::read_to_string(&file).with_context(|| {
+        Emulator::with(&dir, &file, read_timeout)
+    }
+
+    /// Its provisioning service.
+    pub fn open_provisioning(dir: &DataDir) -> Result<Self> {
+        Emulator::with(dir, &dir.policy("provisioningserviceowner"), READ_TIMEOUT)
+    }
+
+    fn with(dir: &DataDir, file: &Path, read_timeout: Duration) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| {
             format!("cannot read {}; is --data the emulator's directory?", file.display())
         })?;
         let service = text.parse().with_context(|| format!("{} is damaged", file.display()))?;

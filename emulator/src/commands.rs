@@ -1,16 +1,22 @@
 //! The small commands beside `serve` and `fault`.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
-use serde_json::json;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
 
 use crate::advice;
-use crate::cli::{Environment, Events, Send};
+use crate::cli::{Enrol, Environment, Events, Send};
 use crate::client::{Emulator, directory};
 use crate::data_dir::DataDir;
 
@@ -68,6 +74,43 @@ pub async fn send(options: Send) -> Result<()> {
         percent_encoding::utf8_percent_encode(options.device.as_str(), percent_encoding::NON_ALPHANUMERIC,)
     );
     Emulator::open(options.data.dir)?.request(&path, Method::POST, &[], Some(body)).await.map(drop)
+}
+
+/// Lets a device or a group register.
+pub async fn enrol(options: Enrol) -> Result<()> {
+    let dir = existing(options.data.dir)?;
+    let attestation = match &options.certificate {
+        None => json!({ "type": "symmetricKey" }),
+        Some(file) => {
+            let der = CertificateDer::from_pem_file(file)
+                .with_context(|| format!("cannot read a certificate in {}", file.display()))?;
+            let whose = if options.group { "signingCertificates" } else { "clientCertificates" };
+            let certificate = json!({ "primary": { "certificate": STANDARD.encode(der) } });
+            json!({ "type": "x509", "x509": { whose: certificate } })
+        }
+    };
+    let id = options.id.as_str();
+    let (collection, name) = if options.group {
+        ("enrollmentGroups", "enrollmentGroupId")
+    } else {
+        ("enrollments", "registrationId")
+    };
+    let path = format!(
+        "/{collection}/{}",
+        percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
+    );
+    let body = json!({ name: id, "attestation": attestation });
+    let emulator = Emulator::open_provisioning(&dir)?;
+    let enrolment: Value = emulator.request(&path, Method::PUT, &[], Some(body)).await?.json().await?;
+    if let Some(file) = &options.out {
+        let key = enrolment.pointer("/attestation/symmetricKey/primaryKey").and_then(Value::as_str);
+        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
+        written
+            .and_then(|mut written| written.write_all(key.unwrap_or_default().as_bytes()))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    print!("{}", std::fs::read_to_string(dir.id_scope()).context("cannot read the id scope")?);
+    Ok(())
 }
 
 fn existing(dir: Option<PathBuf>) -> Result<DataDir> {

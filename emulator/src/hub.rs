@@ -284,10 +284,12 @@ impl Hub {
     }
 
     /// Where devices connect: the host, with the port unless it is the
-    /// standard one.
-    pub fn device_endpoint(&self) -> String {
-        let Address { host, mqtt_port, .. } = &self.address;
-        if *mqtt_port == MQTT_PORT { host.clone() } else { format!("{host}:{mqtt_port}") }
+    /// standard one. Those that came over a WebSocket find theirs there.
+    pub fn device_endpoint(&self, over_websocket: bool) -> String {
+        let Address { host, mqtt_port, https_port } = &self.address;
+        let (port, standard) =
+            if over_websocket { (*https_port, HTTPS_PORT) } else { (*mqtt_port, MQTT_PORT) };
+        if port == standard { host.clone() } else { format!("{host}:{port}") }
     }
 
     /// Whether `host`, with or without a port, names this hub.

@@ -33,6 +33,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Fault(fault) => fault_command::run(fault).await,
             Command::Events(options) => commands::events(options).await,
             Command::Send(options) => commands::send(options).await,
+            Command::Enrol(options) => commands::enrol(options).await,
             Command::Env(options) => commands::environment(options),
             Command::Trust(data) => commands::trust(data.dir),
         }

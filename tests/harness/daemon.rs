@@ -66,6 +66,15 @@ impl Daemon {
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Leaves it without one.
+    pub fn forget_connection_string(&self) {
+        let file = self.path("agentd.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        let rest: Vec<&str> =
+            text.lines().filter(|line| !line.starts_with("connection_string_file")).collect();
+        fs::write(file, rest.join("\n")).unwrap();
+    }
+
     /// Adds a drop-in to the configuration.
     pub fn configure(&self, text: &str) {
         let dir = self.path("agentd.toml.d");

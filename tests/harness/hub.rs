@@ -18,6 +18,8 @@ pub struct Hub {
     pub log: Transcript,
     /// The port of MQTT.
     pub mqtt_port: u16,
+    /// The port of REST and of MQTT over WebSocket.
+    pub https_port: u16,
 }
 
 /// An emulator that was stopped.
@@ -41,7 +43,13 @@ pub struct Ran {
 impl Hub {
     /// A new hub on free ports.
     pub fn start() -> Self {
-        Self::serve(Arc::new(tempfile::tempdir().unwrap()), 0)
+        Self::serve(Arc::new(tempfile::tempdir().unwrap()), 0, &[])
+    }
+
+    /// A new hub that lets in devices with certificates of the CA in this file.
+    pub fn trusting(ca_file: &Path) -> Self {
+        let ca_file = ca_file.to_str().unwrap();
+        Self::serve(Arc::new(tempfile::tempdir().unwrap()), 0, &["--x509-ca", ca_file])
     }
 
     /// Ends it, keeping its data and its port for MQTT.
@@ -49,10 +57,11 @@ impl Hub {
         StoppedHub { data: self.data.clone(), mqtt_port: self.mqtt_port }
     }
 
-    fn serve(data: Arc<TempDir>, mqtt_port: u16) -> Self {
+    fn serve(data: Arc<TempDir>, mqtt_port: u16, options: &[&str]) -> Self {
         let mut child = Command::new(program("iotdm-emulator"))
             .args(["serve", "--https-port", "0", "--device", "gw1"])
             .args(["--mqtt-port", &mqtt_port.to_string()])
+            .args(options)
             .arg("--data")
             .arg(data.path())
             .stdin(Stdio::null())
@@ -63,9 +72,12 @@ impl Hub {
         let ready = Transcript::of(child.stdout.take().unwrap());
         let log = Transcript::of(child.stderr.take().unwrap());
         let ready = ready.wait_for("ready mqtts=");
-        let mqtt = ready.split_whitespace().find_map(|word| word.strip_prefix("mqtts=")).unwrap();
-        let mqtt_port = mqtt.rsplit(':').next().unwrap().parse().unwrap();
-        Hub { child, data, log, mqtt_port }
+        let port = |name| {
+            let address = ready.split_whitespace().find_map(|word| word.strip_prefix(name)).unwrap();
+            address.rsplit(':').next().unwrap().parse().unwrap()
+        };
+        let (mqtt_port, https_port) = (port("mqtts="), port("https="));
+        Hub { child, data, log, mqtt_port, https_port }
     }
 
     /// The emulator's data directory.
@@ -123,17 +135,22 @@ impl Hub {
 
     /// Runs `iotdm-emulator fault` on this hub.
     pub fn fault(&self, arguments: &[&str]) {
+        self.emulator(&[&["fault", "set"], arguments].concat());
+    }
+
+    /// Runs a command of `iotdm-emulator` on this hub; what it printed.
+    pub fn emulator(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(program("iotdm-emulator"));
-        let output = command.args(["fault", "set", "--data"]).arg(self.data()).args(arguments).output();
-        let ran = ran(output.unwrap());
+        let ran = ran(command.args(arguments).arg("--data").arg(self.data()).output().unwrap());
         assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stdout
     }
 }
 
 impl StoppedHub {
     /// The same hub again, on the same port for MQTT.
     pub fn start(self) -> Hub {
-        Hub::serve(self.data, self.mqtt_port)
+        Hub::serve(self.data, self.mqtt_port, &[])
     }
 }
 

@@ -10,12 +10,14 @@
 mod bus;
 mod daemon;
 mod hub;
+mod proxy;
 mod relay;
 mod transcript;
 
 pub use bus::{Bus, Inhibitor, Logind};
 pub use daemon::{Daemon, wait_until};
 pub use hub::{Hub, Ran};
+pub use proxy::{Proxy, proxy};
 pub use relay::relay;
 pub use transcript::Transcript;
 

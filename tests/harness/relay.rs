@@ -19,7 +19,7 @@ pub fn relay(address: &str, port: u16) -> SocketAddr {
     listens
 }
 
-fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+pub(crate) fn pass_on(mut from: TcpStream, mut to: TcpStream) {
     // Either side may end it; the other then learns of it.
     let _ = std::io::copy(&mut from, &mut to);
     let _ = to.shutdown(std::net::Shutdown::Both);

@@ -107,7 +107,7 @@ pub(super) async fn register_device(
     headers: HeaderMap,
 ) -> Result<Response, HubError> {
     let (id, enrolment, proof) = authenticate(&hub, &id_scope, &id, shown, &headers)?;
-    let registration = register(&hub, &id, &enrolment, &proof)?;
+    let registration = register(&hub, &id, &enrolment, &proof, false)?;
     let location = format!("/{id_scope}/registrations/{id}/operations/{}", registration.operation);
     let mut response = (StatusCode::ACCEPTED, Json(registration.accepted_json())).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -61,6 +61,11 @@ impl Connection {
         Connection { transport, certificate, received: BytesMut::with_capacity(4096) }
     }
 
+    /// Whether a WebSocket carries it.
+    pub fn is_websocket(&self) -> bool {
+        matches!(self.transport, Transport::WebSocket(_))
+    }
+
     /// What the client showed in the TLS handshake.
     pub fn certificate(&self) -> Option<&ClientCertificate> {
         self.certificate.as_ref()

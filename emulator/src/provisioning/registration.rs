@@ -40,6 +40,7 @@ pub fn register(
     id: &DeviceId,
     enrolment: &Enrolment,
     proof: &Proof,
+    over_websocket: bool,
 ) -> Result<Registration, HubError> {
     let device_id = enrolment.device_id.clone().unwrap_or_else(|| id.clone());
     let before = hub.provisioning.registration(id).ok();
@@ -51,7 +52,7 @@ pub fn register(
         id: id.clone(),
         operation: format!("4.{}", random::hex_id()?),
         device_id: enrolment.enabled.then_some(device_id),
-        assigned_hub: hub.device_endpoint(),
+        assigned_hub: hub.device_endpoint(over_websocket),
         group: (enrolment.scope == Scope::Group).then(|| enrolment.id.clone()),
         again: before.is_some(),
         etag,

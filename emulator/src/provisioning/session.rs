@@ -142,7 +142,8 @@ impl Session {
         };
         let other = || End::Violation(format!("the client published to {topic:?}"));
         let (query, outcome) = if let Some(query) = topic.strip_prefix(REGISTER) {
-            let registered = register(&self.hub, &self.id, &self.enrolment, &self.proof);
+            let registered =
+                register(&self.hub, &self.id, &self.enrolment, &self.proof, self.connection.is_websocket());
             (query, registered.map(|registration| (202, registration.accepted_json())))
         } else if let Some(query) = topic.strip_prefix(STATUS) {
             let operation = value(query, "operationId").ok_or_else(other)?;
