@@ -12,6 +12,7 @@ mod daemon;
 mod hub;
 mod proxy;
 mod relay;
+mod server;
 mod transcript;
 
 pub use bus::{Bus, Inhibitor, Logind};
@@ -19,6 +20,7 @@ pub use daemon::{Daemon, wait_until};
 pub use hub::{Hub, Ran};
 pub use proxy::{Proxy, proxy};
 pub use relay::relay;
+pub use server::{Client, Server};
 pub use transcript::Transcript;
 
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! Each way for a device to prove who it is, over each transport, with and
 //! without a proxy.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
