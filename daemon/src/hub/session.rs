@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use iotdm_proto::Time;
 use iotdm_proto::topic::{DESIRED_PATCHES, DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish, SubscribeReasonCode};
+use rumqttc::mqttbytes::v4::{Packet, PubAck, Publish, SubscribeReasonCode, Unsubscribe};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -77,13 +77,20 @@ struct Token {
 }
 
 /// A token cannot be replaced, only the connection. So that the device is away
-/// for no longer than it takes to log in, the next stream is opened first.
+/// for no longer than it takes to log in, the next stream is opened first; and
+/// so that no call is lost on the old one, none is subscribed to there any more
+/// when it is left.
 enum Renewal {
     Never,
     At(Instant),
     Dialling(Pin<Box<dyn Future<Output = Result<Stream, Outage>> + Send>>),
-    /// Open. Calls under way are waited for, but not for long.
-    Ready(Stream, Instant),
+    /// Open. No further calls are wanted here; those under way are waited for,
+    /// but not for long.
+    Ready {
+        stream: Stream,
+        until: Instant,
+        unsubscribed: bool,
+    },
 }
 
 enum Step {
@@ -189,10 +196,7 @@ impl Session {
                     self.send(outgoing).await.map(|()| None)
                 }
                 () = sleep_until(self.alive.due) => self.prove_alive().await.map(|()| None),
-                step = self.renewal.step() => {
-                    self.renew(step, &mut dial);
-                    Ok(None)
-                }
+                step = self.renewal.step() => self.renew(step, &mut dial).await.map(|()| None),
                 Ok(()) = hurry.changed() => {
                     if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
                         *at = token.renew_at(SystemTime::now());
@@ -211,7 +215,9 @@ impl Session {
             }
             let idle = self.open_calls.is_empty() && self.outbox.is_empty() && self.unacknowledged.is_empty();
             self.renewal = match self.renewal {
-                Renewal::Ready(stream, until) if idle || until <= Instant::now() => {
+                Renewal::Ready { stream, until, unsubscribed }
+                    if (idle && unsubscribed) || until <= Instant::now() =>
+                {
                     return Ended::Renewed((stream, self.mqtt));
                 }
                 other => other,
@@ -247,6 +253,12 @@ impl Session {
                 Err(Outage::refused(format!("{} refused a subscription", self.mqtt.target())))
             }
             Packet::SubAck(_) => Ok(Some(HubEvent::Subscribed)),
+            Packet::UnsubAck(_) => {
+                if let Renewal::Ready { unsubscribed, .. } = &mut self.renewal {
+                    *unsubscribed = true;
+                }
+                Ok(None)
+            }
             Packet::PingResp => {
                 self.alive.answered();
                 Ok(None)
@@ -290,20 +302,32 @@ impl Session {
         self.mqtt.send(Packet::PingReq).await
     }
 
-    fn renew<D>(&mut self, step: Step, dial: &mut impl FnMut() -> Result<D, Outage>)
+    async fn renew<D>(
+        &mut self,
+        step: Step,
+        dial: &mut impl FnMut() -> Result<D, Outage>,
+    ) -> Result<(), Outage>
     where
         D: Future<Output = Result<Stream, Outage>> + Send + 'static,
     {
-        let dialled = match step {
+        let renewal = match step {
             Step::Due => dial().map(|dialling| Renewal::Dialling(Box::pin(dialling))),
-            Step::Dialled(dialled) => dialled.map(|stream| Renewal::Ready(stream, Instant::now() + REPLIES)),
-            Step::Overdue => return,
+            Step::Dialled(Ok(stream)) => {
+                let mut unsubscribe = Unsubscribe::new(METHOD_CALLS);
+                unsubscribe.pkid = SUBSCRIPTION;
+                self.alive.sent();
+                self.mqtt.send(Packet::Unsubscribe(unsubscribe)).await?;
+                Ok(Renewal::Ready { stream, until: Instant::now() + REPLIES, unsubscribed: false })
+            }
+            Step::Dialled(Err(outage)) => Err(outage),
+            Step::Overdue => return Ok(()),
         };
-        self.renewal = dialled.unwrap_or_else(|outage| {
+        self.renewal = renewal.unwrap_or_else(|outage| {
             tracing::debug!("the token could not be renewed yet: {}", outage.message);
             let ttl = self.token.as_ref().map_or(Duration::ZERO, |token| token.ttl);
             Renewal::At(Instant::now() + ttl.mul_f64(RENEW_AGAIN).max(Duration::from_secs(1)))
         });
+        Ok(())
     }
 }
 
@@ -351,7 +375,7 @@ impl Renewal {
                 Step::Due
             }
             Renewal::Dialling(dialling) => Step::Dialled(dialling.await),
-            Renewal::Ready(_, until) => {
+            Renewal::Ready { until, .. } => {
                 sleep_until(*until).await;
                 Step::Overdue
             }
