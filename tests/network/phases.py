@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 
 from line import HUB, HUB6
-from place import DEVICE, Place
+from place import DEVICE, MQTT, NAME, RELAY, SETTINGS, Place
 
 COUNTS = ["requested", "answered 200", "other answers", "no answer", "rebooted", "completed", "duplicates", "losses",
           "attempts"]
@@ -138,6 +138,47 @@ def mute(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
     return f"said after {noticed:.0f} s"
 
 
+def mute_proxy(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
+    place = campaign.place
+    place.stop()
+    place.relay("mute")
+    began = time.monotonic()
+    place.start(f'hub.proxy = "http://{NAME}:{RELAY}"', port=MQTT)
+    place.wait("the proxy to be named", lambda: place.said(f"the proxy {NAME}:{RELAY} does not answer"))
+    noticed = time.monotonic() - began
+    place.relay("pass")
+    place.stop()
+    place.start(SETTINGS)
+    place.wait_connected()
+    campaign.request(row, accepted)
+    return f"said after {noticed:.0f} s"
+
+
+def forgotten(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
+    """The hub no longer knows the device: the provisioning service is asked again, which makes it anew."""
+    place = campaign.place
+    place.stop()
+    scope = place.enrol()
+    place.start(f"""{SETTINGS}
+[provisioning]
+id_scope = "{scope}"
+registration_id = "{DEVICE}"
+global_endpoint = "{NAME}:{MQTT}"
+symmetric_key_file = "{place.directory}/key\"""", string=False)
+    place.wait_connected()
+    done = place.ctl("device", "delete", DEVICE, "--yes")
+    assert done.returncode == 0, done.stderr
+    began = time.monotonic()
+    place.wait("the device to be there again", lambda: place.ctl("device", "show", DEVICE).returncode == 0, 300)
+    back = time.monotonic() - began
+    place.wait_connected()
+    campaign.request(row, accepted)
+    place.stop()
+    place.start(SETTINGS)
+    place.wait_connected()
+    return f"provisioned again after {back:.0f} s"
+
+
 def unplugged(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
     """The network is away for so long that the waits have grown, and comes back."""
     place = campaign.place
@@ -210,7 +251,7 @@ def one_family_dead(campaign: Campaign, row: Counter, accepted: list[str]) -> st
     place.resolve(HUB6, HUB)
     place.line.dead6 = True
     began = time.monotonic()
-    place.start('hub.keep_alive = "5s"')
+    place.start(SETTINGS)
     place.wait_connected()
     connected = time.monotonic() - began
     campaign.request(row, accepted)

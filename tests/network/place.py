@@ -17,6 +17,7 @@ DEVICE = "gw1"
 NAME = "hub.test"
 RELAY = 28883
 MQTT, HTTPS = 8883, 443
+SETTINGS = 'hub.keep_alive = "5s"'
 BIND_HOSTS = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
 
 
@@ -54,18 +55,28 @@ class Place:
         # Not replaced: the programs have the file itself mounted.
         self._hosts.write_text("127.0.0.1 localhost\n" + "".join(f"{address} {NAME}\n" for address in addresses))
 
-    def start(self, settings: str = "", port: int = RELAY) -> None:
-        """The daemon, by way of the relay unless a port is given."""
-        string = (self.directory / "hub" / "devices" / DEVICE).read_text().strip().split(";GatewayHostName=")[0]
-        (self.directory / "string").write_text(f"{string};GatewayHostName={NAME}:{port}")
-        (self.directory / "string").chmod(0o600)
+    def enrol(self) -> str:
+        """Lets the device register, with the key that goes into the file "key"; the id scope."""
+        command = self._inside(self.line.hub, TARGET / "iotdm-emulator", "enrol", DEVICE, "--out",
+                               self.directory / "key", "--data", self.directory / "hub")
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def start(self, settings: str = "", port: int = RELAY, string: bool = True) -> None:
+        """The daemon, by way of the relay unless a port is given, and with a connection string unless not."""
+        named = f'hub.connection_string_file = "{self.directory}/string"\n' if string else ""
+        self._write_string(port)
         (self.directory / "agentd.toml").write_text(
-            f'hub.connection_string_file = "{self.directory}/string"\nhub.ca_file = "{self.directory}/hub/ca.pem"\n'
+            f'{named}hub.ca_file = "{self.directory}/hub/ca.pem"\n'
             'reboot.backend = "simulate"\nreboot.simulate_duration = "500ms"\nreboot.max_per_hour = 60\n'
             f'log.level = "debug"\n{settings}\n')
         self._daemon = self._start(
             self.line.gateway, TARGET / "iotdm-agentd", "--config", self.directory / "agentd.toml",
             "--state-dir", self.directory / "state", stderr=open(self.log, "a"))
+
+    def _write_string(self, port: int) -> None:
+        string = (self.directory / "hub" / "devices" / DEVICE).read_text().strip().split(";GatewayHostName=")[0]
+        (self.directory / "string").write_text(f"{string};GatewayHostName={NAME}:{port}")
+        (self.directory / "string").chmod(0o600)
 
     def stop(self) -> None:
         self._daemon.send_signal(signal.SIGTERM)

@@ -218,6 +218,45 @@ fn a_renewed_certificate_is_taken_up_without_a_restart() {
 }
 
 #[test]
+fn an_assigned_hub_is_known_without_the_service() {
+    let certificates = Certificates::new();
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    let lines = prepare(&hub, &certificates, How::EnrolledKey, hub.mqtt_port, &daemon);
+    daemon.configure(&lines);
+    daemon.start();
+    daemon.log.wait_for(&format!("assigned to localhost:{} as gw1", hub.mqtt_port));
+    daemon.notified.wait_for("STATUS=connected to localhost");
+    assert!(daemon.stop().success());
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let elsewhere = lines.replace(&format!("localhost:{}", hub.mqtt_port), &nobody.to_string());
+    daemon.configure(&elsewhere);
+    daemon.start();
+    daemon.notified.wait_for("STATUS=connected to localhost");
+    assert!(daemon.stop().success());
+
+    // Of another enrolment it knows nothing, and says what is wrong with that.
+    daemon.configure(&lines.replace("\"gw1\"", "\"gw2\""));
+    daemon.start();
+    let status = daemon.notified.wait_for("STATUS=not connected");
+    assert!(
+        status.contains("the provisioning service localhost") && status.contains("refused gw2"),
+        "{status}"
+    );
+    assert!(status.contains("check provisioning.id_scope, the key in "), "{status}");
+}
+
+#[test]
+fn the_model_is_said_to_the_hub() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.configure("hub.model_id = \"dtmi:com:example:Gateway;1\"\n");
+    daemon.start_connected(&hub);
+    assert_eq!(hub.twin()["modelId"], "dtmi:com:example:Gateway;1");
+}
+
+#[test]
 fn what_is_wrong_with_a_certificate_or_a_proxy_is_said() {
     let certificates = Certificates::new();
     let hub = Hub::trusting(&certificates.file("ca.pem"));

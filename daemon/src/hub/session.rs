@@ -382,3 +382,39 @@ impl Renewal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_by_the_clock_that_its_end_is_written_with() {
+        let (hour, start) =
+            (Duration::from_secs(3600), SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let token = Token { ttl: hour, made: start };
+        let in_seconds = |now| (token.renew_at(now) - Instant::now()).as_secs_f64().round();
+        assert_eq!(in_seconds(start), 3060.0);
+        assert_eq!(in_seconds(start + hour / 2), 1260.0);
+        // The clock was behind and is put right: the token ends that much sooner.
+        assert_eq!(in_seconds(start + 2 * hour), 0.0);
+        // It was ahead: the token lives longer, but nobody waits for that.
+        assert_eq!(in_seconds(start - 24 * hour), 3060.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn life_is_asked_for_only_after_silence_and_once() {
+        let minute = Duration::from_secs(60);
+        let mut alive = Alive::new(minute);
+        tokio::time::advance(minute / 2).await;
+        alive.sent();
+        assert_eq!(alive.due, Instant::now() + minute);
+        alive.ask();
+        assert_eq!(alive.due, Instant::now() + PONG);
+        // What is sent meanwhile is no answer.
+        alive.sent();
+        assert_eq!(alive.due, Instant::now() + PONG);
+        alive.answered();
+        assert!(!alive.asked);
+        assert_eq!(alive.due, Instant::now() + minute);
+    }
+}
