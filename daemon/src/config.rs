@@ -35,9 +35,9 @@ pub struct Config {
     pub reboot: Reboot,
     /// `[log]`
     pub log: Log,
-    /// The files that it was read from.
+    /// The file that names the proxy, which may come with a password.
     #[serde(skip)]
-    pub files: Vec<PathBuf>,
+    pub proxy_file: Option<PathBuf>,
 }
 
 /// Which hub, and how it is connected to.
@@ -201,7 +201,7 @@ impl Config {
         let mut merged = Table::new();
         let mut files = drop_ins(file)?;
         files.insert(0, file.to_owned());
-        let mut found = Vec::new();
+        let mut proxy_file = None;
         for path in files {
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
@@ -210,12 +210,15 @@ impl Config {
                 }
                 Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
             };
-            merge(&mut merged, parse(&path, &text)?);
-            found.push(path);
+            let table = parse(&path, &text)?;
+            if table.get("hub").is_some_and(|hub| hub.get("proxy").is_some()) {
+                proxy_file = Some(path);
+            }
+            merge(&mut merged, table);
         }
         let config =
             Config::deserialize(Value::Table(merged)).context("the merged configuration is not valid")?;
-        Ok(Config { files: found, ..config })
+        Ok(Config { proxy_file, ..config })
     }
 }
 
@@ -300,7 +303,12 @@ fn id_scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
 }
 
 fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    bounded(deserializer, 1.0, 1177.0)
+    let keep_alive = bounded(deserializer, 1.0, 1177.0)?;
+    if keep_alive.subsec_nanos() == 0 {
+        return Ok(keep_alive);
+    }
+    // As it is told to the hub.
+    Err(serde::de::Error::custom("must be in whole seconds"))
 }
 
 fn sas_ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -399,7 +407,10 @@ mod tests {
             ("[hub]\nsas_ttl = \"1s\"\n", 2, "sas_ttl: must be from 5 s"),
             ("[hub]\ntransport = \"amqp\"\n", 2, "transport: unknown variant `amqp`"),
             ("[hub]\nproxy = \"https://p:3128\"\n", 2, "proxy is not of the form http://"),
-            ("[hub]\nproxy = \"http://u:secret@p:x\"\n", 2, "does not end in a port"),
+            ("[hub]\nproxy = \"http://u:secret@p:x\"\n", 2, "proxy is not of the form http://"),
+            ("[hub]\nproxy = \"http://u:secret\"\n", 2, "proxy is not of the form http://"),
+            ("[hub]\nproxy = \"http://secret@p:3128\"\n", 2, "proxy is not of the form http://"),
+            ("[hub]\nkeep_alive = \"1500ms\"\n", 2, "keep_alive: must be in whole seconds"),
             ("[hub]\nmodel_id = \"Gateway\"\n", 2, "model_id: \"Gateway\" is not a model such as"),
             ("[provisioning]\nid_scope = \"\"\n", 2, "id_scope: \"\" is not an id scope"),
             ("[provisioning]\nglobal_endpoint = \"a b\"\n", 2, "global_endpoint: \"a b\" is not a host name"),
@@ -425,7 +436,7 @@ mod tests {
     #[test]
     fn the_shipped_file_says_the_defaults() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/agentd.toml");
-        let loaded = |file: &Path| Config { files: Vec::new(), ..Config::load(file, true).unwrap() };
+        let loaded = |file: &Path| Config { proxy_file: None, ..Config::load(file, true).unwrap() };
         assert_eq!(loaded(&path), Config::default());
         let shipped = fs::read_to_string(path).unwrap();
         let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(char::is_alphabetic);

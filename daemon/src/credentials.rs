@@ -108,8 +108,17 @@ impl Proof {
 /// there.
 pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) -> anyhow::Result<Credentials> {
     let hub = &config.hub;
+    let provisioning = &config.provisioning;
+    ensure!(
+        hub.certificate_file.is_some() == hub.private_key_file.is_some(),
+        "hub.certificate_file and hub.private_key_file go together: set both, or none"
+    );
+    ensure!(
+        provisioning.id_scope.is_some() || *provisioning == Provisioning::default(),
+        "[provisioning] lacks id_scope, without which no service is asked"
+    );
     let configured = hub.connection_string_file.as_deref();
-    let provisioned = config.provisioning.id_scope.is_some();
+    let provisioned = provisioning.id_scope.is_some();
     let source = match (configured, credentials_dir) {
         (Some(file), _) => Some(file.to_owned()),
         (None, Some(dir)) => Some(dir.join("connection-string")),
@@ -130,22 +139,26 @@ pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) ->
             let identity = identity(hub, &file, &text, configured.is_some())?;
             // A credential is systemd's copy; the file that it is made from can
             // still be everybody's.
-            (Source::Fixed(identity), Vec::from_iter(world_readable(configured.unwrap_or(packaged))))
+            let readable = match configured {
+                Some(file) => readable_key(file),
+                None => world_readable(packaged, "chmod 0600 it"),
+            };
+            (Source::Fixed(identity), Vec::from_iter(readable))
         }
         _ if provisioned => {
-            let enrolment = enrolment(hub, &config.provisioning)?;
-            let file = config.provisioning.symmetric_key_file.as_deref();
-            (Source::Provisioned(enrolment), file.and_then(world_readable).into_iter().collect())
+            let enrolment = enrolment(hub, provisioning)?;
+            let file = provisioning.symmetric_key_file.as_deref();
+            (Source::Provisioned(enrolment), file.and_then(readable_key).into_iter().collect())
         }
         _ => bail!(
             "no connection string: write it into {} (root only, mode 0600), \
-             or set hub.connection_string_file; one encrypted by systemd-creds is seen by the service alone",
+             or set hub.connection_string_file, or provisioning.id_scope; one encrypted by systemd-creds is seen by \
+             the service alone",
             packaged.display()
         ),
     };
     if let Some(files) = source.proof().certificate() {
-        files.check()?;
-        warnings.extend(world_readable(&files.private_key));
+        warnings.extend(readable_key(&files.private_key));
     }
     Ok(Credentials { source, warnings })
 }
@@ -228,11 +241,19 @@ fn read(source: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
     text.map_err(|_| anyhow!("{} is not text; expected a {what}", source.display()))
 }
 
-/// What to mend about `file` if every user can read it.
-pub fn world_readable(file: &Path) -> Option<String> {
-    let mode = fs::metadata(file).ok()?.permissions().mode();
-    (mode & 0o004 != 0)
-        .then(|| format!("{} can be read by every user of this machine: chmod 0600 it", file.display()))
+/// Whether every user can read `file`.
+pub fn is_world_readable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// The daemon reads these itself.
+fn readable_key(file: &Path) -> Option<String> {
+    world_readable(file, "give it to the user that the daemon runs as, and chmod 0600 it")
+}
+
+fn world_readable(file: &Path, remedy: &str) -> Option<String> {
+    is_world_readable(file)
+        .then(|| format!("{} can be read by every user of this machine: {remedy}", file.display()))
 }
 
 #[cfg(test)]

@@ -19,11 +19,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
-use crate::outage::Outage;
+use crate::outage::{Class, Outage};
 use crate::proxy::Proxy;
 use crate::tls;
 
@@ -87,14 +88,17 @@ impl Road {
             Some(proxy) => {
                 let stream = reach(proxy.endpoint.host.as_str(), proxy.port()).await?;
                 let tunnel = proxy.tunnel(stream, host, port);
-                within(tunnel, &format!("the proxy {proxy}")).await?
+                within(tunnel, &format!("the proxy {proxy}, or {host}:{port} behind it,")).await?
             }
         };
         let target = format!("{host}:{port}");
+        let certificate = client.certificate.clone();
         let stream = within(secure(stream, host, client, &target), &target).await?;
         match self.transport {
             Transport::Mqtt => Ok(Box::new(stream)),
-            Transport::WebSocket => Ok(Box::new(within(upgrade(stream, &target), &target).await?)),
+            Transport::WebSocket => {
+                Ok(Box::new(within(upgrade(stream, &target, certificate.as_deref()), &target).await?))
+            }
         }
     }
 }
@@ -181,12 +185,24 @@ async fn secure(
 
 /// The byte stream that a WebSocket carries in its binary messages; an MQTT
 /// packet can span them.
-async fn upgrade<S>(stream: S, target: &str) -> Result<impl Duplex + use<S>, Outage>
+async fn upgrade<S>(
+    stream: S,
+    target: &str,
+    certificate: Option<&str>,
+) -> Result<impl Duplex + use<S>, Outage>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let refused = |error| match error {
-        tungstenite::Error::Io(error) => Outage::broken(&error, target, None),
+        // What is wrong with a certificate may show only now.
+        tungstenite::Error::Io(error) => Outage::broken(&error, target, certificate),
+        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            Outage::unreachable(format!("{target} closed the connection"))
+        }
+        tungstenite::Error::Http(response) if matches!(response.status().as_u16(), 429 | 500..) => Outage {
+            class: Class::Busy { retry_after: None },
+            message: format!("{target} is not available now ({})", response.status()),
+        },
         tungstenite::Error::Http(response) => Outage::refused(format!(
             "{target} refused the WebSocket with {}: check that it is a hub, and hub.proxy",
             response.status()
@@ -211,8 +227,10 @@ where
 {
     let failed = |error| match error {
         tungstenite::Error::Io(error) => error,
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-            io::ErrorKind::BrokenPipe.into()
+        tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            io::ErrorKind::UnexpectedEof.into()
         }
         other => io::Error::new(io::ErrorKind::InvalidData, other),
     };
@@ -221,7 +239,9 @@ where
         ready(match message {
             Message::Binary(bytes) => Ok(Some(bytes)),
             Message::Text(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "a text message")),
-            // Answered by the library; after a close the stream ends.
+            // Not all servers close what they have said goodbye on.
+            Message::Close(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            // Answered by the library.
             _ => Ok(None),
         })
     });

@@ -14,11 +14,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 pub use self::session::Link;
-use self::session::{Ended, Session};
+use self::session::{Ended, Session, Token};
 use crate::credentials::{Identity, Proof, Source};
 use crate::dial::{Road, Stream};
 use crate::mqtt::{Credentials, Mqtt};
-use crate::network;
+use crate::network::Watch;
 use crate::outage::{Class, Outage};
 use crate::pace::Pace;
 use crate::provisioning::Provisioning;
@@ -75,8 +75,11 @@ pub enum HubEvent {
     },
 }
 
-/// After an address or a route has appeared: for the rest of the network.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Attempts are this far apart at least, however often the network changes.
+const FLOOR: Duration = Duration::from_secs(3);
+/// After an address or a route has appeared: for the rest of the network, and
+/// so that not all gateways of a site come in the same instant.
+const SETTLE: Duration = Duration::from_secs(2);
 /// When there was no such program yet, in seconds since the Unix epoch: a clock
 /// before that is wrong. Builds of packages know better.
 const NOT_BEFORE: u64 = 1_767_225_600;
@@ -88,26 +91,30 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
     let mut pace = Pace::new();
     let mut ready = None;
     loop {
+        hurry.mark_unchanged();
+        // From before the attempt: what changes meanwhile counts as well. While
+        // connected nobody listens.
+        let mut network = Some(Watch::open());
         let (ended, lasted) = match hub.connect(ready.take()).await {
-            Ok((mqtt, identity)) => {
+            Ok(connected) => {
+                network = None;
                 let since = Instant::now();
-                let ended = hub.serve(mqtt, &identity, &mut hurry, &events).await;
+                let ended = hub.serve(connected, &mut hurry, &events).await;
                 (ended, since.elapsed())
             }
-            Err(outage) => {
-                hub.failed(outage.class);
-                (Ended::Outage(outage), Duration::ZERO)
-            }
+            Err(outage) => (Ended::Outage(outage), Duration::ZERO),
         };
         let (outage, retry_in) = match ended {
             Ended::Nobody => return,
             Ended::Left => (None, Duration::MAX),
             Ended::Renewed(next) => {
                 ready = Some(next);
+                pace.lasted(lasted);
                 (None, Duration::ZERO)
             }
             Ended::Outage(outage) => {
-                let retry_in = pace.after(&outage, lasted, fastrand::f64());
+                pace.lasted(lasted);
+                let retry_in = pace.after(&outage, fastrand::f64());
                 (Some(by_the_clock(outage, SystemTime::now())), retry_in)
             }
         };
@@ -115,17 +122,18 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
         if events.send(HubEvent::Disconnected { outage, retry_in }).await.is_err() {
             return;
         }
-        let network = async {
-            if class == Some(Class::Unreachable) {
-                network::appears().await;
-                sleep(SETTLE).await;
-            } else {
+        let changed = async {
+            if class != Some(Class::Unreachable) {
                 std::future::pending::<()>().await;
             }
+            let floor = sleep(retry_in.min(FLOOR));
+            network.unwrap_or_else(Watch::open).changed().await;
+            floor.await;
+            sleep(SETTLE.mul_f64(fastrand::f64())).await;
         };
         tokio::select! {
             () = sleep(retry_in) => {}
-            () = network => {}
+            () = changed => {}
             _ = hurry.changed() => pace.reset(),
             () = events.closed() => return,
         }
@@ -135,6 +143,13 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
 /// A new stream to the hub, and the connection that it will replace. That one
 /// is given up only when the hub has taken the new one.
 type Ready = (Stream, Mqtt);
+
+/// What a session begins with.
+struct Connected {
+    mqtt: Mqtt,
+    identity: Identity,
+    token: Option<Token>,
+}
 
 struct Hub {
     who: Who,
@@ -160,43 +175,54 @@ impl Hub {
         Hub { who, road, tls, keep_alive, sas_ttl, model_id }
     }
 
-    async fn connect(&mut self, ready: Option<Ready>) -> Result<(Mqtt, Identity), Outage> {
+    async fn connect(&mut self, ready: Option<Ready>) -> Result<Connected, Outage> {
         let identity = match &mut self.who {
             Who::Fixed(identity) => identity.clone(),
             Who::Provisioned(provisioning) => provisioning.identity(&self.road, &mut self.tls).await?,
         };
         let (stream, _until_connected) = match ready {
-            Some((stream, replaced)) => (stream, Some(replaced)),
-            None => (self.road.clone().dial(identity.target().clone(), self.tls.client()?).await?, None),
+            Some((stream, replaced)) => (Ok(stream), Some(replaced)),
+            None => (self.road.clone().dial(identity.target().clone(), self.tls.client()?).await, None),
         };
-        let target = identity.target();
-        let target = format!("{}:{}", target.host, target.port_or(self.road.transport.port()));
-        let credentials = self.credentials(&identity);
-        let mqtt = Mqtt::connect(stream, target, &credentials, self.keep_alive).await?;
-        if let Who::Provisioned(provisioning) = &mut self.who {
-            provisioning.succeeded();
-        }
-        Ok((mqtt, identity))
+        let made = SystemTime::now();
+        let connected = match stream {
+            Ok(stream) => self.log_in(stream, &identity, made).await,
+            Err(outage) => Err(outage).inspect_err(|_| self.failed(false)),
+        };
+        let token = match identity.proof {
+            Proof::Key { .. } => Some(Token { ttl: self.sas_ttl, made }),
+            Proof::Certificate(_) => None,
+        };
+        Ok(Connected { mqtt: connected?, identity, token })
     }
 
-    fn failed(&mut self, class: Class) {
+    async fn log_in(&mut self, stream: Stream, identity: &Identity, now: SystemTime) -> Result<Mqtt, Outage> {
+        let target = identity.target();
+        let target = format!("{}:{}", target.host, target.port_or(self.road.transport.port()));
+        let credentials = self.credentials(identity, now);
+        let connected = Mqtt::connect(stream, target, &credentials, self.keep_alive).await;
+        match (&connected, &mut self.who) {
+            (Ok(_), Who::Provisioned(provisioning)) => provisioning.succeeded(),
+            (Err(outage), _) => self.failed(outage.class == Class::Refused),
+            (Ok(_), Who::Fixed(_)) => {}
+        }
+        connected
+    }
+
+    fn failed(&mut self, refused: bool) {
         if let Who::Provisioned(provisioning) = &mut self.who {
-            provisioning.failed(class);
+            provisioning.failed(refused);
         }
     }
 
     async fn serve(
         &mut self,
-        mqtt: Mqtt,
-        identity: &Identity,
+        connected: Connected,
         hurry: &mut watch::Receiver<()>,
         events: &mpsc::Sender<HubEvent>,
     ) -> Ended {
-        let token_ttl = match identity.proof {
-            Proof::Key { .. } => Some(self.sas_ttl),
-            Proof::Certificate(_) => None,
-        };
-        let (session, link) = Session::new(mqtt, self.keep_alive, token_ttl);
+        let Connected { mqtt, identity, token } = connected;
+        let (session, link) = Session::new(mqtt, self.keep_alive, token);
         let (hub, device_id) = (identity.hub.to_string(), identity.device_id.to_string());
         if events.send(HubEvent::Connected { link, hub, device_id }).await.is_err() {
             return Ended::Nobody;
@@ -207,7 +233,7 @@ impl Hub {
         session.serve(dial, hurry, events).await
     }
 
-    fn credentials(&self, identity: &Identity) -> Credentials {
+    fn credentials(&self, identity: &Identity, now: SystemTime) -> Credentials {
         let (host, device) = (&identity.hub.host, &identity.device_id);
         let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
         let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
@@ -215,7 +241,7 @@ impl Hub {
         let (password, certificate, what) = match &identity.proof {
             Proof::Key { key, file } => {
                 // Rounded up to whole seconds, lest a short life lose a good part of it.
-                let expiry = Time::from(SystemTime::now()).unix_seconds() + self.sas_ttl.as_secs() + 1;
+                let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
                 let token = sas::sign(&format!("{host}/devices/{device}"), key, expiry, None);
                 (Some(token), None, format!("its key in {}", file.display()))
             }
@@ -243,8 +269,11 @@ fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
     if now.unix_seconds() >= built {
         return outage;
     }
+    // To the day, so that it is the same sentence at each attempt.
+    let now = now.to_string();
+    let day = now.get(..10).unwrap_or_default();
     let message = format!(
-        "this machine's clock is wrong, it says {now}: as soon as it is set, the hub is tried again; {}",
+        "this machine's clock is wrong, it says {day}: as soon as it is set, the hub is tried again; {}",
         outage.message
     );
     Outage { message, ..outage }
@@ -258,7 +287,7 @@ mod tests {
     fn a_clock_before_the_program_was_made_is_said() {
         let outage = || Outage::unreachable("the certificate is not valid yet");
         let said = by_the_clock(outage(), SystemTime::UNIX_EPOCH).message;
-        assert!(said.starts_with("this machine's clock is wrong, it says 1970-01-01T00:00:00"), "{said}");
+        assert!(said.starts_with("this machine's clock is wrong, it says 1970-01-01: "), "{said}");
         assert!(said.ends_with("; the certificate is not valid yet"), "{said}");
         assert_eq!(by_the_clock(outage(), SystemTime::now()), outage());
     }

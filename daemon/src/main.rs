@@ -21,7 +21,7 @@ use iotdm_agentd::proxy::Proxy;
 use iotdm_agentd::run::{Daemon, Ended};
 use iotdm_agentd::simulate::Simulation;
 use iotdm_agentd::store::{Loaded, Store};
-use iotdm_agentd::tls::{self, Tls};
+use iotdm_agentd::tls::{self, CertificateFiles, Tls};
 use iotdm_agentd::windows::Window;
 use iotdm_agentd::{clock, hub, log};
 use iotdm_proto::Time;
@@ -66,13 +66,24 @@ fn main() -> ExitCode {
     };
     let state_dir = state_dir(&arguments);
     if arguments.check_config {
+        // Not at a start: a pair that is half renewed is used as soon as it is
+        // whole.
+        if let Some(Err(error)) = setup.credentials.source.proof().certificate().map(CertificateFiles::check)
+        {
+            eprintln!("iotdm-agentd: {error:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
         print!("{}", describe(&setup, &state_dir));
         return ExitCode::SUCCESS;
     }
     log::init(setup.config.log.level);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served =
-        runtime.context("cannot start").and_then(|runtime| runtime.block_on(serve(setup, &state_dir)));
+    let served = runtime.context("cannot start").and_then(|runtime| {
+        let served = runtime.block_on(serve(setup, &state_dir));
+        // A name server that does not answer must not hold up the end.
+        runtime.shutdown_background();
+        served
+    });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -89,8 +100,14 @@ fn set_up(arguments: &Arguments) -> anyhow::Result<Setup> {
     let mut credentials =
         credentials::load(&config, credentials_dir.as_deref(), Path::new(PACKAGED_CONNECTION_STRING))?;
     if config.hub.proxy.as_ref().is_some_and(Proxy::has_credentials) {
-        let files = config.files.iter();
-        credentials.warnings.extend(files.filter_map(|file| credentials::world_readable(file)));
+        let file = config.proxy_file.iter().filter(|file| credentials::is_world_readable(file));
+        credentials.warnings.extend(file.map(|file| {
+            format!(
+                "{} can be read by every user of this machine, and hub.proxy has a password: write that into a \
+                 drop-in of its own, chgrp iotdm and chmod 0640 it",
+                file.display()
+            )
+        }));
     }
     let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
     Ok(Setup { config, credentials, extra_cas })

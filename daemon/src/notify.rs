@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// In characters; more than any sentence of ours.
+const MAX_STATUS: usize = 800;
+
 /// The way to the service manager; without one everything is a no-op.
 #[derive(Debug, Default)]
 pub struct Notify {
@@ -18,6 +21,10 @@ impl Notify {
 
     /// What `systemctl status` shows; sent only when it changed.
     pub fn status(&mut self, status: String) {
+        // One line: systemd takes the next for another assignment, and part of
+        // this may be what a server said.
+        let status: String =
+            status.chars().map(|char| if char.is_control() { ' ' } else { char }).take(MAX_STATUS).collect();
         if status != self.status {
             send(&[NotifyState::Status(&status)]);
             self.status = status;

@@ -67,7 +67,7 @@ fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "it does not speak TLS 1.2 or 1.3, and older versions are not safe".to_owned()
         }
-        rustls::Error::AlertReceived(alert) => match certificate {
+        rustls::Error::AlertReceived(alert) => match certificate.filter(|_| is_about_certificate(*alert)) {
             Some(file) => {
                 let message = format!(
                     "{target} does not take the certificate in {file} ({alert:?}): check that it is the device's, \
@@ -83,6 +83,22 @@ fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -
     Outage::unreachable(format!("no secure connection to {target}: {why}"))
 }
 
+/// Whether an alert is about the certificate that was shown to the server.
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+    )
+}
+
 fn explain_certificate(why: &CertificateError) -> String {
     match why {
         // The latter when a CA of the same name, but with another key, is trusted.
@@ -91,7 +107,8 @@ fn explain_certificate(why: &CertificateError) -> String {
                 .to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "is for another name: check HostName or GatewayHostName in the connection string".to_owned()
+            "is for another name: check the hub's name in the connection string, or provisioning.global_endpoint"
+                .to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "has expired, by this machine's clock: check the clock".to_owned()

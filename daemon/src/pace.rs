@@ -16,7 +16,7 @@ pub struct Pace {
     busy: Backoff,
 }
 
-/// A connection that lasted this long makes the next outage a new one.
+/// So long a connection has to last.
 const STABLE: Duration = Duration::from_secs(60);
 /// A `retry-after` beyond this is a mistake.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -29,13 +29,17 @@ impl Pace {
         Pace { fresh: true, unreachable: backoff(1, 60), refused: backoff(20, 600), busy: backoff(10, 300) }
     }
 
-    /// The wait after `outage`, which ended what had `lasted`. The first
-    /// attempt after a network's failure is immediate. `jitter` is a random
-    /// number in 0..=1.
-    pub fn after(&mut self, outage: &Outage, lasted: Duration, jitter: f64) -> Duration {
+    /// A connection has `lasted` so long; a stable one makes the next outage a
+    /// new one.
+    pub fn lasted(&mut self, lasted: Duration) {
         if lasted >= STABLE {
             self.reset();
         }
+    }
+
+    /// The wait after `outage`. The first attempt after a network's failure is
+    /// immediate. `jitter` is a random number in 0..=1.
+    pub fn after(&mut self, outage: &Outage, jitter: f64) -> Duration {
         let fresh = std::mem::take(&mut self.fresh);
         match outage.class {
             Class::Unreachable if fresh => Duration::ZERO,
@@ -59,7 +63,7 @@ mod tests {
 
     fn bounds(class: Class) -> Vec<u64> {
         let (mut pace, outage) = (Pace::new(), Outage { class, message: String::new() });
-        (0..9).map(|_| pace.after(&outage, Duration::ZERO, 1.0).as_secs()).collect()
+        (0..9).map(|_| pace.after(&outage, 1.0).as_secs()).collect()
     }
 
     #[test]
@@ -77,11 +81,13 @@ mod tests {
     fn jitter_is_full_and_a_stable_connection_starts_over() {
         let outage = Outage::unreachable("");
         let mut pace = Pace::new();
-        assert_eq!(pace.after(&outage, Duration::ZERO, 1.0), Duration::ZERO);
-        assert_eq!(pace.after(&outage, Duration::ZERO, 0.5), Duration::from_millis(500));
-        (0..100).for_each(|_| assert!(pace.after(&outage, Duration::from_secs(59), 0.0).is_zero()));
-        assert_eq!(pace.after(&outage, Duration::from_secs(59), 1.0), Duration::from_secs(60));
-        assert_eq!(pace.after(&outage, Duration::from_secs(60), 1.0), Duration::ZERO);
-        assert_eq!(pace.after(&outage, Duration::ZERO, 1.0), Duration::from_secs(1));
+        assert_eq!(pace.after(&outage, 1.0), Duration::ZERO);
+        assert_eq!(pace.after(&outage, 0.5), Duration::from_millis(500));
+        (0..100).for_each(|_| assert!(pace.after(&outage, 0.0).is_zero()));
+        pace.lasted(Duration::from_secs(59));
+        assert_eq!(pace.after(&outage, 1.0), Duration::from_secs(60));
+        pace.lasted(Duration::from_secs(60));
+        assert_eq!(pace.after(&outage, 1.0), Duration::ZERO);
+        assert_eq!(pace.after(&outage, 1.0), Duration::from_secs(1));
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use iotdm_proto::{DeviceId, Endpoint, Time, sas};
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{Packet, Publish};
-use serde::{Deserialize, Serialize};
+use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -27,8 +27,10 @@ pub struct Provisioning {
     enrolment: Enrolment,
     file: PathBuf,
     assignment: Option<Assignment>,
-    /// How often in a row the hub could not be connected to.
+    /// How often in a row the hub could not be connected to, and how often it
+    /// refused.
     failures: u32,
+    refusals: u32,
 }
 
 /// Which hub a device has, and its name there. Kept on disk, so that a gateway
@@ -38,7 +40,8 @@ pub struct Provisioning {
 struct Assignment {
     id_scope: String,
     registration_id: String,
-    assigned_hub: String,
+    #[serde(serialize_with = "spelled", deserialize_with = "endpoint")]
+    assigned_hub: Endpoint,
     device_id: DeviceId,
 }
 
@@ -66,40 +69,36 @@ impl Provisioning {
         let assignment = read.filter(|known| {
             known.id_scope == enrolment.id_scope && known.registration_id == enrolment.registration_id
         });
-        Provisioning { enrolment, file, assignment, failures: 0 }
+        Provisioning { enrolment, file, assignment, failures: 0, refusals: 0 }
     }
 
     /// The device's identity: the one that is known, until the hub keeps
     /// refusing it; else the service's answer.
     pub async fn identity(&mut self, road: &Road, tls: &mut Tls) -> Result<Identity, Outage> {
         let known = match &self.assignment {
-            Some(known) if self.failures < FAILURES => known.clone(),
+            Some(known) if self.failures < FAILURES && self.refusals < REFUSALS => known.clone(),
             _ => {
                 // Whatever comes of it, the hub is tried again after this.
-                self.failures = 0;
+                self.succeeded();
                 let assignment = register(&self.enrolment, road, tls).await?;
                 self.keep(&assignment);
                 self.assignment = Some(assignment.clone());
                 assignment
             }
         };
-        let unusable =
-            |error| Outage::refused(format!("the provisioning service assigned no hub's name: {error}"));
-        let hub: Endpoint = known.assigned_hub.parse().map_err(unusable)?;
+        let hub = known.assigned_hub;
         Ok(Identity { hub, device_id: known.device_id, gateway: None, proof: self.enrolment.proof.clone() })
     }
 
-    /// The hub could not be connected to.
-    pub fn failed(&mut self, class: Class) {
-        self.failures = match class {
-            Class::Refused if self.failures + 1 >= REFUSALS => FAILURES,
-            _ => self.failures.saturating_add(1),
-        };
+    /// The hub could not be connected to, or `refused` the device.
+    pub fn failed(&mut self, refused: bool) {
+        self.failures = self.failures.saturating_add(1);
+        self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
     }
 
     /// The hub took the device.
     pub fn succeeded(&mut self) {
-        self.failures = 0;
+        (self.failures, self.refusals) = (0, 0);
     }
 
     fn keep(&self, assignment: &Assignment) {
@@ -129,14 +128,22 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
     };
     let registration = async {
         mqtt.subscribe(1, &[&format!("{RESPONSES}#")]).await?;
-        while !matches!(mqtt.next().await?, Packet::SubAck(_)) {}
+        loop {
+            match mqtt.next().await? {
+                Packet::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                    return Err(Outage::refused(format!("{} refused a subscription", mqtt.target())));
+                }
+                Packet::SubAck(_) => break,
+                _ => {}
+            }
+        }
         let body = json!({ "registrationId": registration_id });
         let mut request = ("PUT/iotdps-register/?$rid=1".to_owned(), body.to_string());
         loop {
             let answer = ask(&mut mqtt, request).await?;
             let text = |place: &str| answer.body.pointer(place).and_then(Value::as_str);
             match answer.status {
-                202 => {
+                202 | 200 if answer.status == 202 || text("/status") == Some("assigning") => {
                     let wait = answer.retry_after.unwrap_or(ASK_AGAIN);
                     sleep(wait.clamp(LEAST_WAIT, LONGEST_WAIT)).await;
                     let operation = text("/operationId").unwrap_or_default();
@@ -146,15 +153,17 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
                 200 if text("/registrationState/status") == Some("assigned") => {
                     let assigned =
                         (text("/registrationState/assignedHub"), text("/registrationState/deviceId"));
-                    let (Some(hub), Some(Ok(device_id))) = (assigned.0, assigned.1.map(str::parse)) else {
+                    let (Some(Ok(assigned_hub)), Some(Ok(device_id))) =
+                        (assigned.0.map(str::parse), assigned.1.map(str::parse))
+                    else {
                         return Err(Outage::refused(
-                            "the provisioning service assigned a hub without its name",
+                            "the provisioning service assigned a hub or a device without a name",
                         ));
                     };
                     return Ok(Assignment {
                         id_scope: id_scope.clone(),
                         registration_id: registration_id.clone(),
-                        assigned_hub: hub.to_owned(),
+                        assigned_hub,
                         device_id,
                     });
                 }
@@ -189,6 +198,14 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
     let assignment = timeout_at(deadline, registration).await.map_err(late)??;
     mqtt.leave().await;
     Ok(assignment)
+}
+
+fn spelled<S: Serializer>(hub: &Endpoint, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(hub)
+}
+
+fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn credentials(enrolment: &Enrolment) -> Credentials {
@@ -265,7 +282,7 @@ mod tests {
         let assignment = Assignment {
             id_scope: "0ne1".to_owned(),
             registration_id: "gw1".to_owned(),
-            assigned_hub: "hub1".to_owned(),
+            assigned_hub: "hub1:18883".parse().unwrap(),
             device_id: "gw1".parse().unwrap(),
         };
         let new = |scope: &str| Provisioning::new(enrolment(scope), file.clone()).assignment;
@@ -280,15 +297,19 @@ mod tests {
     #[test]
     fn the_service_is_asked_again_when_the_hub_keeps_refusing() {
         let mut provisioning = Provisioning::new(enrolment("0ne1"), PathBuf::from("/nowhere"));
-        let again = |provisioning: &Provisioning| provisioning.failures >= FAILURES;
-        (0..2).for_each(|_| provisioning.failed(Class::Refused));
-        assert!(!again(&provisioning));
-        provisioning.failed(Class::Refused);
+        let again = |provisioning: &Provisioning| {
+            provisioning.failures >= FAILURES || provisioning.refusals >= REFUSALS
+        };
+        (0..2).for_each(|_| provisioning.failed(true));
+        provisioning.failed(false);
+        provisioning.failed(true);
+        assert!(!again(&provisioning), "not in a row");
+        (0..2).for_each(|_| provisioning.failed(true));
         assert!(again(&provisioning));
         provisioning.succeeded();
-        (0..9).for_each(|_| provisioning.failed(Class::Unreachable));
+        (0..9).for_each(|_| provisioning.failed(false));
         assert!(!again(&provisioning));
-        provisioning.failed(Class::Unreachable);
+        provisioning.failed(false);
         assert!(again(&provisioning));
     }
 

@@ -68,6 +68,9 @@ impl Proxy {
             // The hub speaks only when it is spoken to, so nothing of what it
             // says can be in the buffer yet.
             Some(200..=299) if stream.buffer().is_empty() => Ok(stream.into_inner()),
+            None | Some(200..=299) => {
+                Err(Outage::refused(format!("what answers at {self} is not an HTTP proxy: check hub.proxy")))
+            }
             Some(407) => Err(Outage::refused(format!(
                 "the proxy {self} wants a user and a password ({status}{reason}): give those that it takes in \
                  hub.proxy = \"http://user:password@…\"",
@@ -82,9 +85,6 @@ impl Proxy {
                 "the proxy {self} does not connect to {host}:{port} ({status}{}): allow that there",
                 spaced(reason)
             ))),
-            None => {
-                Err(Outage::refused(format!("what answers at {self} is not an HTTP proxy: check hub.proxy")))
-            }
         }
     }
 }
@@ -122,6 +122,7 @@ impl FromStr for Proxy {
         let rest = text.strip_prefix("http://").ok_or_else(|| format!("the proxy {form}"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (credentials, endpoint) = match rest.rsplit_once('@') {
+            Some((credentials, _)) if !credentials.contains(':') => return Err(format!("the proxy {form}")),
             Some((credentials, endpoint)) => (Some(credentials), endpoint),
             None => (None, rest),
         };
@@ -131,7 +132,7 @@ impl FromStr for Proxy {
                 .map(|text| Zeroizing::new(text.into_owned()))
                 .map_err(|_| format!("the proxy's user {form}"))
         };
-        let endpoint = endpoint.parse().map_err(|error| format!("the proxy {form}: {error}"))?;
+        let endpoint = endpoint.parse().map_err(|_| format!("the proxy {form}"))?;
         Ok(Proxy { endpoint, credentials: credentials.map(decoded).transpose()? })
     }
 }

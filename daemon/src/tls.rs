@@ -50,8 +50,8 @@ pub struct Client {
 /// same.
 type Stamps = Vec<(u64, u64, u64, i64, i64)>;
 
-/// The hub, and the provisioning service.
-const SERVERS: usize = 2;
+/// rustls counts eight to a server: the hub, and the provisioning service.
+const SESSIONS: usize = 16;
 
 impl Tls {
     /// Trusts the system's CAs and `extra`; shows what is in `files`.
@@ -74,9 +74,14 @@ impl Tls {
     /// disk is taken up.
     pub fn client(&mut self) -> Result<Client, Outage> {
         let certificate = self.files.as_ref().map(|files| files.certificate.display().to_string());
-        match self.config() {
-            Ok(config) => Ok(Client { config, certificate }),
-            Err(error) => Err(Outage::refused(format!("{error:#}"))),
+        match (self.config(), &self.made) {
+            (Ok(config), _) => Ok(Client { config, certificate }),
+            // Half renewed, say. The one in memory may still be good.
+            (Err(error), Some((_, config))) => {
+                tracing::warn!("the certificate of before is used: {error:#}");
+                Ok(Client { config: config.clone(), certificate })
+            }
+            (Err(error), None) => Err(Outage::refused(format!("{error:#}"))),
         }
     }
 
@@ -99,7 +104,7 @@ impl Tls {
                 builder.with_client_auth_cert(chain, key).map_err(|error| files.unusable(&error))?
             }
         };
-        config.resumption = Resumption::in_memory_sessions(SERVERS);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
         let config = Arc::new(config);
         self.made = Some((stamps, config.clone()));
         Ok(config)
@@ -208,14 +213,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = write_pair(dir.path(), "gw1");
         let mut tls = Tls::new(&[], Some(files.clone()));
-        let first = tls.config().unwrap();
-        assert!(Arc::ptr_eq(&first, &tls.config().unwrap()), "sessions would be lost");
+        let first = tls.client().unwrap().config;
+        assert!(Arc::ptr_eq(&first, &tls.client().unwrap().config), "sessions would be lost");
         let renewed = write_pair(dir.path(), "renewed");
         fs::rename(&renewed.private_key, &files.private_key).unwrap();
         let half = format!("{:#}", tls.config().unwrap_err());
         assert!(half.contains("gw1.key does not belong to the certificate in "), "{half}");
+        assert!(Arc::ptr_eq(&first, &tls.client().unwrap().config), "the one in memory does");
+        let fresh = Tls::new(&[], Some(files.clone())).client().unwrap_err();
+        assert!(fresh.message.contains("does not belong"), "{}", fresh.message);
         fs::rename(&renewed.certificate, &files.certificate).unwrap();
-        assert!(!Arc::ptr_eq(&first, &tls.config().unwrap()));
+        assert!(!Arc::ptr_eq(&first, &tls.client().unwrap().config));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The small commands beside `serve` and `fault`.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,7 +106,10 @@ pub async fn enrol(options: Enrol) -> Result<()> {
         let key = enrolment.pointer("/attestation/symmetricKey/primaryKey").and_then(Value::as_str);
         let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
         written
-            .and_then(|mut written| written.write_all(key.unwrap_or_default().as_bytes()))
+            .and_then(|mut written| {
+                written.set_permissions(Permissions::from_mode(0o600))?;
+                written.write_all(key.unwrap_or_default().as_bytes())
+            })
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     print!("{}", std::fs::read_to_string(dir.id_scope()).context("cannot read the id scope")?);

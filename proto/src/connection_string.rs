@@ -143,14 +143,6 @@ impl FromStr for DeviceConnectionString {
     }
 }
 
-impl DeviceConnectionString {
-    /// The host and port to open a connection to: the gateway if one is
-    /// given, else the hub.
-    pub fn target(&self) -> &Endpoint {
-        self.gateway.as_ref().unwrap_or(&self.host_name)
-    }
-}
-
 impl FromStr for ServiceConnectionString {
     type Err = Error;
 
@@ -225,7 +217,7 @@ mod tests {
         let parsed = device(&format!("{DEVICE};\n")).unwrap();
         assert_eq!(parsed.host_name.to_string(), "myhub.azure-devices.net");
         assert_eq!(parsed.device_id.as_str(), "gw1");
-        assert_eq!(parsed.target(), &parsed.host_name);
+        assert_eq!(parsed.gateway, None);
         let DeviceAuth::Key(key) = parsed.auth else { panic!("not a key") };
         assert_eq!(key.expose(), b"secretkey=");
     }
@@ -234,7 +226,7 @@ mod tests {
     fn a_gateway_changes_only_the_target() {
         let parsed = device(&format!("{DEVICE};GatewayHostName=localhost:18883")).unwrap();
         assert_eq!(parsed.host_name.to_string(), "myhub.azure-devices.net");
-        assert_eq!(parsed.target().to_string(), "localhost:18883");
+        assert_eq!(parsed.gateway.unwrap().to_string(), "localhost:18883");
     }
 
     #[test]

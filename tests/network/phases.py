@@ -144,7 +144,7 @@ def mute_proxy(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
     place.relay("mute")
     began = time.monotonic()
     place.start(f'hub.proxy = "http://{NAME}:{RELAY}"', port=MQTT)
-    place.wait("the proxy to be named", lambda: place.said(f"the proxy {NAME}:{RELAY} does not answer"))
+    place.wait("the proxy to be named", lambda: place.said(f"the proxy {NAME}:{RELAY}, or {NAME}:{MQTT} behind it, does not answer"))
     noticed = time.monotonic() - began
     place.relay("pass")
     place.stop()

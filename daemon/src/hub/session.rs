@@ -52,8 +52,11 @@ pub(super) enum Ended {
 pub(super) struct Session {
     mqtt: Mqtt,
     outbox: mpsc::Receiver<Outgoing>,
-    /// The calls whose replies the hub has not acknowledged, by packet id.
-    unacknowledged: HashMap<u16, String>,
+    /// All subscriptions are acknowledged.
+    subscribed: bool,
+    /// The calls whose replies the hub has not acknowledged, by packet id, and
+    /// when those were sent.
+    unacknowledged: HashMap<u16, (String, Instant)>,
     last_packet_id: u16,
     /// Calls that are not answered yet.
     open_calls: VecDeque<String>,
@@ -70,10 +73,10 @@ struct Alive {
 }
 
 /// What a connection lives by.
-struct Token {
-    ttl: Duration,
+pub(super) struct Token {
+    pub(super) ttl: Duration,
     /// When it was made, by the clock that its end is written with.
-    made: SystemTime,
+    pub(super) made: SystemTime,
 }
 
 /// A token cannot be replaced, only the connection. So that the device is away
@@ -144,14 +147,13 @@ impl Link {
 }
 
 impl Session {
-    /// A session on `mqtt`, whose token, if it has one, was just made and is
-    /// valid for `token_ttl`.
-    pub(super) fn new(mqtt: Mqtt, keep_alive: Duration, token_ttl: Option<Duration>) -> (Self, Link) {
+    /// A session on `mqtt` that lives by `token`, if by any.
+    pub(super) fn new(mqtt: Mqtt, keep_alive: Duration, token: Option<Token>) -> (Self, Link) {
         let (sender, outbox) = mpsc::channel(QUEUE);
-        let token = token_ttl.map(|ttl| Token { ttl, made: SystemTime::now() });
         let session = Session {
             mqtt,
             outbox,
+            subscribed: false,
             unacknowledged: HashMap::new(),
             last_packet_id: 0,
             open_calls: VecDeque::new(),
@@ -175,7 +177,6 @@ impl Session {
     where
         D: Future<Output = Result<Stream, Outage>> + Send + 'static,
     {
-        hurry.mark_unchanged();
         if let Err(outage) =
             self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES]).await
         {
@@ -184,23 +185,31 @@ impl Session {
         loop {
             let room = self.unacknowledged.len() < QUEUE;
             let happened = tokio::select! {
+                // What has arrived comes before what is overdue: after a stall
+                // of this machine a proof of life may wait to be read.
+                biased;
+                outgoing = self.outbox.recv(), if room => match outgoing {
+                    None | Some(Outgoing::Leave) => {
+                        self.mqtt.leave().await;
+                        return Ended::Left;
+                    }
+                    Some(Outgoing::Request(topic, body)) => self.request(topic, body).await.map(|()| None),
+                    Some(Outgoing::Reply { rid, status, body }) => {
+                        self.reply(rid, status, body).await.map(|()| None)
+                    }
+                },
                 packet = self.mqtt.next() => match packet {
                     Ok(packet) => self.received(packet).await,
                     Err(outage) => Err(outage),
                 },
-                Some(outgoing) = self.outbox.recv(), if room => {
-                    if matches!(outgoing, Outgoing::Leave) {
-                        self.mqtt.leave().await;
-                        return Ended::Left;
-                    }
-                    self.send(outgoing).await.map(|()| None)
-                }
                 () = sleep_until(self.alive.due) => self.prove_alive().await.map(|()| None),
                 step = self.renewal.step() => self.renew(step, &mut dial).await.map(|()| None),
                 Ok(()) = hurry.changed() => {
                     if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
                         *at = token.renew_at(SystemTime::now());
                     }
+                    // Or the machine has slept, and the peer may be long gone.
+                    self.alive.now();
                     Ok(None)
                 }
             };
@@ -230,7 +239,6 @@ impl Session {
             Packet::Publish(publish) => {
                 // What another program had subscribed to is delivered as well.
                 if publish.qos != QoS::AtMostOnce {
-                    self.alive.sent();
                     self.mqtt.send(Packet::PubAck(PubAck::new(publish.pkid))).await?;
                 }
                 let Some(topic) = HubTopic::parse(&publish.topic) else {
@@ -247,12 +255,15 @@ impl Session {
             }
             Packet::PubAck(ack) => {
                 let rid = self.unacknowledged.remove(&ack.pkid);
-                Ok(rid.map(|rid| HubEvent::Delivered { rid }))
+                Ok(rid.map(|(rid, _)| HubEvent::Delivered { rid }))
             }
             Packet::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
                 Err(Outage::refused(format!("{} refused a subscription", self.mqtt.target())))
             }
-            Packet::SubAck(_) => Ok(Some(HubEvent::Subscribed)),
+            Packet::SubAck(_) => {
+                self.subscribed = true;
+                Ok(Some(HubEvent::Subscribed))
+            }
             Packet::UnsubAck(_) => {
                 if let Renewal::Ready { unsubscribed, .. } = &mut self.renewal {
                     *unsubscribed = true;
@@ -267,20 +278,16 @@ impl Session {
         }
     }
 
-    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Outage> {
-        let publish = match outgoing {
-            Outgoing::Request(topic, body) => Publish::new(topic.to_string(), QoS::AtMostOnce, body),
-            Outgoing::Reply { rid, status, body } => {
-                self.open_calls.retain(|open| *open != rid);
-                let topic = DeviceTopic::MethodResponse { status: status.into(), rid: rid.clone() };
-                let mut publish = Publish::new(topic.to_string(), QoS::AtLeastOnce, body);
-                publish.pkid = self.packet_id();
-                self.unacknowledged.insert(publish.pkid, rid);
-                publish
-            }
-            Outgoing::Leave => return Ok(()),
-        };
-        self.alive.sent();
+    async fn request(&mut self, topic: DeviceTopic, body: Vec<u8>) -> Result<(), Outage> {
+        self.mqtt.send(Packet::Publish(Publish::new(topic.to_string(), QoS::AtMostOnce, body))).await
+    }
+
+    async fn reply(&mut self, rid: String, status: u16, body: Vec<u8>) -> Result<(), Outage> {
+        self.open_calls.retain(|open| *open != rid);
+        let topic = DeviceTopic::MethodResponse { status: status.into(), rid: rid.clone() };
+        let mut publish = Publish::new(topic.to_string(), QoS::AtLeastOnce, body);
+        publish.pkid = self.packet_id();
+        self.unacknowledged.insert(publish.pkid, (rid, Instant::now()));
         self.mqtt.send(Packet::Publish(publish)).await
     }
 
@@ -294,8 +301,14 @@ impl Session {
         }
     }
 
+    /// Asks for a sign of life. A peer that answers pings alone is as good as
+    /// gone.
     async fn prove_alive(&mut self) -> Result<(), Outage> {
-        if self.alive.asked {
+        let patient = |sent: &Instant| sent.elapsed() < PONG;
+        if self.alive.asked
+            || !self.subscribed
+            || !self.unacknowledged.values().all(|(_, sent)| patient(sent))
+        {
             return Err(Outage::unreachable(format!("{} no longer answers", self.mqtt.target())));
         }
         self.alive.ask();
@@ -315,7 +328,6 @@ impl Session {
             Step::Dialled(Ok(stream)) => {
                 let mut unsubscribe = Unsubscribe::new(METHOD_CALLS);
                 unsubscribe.pkid = SUBSCRIPTION;
-                self.alive.sent();
                 self.mqtt.send(Packet::Unsubscribe(unsubscribe)).await?;
                 Ok(Renewal::Ready { stream, until: Instant::now() + REPLIES, unsubscribed: false })
             }
@@ -336,10 +348,10 @@ impl Alive {
         Alive { keep_alive, due: Instant::now() + keep_alive, asked: false }
     }
 
-    /// Something was sent, which shows the same.
-    fn sent(&mut self) {
+    /// There is a reason to ask.
+    fn now(&mut self) {
         if !self.asked {
-            self.due = Instant::now() + self.keep_alive;
+            self.due = Instant::now();
         }
     }
 
@@ -349,8 +361,7 @@ impl Alive {
     }
 
     fn answered(&mut self) {
-        self.asked = false;
-        self.sent();
+        *self = Alive::new(self.keep_alive);
     }
 }
 
@@ -402,19 +413,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn life_is_asked_for_only_after_silence_and_once() {
+    async fn life_is_asked_for_at_its_times_and_has_to_be_answered() {
         let minute = Duration::from_secs(60);
         let mut alive = Alive::new(minute);
-        tokio::time::advance(minute / 2).await;
-        alive.sent();
-        assert_eq!(alive.due, Instant::now() + minute);
         alive.ask();
         assert_eq!(alive.due, Instant::now() + PONG);
-        // What is sent meanwhile is no answer.
-        alive.sent();
+        // A further reason to ask is no answer.
+        alive.now();
         assert_eq!(alive.due, Instant::now() + PONG);
         alive.answered();
         assert!(!alive.asked);
         assert_eq!(alive.due, Instant::now() + minute);
+        alive.now();
+        assert_eq!(alive.due, Instant::now());
     }
 }
