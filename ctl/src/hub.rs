@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use self::pages::{Pages, literal};
-pub use self::probe::{Probed, Right};
+pub use self::probe::{Probe, Probed};
 use crate::credential::Credential;
 use crate::error::Usage;
 use crate::hub_error::HubError;
@@ -56,6 +56,7 @@ pub struct Hub {
     credential: Credential,
     tls: ClientConfig,
     tries: Cell<u32>,
+    throttled: Cell<usize>,
     /// Of method calls and of all else, which the hub meters apart.
     paces: [Pace; 2],
 }
@@ -123,6 +124,7 @@ impl Hub {
             credential: target.credential,
             tls,
             tries: Cell::new(TRIES),
+            throttled: Cell::new(0),
             paces: [Pace::default(), Pace::default()],
         })
     }
@@ -143,6 +145,11 @@ impl Hub {
     /// The hub's host and port.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// How often it has throttled a request of this process.
+    pub fn throttled(&self) -> usize {
+        self.throttled.get()
     }
 
     /// How TLS is spoken to it.
@@ -275,6 +282,7 @@ impl Hub {
             let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
             if refusal.kind() == Kind::Throttled {
                 pace.throttled(turn, wait);
+                self.throttled.set(self.throttled.get() + 1);
             }
             if tries >= left || wait > LONGEST_PAUSE {
                 return Err(HubError::Refused(Box::new(refusal)));

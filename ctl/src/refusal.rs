@@ -49,8 +49,12 @@ pub enum Kind {
     Exists,
     /// It changed since the given etag.
     Changed,
+    /// The hub's messages of the day are used up.
+    Quota,
     /// The hub's own failure.
     Server,
+    /// The hub's tier does not have it.
+    NotInTier,
     /// Anything else.
     Other,
 }
@@ -106,8 +110,9 @@ impl Refusal {
             Some("GatewayTimeout") => Some(Kind::NoReply),
             Some("DeviceAlreadyExists") => Some(Kind::Exists),
             Some("PreconditionFailed") => Some(Kind::Changed),
-            // Not a matter of rights: the day's quota, a full queue, a tier.
-            Some("IotHubQuotaExceeded" | "DeviceMaximumQueueDepthExceeded") => Some(Kind::Other),
+            // Not a matter of rights: the day's quota, a full queue.
+            Some("IotHubQuotaExceeded") => Some(Kind::Quota),
+            Some("DeviceMaximumQueueDepthExceeded") => Some(Kind::Other),
             _ => None,
         };
         let by_number = || match self.number? {
@@ -117,7 +122,9 @@ impl Refusal {
             504_101 => Some(Kind::NoReply),
             409_001 => Some(Kind::Exists),
             412_001 => Some(Kind::Changed),
-            403_002 | 403_004 | 403_010 => Some(Kind::Other),
+            403_002 => Some(Kind::Quota),
+            403_004 => Some(Kind::Other),
+            403_010 => Some(Kind::NotInTier),
             _ => None,
         };
         by_name.or_else(by_number).unwrap_or(match self.status {
@@ -137,9 +144,13 @@ impl Refusal {
                 "; start the device's agent, or let the hub wait for it with --connect-timeout SECONDS"
             }
             Kind::ConnectionLost | Kind::NoReply => "; it is not known whether the device has carried it out",
-            Kind::NotAuthorized => "; check the connection string's key and that its policy has the right",
+            Kind::NotAuthorized => {
+                "; check the connection string's key, or the token, and that it has the right"
+            }
             Kind::Throttled => "; try again later, or with fewer devices at a time",
             Kind::Changed => "; read it again and give its new --etag, or none",
+            Kind::Quota => "; add units to the hub, or wait until its day ends, at midnight UTC",
+            Kind::NotInTier => "; a hub of a standard tier, or the free one, has it",
             Kind::Exists | Kind::Server | Kind::Other => "",
         }
     }
@@ -154,7 +165,9 @@ impl Kind {
             Kind::NoReply => Exit::TimedOut,
             Kind::NotAuthorized => Exit::NotAuthorized,
             Kind::Throttled => Exit::Throttled,
-            Kind::Exists | Kind::Changed | Kind::Server | Kind::Other => Exit::Failure,
+            Kind::Exists | Kind::Changed | Kind::Quota | Kind::Server | Kind::NotInTier | Kind::Other => {
+                Exit::Failure
+            }
         }
     }
 
@@ -169,6 +182,8 @@ impl Kind {
             Kind::Exists => "it exists already",
             Kind::Changed => "it was changed meanwhile",
             Kind::Server => "the hub failed",
+            Kind::Quota => "the hub's quota is used up",
+            Kind::NotInTier => "the hub's tier does not have this",
             Kind::Other => "the hub refused",
         }
     }

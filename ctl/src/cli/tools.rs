@@ -12,14 +12,21 @@ const CHECK_HELP: &str = "\
 Example:
   iotdm-ctl check --hub prod
 
-Lines: name (resolution), tcp, tls (with the hub's certificate), clock (against the
-hub's), service, registry-read and registry-write (the rights of the connection
-string's policy; a delete of a device that does not exist tells the last one).
+Lines: name (resolution), tcp, tls (with the CA of the hub's certificate), clock
+(against the hub's); service, registry-read and registry-write (the rights of the
+connection string's policy); methods and jobs (which a basic tier does not have),
+devices (how many there are) and throttling (of these very requests). Nothing is
+changed: what is deleted and called is a device that does not exist.
 
-It exits by the worst: 1 when the hub is not reached or the clock is wrong, 8 when a
-right is missing. A policy needs the right to connect as a service for reboot, invoke,
-twin, query, status, cancel and job, and those of the registry for device. With -o json
-it prints an array of {\"check\", \"result\", \"detail\"}; result is ok, failed or skipped.";
+It exits by the worst: 1 when the hub is not reached, the clock is wrong or the tier
+lacks something, 8 when a right is missing, 9 when the hub throttles. With -o json it
+prints an array of {\"check\", \"result\", \"detail\"}; result is ok, failed or skipped.
+
+Rights: reboot, cancel, invoke, twin, query, status, job and device list need to connect
+as a service (the policy \"service\"); device show needs to read the registry
+(\"registryRead\"); every other device command and sas-token --device need to write it
+(\"registryReadWrite\"), for who may only read it sees no keys. With Microsoft Entra ID
+the role \"IoT Hub Data Contributor\" has all of them.";
 
 /// `check`
 #[derive(Debug, Args)]

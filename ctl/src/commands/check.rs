@@ -1,24 +1,26 @@
-//! `check`: whether the hub is reached, and what it lets us do.
+//! `check`: whether the hub is reached, what it lets us do, and what its tier
+//! shows of itself.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+mod reach;
 
-use anyhow::Context as _;
-use rustls::pki_types::ServerName;
 use serde::Serialize;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
+use self::reach::reach;
 use crate::error::Exit;
-use crate::hub::{Hub, Right};
-use crate::hub_error::certificate_remedy;
+use crate::hub::{Hub, Probe, Probed};
+use crate::hub_error::HubError;
 use crate::output::Output;
 use crate::refusal::SKEW_LIMIT;
 
-/// How long each step to the hub may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// What is tried of the hub, in the order of the lines. What comes after the
+/// rights needs that of a service, and tells of the tier.
+const PROBES: [(&str, Probe); 5] = [
+    ("service", Probe::Service),
+    ("registry-read", Probe::RegistryRead),
+    ("registry-write", Probe::RegistryWrite),
+    ("methods", Probe::Methods),
+    ("jobs", Probe::Jobs),
+];
 
 /// The result of one check.
 #[derive(Debug, Serialize)]
@@ -34,7 +36,7 @@ struct Line {
 #[derive(Debug, Default)]
 struct Report(Vec<Line>);
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Verdict {
     Ok,
@@ -44,9 +46,15 @@ enum Verdict {
 
 /// Checks one thing after the other, and prints a line for each.
 pub async fn run(hub: &Hub, output: Output) -> anyhow::Result<Exit> {
-    let mut lines = Report::default();
-    let reached = reach(hub, &mut lines).await;
-    rights(hub, reached, &mut lines).await;
+    let mut report = Report::default();
+    if reach(hub, &mut report).await {
+        of_the_hub(hub, &mut report).await;
+    } else {
+        let names = ["clock"].into_iter().chain(PROBES.map(|(name, _)| name));
+        names
+            .chain(["devices", "throttling"])
+            .for_each(|name| report.skipped(name, "the hub is not reached"));
+    }
     if output.is_text() {
         let word = |result| match result {
             Verdict::Ok => "ok",
@@ -55,126 +63,95 @@ pub async fn run(hub: &Hub, output: Output) -> anyhow::Result<Exit> {
         };
         let row =
             |line: &Line| vec![line.check.to_owned(), word(line.result).to_owned(), line.detail.clone()];
-        output.table(&[], &lines.0.iter().map(row).collect::<Vec<_>>())?;
+        output.table(&[], &report.0.iter().map(row).collect::<Vec<_>>())?;
     } else {
-        output.array(&lines.0)?;
+        output.array(&report.0)?;
     }
-    // Not reaching the hub is worse than what it does not let us do.
-    let worst = |exit: Exit| lines.0.iter().any(|line| line.exit == exit).then_some(exit);
-    Ok(worst(Exit::Failure).or(worst(Exit::NotAuthorized)).unwrap_or(Exit::Done))
+    Ok(report.worst())
 }
 
-/// Name, TCP and TLS; whether all went well.
-async fn reach(hub: &Hub, lines: &mut Report) -> bool {
-    let host = hub.endpoint().host.as_str();
-    let addresses = match timeout(PATIENCE, lookup_host((host, hub.endpoint().port_or(443)))).await {
-        Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        Ok(Err(error)) => {
-            return lines.failed("name", format!("{host}: {error}; check HostName and the network's DNS"));
-        }
-        Err(_) => return lines.failed("name", format!("{host}: no answer in {} s", PATIENCE.as_secs())),
-    };
-    let shown = addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
-    lines.ok("name", format!("{host} is {shown}"));
-    let stream = match connect(&addresses).await {
-        Ok((stream, address)) => {
-            lines.ok("tcp", format!("connected to {address}"));
-            stream
-        }
-        Err(why) => {
-            return lines.failed("tcp", format!("{why}; check the firewall, or the port in HostName"));
-        }
-    };
-    match handshake(hub, host, stream).await {
-        Ok(version) => lines.ok("tls", format!("{version}, the certificate is for {host} and trusted")),
-        Err(error) => return lines.failed("tls", format!("{error:#}")),
-    }
-    true
-}
-
-async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {
-    let mut why = "no address".to_owned();
-    for address in addresses {
-        match timeout(PATIENCE, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok((stream, *address)),
-            Ok(Err(error)) => why = format!("{address}: {error}"),
-            Err(_) => why = format!("{address}: no answer in {} s", PATIENCE.as_secs()),
-        }
-    }
-    Err(why)
-}
-
-async fn handshake(hub: &Hub, host: &str, stream: TcpStream) -> anyhow::Result<String> {
-    let name = ServerName::try_from(host.to_owned()).context("HostName")?;
-    let connector = TlsConnector::from(Arc::new(hub.tls().clone()));
-    let stream = timeout(PATIENCE, connector.connect(name, stream)).await.context("no answer")?;
-    let stream = stream.map_err(|error| {
-        let remedy = certificate_remedy(&error).unwrap_or_default();
-        anyhow::anyhow!("{error}{remedy}")
-    })?;
-    let version = stream.get_ref().1.protocol_version();
-    Ok(version.and_then(|version| version.as_str()).unwrap_or("TLS").replace("TLSv1_", "TLS 1."))
-}
-
-/// The clock and each right.
-async fn rights(hub: &Hub, reached: bool, lines: &mut Report) {
-    let rights = [
-        ("service", Right::Service),
-        ("registry-read", Right::RegistryRead),
-        ("registry-write", Right::RegistryWrite),
-    ];
-    if !reached {
-        let names = ["clock"].into_iter().chain(rights.map(|(name, _)| name));
-        return names.for_each(|name| lines.skipped(name));
-    }
-    let mut clock_ahead = None;
+/// The clock, each right, and the tier.
+async fn of_the_hub(hub: &Hub, report: &mut Report) {
     let mut found = Vec::new();
-    for (name, right) in rights {
-        let probed = hub.probe(right).await;
-        if let Ok(probed) = &probed {
-            clock_ahead = clock_ahead.or(probed.clock_ahead);
+    let mut service = true;
+    for (name, probe) in PROBES {
+        if !service && matches!(probe, Probe::Methods | Probe::Jobs) {
+            continue;
+        }
+        let probed = hub.probe(probe).await;
+        if probe == Probe::Service {
+            service = allowed(&probed);
         }
         found.push((name, probed));
     }
-    match clock_ahead {
-        None => lines.skipped("clock"),
-        Some(ahead) if ahead.abs() > SKEW_LIMIT => {
-            let side = if ahead > 0 { "ahead of" } else { "behind" };
-            lines.failed("clock", format!("{} s {side} the hub's; set it right", ahead.abs()));
-        }
-        Some(ahead) => lines.ok("clock", format!("{} s from the hub's", ahead.abs())),
-    }
+    clock(&found, report);
+    let mut statistics = None;
     for (name, probed) in found {
         match probed {
-            Ok(probed) => match probed.refusal {
-                None => lines.ok(name, "allowed".to_owned()),
-                Some(refusal) => {
-                    lines.add(name, Verdict::Failed, refusal.to_string(), Exit::NotAuthorized);
-                }
-            },
-            Err(error) => {
-                lines.failed(name, error.to_string());
+            Ok(Probed { refusal: Some(refusal), .. }) => {
+                report.failed(name, refusal.to_string(), refusal.kind().exit());
             }
+            Ok(probed) => {
+                report.ok(name, "allowed".to_owned());
+                statistics = statistics.or(probed.devices);
+            }
+            Err(error) => report.failed(name, error.to_string(), error.exit()),
         }
+    }
+    if !service {
+        ["methods", "jobs"].into_iter().for_each(|name| report.skipped(name, "it needs the right service"));
+    }
+    match statistics {
+        Some((all, disabled)) => {
+            report.ok("devices", format!("{all} registered, {disabled} of them disabled"))
+        }
+        None => report.skipped("devices", "it needs the right registry-read"),
+    }
+    match hub.throttled() {
+        0 => report.ok("throttling", "none of these requests was throttled".to_owned()),
+        count => {
+            let detail =
+                format!("the hub throttled {count} requests; somebody else may be using up its tier");
+            report.failed("throttling", detail, Exit::Throttled);
+        }
+    }
+}
+
+fn allowed(probed: &Result<Probed, HubError>) -> bool {
+    probed.as_ref().is_ok_and(|probed| probed.refusal.is_none())
+}
+
+/// Our clock against the hub's, by the first answer that has a date.
+fn clock(found: &[(&str, Result<Probed, HubError>)], report: &mut Report) {
+    let ahead = found.iter().find_map(|(_, probed)| probed.as_ref().ok()?.clock_ahead);
+    match ahead {
+        None => report.skipped("clock", "the hub's answers have no date"),
+        Some(ahead) if ahead.abs() > SKEW_LIMIT => {
+            let side = if ahead > 0 { "ahead of" } else { "behind" };
+            let detail = format!("{} s {side} the hub's; set it right", ahead.abs());
+            report.failed("clock", detail, Exit::Failure);
+        }
+        Some(ahead) => report.ok("clock", format!("{} s from the hub's", ahead.abs())),
     }
 }
 
 impl Report {
-    fn add(&mut self, check: &'static str, result: Verdict, detail: String, exit: Exit) {
-        self.0.push(Line { check, result, detail, exit });
-    }
-
     fn ok(&mut self, check: &'static str, detail: String) {
-        self.add(check, Verdict::Ok, detail, Exit::Done);
+        self.0.push(Line { check, result: Verdict::Ok, detail, exit: Exit::Done });
     }
 
-    /// Returns false, which is what the caller then has to say.
-    fn failed(&mut self, check: &'static str, detail: String) -> bool {
-        self.add(check, Verdict::Failed, detail, Exit::Failure);
-        false
+    fn failed(&mut self, check: &'static str, detail: String, exit: Exit) {
+        self.0.push(Line { check, result: Verdict::Failed, detail, exit });
     }
 
-    fn skipped(&mut self, check: &'static str) {
-        self.add(check, Verdict::Skipped, "the hub is not reached".to_owned(), Exit::Done);
+    fn skipped(&mut self, check: &'static str, why: &str) {
+        self.0.push(Line { check, result: Verdict::Skipped, detail: why.to_owned(), exit: Exit::Done });
+    }
+
+    /// Not reaching the hub is worse than not being let in, and that than
+    /// having to wait.
+    fn worst(&self) -> Exit {
+        let order = [Exit::Failure, Exit::NotAuthorized, Exit::Throttled];
+        order.into_iter().find(|exit| self.0.iter().any(|line| line.exit == *exit)).unwrap_or(Exit::Done)
     }
 }

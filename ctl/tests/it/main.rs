@@ -6,6 +6,7 @@
 
 mod common;
 
+mod check;
 mod commands;
 mod device;
 mod fleet;

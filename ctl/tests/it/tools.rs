@@ -1,7 +1,6 @@
-//! `check`, `sas-token`, `completions`, jobs, tables and tokens.
+//! `sas-token`, `completions`, jobs, tables and tokens.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,62 +9,6 @@ use crate::common::{Answer, FakeHub, KEY, Request, Run, ctl};
 use iotdm_proto::SecretKey;
 use iotdm_proto::sas::SasToken;
 use serde_json::{Value, json};
-
-/// A hub whose policy has the right to connect as a service, and to read the
-/// registry if `reads`, and to write it if `writes`.
-fn allowing(reads: bool, writes: bool) -> FakeHub {
-    FakeHub::start(move |request, _| match request.method.as_str() {
-        "POST" => Answer::ok(json!([])),
-        "GET" if reads => Answer::ok(json!({"totalDeviceCount": 3})),
-        "DELETE" if writes => Answer::classic(404, "DeviceNotFound"),
-        _ => Answer::classic(401, "IotHubUnauthorizedAccess"),
-    })
-}
-
-fn results(run: &Run) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    run.json().as_array().unwrap().iter().map(|line| (text(&line["check"]), text(&line["result"]))).collect()
-}
-
-#[test]
-fn check_has_a_line_for_each_and_exits_by_the_worst() {
-    let hub = allowing(true, true);
-    let run = hub.run(&["check"]);
-    run.ends(0, &[]);
-    let lines: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    let names: Vec<&str> = lines.iter().map(|line| line[0]).collect();
-    // The canned hub sends no Date.
-    assert_eq!(names, ["name", "tcp", "tls", "clock", "service", "registry-read", "registry-write"]);
-    assert!(run.stdout.contains("TLS 1.3, the certificate is for localhost and trusted"), "{run:#?}");
-    assert!(hub.lines()[2].starts_with("DELETE /devices/"), "{:?}", hub.lines());
-
-    let run = allowing(false, false).run(&["check", "-o", "json"]);
-    run.ends(8, &[]);
-    let failed =
-        |run: &Run| results(run).into_iter().filter(|line| line.1 == "failed").map(|l| l.0).collect();
-    let names: Vec<String> = failed(&run);
-    assert_eq!(names, ["registry-read", "registry-write"]);
-
-    let late = FakeHub::start(|_, _| Answer::ok(json!([])).with("date", "Sun, 06 Nov 1994 08:49:37 GMT"));
-    let run = late.run(&["check", "-o", "json"]);
-    run.ends(1, &[]);
-    assert_eq!(failed(&run), ["clock"]);
-
-    let mut untrusting = ctl(&["check", "-o", "json", "--connection-string-file"]);
-    untrusting.arg(hub.path("connection-string")).arg("--ca-file").arg(late.path("ca.pem"));
-    let run = Run::from(untrusting.output().unwrap());
-    run.ends(1, &[]);
-    assert_eq!(failed(&run), ["tls"]);
-    assert!(run.stdout.contains("name that CA with --ca-file"), "{run:#?}");
-
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let string = format!("HostName=localhost:{port};SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0");
-    let closed = ctl(&["check", "-o", "json"]).env("IOTHUB_CONNECTION_STRING", string).output();
-    let run = Run::from(closed.unwrap());
-    run.ends(1, &[]);
-    assert_eq!(failed(&run), ["tcp"]);
-    assert_eq!(results(&run).iter().filter(|line| line.1 == "skipped").count(), 4);
-}
 
 #[test]
 fn tokens_of_the_policy_and_of_a_device() {
