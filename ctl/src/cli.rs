@@ -30,8 +30,10 @@ const HUB_HELP: &str = "\
 Which hub:
   --connection-string-file FILE, else $IOTHUB_CONNECTION_STRING, else the profile
   --hub NAME, or the default one, of ~/.config/iotdm/ctl.toml. With
-  $IOTHUB_HOST_NAME set and no connection string, Microsoft Entra ID is used: by the
-  token in $IOTHUB_TOKEN, else by the Azure CLI (az login). A profile can say so, too:
+  $IOTHUB_HOST_NAME set and no connection string, a token is used: that in
+  $IOTHUB_TOKEN (a SAS token, or one of Microsoft Entra ID), else one of the client in
+  $AZURE_TENANT_ID, $AZURE_CLIENT_ID and $AZURE_CLIENT_SECRET, else one of whoever is
+  logged in to the Azure CLI (az login). A profile can say so, too:
 
     default = \"prod\"
     [hub.prod]
@@ -41,7 +43,9 @@ Which hub:
     ca_file = \"/etc/iotdm/lab-ca.pem\"
     [hub.entra]
     host_name = \"myhub.azure-devices.net\"
-    azure_cli = true    # or token_file = \"FILE\"
+    azure_cli = true    # or token_file = \"FILE\", or managed_identity = true (with
+                        # client_id of a user-assigned one), or client_secret_file =
+                        # \"FILE\" with tenant_id and client_id
 
 Exit codes:
   0 done                      5 no such device

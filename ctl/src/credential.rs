@@ -1,26 +1,21 @@
 //! How this program proves to a hub who it is: by a policy's key, by a
-//! ready-made token, or by Microsoft Entra ID through the Azure CLI.
+//! ready-made token, or by Microsoft Entra ID.
 
-use std::cell::RefCell;
+mod entra;
+
 use std::fmt;
-use std::io;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use iotdm_proto::sas::SasToken;
 use iotdm_proto::{SecretKey, Time, sas};
-use serde::Deserialize;
-use tokio::process::Command;
+use rustls::ClientConfig;
 
+pub use self::entra::{Entra, Login};
 use crate::error::Usage;
 
 /// How long a token is valid that is signed here.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
-/// A token of the Azure CLI is replaced so long before its end.
-const MARGIN: Duration = Duration::from_secs(120);
-/// Whose tokens a hub takes.
-///
-/// Source: the scope `https://iothubs.azure.net/.default` of `azure-iot-hub`.
-const RESOURCE: &str = "https://iothubs.azure.net";
 
 /// What proves who we are.
 pub enum Credential {
@@ -33,27 +28,22 @@ pub enum Credential {
     },
     /// A ready-made token.
     Token(Token),
-    /// Tokens of the person or service that is logged in to the Azure CLI.
-    AzureCli(RefCell<Option<(Token, Time)>>),
+    /// Microsoft Entra ID, which is asked for tokens.
+    Entra(Entra),
 }
 
 /// A SAS token, or one of Entra ID.
 #[derive(Clone)]
-pub struct Token(String);
+pub struct Token {
+    header: String,
+    /// Of a SAS token; what one of Entra ID is made of is not for its bearer.
+    expiry: Option<Time>,
+}
 
 /// No token could be had. The exit code is that of missing rights.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("no token from the Azure CLI: {0}; log in with az login, or give a connection string")]
+#[error("{0}")]
 pub struct NoToken(String);
-
-/// The output of `az account get-access-token`.
-#[derive(Deserialize)]
-struct CliToken {
-    #[serde(rename = "accessToken")]
-    access_token: String,
-    /// Seconds since the Unix epoch; older versions have only a local time.
-    expires_on: Option<i64>,
-}
 
 impl FromStr for Token {
     type Err = String;
@@ -65,38 +55,34 @@ impl FromStr for Token {
         if bare.is_empty() || bare.chars().any(char::is_control) {
             return Err("expected one token: SharedAccessSignature …, or one of Entra ID".into());
         }
-        Ok(Token(if bare.starts_with("SharedAccessSignature ") {
-            bare.into()
-        } else {
-            format!("Bearer {bare}")
-        }))
+        if !bare.starts_with("SharedAccessSignature ") {
+            return Ok(Token { header: format!("Bearer {bare}"), expiry: None });
+        }
+        let sas: SasToken = bare.parse().map_err(|error| format!("not a SAS token: {error}"))?;
+        let seconds = i64::try_from(sas.expiry()).unwrap_or(i64::MAX);
+        let expiry = Some(Time::from_unix_millis(seconds.saturating_mul(1000)));
+        Ok(Token { header: bare.to_owned(), expiry })
     }
 }
 
 impl Credential {
-    /// The Azure CLI, not asked yet.
-    pub fn azure_cli() -> Self {
-        Credential::AzureCli(RefCell::default())
+    /// Entra ID, not asked yet.
+    pub fn of(login: Login) -> Self {
+        Credential::Entra(login.into())
     }
 
-    /// The value of the header `Authorization`.
-    pub async fn authorization(&self, host: &str) -> Result<String, NoToken> {
+    /// The value of the header `Authorization`. `tls` is for asking others.
+    pub async fn authorization(&self, host: &str, tls: &ClientConfig) -> Result<String, NoToken> {
         let now = Time::from(SystemTime::now());
         match self {
             Credential::Policy { policy, key } => {
                 Ok(sas::sign(host, key, now.after(TOKEN_TTL).unix_seconds(), Some(policy)))
             }
-            Credential::Token(token) => Ok(token.0.clone()),
-            Credential::AzureCli(kept) => {
-                if let Some((token, until)) = &*kept.borrow()
-                    && now < *until
-                {
-                    return Ok(token.0.clone());
-                }
-                let (token, until) = ask_azure_cli(now).await?;
-                *kept.borrow_mut() = Some((token.clone(), until));
-                Ok(token.0)
+            Credential::Token(Token { expiry: Some(expiry), .. }) if *expiry <= now => {
+                Err(NoToken(format!("the token has expired, at {expiry}; get a new one")))
             }
+            Credential::Token(token) => Ok(token.header.clone()),
+            Credential::Entra(entra) => Ok(entra.token(now, tls).await?.header),
         }
     }
 
@@ -110,37 +96,12 @@ impl Credential {
     }
 }
 
-async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
-    let mut command = Command::new("az");
-    command.args(["account", "get-access-token", "--resource", RESOURCE, "--output", "json"]);
-    let output = command.kill_on_drop(true).output().await.map_err(|error| {
-        NoToken(match error.kind() {
-            io::ErrorKind::NotFound => "the command az is not installed".to_owned(),
-            _ => format!("az: {error}"),
-        })
-    })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
-        return Err(NoToken(said.trim().to_owned()));
-    }
-    // Not serde's error, which may show what it has read.
-    let strange = || NoToken("az answered something else than a token".to_owned());
-    let answer: CliToken = serde_json::from_slice(&output.stdout).map_err(|_| strange())?;
-    let token: Token = answer.access_token.parse().map_err(|_| strange())?;
-    let until = match answer.expires_on {
-        Some(seconds) => Time::from_unix_millis(seconds.saturating_mul(1000)).before(MARGIN),
-        None => now.after(MARGIN),
-    };
-    Ok((token, until))
-}
-
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Credential::Policy { .. } => "Policy(…)",
             Credential::Token(_) => "Token(…)",
-            Credential::AzureCli(_) => "AzureCli",
+            Credential::Entra(_) => "Entra(…)",
         })
     }
 }
@@ -157,15 +118,23 @@ mod tests {
 
     #[test]
     fn tokens_of_both_kinds() {
-        for (text, header) in [
-            ("SharedAccessSignature sr=h&sig=x&se=1\n", Some("SharedAccessSignature sr=h&sig=x&se=1")),
-            ("eyJ0.x.y", Some("Bearer eyJ0.x.y")),
-            ("Bearer eyJ0.x.y", Some("Bearer eyJ0.x.y")),
-            (" \n", None),
-            ("a\nb", None),
+        for (text, header, expiry) in [
+            (
+                "SharedAccessSignature sr=h&sig=eA%3D%3D&se=1\n",
+                Some("SharedAccessSignature sr=h&sig=eA%3D%3D&se=1"),
+                Some(1),
+            ),
+            ("eyJ0.x.y", Some("Bearer eyJ0.x.y"), None),
+            ("Bearer eyJ0.x.y", Some("Bearer eyJ0.x.y"), None),
+            (" \n", None, None),
+            ("a\nb", None, None),
+            ("SharedAccessSignature sr=h", None, None),
         ] {
             let token = text.parse::<Token>();
-            assert_eq!(token.as_ref().ok().map(|token| token.0.as_str()), header, "{text:?}");
+            let found = token.as_ref().ok();
+            assert_eq!(found.map(|token| token.header.as_str()), header, "{text:?}");
+            let seconds = found.and_then(|token| token.expiry).map(|expiry| expiry.unix_seconds());
+            assert_eq!(seconds, expiry, "{text:?}");
             assert!(!format!("{token:?}").contains("eyJ0"));
         }
     }

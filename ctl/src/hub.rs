@@ -297,7 +297,7 @@ impl Hub {
         &self,
         request: &Request<'_>,
     ) -> Result<Result<Answer, (Refusal, Option<Duration>)>, HubError> {
-        let authorization = self.credential.authorization(&self.host).await?;
+        let authorization = self.credential.authorization(&self.host, &self.tls).await?;
         let url = format!("https://{}{}?api-version={API_VERSION}", self.host, request.path);
         let mut builder = self.http.request(request.method.clone(), url).timeout(request.limit);
         builder = builder.header(AUTHORIZATION, authorization);

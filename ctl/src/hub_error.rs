@@ -44,7 +44,7 @@ pub enum HubError {
         method: bool,
     },
     /// There is nothing to authenticate with.
-    #[error("{0}")]
+    #[error(transparent)]
     NoToken(#[from] NoToken),
     /// Whatever answered does not speak like a hub.
     #[error("the answer of {host} is not IoT Hub's ({cause}); is it a hub?")]

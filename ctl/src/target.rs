@@ -18,9 +18,18 @@
 //! [hub.entra]
 //! host_name = "myhub.azure-devices.net"
 //! azure_cli = true    # or token_file = "entra.token"
+//! [hub.vm]
+//! host_name = "myhub.azure-devices.net"
+//! managed_identity = true    # of a user-assigned one also client_id
+//! [hub.pipeline]
+//! host_name = "myhub.azure-devices.net"
+//! tenant_id = "…"
+//! client_id = "…"
+//! client_secret_file = "pipeline.secret"
 //! ```
 
-use std::collections::BTreeMap;
+mod profile;
+
 use std::env;
 use std::fmt::Display;
 use std::fs;
@@ -28,11 +37,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use azure_core::credentials::Secret;
 use iotdm_proto::{Endpoint, ServiceConnectionString};
-use serde::Deserialize;
 
+use self::profile::profile;
 use crate::cli::HubArgs;
-use crate::credential::Credential;
+use crate::credential::{Credential, Login};
 use crate::error::Usage;
 use crate::output::say;
 
@@ -56,6 +66,9 @@ pub struct Environment {
     pub host_name: Option<String>,
     /// `IOTHUB_TOKEN`
     pub token: Option<String>,
+    /// `AZURE_CLIENT_SECRET` with `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`, as
+    /// Azure's own tools know them
+    pub client_secret: Option<Login>,
     /// `IOTDM_CA_FILE`
     pub ca_file: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
@@ -64,25 +77,6 @@ pub struct Environment {
     pub state_home: Option<PathBuf>,
     /// `HOME`
     pub home: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Profiles {
-    default: Option<String>,
-    #[serde(default)]
-    hub: BTreeMap<String, Profile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Profile {
-    connection_string_file: Option<PathBuf>,
-    host_name: Option<String>,
-    token_file: Option<PathBuf>,
-    #[serde(default)]
-    azure_cli: bool,
-    ca_file: Option<PathBuf>,
 }
 
 impl Environment {
@@ -94,6 +88,10 @@ impl Environment {
             connection_string: text("IOTHUB_CONNECTION_STRING"),
             host_name: text("IOTHUB_HOST_NAME"),
             token: text("IOTHUB_TOKEN"),
+            client_secret: text("AZURE_CLIENT_SECRET").and_then(|secret| {
+                let (tenant_id, client_id) = (text("AZURE_TENANT_ID")?, text("AZURE_CLIENT_ID")?);
+                Some(Login::ClientSecret { tenant_id, client_id, secret: Secret::new(secret) })
+            }),
             ca_file: path("IOTDM_CA_FILE"),
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
@@ -134,11 +132,12 @@ impl Target {
         if let Some(host) = &environment.host_name {
             warn_of_ignored_hub(args, "IOTHUB_HOST_NAME is set");
             let endpoint = host.parse().map_err(|error| Usage(format!("IOTHUB_HOST_NAME: {error}")))?;
-            let credential = match &environment.token {
-                Some(token) => {
+            let credential = match (&environment.token, &environment.client_secret) {
+                (Some(token), _) => {
                     Credential::Token(token.parse().map_err(|error| Usage(format!("IOTHUB_TOKEN: {error}")))?)
                 }
-                None => Credential::azure_cli(),
+                (None, Some(login)) => Credential::of(login.clone()),
+                (None, None) => Credential::of(Login::AzureCli),
             };
             return Ok(Target { endpoint, credential, ca_file });
         }
@@ -164,40 +163,6 @@ fn warn_of_ignored_hub(args: &HubArgs, because: &str) {
     if let Some(name) = &args.hub {
         say(format_args!("iotdm-ctl: warning: --hub {name} is not used, since {because}"));
     }
-}
-
-fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>) -> Result<Target, Usage> {
-    let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
-    let profiles: Profiles = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-    let names: Vec<String> = profiles.hub.keys().cloned().collect();
-    let Some(name) = name.map(str::to_owned).or(profiles.default) else {
-        return Err(refuse(format!("no default; give --hub NAME, one of: {}", names.join(", "))));
-    };
-    let mut hubs = profiles.hub;
-    let Some(profile) = hubs.remove(&name) else {
-        return Err(refuse(format!("no [hub.{name}]; there are: {}", names.join(", "))));
-    };
-    let base = file.parent().unwrap_or(Path::new("."));
-    let ca_file = ca_file.or(profile.ca_file.map(|path| base.join(path)));
-    let host =
-        |host: String| host.parse().map_err(|error| refuse(format!("[hub.{name}] host_name: {error}")));
-    let (endpoint, credential) = match (
-        profile.connection_string_file,
-        profile.host_name,
-        profile.token_file,
-        profile.azure_cli,
-    ) {
-        (Some(path), None, None, false) => return Ok(Target::of(read(&base.join(path))?, ca_file)),
-        (None, Some(name), Some(path), false) => (host(name)?, Credential::Token(read(&base.join(path))?)),
-        (None, Some(name), None, true) => (host(name)?, Credential::azure_cli()),
-        _ => {
-            return Err(refuse(format!(
-                "[hub.{name}] needs connection_string_file, or host_name with token_file or azure_cli = true"
-            )));
-        }
-    };
-    Ok(Target { endpoint, credential, ca_file })
 }
 
 /// Reads a secret, and warns of a file that everybody can read.
@@ -276,6 +241,10 @@ mod tests {
         assert_eq!(host(&Target::find(&args, &environment).unwrap()), "flag");
     }
 
+    fn logs_in_by_the_azure_cli(target: &Target) -> bool {
+        matches!(&target.credential, Credential::Entra(entra) if matches!(entra.login(), Login::AzureCli))
+    }
+
     #[test]
     fn a_hub_by_its_name_and_a_token() {
         let home = Home::new(
@@ -287,10 +256,10 @@ mod tests {
         let lab = Target::find(&args("lab"), &environment).unwrap();
         assert!(matches!(lab.credential, Credential::Token(_)) && host(&lab) == "lab");
         let az = Target::find(&args("az"), &environment).unwrap();
-        assert!(matches!(az.credential, Credential::AzureCli(_)) && host(&az) == "az");
+        assert!(logs_in_by_the_azure_cli(&az) && host(&az) == "az");
         environment.host_name = Some("variable".into());
         let variable = Target::find(&HubArgs::default(), &environment).unwrap();
-        assert!(matches!(variable.credential, Credential::AzureCli(_)) && host(&variable) == "variable");
+        assert!(logs_in_by_the_azure_cli(&variable) && host(&variable) == "variable");
         environment.token = Some("eyJ0".into());
         let variable = Target::find(&HubArgs::default(), &environment).unwrap();
         assert!(matches!(variable.credential, Credential::Token(_)));
@@ -315,7 +284,13 @@ mod tests {
             (PROFILES, args("mars"), "no [hub.mars]; there are: lab, prod"),
             ("[hub.lab]\nconnection_string_file = 'lab'", HubArgs::default(), "give --hub NAME, one of: lab"),
             ("[hub.lab]\nconnection_string = 'x'", args("lab"), "unknown field"),
-            ("[hub.lab]\nhost_name = 'h'", args("lab"), "with token_file or azure_cli = true"),
+            ("[hub.lab]\nhost_name = 'h'", args("lab"), "host_name with one of token_file, azure_cli = true"),
+            (
+                "[hub.lab]\nhost_name = 'h'\nclient_secret_file = 'lab'",
+                args("lab"),
+                "tenant_id and client_id",
+            ),
+            ("[hub.lab]\nhost_name = 'h'\nazure_cli = true\nmanaged_identity = true", args("lab"), "one of"),
             ("[hub.lab]\nhost_name = 'h:x'\nazure_cli = true", args("lab"), "[hub.lab] host_name"),
             ("[hub.lab]\nconnection_string_file = 'gone'", args("lab"), "gone: No such file"),
         ] {

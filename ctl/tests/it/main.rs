@@ -12,5 +12,6 @@ mod device;
 mod fleet;
 mod hub;
 mod reboot;
+mod token;
 mod tools;
 mod wish;

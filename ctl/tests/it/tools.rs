@@ -1,7 +1,5 @@
-//! `sas-token`, `completions`, jobs, tables and tokens.
+//! `sas-token`, `completions`, jobs and tables.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -120,34 +118,6 @@ fn tables_as_csv_in_the_order_selected() {
     hub.run(&["query", "--ready-made", "unclean"]).ends(0, &[]);
     assert!(hub.requests().last().unwrap().body["query"].as_str().unwrap().contains("cause = 'unclean'"));
     hub.run(&["query"]).ends(2, &["--ready-made", "SQL"]);
-}
-
-#[test]
-fn entra_id_by_a_token_or_by_the_azure_cli() {
-    let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
-    let host = hub.connection_string().split([';', '=']).nth(1).unwrap().to_owned();
-    let show = || {
-        let mut command = ctl(&["twin", "show", "gw1"]);
-        command.env("IOTHUB_HOST_NAME", &host).env("IOTDM_CA_FILE", hub.path("ca.pem"));
-        command
-    };
-    Run::from(show().env("IOTHUB_TOKEN", "eyJ0.given").output().unwrap()).ends(0, &[]);
-    assert_eq!(hub.requests()[0].header("authorization"), Some("Bearer eyJ0.given"));
-
-    Run::from(show().env("PATH", "/nonexistent").output().unwrap())
-        .ends(8, &["az is not installed", "az login"]);
-    let az = hub.path("az");
-    let script = |text: &str| {
-        fs::write(&az, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
-        Run::from(show().env("PATH", hub.path("")).output().unwrap())
-    };
-    script("echo \"{\\\"accessToken\\\": \\\"eyJ0.$*\\\", \\\"expires_on\\\": 4102444800}\"").ends(0, &[]);
-    let expected = "Bearer eyJ0.account get-access-token --resource https://iothubs.azure.net --output json";
-    assert_eq!(hub.requests()[1].header("authorization"), Some(expected));
-    script("echo 'Please run az login' >&2; exit 1").ends(8, &["Please run az login"]);
-    let strange = script("echo '{\"accessToken\": 3}'");
-    strange.ends(8, &["something else than a token"]);
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Request {
     pub path: String,
     pub query: String,
     pub headers: Vec<(String, String)>,
+    /// The body as it came, and as JSON.
+    pub text: String,
     pub body: Value,
 }
 
@@ -300,12 +302,13 @@ fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<Request
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    let request =
-        Request { method, path: path.to_owned(), query: query.to_owned(), headers, body: Value::Null };
+    let (path, query) = (path.to_owned(), query.to_owned());
+    let request = Request { method, path, query, headers, text: String::new(), body: Value::Null };
     let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { body: serde_json::from_slice(&body).unwrap_or_default(), ..request })
+    let text = String::from_utf8(body).unwrap();
+    Some(Request { body: serde_json::from_str(&text).unwrap_or_default(), text, ..request })
 }
 
 /// How a run on a terminal ended, and all that came to the terminal.
