@@ -57,6 +57,7 @@ pub struct Hub {
     tls: ClientConfig,
     tries: Cell<u32>,
     throttled: Cell<usize>,
+    has_sent_changes: Cell<bool>,
     /// Of method calls and of all else, which the hub meters apart.
     paces: [Pace; 2],
 }
@@ -92,8 +93,8 @@ struct Request<'a> {
     body: Option<&'a Value>,
     headers: Vec<(&'static str, String)>,
     limit: Duration,
-    /// Whether to try again after the hub's own failure, where it is not
-    /// known whether it carried the request out.
+    /// Whether it changes nothing, so that it is tried again after the hub's
+    /// own failure, where it is not known whether it was carried out.
     repeatable: bool,
     /// Whether a status of 400 may come with a result, as that of bulk
     /// changes of which some have failed.
@@ -124,7 +125,8 @@ impl Hub {
             credential: target.credential,
             tls,
             tries: Cell::new(TRIES),
-            throttled: Cell::new(0),
+            throttled: Cell::default(),
+            has_sent_changes: Cell::default(),
             paces: [Pace::default(), Pace::default()],
         })
     }
@@ -150,6 +152,11 @@ impl Hub {
     /// How often it has throttled a request of this process.
     pub fn throttled(&self) -> usize {
         self.throttled.get()
+    }
+
+    /// Whether anything went out that is more than a question.
+    pub fn has_sent_changes(&self) -> bool {
+        self.has_sent_changes.get()
     }
 
     /// How TLS is spoken to it.
@@ -267,6 +274,7 @@ impl Hub {
         loop {
             let turn = pace.turn().await;
             tries += 1;
+            self.has_sent_changes.set(self.has_sent_changes.get() || !request.repeatable);
             let (refusal, asked) = match self.send_once(request).await? {
                 Ok(answer) => {
                     pace.went_well();

@@ -66,7 +66,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     let hub = Hub::new(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let command = dispatch(&hub, output, cli.command, environment.state_home());
-    runtime.block_on(or_interrupt(command, || "interrupted".to_owned()))
+    let notice = || match hub.has_sent_changes() {
+        true => "interrupted: what was sent may be carried out all the same".to_owned(),
+        false => "interrupted: nothing was changed".to_owned(),
+    };
+    runtime.block_on(or_interrupt(command, notice))
 }
 
 async fn dispatch(

@@ -22,9 +22,8 @@ pub async fn confirm(what: &str, question: String) -> anyhow::Result<bool> {
 }
 
 fn read(question: &str) -> io::Result<bool> {
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "{question} [y/N] ")?;
-    stderr.flush()?;
+    // Without a lock that lasts: whoever is interrupted here says so there.
+    io::stderr().write_all(format!("{question} [y/N] ").as_bytes())?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -4,8 +4,8 @@
 //! `{"Message":"ErrorCode:DeviceNotFound;text"}`, and a nested one whose
 //! `Message` is itself JSON text with a numeric `errorCode`. The header
 //! `iothub-errorcode` names the error in both. Source: captures of the
-//! service's answers in public issues, and the REST reference "IoT Hub API
-//! common error codes".
+//! service's answers in public issues, and IoT Hub's documentation,
+//! "Troubleshooting Azure IoT Hub error codes".
 
 use std::fmt;
 
@@ -110,21 +110,28 @@ impl Refusal {
             Some("GatewayTimeout") => Some(Kind::NoReply),
             Some("DeviceAlreadyExists") => Some(Kind::Exists),
             Some("PreconditionFailed") => Some(Kind::Changed),
-            // Not a matter of rights: the day's quota, a full queue.
+            // Forbidden, but not a matter of rights.
             Some("IotHubQuotaExceeded") => Some(Kind::Quota),
-            Some("DeviceMaximumQueueDepthExceeded") => Some(Kind::Other),
+            Some("OperationNotAvailableInCurrentTier") => Some(Kind::NotInTier),
+            Some(
+                "IotHubSuspended"
+                | "JobQuotaExceeded"
+                | "DeviceMaximumQueueDepthExceeded"
+                | "DeviceDisabled"
+                | "DeviceMaximumInflightMethodExceeded",
+            ) => Some(Kind::Other),
             _ => None,
         };
         let by_number = || match self.number? {
             404_001 => Some(Kind::NoSuchDevice),
-            404_103 => Some(Kind::Offline),
+            404_102 | 404_103 => Some(Kind::Offline),
             404_104 | 400_027 => Some(Kind::ConnectionLost),
             504_101 => Some(Kind::NoReply),
             409_001 => Some(Kind::Exists),
             412_001 => Some(Kind::Changed),
             403_002 => Some(Kind::Quota),
-            403_004 => Some(Kind::Other),
             403_010 => Some(Kind::NotInTier),
+            403_001..=403_999 => Some(Kind::Other),
             _ => None,
         };
         by_name.or_else(by_number).unwrap_or(match self.status {
@@ -199,7 +206,8 @@ impl fmt::Display for Refusal {
             write!(f, " {name}")?;
         }
         if !self.message.is_empty() {
-            write!(f, ", {:?}", self.message)?;
+            // On one line, whatever the hub has put into it.
+            write!(f, ", \"{}\"", self.message.split_whitespace().collect::<Vec<_>>().join(" "))?;
         }
         write!(f, "){}", self.remedy())?;
         match self.clock_ahead {

@@ -61,7 +61,7 @@ pub async fn cancel(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<
 /// How a job went for each device.
 pub(crate) async fn devices(hub: &Hub, job: &str) -> anyhow::Result<Vec<Value>> {
     let sql = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{job}'");
-    hub.query(&sql, None).all().await.with_context(|| format!("the query {sql:?} failed"))
+    hub.query(&sql, None).all().await.with_context(|| format!("the query \"{sql}\" failed"))
 }
 
 /// A table of them.

@@ -21,7 +21,7 @@ pub async fn run(hub: &Hub, output: Output, args: QueryArgs) -> anyhow::Result<(
 /// Runs a query and prints its rows.
 pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usize>) -> anyhow::Result<()> {
     let mut pages = hub.query(sql, top);
-    let failed = || format!("the query {sql:?} failed");
+    let failed = || format!("the query \"{sql}\" failed");
     match output.format() {
         Format::Jsonl => {
             while let Some(rows) = pages.next().await.with_context(failed)? {

@@ -24,7 +24,7 @@ pub async fn run(hub: &Hub, output: Output, args: StatusArgs) -> anyhow::Result<
             Some(condition) => format!("SELECT * FROM devices WHERE {condition}"),
             None => "SELECT * FROM devices".to_owned(),
         };
-        twins = hub.query(&sql, None).all().await.with_context(|| format!("the query {sql:?} failed"))?;
+        twins = hub.query(&sql, None).all().await.with_context(|| format!("the query \"{sql}\" failed"))?;
     }
     for device in &args.devices {
         match hub.twin(device).await.with_context(|| device.to_string()) {

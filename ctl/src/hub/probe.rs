@@ -52,6 +52,7 @@ impl Hub {
         };
         let mut request = Request::new(method, path);
         request.body = body;
+        request.repeatable = true;
         match probe {
             Probe::Service | Probe::Jobs => request.headers.push(("x-ms-max-item-count", "1".to_owned())),
             Probe::RegistryWrite => request.headers.push((IF_MATCH.as_str(), quoted("*"))),

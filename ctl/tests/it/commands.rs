@@ -6,8 +6,6 @@ use std::process::Stdio;
 use std::sync::{Mutex, mpsc};
 
 use crate::common::{Answer, FakeHub, Run};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
 #[test]
@@ -58,24 +56,6 @@ fn a_payload_from_a_file_and_from_stdin() {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"[\"stdin\"]").unwrap();
     assert_eq!(Run::from(child.wait_with_output().unwrap()).json()["payload"], json!(["stdin"]));
-}
-
-#[test]
-fn ctrl_c_during_a_call_says_that_it_may_be_carried_out() {
-    let (called, call) = mpsc::channel();
-    let called = Mutex::new(called);
-    let hub = FakeHub::start(move |_, _| {
-        called.lock().unwrap().send(()).unwrap();
-        loop {
-            std::thread::park();
-        }
-    });
-    let mut command = hub.command(&["invoke", "gw1", "m"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    call.recv().unwrap();
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
-    let run = Run::from(child.wait_with_output().unwrap());
-    run.ends(130, &["the call of m stays in force if gw1 has received it"]);
 }
 
 #[test]

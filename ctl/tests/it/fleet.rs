@@ -8,8 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::common::{Answer, FakeHub, Request, Run, on_terminal};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Devices whose twins show `completed` once they have accepted.
@@ -92,10 +90,6 @@ fn refused(_: &str) -> Option<Answer> {
 fn journal(hub: &FakeHub) -> PathBuf {
     let mut files = fs::read_dir(hub.path("state/iotdm/reboots")).unwrap();
     files.next().unwrap().unwrap().path()
-}
-
-fn interrupt(child: &Child) {
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
 }
 
 fn spawn(mut command: Command) -> Child {
@@ -268,33 +262,6 @@ fn what_may_have_been_sent_is_sent_again_only_where_ids_are_known() {
     elsewhere.run(&["reboot", "--resume", &path]).ends(2, &["it is about hub localhost:"]);
     elsewhere.run(&["reboot", "--resume", "/nonexistent"]).ends(2, &["--resume /nonexistent: No such file"]);
     elsewhere.run(&["reboot", "--resume", &path, "--reason", "x"]).ends(2, &["--reason"]);
-}
-
-#[test]
-fn ctrl_c_while_selecting_and_while_waiting() {
-    let (asked, asking) = std::sync::mpsc::channel();
-    let asked = Mutex::new(asked);
-    let slow = FakeHub::start(move |_, _| {
-        asked.lock().unwrap().send(()).unwrap();
-        loop {
-            std::thread::park();
-        }
-    });
-    let child = spawn(slow.command(&ALL));
-    asking.recv().unwrap();
-    interrupt(&child);
-    Run::from(child.wait_with_output().unwrap()).ends(130, &["interrupted: nothing was sent"]);
-
-    let fleet = Fleet::default();
-    let hub = fleet.hub(9, |_| None);
-    let names: Vec<String> = (1..=9).map(|n| format!("gw{n}")).collect();
-    fleet.lose(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let child = spawn(hub.command(&[&ALL[..], &["--id", "r-1"]].concat()));
-    fleet.wait_for(9);
-    interrupt(&child);
-    let result = Run::from(child.wait_with_output().unwrap());
-    result
-        .ends(130, &["the request r-1 stays in force on 9 devices", "reboot.id = 'r-1'", "reboot --resume "]);
 }
 
 #[test]

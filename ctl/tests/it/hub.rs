@@ -20,29 +20,6 @@ fn every_request_is_signed_for_the_host_with_its_port() {
 }
 
 #[test]
-fn each_refusal_of_the_hub_has_its_exit_code() {
-    let now = |answer: Answer| answer.with("retry-after", "0");
-    for (answer, code, parts) in [
-        (Answer::classic(404, "DeviceNotFound"), 5, ["no such device", "device list"]),
-        (Answer::nested(404, 404_001), 5, ["no such device", "404001"]),
-        (Answer::classic(404, "DeviceNotOnline"), 4, ["offline", "--connect-timeout"]),
-        (Answer::nested(404, 404_103), 4, ["offline", "404103"]),
-        (Answer::nested(504, 504_101), 6, ["did not reply", "504101"]),
-        (Answer::classic(401, "IotHubUnauthorizedAccess"), 8, ["not authorised", "IotHubUnauthorizedAccess"]),
-        (now(Answer::nested(429, 429_001)), 9, ["throttled", "429001"]),
-        (Answer::nested(413, 413_001), 1, ["413001", "canned"]),
-        (Answer::classic(500, "ServerError"), 1, ["the hub failed", "ServerError"]),
-        (Answer::nested(400, 400_004), 1, ["the hub refused", "canned"]),
-    ] {
-        let hub = FakeHub::start(move |_, _| answer.clone());
-        let run = hub.run(&INVOKE);
-        run.ends(code, &parts);
-        assert!(run.stderr.starts_with("iotdm-ctl: gw1: "), "{run:#?}");
-        assert_eq!(run.stderr.lines().count(), 1, "one sentence: {run:#?}");
-    }
-}
-
-#[test]
 fn throttled_requests_are_repeated_and_then_succeed() {
     let hub = FakeHub::start(|request, before| match before {
         0..=2 => Answer::classic(429, "ThrottlingException").with("retry-after", "0"),

@@ -1,12 +1,8 @@
 //! `reboot` against canned hubs: every outcome, and what is sent for it.
 
-use std::process::Stdio;
 use std::sync::Mutex;
-use std::sync::mpsc;
 
 use crate::common::{Answer, FakeHub, Request, Run};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Polls fast; the default of ten minutes for the outcome is never reached.
@@ -318,25 +314,4 @@ fn several_devices_end_alike_or_mixed() {
     run.ends(5, &[]);
     assert_eq!(run.json().as_array().unwrap().len(), 2);
     hub.run(&["reboot", "gw2", "--id", "r-1"]).ends(4, &["--connect-timeout"]);
-}
-
-#[test]
-fn ctrl_c_stops_waiting_and_says_what_stays_in_force() {
-    let (polled, poll) = mpsc::channel();
-    let polled = Mutex::new(polled);
-    let hub = FakeHub::start(move |request, before| {
-        if request.is_call() {
-            return Answer::reply(200, json!({"id": "r-1", "status": "accepted"}));
-        }
-        if before == 2 {
-            polled.lock().unwrap().send(()).unwrap();
-        }
-        Answer::twin(json!({}))
-    });
-    let mut command = hub.command(&["reboot", "gw1", "--id", "r-1", "--interval", "1h"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    poll.recv().unwrap();
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
-    let run = Run::from(child.wait_with_output().unwrap());
-    run.ends(130, &["the request r-1 stays in force, see iotdm-ctl status gw1"]);
 }

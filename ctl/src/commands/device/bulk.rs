@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Secret, connection_string, write_out};
 use crate::cli::{Auth, DeviceCreateArgs};
-use crate::error::{Exit, Usage};
+use crate::error::{Exit, Usage, or_interrupt};
 use crate::hub::Hub;
 use crate::output::{Output, say};
 use crate::{secret_file, values};
@@ -74,8 +74,10 @@ pub(super) async fn create(
     }
     let (mut created, mut failed, mut trouble) = (Vec::new(), Vec::new(), None);
     for chunk in news.chunks(CHUNK) {
-        let changes: Vec<&Value> = chunk.iter().map(|new| &new.change).collect();
-        match hub.bulk(&json!(changes)).await.context("creating devices") {
+        let changes = json!(chunk.iter().map(|new| &new.change).collect::<Vec<_>>());
+        let request = async { hub.bulk(&changes).await.context("creating devices") };
+        let notice = || format!("interrupted: {} more may have been created, too", chunk.len());
+        match or_interrupt(request, notice).await {
             Ok(errors) => {
                 let has_failed = |new: &&New| errors.iter().any(|error| names(error, &new.device));
                 created.extend(chunk.iter().filter(|new| !has_failed(new)));
@@ -87,7 +89,7 @@ pub(super) async fn create(
             }
         }
     }
-    // Also when it broke off: the keys exist nowhere else.
+    // Also when it broke off, by Ctrl-C as well: for those that are there.
     if let Some(out) = args.out.as_ref().filter(|_| !created.is_empty()) {
         let line = |new: &&New| connection_string(hub, &new.device, args.gateway.as_ref(), &new.secret);
         write_out(out, &created.iter().map(line).collect::<Vec<_>>().join("\n"))?;

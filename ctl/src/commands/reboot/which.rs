@@ -34,7 +34,9 @@ pub(super) async fn selected(hub: &Hub, condition: &str) -> anyhow::Result<Vec<D
     let sql = format!("SELECT deviceId FROM devices WHERE {condition}");
     let mut pages = hub.query(&sql, None);
     let mut devices = Vec::new();
-    while let Some(rows) = pages.next().await.with_context(|| format!("--where: the query {sql:?} failed"))? {
+    while let Some(rows) =
+        pages.next().await.with_context(|| format!("--where: the query \"{sql}\" failed"))?
+    {
         for row in rows {
             let id = row.get("deviceId").and_then(Value::as_str).unwrap_or_default();
             devices.push(

@@ -142,7 +142,12 @@ impl Request {
 
 impl Answer {
     pub fn ok(body: Value) -> Self {
-        Answer { status: 200, headers: Vec::new(), body: body.to_string(), hang_up: false }
+        Answer::text(&body.to_string())
+    }
+
+    /// A body as it is.
+    pub fn text(body: &str) -> Self {
+        Answer { status: 200, headers: Vec::new(), body: body.to_owned(), hang_up: false }
     }
 
     pub fn twin(reported: Value) -> Self {
