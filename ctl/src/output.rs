@@ -3,11 +3,12 @@
 //! Nothing here panics on a closed pipe: stdout's errors are returned, and
 //! what stderr cannot take is dropped.
 
+mod table;
+
 use std::fmt;
 use std::io::{self, Write as _};
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
+use console::Term;
 use serde::Serialize;
 
 /// The form of results.
@@ -76,31 +77,12 @@ impl Output {
     /// A table, without a header where that is empty.
     pub fn table(self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         if self.format == Format::Csv {
-            return csv(header, rows);
+            return io::stdout().lock().write_all(&table::csv(header, rows)?);
         }
-        let mut table = Table::new();
-        table.load_style(NOTHING);
-        if !header.is_empty() {
-            table.set_header(header.to_vec());
-        }
-        for row in rows {
-            table.add_row(row.iter().map(|cell| printable(cell)));
-        }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        writeln!(io::stdout().lock(), "{}", table.trim_fmt())
+        let terminal = Term::stdout();
+        let width = terminal.is_term().then(|| terminal.size_checked()).flatten().map(|(_, columns)| columns);
+        writeln!(io::stdout().lock(), "{}", table::text(header, rows, width))
     }
-}
-
-fn csv(header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    if !header.is_empty() {
-        writer.write_record(header)?;
-    }
-    rows.iter().try_for_each(|row| writer.write_record(row))?;
-    let text = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    io::stdout().lock().write_all(&text)
 }
 
 /// A line to stderr: progress, a warning or an error.

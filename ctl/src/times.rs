@@ -5,9 +5,20 @@ use jiff::{SignedDuration, Timestamp};
 
 const UNITS: [(i64, &str); 4] = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")];
 
-/// An instant of RFC 3339 in the time of a zone, and how far it is from `now`.
-/// What is no instant stays as it is.
-pub fn for_people(text: &str, now: Timestamp, zone: &TimeZone) -> String {
+/// What the hub writes where nothing has happened yet.
+const NEVER: &str = "0001-01-01T00:00:00";
+
+/// Shows instants of RFC 3339 in the local time, and how long ago they are;
+/// what is no instant stays as it is.
+pub fn local() -> impl Fn(&str) -> String {
+    let (now, zone) = (Timestamp::now(), TimeZone::system());
+    move |text| for_people(text, now, &zone)
+}
+
+fn for_people(text: &str, now: Timestamp, zone: &TimeZone) -> String {
+    if text.starts_with(NEVER) {
+        return "never".to_owned();
+    }
     let Ok(at) = text.parse::<Timestamp>() else { return text.to_owned() };
     let local = at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
     format!("{local} ({})", distance(now.duration_since(at)))
@@ -35,7 +46,9 @@ mod tests {
             ("2026-11-22T08:00:00+01:00", "2026-11-22 08:00:00 CET (5 h ago)"),
             ("2026-07-01T00:00:00.000Z", "2026-07-01 02:00:00 CEST (144 d ago)"),
             ("2026-11-22T12:02:30Z", "2026-11-22 13:02:30 CET (in 2 min)"),
+            ("0001-01-01T00:00:00Z", "never"),
             ("-", "-"),
+            ("2026", "2026"),
         ] {
             assert_eq!(for_people(text, now, &zone), shown);
         }

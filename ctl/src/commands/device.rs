@@ -20,7 +20,7 @@ use crate::error::{Exit, Usage};
 use crate::hub::Hub;
 use crate::output::{Output, say};
 use crate::prompt::confirm;
-use crate::secret_file;
+use crate::{secret_file, times};
 
 /// What a connection string ends in.
 enum Secret {
@@ -99,6 +99,7 @@ pub async fn show(hub: &Hub, output: Output, args: DeviceArgs) -> anyhow::Result
     if !output.is_text() {
         return Ok(output.json(&identity)?);
     }
+    let local = times::local();
     let rows: Vec<Vec<String>> = [
         ("device", "/deviceId"),
         ("status", "/status"),
@@ -110,7 +111,7 @@ pub async fn show(hub: &Hub, output: Output, args: DeviceArgs) -> anyhow::Result
         ("etag", "/etag"),
     ]
     .into_iter()
-    .map(|(name, pointer)| vec![name.to_owned(), cell(identity.pointer(pointer))])
+    .map(|(name, pointer)| vec![name.to_owned(), local(&cell(identity.pointer(pointer)))])
     .collect();
     Ok(output.table(&[], &rows)?)
 }

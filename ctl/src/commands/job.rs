@@ -7,6 +7,7 @@ use crate::cli::{JobArgs, JobListArgs};
 use crate::commands::query::cell;
 use crate::hub::Hub;
 use crate::output::Output;
+use crate::times;
 
 /// Lists the hub's jobs.
 pub async fn list(hub: &Hub, output: Output, args: JobListArgs) -> anyhow::Result<()> {
@@ -14,8 +15,9 @@ pub async fn list(hub: &Hub, output: Output, args: JobListArgs) -> anyhow::Resul
     if !output.is_text() {
         return Ok(output.array(&jobs)?);
     }
+    let local = times::local();
     let row = |job: &Value| {
-        let at = |pointer: &str| cell(job.pointer(pointer));
+        let at = |pointer: &str| local(&cell(job.pointer(pointer)));
         let of = |count: &str| at(&format!("/deviceJobStatistics/{count}"));
         vec![
             at("/jobId"),
@@ -44,7 +46,8 @@ pub async fn show(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()
     let keys =
         ["jobId", "type", "status", "statusMessage", "queryCondition", "createdTime", "startTime", "endTime"];
     let rows = keys.into_iter().filter(|key| job.get(*key).is_some());
-    let rows: Vec<_> = rows.map(|key| vec![key.to_owned(), cell(job.get(key))]).collect();
+    let local = times::local();
+    let rows: Vec<_> = rows.map(|key| vec![key.to_owned(), local(&cell(job.get(key)))]).collect();
     output.table(&[], &rows)?;
     if devices.is_empty() { Ok(()) } else { print_devices(output, &devices) }
 }

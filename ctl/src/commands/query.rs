@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cli::{QueryArgs, ReadyMade};
 use crate::hub::Hub;
 use crate::output::{Format, Output};
+use crate::times;
 
 /// The columns that a whole twin is shown by.
 const TWIN_COLUMNS: [&str; 5] = ["deviceId", "status", "connectionState", "lastActivityTime", "tags"];
@@ -35,8 +36,8 @@ pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usiz
             if rows.is_empty() {
                 return Ok(output.line(format_args!("no rows"))?);
             }
-            let columns = columns(sql, &rows);
-            Ok(output.table(&columns, &table(&columns, &rows, cell))?)
+            let (columns, local) = (columns(sql, &rows), times::local());
+            Ok(output.table(&columns, &table(&columns, &rows, |value| local(&cell(value))))?)
         }
         Format::Csv => {
             let mut header: Option<Vec<String>> = None;
@@ -94,9 +95,9 @@ fn selected(sql: &str) -> Vec<&str> {
     names
 }
 
-/// The keys of the rows, as the query selects them where it does.
-fn columns<'a>(sql: &str, rows: &'a [Value]) -> Vec<&'a str> {
-    let keys: BTreeSet<&str> =
+/// What the query selects, also where no row has it, and what else there is.
+fn columns<'a>(sql: &'a str, rows: &'a [Value]) -> Vec<&'a str> {
+    let mut keys: BTreeSet<&str> =
         rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys().map(String::as_str)).collect();
     if ["deviceId", "properties", "etag", "version"].iter().all(|key| keys.contains(key)) {
         return TWIN_COLUMNS.into_iter().filter(|column| keys.contains(column)).collect();
@@ -104,6 +105,13 @@ fn columns<'a>(sql: &str, rows: &'a [Value]) -> Vec<&'a str> {
     // The order of a JSON object says nothing; what the query does not name
     // (COUNT without an alias, say) comes last by name, but the device first.
     let order = selected(sql);
+    let is_name = |name: &str| {
+        let begins_well = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
+        begins_well && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    let is_key = |name: &str| keys.iter().any(|key| key.eq_ignore_ascii_case(name));
+    let nowhere: Vec<&str> = order.iter().copied().filter(|name| is_name(name) && !is_key(name)).collect();
+    keys.extend(nowhere);
     let place = |key: &str| order.iter().position(|name| *name == key).unwrap_or(order.len());
     let mut columns: Vec<&str> = keys.into_iter().collect();
     columns.sort_by_key(|key| (place(key), *key != "deviceId"));
@@ -123,6 +131,9 @@ mod tests {
         let sql = "select properties.reported.b AS b , a,deviceId\nfrom devices WHERE a = 'from'";
         assert_eq!(columns(sql, &rows), ["b", "a", "deviceId"]);
         assert_eq!(selected(sql), ["b", "a", "deviceId"]);
+        let some_are_nowhere = [json!({"COUNT": 1})];
+        let sql = "SELECT TOP 5 tags.x, COUNT(), b AS c FROM devices";
+        assert_eq!(columns(sql, &some_are_nowhere), ["x", "c", "COUNT"]);
         let counted = [json!({"n": 1, "version": "1"})];
         let sql = "SELECT properties.reported.agent.version, COUNT() AS n FROM devices GROUP BY x";
         assert_eq!(columns(sql, &counted), ["version", "n"]);

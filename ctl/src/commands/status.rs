@@ -1,8 +1,6 @@
 //! `status`: how devices are and how their last reboot went.
 
 use anyhow::Context as _;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::cli::StatusArgs;
@@ -10,7 +8,7 @@ use crate::commands::query::cell;
 use crate::error::{Exit, exit_of};
 use crate::hub::Hub;
 use crate::output::{Output, say};
-use crate::times::for_people;
+use crate::times;
 
 const HEADER: [&str; 6] = ["DEVICE", "CONNECTION", "LAST REBOOT", "OUTCOME", "CAUSE", "AGENT"];
 
@@ -41,11 +39,8 @@ pub async fn run(hub: &Hub, output: Output, args: StatusArgs) -> anyhow::Result<
         [] if !args.devices.is_empty() => {}
         [] if output.is_text() => output.line(format_args!("no devices"))?,
         states if output.is_tabular() => {
-            let (now, zone) = (Timestamp::now(), TimeZone::system());
-            let time = |text: &str| match output.is_text() {
-                true => for_people(text, now, &zone),
-                false => text.to_owned(),
-            };
+            let local = times::local();
+            let time = |text: &str| if output.is_text() { local(text) } else { text.to_owned() };
             output.table(&HEADER, &states.iter().map(|state| row(state, time)).collect::<Vec<_>>())?
         }
         [state] if args.devices.len() == 1 => output.json(state)?,

@@ -311,3 +311,17 @@ fn on_a_terminal_it_asks_and_has_a_line_per_device() {
         assert!(lost.screen.contains(&line), "no {line:?} in {lost:#?}");
     }
 }
+
+#[test]
+fn tables_are_as_wide_as_the_terminal() {
+    let hub = FakeHub::start(|_, _| {
+        let reported = json!({"rebootTime": "T", "agent": {"version": "1.0.0"}, "boot": {"cause": "local"}});
+        Answer::twin(reported)
+    });
+    // Carriage returns are the terminal's own.
+    let screen = on_terminal(hub.command(&["status", "gw1"]), "").screen.replace('\r', "");
+    let expected = "DEVICE       gw1\nCONNECTION   Connected\nLAST REBOOT  T\nOUTCOME      -\nCAUSE        local\nAGENT        1.0.0\n";
+    assert_eq!(screen, expected);
+    let help = on_terminal(hub.command(&["reboot", "--help"]), "").screen;
+    assert!(help.contains("With -o json, one DEVICE gives an object\r\n"), "{help}");
+}

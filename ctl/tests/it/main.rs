@@ -11,6 +11,7 @@ mod commands;
 mod device;
 mod errors;
 mod fleet;
+mod forms;
 mod hub;
 mod interrupt;
 mod reboot;

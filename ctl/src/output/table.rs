@@ -1,0 +1,120 @@
+//! Tables for people, as wide as their terminal, and as CSV.
+
+use std::io;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
+
+use super::printable;
+
+/// Between two columns.
+const GAP: u16 = 2;
+/// In less than this nothing of some length can be read.
+const LEAST: u16 = 16;
+
+/// A table, without a header where that is empty. What is too wide for the
+/// terminal has its widest column wrapped; where that leaves no room, each row
+/// is shown from top to bottom.
+pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    if !header.is_empty() {
+        table.set_header(header.to_vec());
+    }
+    for row in rows {
+        table.add_row(row.iter().map(|cell| printable(cell)));
+    }
+    let widths = table.column_max_content_widths();
+    let gaps = GAP.saturating_mul(u16::try_from(widths.len()).unwrap_or(u16::MAX).saturating_sub(1));
+    let all = widths.iter().fold(gaps, |sum, width| sum.saturating_add(*width));
+    let (widest, most) =
+        widths.iter().copied().enumerate().max_by_key(|(_, width)| *width).unwrap_or_default();
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    if let Some(terminal) = terminal.filter(|terminal| *terminal < all) {
+        let left = terminal.saturating_sub(all - most);
+        if left < LEAST && !header.is_empty() {
+            return from_top_to_bottom(header, rows, terminal);
+        }
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
+        if let Some(column) = table.column_mut(widest) {
+            // Its padding counts, though the last column's is cut off.
+            let width = Width::Fixed(left.max(LEAST / 2).saturating_add(GAP));
+            column.set_constraint(ColumnConstraint::UpperBoundary(width));
+        }
+    }
+    table.trim_fmt()
+}
+
+fn from_top_to_bottom(header: &[&str], rows: &[Vec<String>], terminal: u16) -> String {
+    let one = |row: &Vec<String>| {
+        let cells: Vec<Vec<String>> =
+            header.iter().zip(row).map(|(name, cell)| vec![(*name).to_owned(), cell.clone()]).collect();
+        text(&[], &cells, Some(terminal))
+    };
+    rows.iter().map(one).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The same as comma-separated values.
+pub(super) fn csv(header: &[&str], rows: &[Vec<String>]) -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    if !header.is_empty() {
+        writer.write_record(header)?;
+    }
+    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: [&str; 3] = ["DEVICE", "OUTCOME", "WHY"];
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        vec![
+            row(["gw1", "completed", "-"]),
+            row(["gw2", "refused", "the device refused with status 423: apt holds it"]),
+        ]
+    }
+
+    #[test]
+    fn as_wide_as_it_is_where_nobody_looks() {
+        let expected = "\
+DEVICE  OUTCOME    WHY
+gw1     completed  -
+gw2     refused    the device refused with status 423: apt holds it";
+        assert_eq!(text(&HEADER, &rows(), None), expected);
+        assert_eq!(text(&HEADER, &rows(), Some(67)), expected);
+    }
+
+    #[test]
+    fn the_widest_column_is_wrapped() {
+        let expected = "\
+DEVICE  OUTCOME    WHY
+gw1     completed  -
+gw2     refused    the device refused
+                   with status 423: apt
+                   holds it";
+        assert_eq!(text(&HEADER, &rows(), Some(40)), expected);
+        let pairs = [vec!["device".to_owned(), "a long name that goes on and on".to_owned()]];
+        assert_eq!(text(&[], &pairs, Some(24)), "device  a long name that\n        goes on and on");
+    }
+
+    #[test]
+    fn each_row_from_top_to_bottom_where_there_is_no_room() {
+        let expected = "\
+DEVICE   gw1
+OUTCOME  completed
+WHY      -
+
+DEVICE   gw2
+OUTCOME  refused
+WHY      the device refused
+         with status 423:
+         apt holds it";
+        assert_eq!(text(&HEADER, &rows(), Some(28)), expected);
+    }
+}
