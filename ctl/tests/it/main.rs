@@ -10,6 +10,7 @@ mod check;
 mod commands;
 mod device;
 mod errors;
+mod exits;
 mod fleet;
 mod forms;
 mod hub;

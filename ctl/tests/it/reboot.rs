@@ -51,7 +51,15 @@ fn rebooting(id: &Value) -> Value {
 fn waits_for_this_id_and_prints_reply_and_reboot_time() {
     let hub = accepting(json!({}), &[|_| completed(&json!("another")), rebooting, rebooting, completed]);
     let run = reboot(&hub, &["--reason", "kernel update"]);
-    run.ends(0, &["gw1: sent rebootDevice, id ", "gw1: accepted", "gw1: rebooting", "gw1: completed in 0 s"]);
+    run.ends(
+        0,
+        &[
+            "gw1: sent rebootDevice, id ",
+            "gw1: accepted",
+            "gw1: rebooting",
+            "gw1: completed in 0 s, boot id changed",
+        ],
+    );
     assert_eq!(run.stderr.matches("rebooting").count(), 1, "one line per change: {run:#?}");
     let lines: Vec<&str> = run.stdout.lines().collect();
     assert!(lines[0].starts_with("gw1: reply 200 {"), "{run:#?}");

@@ -89,7 +89,10 @@ impl Run<'_> {
                 drop(track);
                 self.progress.say(format_args!("iotdm-ctl: {device}: {error}"));
             }
-            (None, Some(seconds)) => track.end(format_args!("{} in {seconds:.0} s", outcome.words())),
+            (None, Some(seconds)) => {
+                let proof = if seen.booted_anew() { ", boot id changed" } else { "" };
+                track.end(format_args!("{} in {seconds:.0} s{proof}", outcome.words()));
+            }
             (None, None) => track.end(format_args!("{}", self.without_outcome(&seen))),
         }
         let ending = Ending {

@@ -50,6 +50,18 @@ pub(super) struct Seen {
     pub(super) seconds: Option<f64>,
 }
 
+impl Seen {
+    /// Whether the device reports another boot id than it had before, by
+    /// which alone it is known that its kernel was started anew.
+    pub(super) fn booted_anew(&self) -> bool {
+        let of = |value: &Option<Value>, key: &str| Some(value.as_ref()?.get(key)?.as_str()?.to_owned());
+        let replied = self.reply.as_ref().map(|reply| reply.payload.clone());
+        let before = of(&self.reboot, "previousBootId").or_else(|| of(&replied, "bootId"));
+        let after = of(&self.reboot, "bootId");
+        before.is_some() && after.is_some() && before != after
+    }
+}
+
 impl Ending {
     /// That of a device that it did not come to.
     pub(super) fn not_started(device: &DeviceId, id: &str) -> Self {
