@@ -45,6 +45,8 @@ const OWN_PAUSE: Duration = Duration::from_secs(30);
 /// A hub that wants a longer pause than this is left alone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+const A_SECOND: Duration = Duration::from_secs(1);
+
 /// Everything but RFC 3986's unreserved characters is encoded in paths.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -58,8 +60,14 @@ pub struct Hub {
     tries: Cell<u32>,
     throttled: Cell<usize>,
     has_sent_changes: Cell<bool>,
-    /// Of method calls and of all else, which the hub meters apart.
-    paces: [Pace; 2],
+    paces: Paces,
+}
+
+/// Of what the hub meters apart.
+struct Paces {
+    calls: Pace,
+    queries: Pace,
+    others: Pace,
 }
 
 /// A direct method to call.
@@ -127,7 +135,12 @@ impl Hub {
             tries: Cell::new(TRIES),
             throttled: Cell::default(),
             has_sent_changes: Cell::default(),
-            paces: [Pace::default(), Pace::default()],
+            paces: Paces {
+                calls: Pace::new(A_SECOND),
+                // 20 in a minute, of a small hub.
+                queries: Pace::new(A_SECOND * 3),
+                others: Pace::new(A_SECOND),
+            },
         })
     }
 
@@ -138,10 +151,9 @@ impl Hub {
     /// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and
     /// throttling".
     pub fn be_patient(&self) {
-        let [calls, others] = &self.paces;
         self.tries.set(PATIENT_TRIES);
-        calls.no_faster_than(Duration::from_millis(25));
-        others.no_faster_than(Duration::from_millis(10));
+        self.paces.calls.no_faster_than(Duration::from_millis(25));
+        self.paces.others.no_faster_than(Duration::from_millis(10));
     }
 
     /// The hub's host and port.
@@ -268,8 +280,11 @@ impl Hub {
     /// throttled, which says that nothing was done, and, if `repeatable`,
     /// after the hub's own failures.
     async fn send(&self, request: &Request<'_>) -> Result<Answer, HubError> {
-        let [calls, others] = &self.paces;
-        let pace = if request.path.ends_with("/methods") { calls } else { others };
+        let pace = match request.path.as_str() {
+            path if path.ends_with("/methods") => &self.paces.calls,
+            "/devices/query" => &self.paces.queries,
+            _ => &self.paces.others,
+        };
         let (mut pause, mut tries) = (FIRST_PAUSE, 0);
         loop {
             let turn = pace.turn().await;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug)]
 pub struct Pace {
     least: Cell<Duration>,
+    longest: Duration,
     gap: Cell<Duration>,
     next: Cell<Instant>,
     slowed: Cell<Instant>,
@@ -20,17 +21,20 @@ pub struct Pace {
 
 /// The gap that the first throttling leads to.
 const FIRST_GAP: Duration = Duration::from_millis(20);
-/// Requests of one kind are no further apart.
-const LONGEST_GAP: Duration = Duration::from_secs(1);
-
-impl Default for Pace {
-    fn default() -> Self {
-        let now = Instant::now();
-        Pace { least: Cell::default(), gap: Cell::default(), next: Cell::new(now), slowed: Cell::new(now) }
-    }
-}
 
 impl Pace {
+    /// Of a kind of which a hub takes one in `longest` at the very least.
+    pub fn new(longest: Duration) -> Self {
+        let now = Instant::now();
+        Pace {
+            least: Cell::default(),
+            longest,
+            gap: Cell::default(),
+            next: Cell::new(now),
+            slowed: Cell::new(now),
+        }
+    }
+
     /// Keeps requests at least `gap` apart from now on.
     pub fn no_faster_than(&self, gap: Duration) {
         self.least.set(gap);
@@ -60,7 +64,7 @@ impl Pace {
             return;
         }
         self.slowed.set(now);
-        self.gap.set((self.gap.get() * 2).clamp(FIRST_GAP, LONGEST_GAP));
+        self.gap.set((self.gap.get() * 2).clamp(FIRST_GAP, self.longest));
     }
 }
 
@@ -79,7 +83,7 @@ mod tests {
     #[test]
     fn is_not_slowed_down_by_itself() {
         in_still_time(async {
-            let (pace, begin) = (Pace::default(), Instant::now());
+            let (pace, begin) = (Pace::new(Duration::from_secs(1)), Instant::now());
             for _ in 0..100 {
                 pace.turn().await;
             }
@@ -95,7 +99,7 @@ mod tests {
     #[test]
     fn throttling_slows_down_once_for_all_under_way() {
         in_still_time(async {
-            let pace = Pace::default();
+            let pace = Pace::new(Duration::from_secs(1));
             let turns = [pace.turn().await, pace.turn().await];
             tokio::time::advance(MS).await;
             turns.into_iter().for_each(|turn| pace.throttled(turn, 500 * MS));

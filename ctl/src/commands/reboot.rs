@@ -54,6 +54,9 @@ pub async fn run(
 ) -> anyhow::Result<Exit> {
     let one = args.which.devices.len() == 1;
     let named = !args.which.devices.is_empty();
+    if !one {
+        hub.be_patient();
+    }
     let job = match &args.which.resume {
         Some(path) => resume(hub, path, &args.fleet)?,
         None => {
@@ -77,9 +80,6 @@ pub async fn run(
     if args.fleet.job {
         let condition = args.which.condition.as_deref();
         return scheduled::run(hub, output, &job.request, &job.devices, condition, &args.waiting).await;
-    }
-    if !one {
-        hub.be_patient();
     }
     let (endings, stop) = work(hub, output, &args.waiting, &job, named).await?;
     if output.format() == Format::Json {
