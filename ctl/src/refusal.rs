@@ -158,6 +158,7 @@ impl Refusal {
             Kind::Changed => "; read it again and give its new --etag, or none",
             Kind::Quota => "; add units to the hub, or wait until its day ends, at midnight UTC",
             Kind::NotInTier => "; a hub of a standard tier, or the free one, has it",
+            Kind::Other if self.name.as_deref() == Some("JobNotFound") => "; see iotdm-ctl job list",
             Kind::Exists | Kind::Server | Kind::Other => "",
         }
     }

@@ -121,7 +121,7 @@ impl Target {
         let ca_file = args.ca_file.clone().or_else(|| environment.ca_file.clone());
         if let Some(path) = &args.connection_string_file {
             warn_of_ignored_hub(args, "--connection-string-file is given");
-            return Ok(Target::of(read(path)?, ca_file));
+            return Ok(Target::of(read("--connection-string-file", path)?, ca_file));
         }
         if let Some(text) = &environment.connection_string {
             warn_of_ignored_hub(args, "IOTHUB_CONNECTION_STRING is set");
@@ -165,12 +165,13 @@ fn warn_of_ignored_hub(args: &HubArgs, because: &str) {
     }
 }
 
-/// Reads a secret, and warns of a file that everybody can read.
-fn read<T: FromStr>(path: &Path) -> Result<T, Usage>
+/// Reads a secret, and warns of a file that everybody can read. `what` is who
+/// names the file.
+fn read<T: FromStr>(what: &str, path: &Path) -> Result<T, Usage>
 where
     T::Err: Display,
 {
-    let refuse = |what: String| Usage(format!("secret file {}: {what}", path.display()));
+    let refuse = |why: String| Usage(format!("{what} {}: {why}", path.display()));
     let text = fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let secret = text.parse().map_err(|error| refuse(format!("{error}")))?;
     let open = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);

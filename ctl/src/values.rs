@@ -74,10 +74,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A pause between two polls: a duration that is not zero.
+/// A duration that is not zero, such as the pause between two polls.
 pub fn interval(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("polling needs a pause, such as 5s".into()),
+        Duration::ZERO => Err("it has to be longer than nothing, such as 5s".into()),
         pause => Ok(pause),
     }
 }
@@ -127,6 +127,11 @@ pub fn registration_id(text: &str) -> Result<String, String> {
     } else {
         Err("expected 1 to 128 characters of letters, digits and - . _ :".into())
     }
+}
+
+/// A count.
+pub fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number".to_owned())
 }
 
 /// A count that is not zero.

@@ -100,7 +100,7 @@ pub struct DeviceCreateArgs {
 #[command(after_help = "Example:\n  iotdm-ctl device list --top 20")]
 pub struct DeviceListArgs {
     /// At most so many devices
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count)]
     pub top: Option<usize>,
 }
 

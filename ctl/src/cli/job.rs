@@ -23,7 +23,7 @@ pub enum JobCommand {
 #[derive(Debug, Args)]
 pub struct JobListArgs {
     /// At most so many jobs
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count)]
     pub top: Option<usize>,
 }
 

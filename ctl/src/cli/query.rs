@@ -33,7 +33,7 @@ pub struct QueryArgs {
     #[arg(long, value_name = "NAME")]
     pub ready_made: Option<ReadyMade>,
     /// At most so many rows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count)]
     pub top: Option<usize>,
 }
 

@@ -144,10 +144,10 @@ pub struct FleetArgs {
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]
     pub max_in_flight: Option<usize>,
     /// Reboot the first N before all others, and stop if one fails
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count)]
     pub canary: Option<usize>,
     /// Start no other once more than N devices have failed, for whatever reason
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count)]
     pub max_failures: Option<usize>,
     /// Let the hub's own scheduler call the devices, and follow its job
     #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures"])]

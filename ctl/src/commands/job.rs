@@ -35,7 +35,7 @@ pub async fn list(hub: &Hub, output: Output, args: JobListArgs) -> anyhow::Resul
 
 /// Shows a job with its devices.
 pub async fn show(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let mut job = hub.job(&args.job).await.with_context(|| args.job.clone())?;
+    let mut job = hub.job(&args.job).await.with_context(|| format!("job {}", args.job))?;
     let devices = devices(hub, &args.job).await?;
     if !output.is_text() {
         if let Some(job) = job.as_object_mut() {
@@ -54,7 +54,7 @@ pub async fn show(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()
 
 /// Cancels a job.
 pub async fn cancel(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let job = hub.cancel_job(&args.job).await.with_context(|| args.job.clone())?;
+    let job = hub.cancel_job(&args.job).await.with_context(|| format!("job {}", args.job))?;
     if !output.is_text() {
         return Ok(output.json(&job)?);
     }

@@ -55,6 +55,10 @@ pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usiz
                 };
                 output.table(if first { &columns } else { &[] }, &table(&columns, &rows, bare))?;
             }
+            // Whoever reads it by its columns finds them also where it is empty.
+            if header.is_none() {
+                output.table(&columns(sql, &[]), &[])?;
+            }
             Ok(())
         }
     }

@@ -138,7 +138,7 @@ fn a_closed_pipe_is_success() {
         wait.lock().unwrap().recv().unwrap();
         Answer::ok(json!([{"deviceId": "gw1"}]))
     });
-    for form in ["text", "json", "jsonl"] {
+    for form in ["text", "json", "jsonl", "csv"] {
         let mut command = hub.command(&["query", "SELECT * FROM devices", "-o", form]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());

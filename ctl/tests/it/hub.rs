@@ -119,6 +119,9 @@ fn usage_errors_name_what_is_wrong() {
         (&["reboot", "gw1", "--response-timeout", "4"], ["--response-timeout", "5 to 300"]),
         (&["invoke", "gw1", "m", "--payload", "{"], ["--payload", "not JSON"]),
         (&["invoke", "gw1", "m", "--payload", "@/nonexistent"], ["--payload", "No such file"]),
+        (&["invoke", "gw1", "m", "--payload", "{\"a\": 1,\n \"b\": tru}"], ["--payload", "line 2 column 10"]),
+        (&["query", "x", "--top", "few"], ["--top", "a whole number"]),
+        (&["sas-token", "--ttl", "0"], ["--ttl", "longer than nothing"]),
         (&["twin", "show", ".."], ["..", "URL"]),
         (&["twin", "show", "gw1", "-o", "yaml"], ["--output", "jsonl"]),
     ] {
@@ -127,7 +130,7 @@ fn usage_errors_name_what_is_wrong() {
     assert!(hub.requests().is_empty());
     Run::from(ctl(&SHOW).output().unwrap()).ends(2, &["no hub given", "--connection-string-file"]);
     let mut command = ctl(&[&SHOW[..], &["--connection-string-file", "/nonexistent"]].concat());
-    Run::from(command.output().unwrap()).ends(2, &["/nonexistent", "No such file"]);
+    Run::from(command.output().unwrap()).ends(2, &["--connection-string-file /nonexistent: No such file"]);
     let missing_ca = ctl(&[&SHOW[..], &["--ca-file", "/nonexistent"]].concat())
         .env("IOTHUB_CONNECTION_STRING", hub.connection_string())
         .output();

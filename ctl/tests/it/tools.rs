@@ -114,6 +114,9 @@ fn tables_as_csv_in_the_order_selected() {
     let run = hub.run(&["query", "SELECT b, tags.a FROM devices", "-o", "csv"]);
     run.ends(0, &[]);
     assert_eq!(run.stdout, "b,a\n\"x,\"\"y\"\"\",1\n,\n");
+    let none = FakeHub::start(|_, _| Answer::ok(json!([])));
+    assert_eq!(none.run(&["query", "SELECT b, tags.a FROM devices", "-o", "csv"]).stdout, "b,a\n");
+    assert_eq!(none.run(&["query", "SELECT * FROM devices", "-o", "csv"]).stdout, "");
     hub.run(&["twin", "show", "gw1", "-o", "csv"]).ends(2, &["--output csv is for query"]);
     hub.run(&["query", "--ready-made", "unclean"]).ends(0, &[]);
     assert!(hub.requests().last().unwrap().body["query"].as_str().unwrap().contains("cause = 'unclean'"));
