@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub use self::pages::{Pages, literal};
+pub use self::pages::{Pages, check_length, literal};
 pub use self::probe::{Probe, Probed};
 use crate::credential::Credential;
 use crate::error::Usage;

@@ -1,8 +1,8 @@
 //! A fleet of real daemons, some of which refuse, some of which stay away:
 //! the tool is killed half-way, goes on, and reboots nobody twice.
 //!
-//! `IOTDM_FLEET` is the number of devices; a thousand need about 10 GB of
-//! memory and `ulimit -n 4096`.
+//! `IOTDM_FLEET` is the number of devices; a thousand need about 3 GB of
+//! memory, `ulimit -n 4096` and seven minutes.
 
 // clippy.toml's permission for tests does not reach their helpers.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]

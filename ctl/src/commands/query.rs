@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::cli::{QueryArgs, ReadyMade};
-use crate::hub::Hub;
+use crate::hub::{Hub, check_length};
 use crate::output::{Format, Output};
 use crate::times;
 
@@ -21,6 +21,7 @@ pub async fn run(hub: &Hub, output: Output, args: QueryArgs) -> anyhow::Result<(
 
 /// Runs a query and prints its rows.
 pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usize>) -> anyhow::Result<()> {
+    check_length(sql)?;
     let mut pages = hub.query(sql, top);
     let failed = || format!("the query \"{sql}\" failed");
     match output.format() {

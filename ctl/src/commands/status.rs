@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cli::StatusArgs;
 use crate::commands::query::cell;
 use crate::error::{Exit, exit_of};
-use crate::hub::Hub;
+use crate::hub::{Hub, check_length};
 use crate::output::{Output, say};
 use crate::times;
 
@@ -22,6 +22,7 @@ pub async fn run(hub: &Hub, output: Output, args: StatusArgs) -> anyhow::Result<
             Some(condition) => format!("SELECT * FROM devices WHERE {condition}"),
             None => "SELECT * FROM devices".to_owned(),
         };
+        check_length(&sql)?;
         twins = hub.query(&sql, None).all().await.with_context(|| format!("the query \"{sql}\" failed"))?;
     }
     for device in &args.devices {

@@ -4,10 +4,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Hub, Request, text};
+use crate::error::Usage;
 use crate::hub_error::HubError;
 
 /// The page size of queries; the documentation allows no more.
 const PAGE: usize = 100;
+
+/// The characters that a query or a condition may have.
+///
+/// Source: Microsoft's answer in a public issue about jobs for a lot of devices,
+/// which ended in PreconditionFailed.
+const LONGEST_QUERY: usize = 8192;
 
 /// The pages of a query's result or a list, fetched one by one.
 pub struct Pages<'a> {
@@ -35,6 +42,17 @@ impl Hub {
     pub fn query(&self, sql: &str, top: Option<usize>) -> Pages<'_> {
         let body = Some(json!({ "query": sql }));
         Pages { hub: self, method: Method::POST, path: "/devices/query", body, left: top, next: Next::First }
+    }
+}
+
+/// Refuses a query or a condition that the hub would take for something that
+/// was changed meanwhile, as it answers to one that is too long.
+pub fn check_length(sql: &str) -> Result<(), Usage> {
+    match sql.chars().count() {
+        0..=LONGEST_QUERY => Ok(()),
+        length => Err(Usage(format!(
+            "the query or condition has {length} characters, and a hub takes {LONGEST_QUERY}; select by a tag"
+        ))),
     }
 }
 

@@ -90,6 +90,19 @@ fn the_hubs_scheduler_calls_and_is_followed() {
 }
 
 #[test]
+fn what_is_too_long_for_a_hub_is_not_sent() {
+    let hub = scheduler();
+    let list = hub.path("list");
+    std::fs::write(&list, (0..1000).map(|n| format!("gw{n:04}\n")).collect::<String>()).unwrap();
+    let arguments = ["reboot", "--devices-from", list.to_str().unwrap(), "--yes", "--job"];
+    hub.run(&arguments)
+        .ends(2, &["--job: the query or condition has 10012 characters, and a hub takes 8192"]);
+    let long = format!("SELECT * FROM devices WHERE deviceId = '{}'", "x".repeat(8192));
+    hub.run(&["query", &long]).ends(2, &["select by a tag"]);
+    assert!(hub.requests().is_empty());
+}
+
+#[test]
 fn jobs_are_listed_shown_and_cancelled() {
     let hub = scheduler();
     let list = hub.run(&["job", "list"]).stdout;

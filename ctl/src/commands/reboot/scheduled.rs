@@ -14,7 +14,7 @@ use crate::cli::WaitArgs;
 use crate::commands::job;
 use crate::commands::query::cell;
 use crate::error::{Exit, or_interrupt};
-use crate::hub::{Hub, MethodCall, MethodReply, literal};
+use crate::hub::{Hub, MethodCall, MethodReply, check_length, literal};
 use crate::outcome::Outcome;
 use crate::output::{Format, Output, say};
 use crate::refusal::Refusal;
@@ -42,6 +42,7 @@ pub(super) async fn run(
         format!("deviceId IN [{}]", quoted.join(", "))
     };
     let condition = condition.map_or_else(named, str::to_owned);
+    check_length(&condition).context("--job")?;
     let seconds = waiting.wait_timeout.as_secs().max(1);
     let body = job::method_job(id, &json!(call), &condition, seconds);
     let made = hub.create_job(id, &body).await.context("the hub's scheduler")?;

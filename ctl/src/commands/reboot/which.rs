@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cli::WhichArgs;
 use crate::error::Usage;
-use crate::hub::Hub;
+use crate::hub::{Hub, check_length};
 use crate::hub_error::HubError;
 use crate::values;
 
@@ -32,6 +32,7 @@ pub(super) async fn devices(hub: &Hub, args: &WhichArgs) -> anyhow::Result<Vec<D
 /// The devices that a condition selects.
 pub(super) async fn selected(hub: &Hub, condition: &str) -> anyhow::Result<Vec<DeviceId>> {
     let sql = format!("SELECT deviceId FROM devices WHERE {condition}");
+    check_length(&sql)?;
     let mut pages = hub.query(&sql, None);
     let mut devices = Vec::new();
     while let Some(rows) =
