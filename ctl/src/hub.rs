@@ -4,6 +4,7 @@
 //! official SDKs. Each request carries a token of its own, so none expires
 //! while a command waits.
 
+mod exchange;
 mod jobs;
 mod pages;
 mod probe;
@@ -12,40 +13,25 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use iotdm_proto::{API_VERSION, DeviceId, Endpoint};
+use iotdm_proto::{DeviceId, Endpoint};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, IF_MATCH, RETRY_AFTER};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
+use reqwest::header::IF_MATCH;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::exchange::{ANSWER_LIMIT, PATIENT_TRIES, Paces, Request, TRIES, clock_ahead, text};
 pub use self::pages::{Pages, check_length, literal};
 pub use self::probe::{Probe, Probed};
 use crate::credential::Credential;
 use crate::error::Usage;
 use crate::hub_error::HubError;
-use crate::pace::Pace;
-use crate::refusal::{Kind, Refusal};
 use crate::target::Target;
 use crate::tls;
 
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-/// How long the hub may take for its own part of an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// How often a request is sent at most.
-const TRIES: u32 = 5;
-/// How often one is sent that is part of a long run.
-const PATIENT_TRIES: u32 = 15;
-/// The first pause between tries; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// No pause of our own choice is longer.
-const OWN_PAUSE: Duration = Duration::from_secs(30);
-/// A hub that wants a longer pause than this is left alone.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-const A_SECOND: Duration = Duration::from_secs(1);
 
 /// Everything but RFC 3986's unreserved characters is encoded in paths.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -61,13 +47,6 @@ pub struct Hub {
     throttled: Cell<usize>,
     has_sent_changes: Cell<bool>,
     paces: Paces,
-}
-
-/// Of what the hub meters apart.
-struct Paces {
-    calls: Pace,
-    queries: Pace,
-    others: Pace,
 }
 
 /// A direct method to call.
@@ -95,25 +74,6 @@ pub struct MethodReply {
     pub payload: Value,
 }
 
-struct Request<'a> {
-    method: Method,
-    path: String,
-    body: Option<&'a Value>,
-    headers: Vec<(&'static str, String)>,
-    limit: Duration,
-    /// Whether it changes nothing, so that it is tried again after the hub's
-    /// own failure, where it is not known whether it was carried out.
-    repeatable: bool,
-    /// Whether a status of 400 may come with a result, as that of bulk
-    /// changes of which some have failed.
-    answers_with_400: bool,
-}
-
-struct Answer {
-    headers: HeaderMap,
-    body: String,
-}
-
 impl Hub {
     /// Prepares requests to `target`; nothing is sent yet.
     pub fn new(target: Target) -> anyhow::Result<Self> {
@@ -135,12 +95,7 @@ impl Hub {
             tries: Cell::new(TRIES),
             throttled: Cell::default(),
             has_sent_changes: Cell::default(),
-            paces: Paces {
-                calls: Pace::new(A_SECOND),
-                // 20 in a minute, of a small hub.
-                queries: Pace::new(A_SECOND * 3),
-                others: Pace::new(A_SECOND),
-            },
+            paces: Paces::default(),
         })
     }
 
@@ -270,104 +225,6 @@ impl Hub {
         request.headers.push((IF_MATCH.as_str(), quoted("*")));
         self.send(&request).await.map(drop)
     }
-
-    async fn json(&self, request: Request<'_>) -> Result<Value, HubError> {
-        let answer = self.send(&request).await?;
-        serde_json::from_str(&answer.body).map_err(|error| self.not_a_hub(&error))
-    }
-
-    /// Sends, and sends again where that can help and cannot harm: when
-    /// throttled, which says that nothing was done, and, if `repeatable`,
-    /// after the hub's own failures.
-    async fn send(&self, request: &Request<'_>) -> Result<Answer, HubError> {
-        let pace = match request.path.as_str() {
-            path if path.ends_with("/methods") => &self.paces.calls,
-            "/devices/query" => &self.paces.queries,
-            _ => &self.paces.others,
-        };
-        let (mut pause, mut tries) = (FIRST_PAUSE, 0);
-        loop {
-            let turn = pace.turn().await;
-            tries += 1;
-            self.has_sent_changes.set(self.has_sent_changes.get() || !request.repeatable);
-            let (refusal, asked) = match self.send_once(request).await? {
-                Ok(answer) => {
-                    pace.went_well();
-                    return Ok(answer);
-                }
-                Err(refused) => refused,
-            };
-            let left = match refusal.kind() {
-                Kind::Throttled => self.tries.get(),
-                Kind::Server | Kind::NoReply if request.repeatable => TRIES,
-                _ => 0,
-            };
-            let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
-            if refusal.kind() == Kind::Throttled {
-                pace.throttled(turn, wait);
-                self.throttled.set(self.throttled.get() + 1);
-            }
-            if tries >= left || wait > LONGEST_PAUSE {
-                return Err(HubError::Refused(Box::new(refusal)));
-            }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(OWN_PAUSE);
-        }
-    }
-
-    /// One exchange: an answer, or a refusal with the pause the hub asks for.
-    async fn send_once(
-        &self,
-        request: &Request<'_>,
-    ) -> Result<Result<Answer, (Refusal, Option<Duration>)>, HubError> {
-        let authorization = self.credential.authorization(&self.host, &self.tls).await?;
-        let url = format!("https://{}{}?api-version={API_VERSION}", self.host, request.path);
-        let mut builder = self.http.request(request.method.clone(), url).timeout(request.limit);
-        builder = builder.header(AUTHORIZATION, authorization);
-        for (name, value) in &request.headers {
-            builder = builder.header(*name, value);
-        }
-        if let Some(body) = request.body {
-            builder = builder.json(body);
-        }
-        let failed = |error| HubError::of_transport(&self.host, &error, request.limit.as_secs());
-        let response = builder.send().await.map_err(failed)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.text().await.map_err(failed)?;
-        let result = |body: &str| {
-            serde_json::from_str(body).is_ok_and(|body: Value| body.get("isSuccessful").is_some())
-        };
-        if status.is_success() || (request.answers_with_400 && status.as_u16() == 400 && result(&body)) {
-            return Ok(Ok(Answer { headers, body }));
-        }
-        Ok(Err((self.refusal(status, &headers, &body), retry_after(&headers))))
-    }
-
-    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &str) -> Refusal {
-        let mut refusal =
-            Refusal::parse(&self.host, status.as_u16(), text(headers, "iothub-errorcode"), body);
-        refusal.clock_ahead = clock_ahead(headers);
-        refusal
-    }
-
-    fn not_a_hub(&self, error: &serde_json::Error) -> HubError {
-        HubError::NotAHub { host: self.host.clone(), cause: error.to_string() }
-    }
-}
-
-impl<'a> Request<'a> {
-    fn new(method: Method, path: String) -> Self {
-        let repeatable = method == Method::GET;
-        Request {
-            method,
-            path,
-            body: None,
-            headers: Vec::new(),
-            limit: ANSWER_LIMIT,
-            repeatable,
-            answers_with_400: false,
-        }
-    }
 }
 
 fn path(collection: &str, device: &DeviceId) -> String {
@@ -379,31 +236,6 @@ fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// How far our clock is ahead of the hub's, in seconds.
-fn clock_ahead(headers: &HeaderMap) -> Option<i64> {
-    let theirs = http_date(text(headers, DATE.as_str())?)?;
-    Some(jiff::Timestamp::now().as_second() - theirs)
-}
-
-/// `Retry-After` in both of its forms.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = text(headers, RETRY_AFTER.as_str())?;
-    let seconds = match value.trim().parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => u64::try_from(http_date(value)? - jiff::Timestamp::now().as_second()).unwrap_or(0),
-    };
-    Some(Duration::from_secs(seconds))
-}
-
-/// An HTTP date in seconds since the Unix epoch.
-fn http_date(text: &str) -> Option<i64> {
-    Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,19 +244,6 @@ mod tests {
     fn ids_are_encoded_in_paths() {
         let device: DeviceId = "a:b#1?$'%".parse().unwrap();
         assert_eq!(path("twins", &device), "/twins/a%3Ab%231%3F%24%27%25");
-    }
-
-    #[test]
-    fn retry_after_in_seconds_and_as_a_date() {
-        let header = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().unwrap());
-            retry_after(&headers)
-        };
-        assert_eq!(header("7"), Some(Duration::from_secs(7)));
-        assert_eq!(header("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(header("soon"), None);
-        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
     }
 
     #[test]

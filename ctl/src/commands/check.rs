@@ -22,6 +22,10 @@ const PROBES: [(&str, Probe); 5] = [
     ("jobs", Probe::Jobs),
 ];
 
+/// Not reaching the hub is worse than not being let in, and that than having
+/// to wait.
+const ORDER: [Exit; 3] = [Exit::Failure, Exit::NotAuthorized, Exit::Throttled];
+
 /// The result of one check.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -141,6 +145,7 @@ impl Report {
     }
 
     fn failed(&mut self, check: &'static str, detail: String, exit: Exit) {
+        let exit = if ORDER.contains(&exit) { exit } else { Exit::Failure };
         self.0.push(Line { check, result: Verdict::Failed, detail, exit });
     }
 
@@ -148,10 +153,8 @@ impl Report {
         self.0.push(Line { check, result: Verdict::Skipped, detail: why.to_owned(), exit: Exit::Done });
     }
 
-    /// Not reaching the hub is worse than not being let in, and that than
-    /// having to wait.
+    /// The exit code of the worst line.
     fn worst(&self) -> Exit {
-        let order = [Exit::Failure, Exit::NotAuthorized, Exit::Throttled];
-        order.into_iter().find(|exit| self.0.iter().any(|line| line.exit == *exit)).unwrap_or(Exit::Done)
+        ORDER.into_iter().find(|exit| self.0.iter().any(|line| line.exit == *exit)).unwrap_or(Exit::Done)
     }
 }

@@ -93,6 +93,13 @@ fn what_the_tier_lacks_is_no_matter_of_rights() {
     run.ends(1, &[]);
     assert_eq!(which(&run, "failed"), ["methods", "jobs"]);
     assert!(detail(&run, "methods").starts_with("the hub's tier does not have this"), "{run:#?}");
+    // Whatever else fails is no success either.
+    let odd = |request: &Request, _| {
+        request.is_call().then(|| Answer::nested(504, 504_101).with("retry-after", "0"))
+    };
+    let run = hub(odd).run(&CHECK);
+    run.ends(1, &[]);
+    assert_eq!(which(&run, "failed"), ["methods"]);
 }
 
 #[test]
