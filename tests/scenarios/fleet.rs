@@ -2,7 +2,7 @@
 //! the tool is killed half-way, goes on, and reboots nobody twice.
 //!
 //! `IOTDM_FLEET` is the number of devices; a thousand need about 3 GB of
-//! memory, `ulimit -n 4096` and seven minutes.
+//! memory, `ulimit -n 4096` and seven to nine minutes.
 
 // clippy.toml's permission for tests does not reach their helpers.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
