@@ -1,0 +1,105 @@
+//! The profiles of `ctl.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use azure_core::credentials::Secret;
+use serde::Deserialize;
+
+use super::{Target, read};
+use crate::credential::{Credential, Login};
+use crate::error::Usage;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profiles {
+    default: Option<String>,
+    #[serde(default)]
+    hub: BTreeMap<String, Profile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    connection_string_file: Option<PathBuf>,
+    host_name: Option<String>,
+    token_file: Option<PathBuf>,
+    #[serde(default)]
+    azure_cli: bool,
+    #[serde(default)]
+    managed_identity: bool,
+    tenant_id: Option<String>,
+    client_id: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+}
+
+/// The hub of the profile with this name, or of the default one.
+pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>) -> Result<Target, Usage> {
+    let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
+    let profiles: Profiles = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let names: Vec<String> = profiles.hub.keys().cloned().collect();
+    let Some(name) = name.map(str::to_owned).or(profiles.default) else {
+        return Err(refuse(format!("no default; give --hub NAME, one of: {}", names.join(", "))));
+    };
+    let mut hubs = profiles.hub;
+    let Some(mut profile) = hubs.remove(&name) else {
+        return Err(refuse(format!("no [hub.{name}]; there are: {}", names.join(", "))));
+    };
+    let base = file.parent().unwrap_or(Path::new("."));
+    let ca_file = ca_file.or(profile.ca_file.take().map(|path| base.join(path)));
+    match (profile.connection_string_file.take(), profile.host_name.take()) {
+        (Some(path), None) if !profile.has_credential() => {
+            Ok(Target::of(read("connection_string_file", &base.join(path))?, ca_file))
+        }
+        (None, Some(host)) => {
+            let endpoint =
+                host.parse().map_err(|error| refuse(format!("[hub.{name}] host_name: {error}")))?;
+            let credential = profile.credential(base)?.ok_or_else(|| refuse(incomplete(&name)))?;
+            Ok(Target { endpoint, credential, ca_file })
+        }
+        _ => Err(refuse(incomplete(&name))),
+    }
+}
+
+fn incomplete(name: &str) -> String {
+    format!(
+        "[hub.{name}] needs connection_string_file, or host_name with one of token_file, azure_cli = true, \
+         managed_identity = true (and client_id, if it is user-assigned), or client_secret_file with tenant_id \
+         and client_id"
+    )
+}
+
+impl Profile {
+    fn has_credential(&self) -> bool {
+        let files = [&self.token_file, &self.client_secret_file];
+        self.azure_cli
+            || self.managed_identity
+            || self.tenant_id.is_some()
+            || self.client_id.is_some()
+            || files.into_iter().any(Option::is_some)
+    }
+
+    /// What proves who we are; `None` if it is not exactly one thing.
+    fn credential(self, base: &Path) -> Result<Option<Credential>, Usage> {
+        let (cli, managed) = (self.azure_cli, self.managed_identity);
+        let files = (self.token_file, self.client_secret_file);
+        Ok(Some(match (files, cli, managed, self.tenant_id, self.client_id) {
+            ((Some(token), None), false, false, None, None) => {
+                Credential::Token(read("token_file", &base.join(token))?)
+            }
+            ((None, None), true, false, None, None) => Credential::of(Login::AzureCli),
+            ((None, None), false, true, None, client_id) => {
+                Credential::of(Login::ManagedIdentity { client_id })
+            }
+            ((None, Some(secret)), false, false, Some(tenant_id), Some(client_id)) => {
+                let secret: String = read("client_secret_file", &base.join(secret))?;
+                let secret = Secret::new(secret.trim().to_owned());
+                Credential::of(Login::ClientSecret { tenant_id, client_id, secret })
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
