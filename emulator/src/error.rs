@@ -1,7 +1,9 @@
 //! Refusals in IoT Hub's numbers and shapes.
 //!
-//! Source: REST reference, "IoT Hub API common error codes", the .NET SDK's
-//! `ErrorCode`, and bodies quoted in public issues.
+//! Source of the numbers and names: "Troubleshoot Azure IoT Hub error codes" and
+//! "Troubleshoot Azure IoT Hub Device Provisioning Service" in Microsoft's
+//! documentation, and the .NET SDK's `IotHubServiceErrorCode`; of the bodies:
+//! the REST reference and what public issues quote.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
@@ -22,6 +24,8 @@ pub enum Code {
     InvalidOperation = 400_003,
     /// A value that is not allowed.
     ArgumentInvalid = 400_004,
+    /// An identity that is in one request twice.
+    DeviceDefinedMultipleTimes = 400_011,
     /// Another connection of the device took over. Microsoft's table names
     /// no HTTP status for it; 400 follows from the number, unverified.
     ConnectionForcefullyClosedOnNewConnection = 400_027,
@@ -35,22 +39,30 @@ pub enum Code {
     DeviceNotFound = 404_001,
     /// No such module.
     ModuleNotFound = 404_010,
-    /// No such configuration; the number is unverified.
-    ConfigurationNotFound = 404_011,
+    /// No such configuration.
+    ConfigurationNotFound = 404_301,
     /// No such job.
     JobNotFound = 404_002,
-    /// The provisioning service knows no such thing.
-    DpsNotFound = 404_201,
+    /// There is nothing of that name.
+    GenericNotFound = 404_000,
+    /// The provisioning service has no such enrolment.
+    EnrollmentNotFound = 404_201,
+    /// The provisioning service has no such registration.
+    DeviceRegistrationNotFound = 404_202,
+    /// The provisioning service has no such operation.
+    AsyncOperationNotFound = 404_203,
+    /// The provisioning service has no such group.
+    EnrollmentGroupNotFound = 404_204,
     /// The device is not connected, or does not listen for methods.
     DeviceNotOnline = 404_103,
     /// The device's connection ended before it answered.
     DeviceConnectionClosedRemotely = 404_104,
     /// The device exists.
     DeviceAlreadyExists = 409_001,
-    /// The configuration exists; the number is unverified.
-    ConfigurationAlreadyExists = 409_010,
+    /// The configuration exists.
+    ConfigurationAlreadyExists = 409_401,
     /// The job exists.
-    JobAlreadyExists = 409_002,
+    JobAlreadyExists = 409_104,
     /// The module exists.
     ModuleAlreadyExistsOnDevice = 409_301,
     /// `If-Match`, or a twin's version, does not fit.

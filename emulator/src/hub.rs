@@ -135,32 +135,41 @@ impl Hub {
         self.policies.check(token, right, now().unix_seconds(), &self.scopes(path))
     }
 
-    /// Creates a device or module and its connection-string file.
-    pub fn create_device(&self, id: &Identity, wish: Wish) -> Result<Value, HubError> {
-        let device = Device::new(wish, now())?;
-        self.registry.insert(id, device, |device| self.note_device(id, device))
+    /// Creates a device or module, its twin and its connection-string file.
+    pub async fn create_device(&self, id: &Identity, wish: Wish, twin: &Change) -> Result<Value, HubError> {
+        let mut device = Device::new(wish, now())?;
+        if *twin != Change::default() {
+            device.twin.patch(twin, now())?;
+        }
+        self.registry.insert(id, device, |device| self.note_device(id, device)).await
     }
 
     /// Changes a device or module; a disabled device loses its connection and
     /// those of its modules.
-    pub fn update_device(&self, id: &Identity, wish: Wish, if_match: &IfMatch) -> Result<Value, HubError> {
+    pub async fn update_device(
+        &self,
+        id: &Identity,
+        wish: Wish,
+        if_match: &IfMatch,
+    ) -> Result<Value, HubError> {
         let change = |device: &mut Device| {
             if_match.check(&device.etag)?;
             device.update(wish, now())
         };
-        self.registry.update(id, change, |device, ()| {
+        let tell = |device: &Device, ()| {
             if device.status == Status::Disabled {
                 self.links.close_device(&id.device, Closed::Refused);
             }
             self.note_device(id, device)
-        })
+        };
+        self.registry.update(id, change, tell).await
     }
 
     /// Deletes a device with its modules, or a module: connections and files
     /// as well.
-    pub fn delete_device(&self, id: &Identity, if_match: &IfMatch) -> Result<(), HubError> {
+    pub async fn delete_device(&self, id: &Identity, if_match: &IfMatch) -> Result<(), HubError> {
         let check = |device: &Device| if_match.check(&device.etag);
-        self.registry.remove(id, check, |id| {
+        let tell = |id: &Identity| {
             self.links.close(id, Closed::Refused);
             if let Err(error) = self.messages.purge(id) {
                 tracing::error!(%error, "a deleted device's messages stay");
@@ -168,12 +177,13 @@ impl Hub {
             if let Err(error) = self.dir.remove(&self.dir.device(id)) {
                 tracing::error!("{error:#}");
             }
-        })
+        };
+        self.registry.remove(id, check, tell).await
     }
 
     /// Changes a twin's tags and desired properties, merging or replacing,
     /// and tells the device.
-    pub fn change_twin(
+    pub async fn change_twin(
         &self,
         id: &Identity,
         change: &Change,
@@ -185,17 +195,18 @@ impl Hub {
             let twin = &mut device.twin;
             if replace { twin.replace(change, now()) } else { twin.patch(change, now()) }
         };
-        self.registry.update(id, apply, |device, notification| {
+        let tell = |device: &Device, notification| {
             if let Some((patch, version)) = notification {
                 self.links.notify(id, patch, version);
             }
             device.twin_json(id, &self.presence(id))
-        })
+        };
+        self.registry.update(id, apply, tell).await
     }
 
     /// Lets a client in whose `proof` shows that it is `id`; also says whether
     /// it continues a stored session.
-    pub fn connect(
+    pub async fn connect(
         &self,
         id: &Identity,
         proof: &Proof,
@@ -217,13 +228,14 @@ impl Hub {
             device.twin.model_id = model_id.unwrap_or_default();
             Ok(stored)
         };
-        self.registry.update_with_status(id, prepare, |_, stored| {
+        let attach = |_: &Device, stored: Option<Subscriptions>| {
             // Whoever starts afresh does not want what waited before.
             if clean_session && let Err(error) = self.messages.purge(id) {
                 tracing::error!(%error, "messages stay for a clean session");
             }
             (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
-        })
+        };
+        self.registry.update_with_status(id, prepare, attach).await
     }
 
     /// Takes on a message for a device and sends it if the device listens.
@@ -266,7 +278,7 @@ impl Hub {
     /// Changes what a connection is subscribed to; durable for a session that
     /// outlives its connection. Without effect when the connection is no
     /// longer the device's.
-    pub fn subscribe(
+    pub async fn subscribe(
         &self,
         link: &Link,
         persistent: bool,
@@ -280,7 +292,7 @@ impl Hub {
             device.session = self.links.subscribe(&link.device, link.number, change).or(device.session);
             Ok(())
         };
-        self.registry.update(&link.device, keep, |_, ()| ())
+        self.registry.update(&link.device, keep, |_, ()| ()).await
     }
 
     /// Where devices connect: the host, with the port unless it is the

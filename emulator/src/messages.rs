@@ -19,7 +19,7 @@ use crate::error::{Code, HubError};
 use crate::identity::Identity;
 use crate::link::Message;
 use crate::random;
-use crate::store::{MESSAGES, Store};
+use crate::store::{Batch, MESSAGES, Store};
 
 /// How many may wait for one device.
 const MAX_WAITING: usize = 50;
@@ -104,11 +104,11 @@ impl Messages {
         let mut inner = self.lock();
         let Some(waiting) = inner.waiting.get(id).filter(|waiting| !waiting.is_empty()) else { return Ok(0) };
         let remove = || -> Result<()> {
-            let mut batch = inner.store.batch()?;
+            let mut batch = Batch::default();
             for number in waiting.keys() {
-                batch.remove(MESSAGES, &name(id, *number))?;
+                batch.remove(MESSAGES, &name(id, *number));
             }
-            batch.commit()
+            inner.store.write(&batch)
         };
         block_in_place(remove).map_err(HubError::internal)?;
         Ok(inner.waiting.remove(id).map_or(0, |waiting| waiting.len()))

@@ -1,43 +1,54 @@
 //! The devices and modules, durably: every change is in the store before
 //! anybody learns of it.
 //!
-//! The lock is held from reading the old state to telling the links, so that
-//! devices hear of changes in the order of their versions, and no connection
-//! is let in while its device is being disabled. Lock order: registry, then
-//! links.
+//! A device and its modules are changed by one writer at a time, from reading
+//! the old state to telling the links: so devices hear of changes in the order
+//! of their versions, and no connection is let in while its device is being
+//! disabled. Writers of different devices share commits. A writer must not be
+//! dropped halfway, since its change would be in the store alone: what may be
+//! dropped at any time (a request of a client that goes away) runs in a task of
+//! its own.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::{Bound, ControlFlow};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
-use tokio::task::block_in_place;
+use tokio::sync;
 
 use crate::device::{Device, Status};
 use crate::error::{Code, HubError};
 use crate::identity::Identity;
-use crate::store::{DEVICES, Store};
+use crate::store::{Batch, DEVICES, Store};
+
+/// How many writers there may be at a time. Devices that share a turn by chance
+/// only wait for each other.
+const TURNS: usize = 1024;
 
 /// All devices and modules.
-pub struct Registry(Mutex<Inner>);
-
-struct Inner {
+pub struct Registry {
     store: Store,
-    devices: BTreeMap<Identity, Device>,
+    devices: Mutex<Devices>,
+    turns: Vec<sync::Mutex<()>>,
+    hasher: RandomState,
 }
+
+type Devices = BTreeMap<Identity, Arc<Device>>;
 
 impl Registry {
     /// What the store has.
     pub fn open(store: Store) -> Result<Self> {
         let stored = store.all::<Device>(DEVICES)?.into_iter();
-        let devices = stored.map(|(id, device)| Ok((id.parse()?, device)));
+        let devices = stored.map(|(id, device)| Ok((id.parse()?, Arc::new(device))));
         let devices = devices.collect::<Result<_>>().context("a stored device has no device's id")?;
-        Ok(Registry(Mutex::new(Inner { store, devices })))
+        let turns = (0..TURNS).map(|_| sync::Mutex::default()).collect();
+        Ok(Registry { store, devices: Mutex::new(devices), turns, hasher: RandomState::new() })
     }
 
     /// Looks at a device or module.
     pub fn read<R>(&self, id: &Identity, look: impl FnOnce(&Device) -> R) -> Result<R, HubError> {
-        self.lock().find(id).map(look)
+        self.find(id).map(|device| look(&device))
     }
 
     /// Looks at the devices after `after`, in the order of their ids, until
@@ -71,118 +82,128 @@ impl Registry {
 
     fn scan(&self, after: Option<&Identity>, mut look: impl FnMut(&Identity, &Device) -> ControlFlow<()>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let inner = self.lock();
-        let mut range = inner.devices.range::<Identity, _>((start, Bound::Unbounded));
+        let devices = self.lock();
+        let mut range = devices.range::<Identity, _>((start, Bound::Unbounded));
         let _ = range.try_for_each(|(id, device)| look(id, device));
     }
 
     /// Adds a device, or a module to its device; `then` runs once it is
     /// durable.
-    pub fn insert<R>(
+    pub async fn insert<R>(
         &self,
         id: &Identity,
         device: Device,
         then: impl FnOnce(&Device) -> R,
     ) -> Result<R, HubError> {
-        let mut inner = self.lock();
+        let _turn = self.turn(id).await;
         if id.module.is_some() {
-            inner.find(&id.of_device())?;
+            self.find(&id.of_device())?;
         }
-        if inner.devices.contains_key(id) {
+        if self.find(id).is_ok() {
             let code = match id.module {
                 None => Code::DeviceAlreadyExists,
                 Some(_) => Code::ModuleAlreadyExistsOnDevice,
             };
             return Err(code.because(format!("{id} is already registered")));
         }
-        inner.put(id, device, |device| then(device))
+        let device = self.put(id, device).await?;
+        Ok(then(&device))
     }
 
     /// Changes a device or module; `then` runs once the change is durable,
     /// with what `change` returned. When `change` fails, nothing happens.
-    pub fn update<T, R>(
+    pub async fn update<T, R>(
         &self,
         id: &Identity,
         change: impl FnOnce(&mut Device) -> Result<T, HubError>,
         then: impl FnOnce(&Device, T) -> R,
     ) -> Result<R, HubError> {
-        self.update_with_status(id, |device, _| change(device), then)
+        self.update_with_status(id, |device, _| change(device), then).await
     }
 
     /// The same; `change` also learns the status of the device, or of the
     /// module's device.
-    pub fn update_with_status<T, R>(
+    pub async fn update_with_status<T, R>(
         &self,
         id: &Identity,
         change: impl FnOnce(&mut Device, Status) -> Result<T, HubError>,
         then: impl FnOnce(&Device, T) -> R,
     ) -> Result<R, HubError> {
-        let mut inner = self.lock();
-        let mut device = inner.find(id)?.clone();
-        let status = inner.find(&id.of_device())?.status;
+        let _turn = self.turn(id).await;
+        let old = self.find(id)?;
+        let status = self.find(&id.of_device())?.status;
+        let mut device = Device::clone(&old);
         let outcome = change(&mut device, status)?;
-        inner.put(id, device, |device| then(device, outcome))
+        let device = if is_same(&old, &device)? { old } else { self.put(id, device).await? };
+        Ok(then(&device, outcome))
     }
 
     /// Removes a device that passes `check` together with its modules, or a
     /// module; `then` runs for each of them once they are gone for good.
-    pub fn remove(
+    pub async fn remove(
         &self,
         id: &Identity,
         check: impl FnOnce(&Device) -> Result<(), HubError>,
         then: impl FnMut(&Identity),
     ) -> Result<(), HubError> {
-        let mut inner = self.lock();
-        check(inner.find(id)?)?;
+        let _turn = self.turn(id).await;
+        check(&*self.find(id)?)?;
         let gone = match id.module {
             Some(_) => vec![id.clone()],
-            None => inner.with_modules(id),
+            None => self.with_modules(id),
         };
-        let remove = || -> Result<()> {
-            let mut batch = inner.store.batch()?;
-            for id in &gone {
-                batch.remove(DEVICES, &id.to_string())?;
-            }
-            batch.commit()
-        };
-        block_in_place(remove).map_err(HubError::internal)?;
+        let mut batch = Batch::default();
         for id in &gone {
-            inner.devices.remove(id);
+            batch.remove(DEVICES, &id.to_string());
+        }
+        self.store.write_along(batch).await.map_err(HubError::internal)?;
+        for id in &gone {
+            self.lock().remove(id);
         }
         gone.iter().for_each(then);
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn put(&self, id: &Identity, device: Device) -> Result<Arc<Device>, HubError> {
+        let mut batch = Batch::default();
+        batch.put(DEVICES, &id.to_string(), &device).map_err(HubError::internal)?;
+        self.store.write_along(batch).await.map_err(HubError::internal)?;
+        let device = Arc::new(device);
+        self.lock().insert(id.clone(), device.clone());
+        Ok(device)
     }
-}
 
-impl Inner {
-    fn find(&self, id: &Identity) -> Result<&Device, HubError> {
+    /// Waits for the turn to change a device or one of its modules.
+    async fn turn(&self, id: &Identity) -> Option<sync::MutexGuard<'_, ()>> {
+        let index = usize::try_from(self.hasher.hash_one(&id.device)).unwrap_or_default() % TURNS;
+        Some(self.turns.get(index)?.lock().await)
+    }
+
+    fn find(&self, id: &Identity) -> Result<Arc<Device>, HubError> {
+        let devices = self.lock();
         let code = match id.module {
-            Some(_) if self.devices.contains_key(&id.of_device()) => Code::ModuleNotFound,
+            Some(_) if devices.contains_key(&id.of_device()) => Code::ModuleNotFound,
             _ => Code::DeviceNotFound,
         };
-        self.devices.get(id).ok_or_else(|| code.because(format!("{id} is not registered")))
+        let device = devices.get(id).cloned();
+        device.ok_or_else(|| code.because(format!("{id} is not registered")))
     }
 
     fn with_modules(&self, device: &Identity) -> Vec<Identity> {
-        let range = self.devices.range(device..).map(|(id, _)| id);
+        let devices = self.lock();
+        let range = devices.range(device..).map(|(id, _)| id);
         range.take_while(|id| id.device == device.device).cloned().collect()
     }
 
-    fn put<R>(
-        &mut self,
-        id: &Identity,
-        device: Device,
-        then: impl FnOnce(&Device) -> R,
-    ) -> Result<R, HubError> {
-        block_in_place(|| self.store.put(DEVICES, &id.to_string(), &device)).map_err(HubError::internal)?;
-        let outcome = then(&device);
-        self.devices.insert(id.clone(), device);
-        Ok(outcome)
+    fn lock(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the store has it just so. Most connections change nothing.
+fn is_same(old: &Device, new: &Device) -> Result<bool, HubError> {
+    let json = |device| serde_json::to_vec(device).map_err(HubError::internal);
+    Ok(json(old)? == json(new)?)
 }
 
 #[cfg(test)]
@@ -202,13 +223,13 @@ mod tests {
         Registry::open(Store::open(&dir.path().join("store")).unwrap()).unwrap()
     }
 
-    #[test]
-    fn a_change_that_fails_leaves_no_trace() {
+    #[tokio::test]
+    async fn a_change_that_fails_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(&dir);
         let id = id("gw1");
-        registry.insert(&id, device(), |_| ()).unwrap();
-        let again = registry.insert(&id, device(), |_| ()).unwrap_err();
+        registry.insert(&id, device(), |_| ()).await.unwrap();
+        let again = registry.insert(&id, device(), |_| ()).await.unwrap_err();
         assert_eq!(again.code, Code::DeviceAlreadyExists);
         let refused = registry.update(
             &id,
@@ -218,27 +239,27 @@ mod tests {
             },
             |_, ()| panic!("not durable"),
         );
-        assert_eq!(refused.unwrap_err().code, Code::ArgumentInvalid);
+        assert_eq!(refused.await.unwrap_err().code, Code::ArgumentInvalid);
         assert_eq!(registry.read(&id, |device| device.status).unwrap(), Status::Enabled);
-        registry.remove(&id, |_| Ok(()), |_| ()).unwrap();
-        let gone = registry.remove(&id, |_| Ok(()), |_| ()).unwrap_err();
+        registry.remove(&id, |_| Ok(()), |_| ()).await.unwrap();
+        let gone = registry.remove(&id, |_| Ok(()), |_| ()).await.unwrap_err();
         assert_eq!(gone.code, Code::DeviceNotFound);
     }
 
-    #[test]
-    fn modules_come_and_go_with_their_device() {
+    #[tokio::test]
+    async fn modules_come_and_go_with_their_device() {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(&dir);
-        let orphan = registry.insert(&id("a/m"), device(), |_| ()).unwrap_err();
+        let orphan = registry.insert(&id("a/m"), device(), |_| ()).await.unwrap_err();
         assert_eq!(orphan.code, Code::DeviceNotFound);
         for text in ["a", "a/m", "a/n", "a-b", "a-b/m"] {
-            registry.insert(&id(text), device(), |_| ()).unwrap();
+            registry.insert(&id(text), device(), |_| ()).await.unwrap();
         }
-        let again = registry.insert(&id("a/m"), device(), |_| ()).unwrap_err();
+        let again = registry.insert(&id("a/m"), device(), |_| ()).await.unwrap_err();
         assert_eq!(again.code, Code::ModuleAlreadyExistsOnDevice);
         assert_eq!(registry.read(&id("a/x"), |_| ()).unwrap_err().code, Code::ModuleNotFound);
         let mut gone = Vec::new();
-        registry.remove(&id("a"), |_| Ok(()), |id| gone.push(id.to_string())).unwrap();
+        registry.remove(&id("a"), |_| Ok(()), |id| gone.push(id.to_string())).await.unwrap();
         assert_eq!(gone, ["a", "a/m", "a/n"]);
         drop(registry);
 
@@ -251,12 +272,12 @@ mod tests {
         assert_eq!(left, ["a-b", "a-b/m"]);
     }
 
-    #[test]
-    fn scanning_goes_on_after_an_id_and_keeps_devices_and_modules_apart() {
+    #[tokio::test]
+    async fn scanning_goes_on_after_an_id_and_keeps_devices_and_modules_apart() {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(&dir);
         for text in ["c", "a", "b", "a/m"] {
-            registry.insert(&id(text), device(), |_| ()).unwrap();
+            registry.insert(&id(text), device(), |_| ()).await.unwrap();
         }
         let seen = |after: Option<&str>, limit| {
             let mut seen = Vec::new();

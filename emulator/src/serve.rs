@@ -20,6 +20,7 @@ use crate::pki::Authority;
 use crate::server;
 use crate::store::Store;
 use crate::throttle::Throttle;
+use crate::twin::Change;
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(options: Serve) -> Result<()> {
@@ -50,7 +51,7 @@ pub async fn run(options: Serve) -> Result<()> {
     };
     let hub = Arc::new(Hub::open(store, dir.clone(), address, authorities, Throttle::new(options.tier))?);
     for id in &options.device {
-        match hub.create_device(&id.clone().into(), Wish::default()) {
+        match hub.create_device(&id.clone().into(), Wish::default(), &Change::default()).await {
             Err(error) if error.code != Code::DeviceAlreadyExists => {
                 return Err(error).with_context(|| format!("cannot create the device {id}"));
             }

@@ -8,12 +8,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 /// A kind of things that are kept: JSON by name.
 pub type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -40,12 +42,31 @@ const TABLES: [Table; 8] =
 
 /// An open store. Clones share it.
 #[derive(Clone)]
-pub struct Store {
-    database: Arc<Database>,
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    database: Database,
+    /// Whose changes the next commit takes along.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held by whoever commits for all that wait.
+    committing: tokio::sync::Mutex<()>,
+}
+
+struct Waiting {
+    batch: Batch,
+    written: oneshot::Sender<Result<(), String>>,
 }
 
 /// Changes that become durable together.
-pub struct Batch(WriteTransaction);
+#[derive(Default)]
+pub struct Batch(Vec<Row>);
+
+/// A thing's new JSON; `None` where it goes.
+struct Row {
+    table: Table,
+    name: String,
+    json: Option<Vec<u8>>,
+}
 
 impl Store {
     /// Opens the store in `file`, or makes one.
@@ -61,14 +82,15 @@ impl Store {
             ),
             error => anyhow!(error).context(name()),
         })?;
-        let store = Store { database: Arc::new(database) };
+        let (waiting, committing) = Default::default();
+        let store = Store(Arc::new(Shared { database, waiting, committing }));
         store.create_tables().with_context(|| format!("cannot write the store {}", file.display()))?;
         Ok(store)
     }
 
     /// All that a table has.
     pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.0.database.begin_read()?;
         let mut all = Vec::new();
         for row in transaction.open_table(table)?.iter()? {
             let (name, json) = row?;
@@ -82,22 +104,64 @@ impl Store {
 
     /// Writes one thing; durable on return.
     pub fn put(&self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
-        let mut batch = self.batch()?;
+        let mut batch = Batch::default();
         batch.put(table, name, value)?;
-        batch.commit()
+        self.write(&batch)
     }
 
     /// Removes one thing; durable on return.
     pub fn remove(&self, table: Table, name: &str) -> Result<()> {
-        let mut batch = self.batch()?;
-        batch.remove(table, name)?;
-        batch.commit()
+        let mut batch = Batch::default();
+        batch.remove(table, name);
+        self.write(&batch)
     }
 
-    /// Several changes at once. Other writers wait until it is committed or
-    /// dropped.
-    pub fn batch(&self) -> Result<Batch> {
-        Ok(Batch(self.database.begin_write()?))
+    /// Makes several changes; durable on return.
+    pub fn write(&self, batch: &Batch) -> Result<()> {
+        self.write_all([batch])
+    }
+
+    /// The same, in one commit with whatever else wants to be written by then:
+    /// syncing the disk takes longest, and as long for one as for a thousand.
+    /// What is written when the future is dropped is open.
+    pub async fn write_along(&self, batch: Batch) -> Result<()> {
+        let (written, mut outcome) = oneshot::channel();
+        self.waiting().push(Waiting { batch, written });
+        tokio::select! {
+            biased;
+            outcome = &mut outcome => return said(outcome),
+            _turn = self.0.committing.lock() => {
+                let group = std::mem::take(&mut *self.waiting());
+                let store = self.clone();
+                let commit = move || {
+                    let outcome = store.write_all(group.iter().map(|waiting| &waiting.batch));
+                    let outcome = outcome.map_err(|error| format!("{error:#}"));
+                    for Waiting { written, .. } in group {
+                        // Whoever waited may have gone.
+                        let _ = written.send(outcome.clone());
+                    }
+                };
+                spawn_blocking(commit).await?;
+            }
+        }
+        // It was in this group, or in one before it.
+        said(outcome.await)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> Result<()> {
+        let transaction = self.0.database.begin_write()?;
+        for Row { table, name, json } in batches.into_iter().flat_map(|batch| &batch.0) {
+            let mut table = transaction.open_table(*table)?;
+            match json {
+                Some(json) => table.insert(name.as_str(), json.as_slice())?,
+                None => table.remove(name.as_str())?,
+            };
+        }
+        Ok(transaction.commit()?)
     }
 
     /// Something of the hub's own, made and written at the first use.
@@ -106,7 +170,7 @@ impl Store {
         name: &str,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.0.database.begin_read()?;
         if let Some(json) = transaction.open_table(HUB)?.get(name)? {
             return serde_json::from_slice(json.value())
                 .with_context(|| format!("the stored {name} are unreadable"));
@@ -118,7 +182,7 @@ impl Store {
     }
 
     fn create_tables(&self) -> Result<()> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.0.database.begin_write()?;
         for table in TABLES {
             transaction.open_table(table)?;
         }
@@ -131,24 +195,24 @@ impl Batch {
     /// Writes one thing.
     pub fn put(&mut self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
         let json = serde_json::to_vec(value)?;
-        self.0.open_table(table)?.insert(name, json.as_slice())?;
+        self.0.push(Row { table, name: name.to_owned(), json: Some(json) });
         Ok(())
     }
 
     /// Removes one thing, if it is there.
-    pub fn remove(&mut self, table: Table, name: &str) -> Result<()> {
-        self.0.open_table(table)?.remove(name)?;
-        Ok(())
+    pub fn remove(&mut self, table: Table, name: &str) {
+        self.0.push(Row { table, name: name.to_owned(), json: None });
     }
+}
 
-    /// Makes the changes durable.
-    pub fn commit(self) -> Result<()> {
-        Ok(self.0.commit()?)
-    }
+fn said(outcome: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<()> {
+    outcome?.map_err(|why| anyhow!(why))
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
     use super::*;
 
     #[test]
@@ -171,19 +235,35 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_happens_as_a_whole_or_not_at_all() {
+    fn a_batch_is_written_in_its_order() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let batch = || {
-            let mut batch = store.batch().unwrap();
-            batch.put(JOBS, "a", &1).unwrap();
-            batch.put(DEVICE_JOBS, "a/gw1", &2).unwrap();
-            batch
-        };
-        drop(batch());
-        assert!(store.all::<u8>(JOBS).unwrap().is_empty());
-        batch().commit().unwrap();
+        let mut batch = Batch::default();
+        batch.put(JOBS, "a", &1).unwrap();
+        batch.put(DEVICE_JOBS, "a/gw1", &2).unwrap();
+        store.write(&batch).unwrap();
         assert_eq!(store.all::<u8>(DEVICE_JOBS).unwrap(), [("a/gw1".to_owned(), 2)]);
+        batch.remove(JOBS, "a");
+        store.write(&batch).unwrap();
+        assert!(store.all::<u8>(JOBS).unwrap().is_empty(), "in the order of the changes");
+    }
+
+    #[tokio::test]
+    async fn many_writers_share_commits_and_all_are_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store");
+        let store = Store::open(&file).unwrap();
+        let write = async |n: u32| {
+            let mut batch = Batch::default();
+            batch.put(DEVICES, &format!("d{n:03}"), &n).unwrap();
+            store.write_along(batch).await.unwrap();
+            store.all::<u32>(DEVICES).unwrap().len()
+        };
+        let seen = join_all((0..300).map(write)).await;
+        // The first commits for itself, or for all; the second for the rest.
+        assert!(seen.iter().filter(|seen| **seen == 300).count() >= 299, "{seen:?}");
+        drop(store);
+        assert_eq!(Store::open(&file).unwrap().all::<u32>(DEVICES).unwrap().len(), 300);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::device::Wish;
 use crate::error::{Code, HubError};
 use crate::hub::{Hub, IfMatch};
 use crate::policies::Right;
+use crate::twin::Change;
 
 /// The most devices that a list holds, and how many when nothing is asked.
 const MAX_LIST: usize = 1000;
@@ -86,8 +87,8 @@ pub(super) async fn write(
     caller.must(&hub, Right::RegistryWrite)?;
     let wish = Wish::parse(&id, &body)?;
     let device = match if_match {
-        IfMatch::Absent => hub.create_device(&id, wish)?,
-        if_match => hub.update_device(&id, wish, &if_match)?,
+        IfMatch::Absent => hub.create_device(&id, wish, &Change::default()).await?,
+        if_match => hub.update_device(&id, wish, &if_match).await?,
     };
     Ok(with_etag(device))
 }
@@ -99,6 +100,6 @@ pub(super) async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode, HubError> {
     caller.must(&hub, Right::RegistryWrite)?;
-    hub.delete_device(&id, &if_match)?;
+    hub.delete_device(&id, &if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -88,6 +88,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
         .layer(middleware::from_fn_with_state(hub.clone(), throttling::check))
+        .layer(middleware::from_fn(finish))
         .layer(middleware::from_fn(log))
         .with_state(hub)
 }
@@ -132,6 +133,12 @@ async fn log(request: axum::extract::Request, next: Next) -> Response {
     let response = next.run(request).await;
     debug!(%method, path, status = response.status().as_u16(), "service -> hub");
     response
+}
+
+/// A request that has begun is carried out, also when its client goes away: a
+/// change must not be cut in two.
+async fn finish(request: axum::extract::Request, next: Next) -> Result<Response, HubError> {
+    tokio::spawn(next.run(request)).await.map_err(HubError::internal)
 }
 
 async fn not_emulated(request: axum::extract::Request) -> HubError {

@@ -107,7 +107,7 @@ pub(super) async fn register_device(
     headers: HeaderMap,
 ) -> Result<Response, HubError> {
     let (id, enrolment, proof) = authenticate(&hub, &id_scope, &id, shown, &headers)?;
-    let registration = register(&hub, &id, &enrolment, &proof, false)?;
+    let registration = register(&hub, &id, &enrolment, &proof, false).await?;
     let location = format!("/{id_scope}/registrations/{id}/operations/{}", registration.operation);
     let mut response = (StatusCode::ACCEPTED, Json(registration.accepted_json())).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -136,7 +136,7 @@ fn authenticate(
 ) -> Result<(DeviceId, Enrolment, Proof), HubError> {
     let refuse = |why: String| Code::IotHubUnauthorized.because(why);
     if id_scope != hub.provisioning.id_scope {
-        return Err(Code::DpsNotFound.because(format!("{id_scope} is not the id scope of this service")));
+        return Err(Code::GenericNotFound.because(format!("{id_scope} is not the id scope of this service")));
     }
     let id = device_id(id)?;
     let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());

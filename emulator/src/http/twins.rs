@@ -29,7 +29,7 @@ pub(super) async fn patch(
     Body(body): Body,
 ) -> Result<Response, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
-    hub.change_twin(&id, &Change::parse(&body)?, false, &if_match).map(with_etag)
+    hub.change_twin(&id, &Change::parse(&body)?, false, &if_match).await.map(with_etag)
 }
 
 pub(super) async fn replace(
@@ -40,5 +40,5 @@ pub(super) async fn replace(
     Body(body): Body,
 ) -> Result<Response, HubError> {
     caller.must(&hub, Right::ServiceConnect)?;
-    hub.change_twin(&id, &Change::parse(&body)?, true, &if_match).map(with_etag)
+    hub.change_twin(&id, &Change::parse(&body)?, true, &if_match).await.map(with_etag)
 }

@@ -27,7 +27,7 @@ use tokio::task::block_in_place;
 use crate::device::now;
 use crate::error::{Code, HubError};
 use crate::identity::Identity;
-use crate::store::{DEVICE_JOBS, JOBS, Store};
+use crate::store::{Batch, DEVICE_JOBS, JOBS, Store};
 use job::{Job, Status};
 use outcome::{DeviceJob, Outcome};
 
@@ -232,14 +232,14 @@ impl Inner {
 
     fn put(&self, entry: &Entry, devices: &[Identity]) -> Result<(), HubError> {
         let write = || -> Result<()> {
-            let mut batch = self.store.batch()?;
+            let mut batch = Batch::default();
             batch.put(JOBS, &entry.job.id, &entry.job)?;
             for device in devices {
                 if let Some(device_job) = entry.devices.get(device) {
                     batch.put(DEVICE_JOBS, &name(&entry.job.id, device), device_job)?;
                 }
             }
-            batch.commit()
+            self.store.write(&batch)
         };
         block_in_place(write).map_err(HubError::internal)
     }
@@ -251,12 +251,12 @@ impl Inner {
         for id in old {
             let Some(entry) = self.jobs.remove(&id) else { continue };
             let remove = || -> Result<()> {
-                let mut batch = self.store.batch()?;
-                batch.remove(JOBS, &id)?;
+                let mut batch = Batch::default();
+                batch.remove(JOBS, &id);
                 for device in entry.devices.keys() {
-                    batch.remove(DEVICE_JOBS, &name(&id, device))?;
+                    batch.remove(DEVICE_JOBS, &name(&id, device));
                 }
-                batch.commit()
+                self.store.write(&batch)
             };
             block_in_place(remove).map_err(HubError::internal)?;
         }

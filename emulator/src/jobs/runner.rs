@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
@@ -117,15 +117,24 @@ async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubEr
                 .map(|(status, payload)| json!({ "status": status, "payload": payload })),
             Err(error) => Err(error),
         },
-        Work::Twin(body) => Change::parse(body)
-            .and_then(|change| hub.change_twin(&device, &change, false, &Work::if_match(body)))
-            .map(|_| serde_json::Value::Null),
+        Work::Twin(_) => change_twin(&hub, job.clone(), device.clone()).await,
     };
     let outcome = match done {
         Ok(response) => Outcome::Completed(response),
         Err(error) => Outcome::failed(&error),
     };
     hub.jobs.note(&job.id, &device, outcome).map(drop)
+}
+
+/// In a task of its own, since the job's end must not cut a change in two.
+async fn change_twin(hub: &Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<Value, HubError> {
+    let hub = hub.clone();
+    let change = async move {
+        let Work::Twin(body) = &job.work else { return Ok(Value::Null) };
+        let change = Change::parse(body)?;
+        hub.change_twin(&device, &change, false, &Work::if_match(body)).await.map(|_| Value::Null)
+    };
+    tokio::spawn(change).await.map_err(HubError::internal)?
 }
 
 /// The devices that the job's condition selects now.

@@ -44,7 +44,7 @@ pub struct Refusal {
 }
 
 /// Checks a CONNECT and registers the connection.
-pub fn accept(
+pub async fn accept(
     hub: &Hub,
     connect: &Connect,
     certificate: Option<&ClientCertificate>,
@@ -82,6 +82,7 @@ pub fn accept(
     };
     let (link, session_present) = hub
         .connect(&id, &proof, connect.clean_session, name.model_id)
+        .await
         .map_err(|error| refuse(error.to_string()))?;
     Ok(Accepted { link, session_present, expiry: proof.expiry(), will })
 }

@@ -20,7 +20,7 @@ use crate::throttle::Operation;
 /// if it listens for one. An error ends the connection: the topic is none
 /// that this device may publish to. (That the real hub does so is
 /// unverified.)
-pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
+pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
     if let Some(bag) = telemetry_bag(&link.device, &published.topic) {
         hub.events.note(&link.device, &with_retain(bag, published.retain), &published.payload);
         return Ok(None);
@@ -29,7 +29,7 @@ pub fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Mess
     let answer = match DeviceTopic::parse(&published.topic).ok_or_else(refuse)? {
         DeviceTopic::TwinGet { rid } => twin_get(hub, link, rid),
         DeviceTopic::ReportedPatch { rid, version } => {
-            reported_patch(hub, link, rid, version, &published.payload)
+            reported_patch(hub, link, rid, version, &published.payload).await
         }
         DeviceTopic::MethodResponse { status, rid } => {
             method_response(hub, link, status, &rid, &published.payload);
@@ -62,14 +62,23 @@ fn twin_get(hub: &Hub, link: &Link, rid: String) -> Message {
     }
 }
 
-fn reported_patch(hub: &Hub, link: &Link, rid: String, version: Option<u64>, payload: &Bytes) -> Message {
+async fn reported_patch(
+    hub: &Hub,
+    link: &Link,
+    rid: String,
+    version: Option<u64>,
+    payload: &Bytes,
+) -> Message {
     let merge = |device: &mut Device| match serde_json::from_slice(payload) {
         Ok(Value::Object(patch)) => device.twin.report(&patch, version, now()),
         Ok(_) => Err(Code::ArgumentInvalid.because("the patch is not a JSON object")),
         Err(error) => Err(Code::ArgumentInvalid.because(format!("the patch is not JSON: {error}"))),
     };
-    let update = || hub.registry.update(&link.device, merge, |_, version| version);
-    match allowed(hub, link, Operation::TwinUpdate).and_then(|()| update()) {
+    let update = async {
+        allowed(hub, link, Operation::TwinUpdate)?;
+        hub.registry.update(&link.device, merge, |_, version| version).await
+    };
+    match update.await {
         Ok(version) => answer(204, rid, Some(version), String::new()),
         Err(error) => refusal(rid, &error),
     }

@@ -68,7 +68,7 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
     if let Some(id) = provisioning::session::registration_id(&hub, &connect) {
         return provisioning::session::serve(hub.clone(), connection, &connect, id).await;
     }
-    match connect::accept(&hub, &connect, connection.certificate()) {
+    match connect::accept(&hub, &connect, connection.certificate()).await {
         Ok(accepted) => {
             let device = accepted.link.device.clone();
             let number = accepted.link.number;
@@ -145,7 +145,7 @@ impl Session<'_> {
             Packet::Publish(published) => self.publish(&published).await,
             Packet::Subscribe(asked) => {
                 let before = self.receives_messages();
-                let ack = subscribe::subscribe(self.hub, &self.link, self.persistent, &asked)?;
+                let ack = subscribe::subscribe(self.hub, &self.link, self.persistent, &asked).await?;
                 self.write(Packet::SubAck(ack)).await?;
                 if !before && self.receives_messages() {
                     self.hub.deliver_pending(&self.link.device);
@@ -153,7 +153,7 @@ impl Session<'_> {
                 Ok(())
             }
             Packet::Unsubscribe(asked) => {
-                subscribe::unsubscribe(self.hub, &self.link, self.persistent, &asked)?;
+                subscribe::unsubscribe(self.hub, &self.link, self.persistent, &asked).await?;
                 self.write(Packet::UnsubAck(UnsubAck::new(asked.pkid))).await
             }
             Packet::PingReq => self.write(Packet::PingResp).await,
@@ -179,7 +179,7 @@ impl Session<'_> {
         if published.qos == QoS::ExactlyOnce {
             return Err(End::Violation("the client published at QoS 2".to_owned()));
         }
-        let answer = publish::handle(self.hub, &self.link, published).map_err(End::Violation)?;
+        let answer = publish::handle(self.hub, &self.link, published).await.map_err(End::Violation)?;
         if published.qos == QoS::AtLeastOnce {
             if self.hub.faults.happens(&self.link.device, Kind::WithholdPuback) {
                 debug!(device = %self.link.device, "a fault withholds the PUBACK");

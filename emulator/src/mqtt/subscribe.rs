@@ -10,8 +10,8 @@ use crate::subscriptions::Subscriptions;
 
 /// Adds subscriptions. QoS 2 is granted as 1; a filter that the hub does not
 /// have ends the connection, as it does with the real one.
-pub fn subscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Subscribe) -> Result<SubAck, End> {
-    change(hub, link, persistent, asked.filters.iter().map(|filter| filter.path.as_str()), true)?;
+pub async fn subscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Subscribe) -> Result<SubAck, End> {
+    change(hub, link, persistent, asked.filters.iter().map(|filter| filter.path.as_str()), true).await?;
     let grant =
         |qos| SubscribeReasonCode::Success(if qos == QoS::ExactlyOnce { QoS::AtLeastOnce } else { qos });
     let granted = asked.filters.iter().map(|filter| grant(filter.qos)).collect();
@@ -19,11 +19,11 @@ pub fn subscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Subscribe) ->
 }
 
 /// Ends subscriptions.
-pub fn unsubscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Unsubscribe) -> Result<(), End> {
-    change(hub, link, persistent, asked.topics.iter().map(String::as_str), false)
+pub async fn unsubscribe(hub: &Hub, link: &Link, persistent: bool, asked: &Unsubscribe) -> Result<(), End> {
+    change(hub, link, persistent, asked.topics.iter().map(String::as_str), false).await
 }
 
-fn change<'a>(
+async fn change<'a>(
     hub: &Hub,
     link: &Link,
     persistent: bool,
@@ -43,5 +43,5 @@ fn change<'a>(
             }
         }
     };
-    hub.subscribe(link, persistent, set).map_err(|error| End::Violation(error.to_string()))
+    hub.subscribe(link, persistent, set).await.map_err(|error| End::Violation(error.to_string()))
 }

@@ -174,6 +174,15 @@ impl Enrolment {
 }
 
 impl Scope {
+    /// That there is no enrolment `id` of this kind.
+    pub fn not_found(self, id: &str) -> HubError {
+        let code = match self {
+            Scope::Individual => Code::EnrollmentNotFound,
+            Scope::Group => Code::EnrollmentGroupNotFound,
+        };
+        code.because(format!("{id}: no such enrolment"))
+    }
+
     fn id_key(self) -> &'static str {
         match self {
             Scope::Individual => "registrationId",

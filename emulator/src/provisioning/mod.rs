@@ -75,7 +75,7 @@ impl Provisioning {
     pub fn enrolment(&self, scope: Scope, id: &str) -> Result<Value, HubError> {
         let inner = self.lock();
         let found = inner.enrolments.get(&(scope, id.to_owned()));
-        found.map(Enrolment::json).ok_or_else(|| not_found(id))
+        found.map(Enrolment::json).ok_or_else(|| scope.not_found(id))
     }
 
     /// All enrolments of a kind.
@@ -88,7 +88,7 @@ impl Provisioning {
     pub fn remove(&self, scope: Scope, id: &str, if_match: &IfMatch) -> Result<(), HubError> {
         let mut inner = self.lock();
         let key = (scope, id.to_owned());
-        let enrolment = inner.enrolments.get(&key).ok_or_else(|| not_found(id))?;
+        let enrolment = inner.enrolments.get(&key).ok_or_else(|| scope.not_found(id))?;
         if_match.check(&enrolment.etag)?;
         let name = enrolment.store_name();
         block_in_place(|| inner.store.remove(ENROLMENTS, &name)).map_err(HubError::internal)?;
@@ -125,14 +125,14 @@ impl Provisioning {
 
     /// What became of a registration.
     pub fn registration(&self, id: &DeviceId) -> Result<Registration, HubError> {
-        self.lock().registrations.get(id).cloned().ok_or_else(|| not_found(id.as_str()))
+        self.lock().registrations.get(id).cloned().ok_or_else(|| not_registered(id))
     }
 
     /// Forgets a registration; its device stays.
     pub fn forget(&self, id: &DeviceId) -> Result<(), HubError> {
         let mut inner = self.lock();
         if !inner.registrations.contains_key(id) {
-            return Err(not_found(id.as_str()));
+            return Err(not_registered(id));
         }
         block_in_place(|| inner.store.remove(REGISTRATIONS, id.as_str())).map_err(HubError::internal)?;
         inner.registrations.remove(id);
@@ -144,9 +144,8 @@ impl Provisioning {
     }
 }
 
-/// The service's number and name for it are unverified.
-fn not_found(id: &str) -> HubError {
-    Code::DpsNotFound.because(format!("{id}: not found"))
+fn not_registered(id: &DeviceId) -> HubError {
+    Code::DeviceRegistrationNotFound.because(format!("{id} has not registered"))
 }
 
 /// Time of the last change and of creation of something new.

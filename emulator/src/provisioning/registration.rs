@@ -35,7 +35,7 @@ pub struct Registration {
 
 /// Registers the device that `enrolment` lets in as `id`: creates it in the
 /// hub, or gives it its credentials again.
-pub fn register(
+pub async fn register(
     hub: &Arc<Hub>,
     id: &DeviceId,
     enrolment: &Enrolment,
@@ -45,7 +45,7 @@ pub fn register(
     let device_id = enrolment.device_id.clone().unwrap_or_else(|| id.clone());
     let before = hub.provisioning.registration(id).ok();
     if enrolment.enabled {
-        assign(hub, &device_id.clone().into(), enrolment, &enrolment.credentials(id, proof))?;
+        assign(hub, &device_id.clone().into(), enrolment, &enrolment.credentials(id, proof)).await?;
     }
     let (etag, now) = stamp()?;
     let registration = Registration {
@@ -63,19 +63,19 @@ pub fn register(
     Ok(registration)
 }
 
-fn assign(
+async fn assign(
     hub: &Hub,
     device: &Identity,
     enrolment: &Enrolment,
     authentication: &Value,
 ) -> Result<(), HubError> {
     let wish = || Wish::parse(device, &json!({ "authentication": authentication }));
-    match hub.create_device(device, wish()?) {
-        Ok(_) if enrolment.initial_twin.is_null() => Ok(()),
-        Ok(_) => {
-            let twin = Change::parse(&enrolment.initial_twin)?;
-            hub.change_twin(device, &twin, false, &IfMatch::Any).map(drop)
-        }
+    let twin = match &enrolment.initial_twin {
+        Value::Null => Change::default(),
+        twin => Change::parse(twin)?,
+    };
+    match hub.create_device(device, wish()?, &twin).await {
+        Ok(_) => Ok(()),
         Err(error) if error.code == Code::DeviceAlreadyExists => {
             let known = hub.registry.read(device, |known| known.credentials.json())?;
             let same = |place| {
@@ -86,7 +86,7 @@ fn assign(
             if places.into_iter().all(same) {
                 return Ok(());
             }
-            hub.update_device(device, wish()?, &IfMatch::Any).map(drop)
+            hub.update_device(device, wish()?, &IfMatch::Any).await.map(drop)
         }
         Err(error) => Err(error),
     }

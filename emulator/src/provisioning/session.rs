@@ -119,7 +119,7 @@ impl Session {
             }
             Packet::Publish(published) => {
                 debug!(registration = %self.id, topic = published.topic, "device -> provisioning");
-                let (topic, body) = self.answer(&published.topic)?;
+                let (topic, body) = self.answer(&published.topic).await?;
                 if published.qos == QoS::AtLeastOnce {
                     self.connection.write(&Packet::PubAck(PubAck::new(published.pkid))).await?;
                 }
@@ -135,15 +135,16 @@ impl Session {
     }
 
     /// The topic and body of the answer to a publish.
-    fn answer(&self, topic: &str) -> Result<(String, Value), End> {
+    async fn answer(&mut self, topic: &str) -> Result<(String, Value), End> {
         let value = |query: &str, key: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.filter(|(found, _)| *found == key).map(|(_, value)| value.to_owned()).next()
         };
         let other = || End::Violation(format!("the client published to {topic:?}"));
         let (query, outcome) = if let Some(query) = topic.strip_prefix(REGISTER) {
+            let over_websocket = self.connection.is_websocket();
             let registered =
-                register(&self.hub, &self.id, &self.enrolment, &self.proof, self.connection.is_websocket());
+                register(&self.hub, &self.id, &self.enrolment, &self.proof, over_websocket).await;
             (query, registered.map(|registration| (202, registration.accepted_json())))
         } else if let Some(query) = topic.strip_prefix(STATUS) {
             let operation = value(query, "operationId").ok_or_else(other)?;
@@ -169,7 +170,7 @@ impl Session {
 pub fn result(hub: &Hub, id: &DeviceId, operation: &str) -> Result<Value, HubError> {
     let registration = hub.provisioning.registration(id)?;
     if registration.operation != operation {
-        return Err(super::not_found(operation));
+        return Err(Code::AsyncOperationNotFound.because(format!("{id} has no operation {operation}")));
     }
     Ok(registration.result_json())
 }

@@ -48,12 +48,14 @@ async fn identities_and_twins_in_every_mode() {
 async fn one_that_fails_does_not_hold_up_the_others() {
     let emulator = Emulator::new().await;
     let service = Service::owner(&emulator);
+    bulk(&service, json!([{"id": "gw2"}, {"id": "gw3"}]), 200).await;
     let changes = json!([
         {"id": "gw1", "importMode": "create"},
         {"id": "new", "importMode": "create"},
+        {"id": "new", "importMode": "delete"},
         {"id": "nobody", "importMode": "update"},
-        {"id": "gw1", "importMode": "deleteIfMatchETag", "eTag": "other"},
-        {"id": "gw1", "importMode": "explode"},
+        {"id": "gw2", "importMode": "deleteIfMatchETag", "eTag": "other"},
+        {"id": "gw3", "importMode": "explode"},
         {"importMode": "create"},
     ]);
     let result = bulk(&service, changes, 400).await;
@@ -66,9 +68,10 @@ async fn one_that_fails_does_not_hold_up_the_others() {
         .collect();
     let expected = [
         (Some("gw1"), "DeviceAlreadyExists"),
+        (Some("new"), "DeviceDefinedMultipleTimes"),
         (Some("nobody"), "DeviceNotFound"),
-        (Some("gw1"), "PreconditionFailed"),
-        (Some("gw1"), "ArgumentInvalid"),
+        (Some("gw2"), "PreconditionFailed"),
+        (Some("gw3"), "ArgumentInvalid"),
         (None, "ArgumentInvalid"),
     ];
     assert_eq!(errors, expected);

@@ -13,6 +13,9 @@ use crate::support::Emulator;
 use crate::support::device::{Device, TWIN_RESPONSES};
 use crate::support::service::Service;
 
+/// Whose reports are written together with each other's.
+const REPORTERS: [&str; 6] = ["gw1", "gw2", "gw3", "gw4", "gw5", "gw6"];
+
 /// How often it is killed.
 const ROUNDS: u64 = 12;
 
@@ -65,14 +68,20 @@ async fn create(service: Service, mut number: u64) -> u64 {
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_by_a_kill() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut reported, mut created) = (0, 0);
+    let options: Vec<&str> = REPORTERS.iter().flat_map(|id| ["--device", id]).collect();
+    let (mut reported, mut created) = ([0; REPORTERS.len()], 0);
     for round in 0..ROUNDS {
-        let mut emulator = Emulator::start(dir.path(), &["--device", "gw1"]).await;
+        let mut emulator = Emulator::start(dir.path(), &options).await;
         let service = Service::owner(&emulator);
-        let number = service.read("/twins/gw1").await["properties"]["reported"]["number"].as_u64();
-        assert!(number.unwrap_or(0) >= reported, "round {round}: {number:?} < {reported}");
-        // What was in flight may have taken effect.
-        assert!(number.unwrap_or(0) <= reported + 1, "round {round}: {number:?} > {reported} + 1");
+        let mut reports = Vec::new();
+        for (id, reported) in REPORTERS.iter().zip(reported) {
+            let twin = service.read(&format!("/twins/{id}")).await;
+            let number = twin["properties"]["reported"]["number"].as_u64().unwrap_or(0);
+            // What was in flight may have taken effect.
+            assert!((reported..=reported + 1).contains(&number), "round {round}: {number}, not {reported}");
+            let device = Device::listening(&emulator, id, &[TWIN_RESPONSES]).await;
+            reports.push((device, number));
+        }
         for n in 1..=created {
             assert_eq!(
                 service.read(&format!("/twins/d{n}")).await["tags"],
@@ -82,18 +91,21 @@ async fn nothing_acknowledged_is_lost_by_a_kill() {
             assert!(emulator.file(&format!("devices/d{n}")).contains(&format!("DeviceId=d{n};")));
         }
 
-        let device = Device::listening(&emulator, "gw1", &[TWIN_RESPONSES]).await;
-        let reports = tokio::spawn(report(device, number.unwrap_or(0)));
+        let reports: Vec<_> =
+            reports.into_iter().map(|(device, number)| tokio::spawn(report(device, number))).collect();
         let creations = tokio::spawn(create(service, created));
         // The instant is random, not waited for.
         let random = RandomState::new().build_hasher().finish();
         sleep(Duration::from_micros(random % 150_000)).await;
         emulator.kill().await;
-        (reported, created) = (reports.await.unwrap(), creations.await.unwrap());
+        for (reported, report) in reported.iter_mut().zip(reports) {
+            *reported = report.await.unwrap();
+        }
+        created = creations.await.unwrap();
     }
     assert!(
-        reported > ROUNDS && created > 0,
-        "{reported} reports, {created} devices: too few to mean something"
+        reported.iter().all(|reported| *reported > ROUNDS) && created > 0,
+        "{reported:?} reports, {created} devices: too few to mean something"
     );
 }
 

@@ -203,7 +203,7 @@ async fn over_https_and_after_a_restart() {
     assert_eq!((accepted.status, accepted.header("retry-after")), (202, Some("1")));
     let location = accepted.header("location").unwrap();
     assert_eq!(device.read(location).await["registrationState"]["deviceId"], "cam1");
-    device.get(&format!("{path}/operations/other")).await.refused(404, "DpsNotFound");
+    device.get(&format!("{path}/operations/other")).await.refused(404, "AsyncOperationNotFound");
     let other = Service::with_token(&emulator, token(&emulator, "cam2", &key, None));
     let refused = other.send("PUT", &format!("{path}/register"), json!({})).await;
     refused.refused(401, "IotHubUnauthorized");
@@ -229,7 +229,7 @@ async fn enrolments_are_read_changed_disabled_and_removed() {
     Service::owner(&emulator).get("/devices/cam1").await.refused(404, "DeviceNotFound");
 
     assert_eq!(owner.send("DELETE", "/enrollments/cam1", Value::Null).await.status, 204);
-    owner.get("/enrollments/cam1").await.refused(404, "DpsNotFound");
+    owner.get("/enrollments/cam1").await.refused(404, "EnrollmentNotFound");
     let (_, ack) = Device::say_hello(&emulator, introduction(&emulator, "cam1", &token)).await;
     assert_eq!(ack.code, ConnectReturnCode::NotAuthorized);
     let hub = Service::owner(&emulator);
