@@ -15,13 +15,17 @@ use crate::mqtt::session;
 /// Room for a packet of the largest size and others around it.
 const MAX_MESSAGE: usize = 2 * MAX_PACKET;
 
+/// Each connection has one, and most packets are small.
+const READ_BUFFER: usize = 4 * 1024;
+
 /// Accepts the subprotocol in both spellings that official clients offer.
 pub(super) async fn upgrade(
     State(hub): State<Arc<Hub>>,
     Shown(certificate): Shown,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgrade.protocols(["mqtt", "MQTT"]).max_message_size(MAX_MESSAGE).on_upgrade(|socket| {
+    let upgrade = upgrade.protocols(["mqtt", "MQTT"]).max_message_size(MAX_MESSAGE);
+    upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0).on_upgrade(|socket| {
         session::serve(hub, Connection::new(Transport::WebSocket(Box::new(socket)), certificate))
     })
 }

@@ -1,11 +1,20 @@
 //! Clients that mean harm cost bounded memory and disturb nobody.
 
+use futures_util::SinkExt;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Subscribe, SubscribeFilter};
+use rustls::pki_types::ServerName;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::Emulator;
 use crate::support::device::{Device, METHOD_CALLS, hello};
 use crate::support::service::Service;
+use crate::support::{DEADLINE, Emulator, websocket};
 
 /// What the emulator may grow by in each of these tests, in KiB. A debug build
 /// with its allocator's slack needs some; the attacks would need hundreds.
@@ -89,6 +98,100 @@ async fn a_hundred_thousand_subscriptions_are_four() {
     }
     device.ping().await;
     is_unimpressed(&emulator, before).await;
+}
+
+/// Bytes of a client that never gets as far as TLS.
+async fn open_tcp(emulator: &Emulator) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for port in [emulator.mqtt_port, emulator.https_port] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        // The head of a TLS record that is never sent.
+        stream.write_all(&[0x16, 3, 1, 0x40, 0]).await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+async fn open_https(emulator: &Emulator) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", emulator.https_port)).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(emulator.tls()).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn silent_clients_and_half_handshakes_hold_up_nobody() {
+    let emulator = Emulator::new().await;
+    Device::connect(&emulator, "gw1").await.ping().await;
+    let before = memory(&emulator);
+    let (mut strangers, mut silent) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        strangers.extend(open_tcp(&emulator).await);
+    }
+    for _ in 0..200 {
+        silent.push(Device::open(&emulator).await);
+    }
+    is_unimpressed(&emulator, before).await;
+    // They are cut off after 10 seconds, long before this gives up.
+    silent.truncate(5);
+    for device in &mut silent {
+        device.expect_close().await;
+    }
+    for mut stream in strangers.drain(..4) {
+        let mut rest = Vec::new();
+        // An alert, or nothing.
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("still open");
+    }
+}
+
+#[tokio::test]
+async fn endless_heads_and_bodies_get_little_memory() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    service.read("/twins/gw1").await;
+    let before = memory(&emulator);
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut stream = open_https(&emulator).await;
+        stream.write_all(b"GET /twins/gw1 HTTP/1.1\r\nHost: localhost\r\nX-").await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..20 {
+        let mut stream = open_https(&emulator).await;
+        let _ = stream.write_all(b"GET /twins/gw1 HTTP/1.1\r\nHost: localhost\r\nX-Long: ").await;
+        for _ in 0..64 {
+            let _ = stream.write_all(&[b'x'; 16 * 1024]).await;
+        }
+        let mut answer = Vec::new();
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("still open");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 431"), "{text}");
+    }
+    let endless = json!("x".repeat(16 * 1024 * 1024));
+    for path in ["/twins/gw1", "/devices/gw3"] {
+        service.send("PUT", path, endless.clone()).await.refused(413, "MessageTooLarge");
+    }
+    is_unimpressed(&emulator, before).await;
+}
+
+#[tokio::test]
+async fn strangers_with_a_websocket_get_little_memory() {
+    let emulator = Emulator::new().await;
+    Device::connect(&emulator, "gw1").await.ping().await;
+    let before = memory(&emulator);
+    let mut strangers = Vec::new();
+    for _ in 0..200 {
+        let mut socket = websocket::open(&emulator, emulator.tls(), "", "mqtt").await;
+        // A CONNECT of 256 MB, and text of the largest size.
+        let _ = socket.send(Message::Binary(header(0x10, 268_435_455).into())).await;
+        let _ = socket.send(Message::Binary(vec![b'x'; 256 * 1024].into())).await;
+        strangers.push(socket);
+    }
+    is_unimpressed(&emulator, before).await;
+    for mut socket in strangers.into_iter().take(5) {
+        while let Some(message) = websocket::read(&mut socket).await {
+            assert!(matches!(message, Message::Close(_)), "{message:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -134,11 +134,12 @@ async fn the_commands_send_and_show_messages() {
     let events = listen(&emulator, 2).await;
     let mut other = Device::connect(&emulator, "gw2").await;
     other.publish("devices/gw2/messages/events/", "{}").await;
-    device.publish("devices/gw1/messages/events/a=b&%24.ct=text", r#"{"t":1}"#).await;
+    device.publish("devices/gw1/messages/events/a=b&%24.ct=text", r#"{"t":1,"a":2}"#).await;
     device.publish("devices/gw1/messages/events/", "text").await;
     let lines = heard(events).await;
     assert_eq!(lines.len(), 2);
-    assert_eq!((&lines[0]["deviceId"], &lines[0]["body"]), (&json!("gw1"), &json!({"t": 1})));
+    assert_eq!((&lines[0]["deviceId"], &lines[0]["body"]), (&json!("gw1"), &json!({"t": 1, "a": 2})));
+    assert_eq!(lines[0]["body"].to_string(), r#"{"t":1,"a":2}"#, "in its order");
     assert_eq!(lines[0]["properties"], json!({"a": "b"}));
     assert_eq!(lines[0]["systemProperties"], json!({"$.ct": "text"}));
     assert_eq!(lines[1]["body"], "text");
