@@ -94,8 +94,12 @@ impl DataDir {
         }
     }
 
-    /// Writes a file for the owner only (0600), whole or not at all.
+    /// Writes a file for the owner only (0600), whole or not at all; one that
+    /// has this text already is left alone.
     pub fn write(&self, file: &Path, text: &str) -> Result<()> {
+        if std::fs::read(file).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(());
+        }
         let write = || -> std::io::Result<()> {
             // Beside the named files, never among the devices' ones, whose
             // names anybody may choose.

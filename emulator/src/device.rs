@@ -11,6 +11,7 @@ use crate::error::{Code, HubError};
 use crate::identity::Identity;
 use crate::link::Presence;
 use crate::random;
+use crate::scopes::Scopes;
 use crate::twin::Twin;
 
 /// What "never" looks like in the service's JSON.
@@ -36,6 +37,9 @@ pub struct Device {
     pub managed_by: Option<String>,
     /// A flag that operators can query for.
     pub iot_edge: bool,
+    /// The IoT Edge devices that it stands behind.
+    #[serde(default)]
+    pub scopes: Scopes,
     /// The twin.
     pub twin: Twin,
     /// The subscriptions of its persistent MQTT session, if it has one.
@@ -60,6 +64,7 @@ pub struct Wish {
     credentials: credentials::Wish,
     managed_by: Option<String>,
     iot_edge: Option<bool>,
+    scopes: Option<Scopes>,
 }
 
 impl Device {
@@ -74,6 +79,7 @@ impl Device {
             credentials: Credentials::new(std::mem::take(&mut wish.credentials))?,
             managed_by: None,
             iot_edge: false,
+            scopes: Scopes::default(),
             twin: Twin::new(now)?,
             session: None,
         };
@@ -94,6 +100,9 @@ impl Device {
         }
         self.managed_by = wish.managed_by.or(self.managed_by.take());
         self.iot_edge = wish.iot_edge.unwrap_or(self.iot_edge);
+        if let Some(scopes) = wish.scopes {
+            self.scopes = scopes;
+        }
         self.etag = random::etag()?;
         Ok(())
     }
@@ -120,6 +129,7 @@ impl Device {
             }),
         };
         extend(&mut json, more);
+        extend(&mut json, self.scopes.json(id, self));
         json
     }
 
@@ -152,6 +162,7 @@ impl Device {
                 None => json!({ "capabilities": { "iotEdge": self.iot_edge } }),
             },
         );
+        extend(&mut json, self.scopes.json(id, self));
         json
     }
 }
@@ -189,7 +200,8 @@ impl Wish {
             Some(Value::Object(authentication)) => credentials::Wish::parse(authentication)?,
             _ => credentials::Wish::default(),
         };
-        Ok(Wish { status, status_reason, credentials, managed_by, iot_edge })
+        let scopes = Scopes::parse(body)?;
+        Ok(Wish { status, status_reason, credentials, managed_by, iot_edge, scopes })
     }
 }
 

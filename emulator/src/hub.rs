@@ -1,7 +1,5 @@
 //! The hub: its parts, and the operations that touch several of them.
 
-use std::ops::ControlFlow;
-
 use anyhow::{Context, Result};
 use iotdm_proto::sas::SasToken;
 use serde_json::Value;
@@ -30,6 +28,8 @@ use crate::twin::Change;
 
 /// The standard MQTT port, which needs no mention in connection strings.
 const MQTT_PORT: u16 = 8883;
+/// Which address the devices' files are for, in the store.
+const FILES: &str = "files-for";
 /// The standard HTTPS port.
 const HTTPS_PORT: u16 = 443;
 
@@ -109,7 +109,7 @@ impl Hub {
         let provisioning = Provisioning::open(store.clone())?;
         let messages = Messages::open(store.clone())?;
         let configurations = Configurations::open(store.clone())?;
-        let registry = Registry::open(store)?;
+        let registry = Registry::open(store.clone())?;
         let hub = Hub {
             registry,
             links: Links::default(),
@@ -125,8 +125,22 @@ impl Hub {
             address,
             dir,
         };
-        hub.write_files()?;
+        hub.write_files(&store)?;
         Ok(hub)
+    }
+
+    /// Mends the devices' files where a kill came between a change and its
+    /// file. One after the other: nobody waits for it.
+    pub async fn mend_files(&self) {
+        let mut ids = Vec::new();
+        self.registry.all(|id, _| ids.push(id.clone()));
+        for id in ids {
+            let mend = |device: &Device, ()| self.write_device_file(&id, device);
+            // It may be gone by now.
+            if let Ok(Err(error)) = self.registry.update(&id, |_| Ok(()), mend).await {
+                tracing::error!("{error:#}");
+            }
+        }
     }
 
     /// Whether a service's `token` gives `right` over the resource `path`
@@ -138,7 +152,7 @@ impl Hub {
     /// Creates a device or module, its twin and its connection-string file.
     pub async fn create_device(&self, id: &Identity, wish: Wish, twin: &Change) -> Result<Value, HubError> {
         let mut device = Device::new(wish, now())?;
-        if *twin != Change::default() {
+        if twin.has_values() {
             device.twin.patch(twin, now())?;
         }
         self.registry.insert(id, device, |device| self.note_device(id, device)).await
@@ -324,20 +338,22 @@ impl Hub {
         device.identity_json(id, &self.presence(id))
     }
 
-    fn write_files(&self) -> Result<()> {
+    /// Those of devices only where they are for another address: there may be
+    /// thousands, and somebody waits for the start.
+    fn write_files(&self, store: &Store) -> Result<()> {
+        let Address { host, https_port, mqtt_port } = &self.address;
         let mut devices = Vec::new();
-        let mut note = |id: &Identity, device: &Device| {
-            devices.push((id.clone(), device.clone()));
-            ControlFlow::Continue(())
-        };
-        self.registry.devices(None, &mut note);
-        self.registry.modules(None, &mut note);
+        self.registry.all(|id, device| devices.push((id.clone(), device.clone())));
         self.dir.sweep(devices.iter().map(|(id, _)| id))?;
-        for (id, device) in &devices {
-            self.write_device_file(id, device)?;
+        let address = format!("{host}:{mqtt_port}");
+        if store.hub_value(FILES, || Ok(String::new()))? != address {
+            store.set_hub_value(FILES, &"")?;
+            for (id, device) in &devices {
+                self.write_device_file(id, device)?;
+            }
+            store.set_hub_value(FILES, &address)?;
         }
         self.dir.write(&self.dir.id_scope(), &format!("{}\n", self.provisioning.id_scope))?;
-        let Address { host, https_port, .. } = &self.address;
         let host = if *https_port == HTTPS_PORT { host.clone() } else { format!("{host}:{https_port}") };
         for policy in self.policies.iter() {
             let (name, key) = (&policy.name, policy.key.expose_base64());

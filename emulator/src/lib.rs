@@ -36,6 +36,7 @@ pub mod provisioning;
 pub mod query;
 pub mod random;
 pub mod registry;
+pub mod scopes;
 pub mod serve;
 pub mod server;
 pub mod store;

@@ -80,6 +80,11 @@ impl Registry {
         );
     }
 
+    /// Looks at everything.
+    pub fn all(&self, mut look: impl FnMut(&Identity, &Arc<Device>)) {
+        self.lock().iter().for_each(|(id, device)| look(id, device));
+    }
+
     fn scan(&self, after: Option<&Identity>, mut look: impl FnMut(&Identity, &Device) -> ControlFlow<()>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let devices = self.lock();

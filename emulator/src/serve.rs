@@ -59,6 +59,10 @@ pub async fn run(options: Serve) -> Result<()> {
         }
     }
 
+    tokio::spawn({
+        let hub = hub.clone();
+        async move { hub.mend_files().await }
+    });
     println_flushed(&format!(
         "ready mqtts={mqtt_address} https={https_address} data={}",
         dir.path().display()

@@ -181,6 +181,11 @@ impl Store {
         Ok(value)
     }
 
+    /// Changes something of the hub's own.
+    pub fn set_hub_value(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.put(HUB, name, value)
+    }
+
     fn create_tables(&self) -> Result<()> {
         let transaction = self.0.database.begin_write()?;
         for table in TABLES {

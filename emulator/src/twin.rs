@@ -39,13 +39,26 @@ pub struct Part {
     metadata: Object,
 }
 
-/// A service's change of a twin; absent sections stay as they are.
+/// A service's change of a twin.
 #[derive(Debug, Default, PartialEq)]
 pub struct Change {
     /// For the tags.
-    pub tags: Option<Object>,
+    pub tags: Edit,
     /// For the desired properties.
-    pub desired: Option<Object>,
+    pub desired: Edit,
+}
+
+/// A change of one section.
+#[derive(Debug, Default, PartialEq)]
+pub enum Edit {
+    /// It is absent: the section stays as it is.
+    #[default]
+    None,
+    /// It is `null`: all goes. So does the hub in the Node SDK's own end-to-end
+    /// tests.
+    Clear,
+    /// To merge, or to put in the section's place.
+    With(Object),
 }
 
 /// What the device has to be told: the patch and the desired version that it
@@ -67,34 +80,41 @@ impl Twin {
 
     /// Merges a service's change. On an error nothing changes.
     pub fn patch(&mut self, change: &Change, now: Time) -> Result<Notification, HubError> {
-        let mut next = self.clone();
-        if let Some(tags) = &change.tags {
-            next.change_tags(|properties| properties.patch(Section::Tags, tags, None))?;
-        }
-        let mut notification = None;
-        if let Some(desired) = &change.desired {
-            let version = next.desired.patch(Section::Desired, desired, None, now)?;
-            notification = Some((desired.clone(), version));
-        }
-        next.touch()?;
-        *self = next;
-        Ok(notification)
+        self.change(change, false, now)
     }
 
     /// Replaces the sections that the change names. Whether the real hub
     /// empties a section that is not named is unverified; the documentation
     /// describes replacing per section.
     pub fn replace(&mut self, change: &Change, now: Time) -> Result<Notification, HubError> {
-        let mut next = self.clone();
-        if let Some(tags) = &change.tags {
-            next.change_tags(|properties| properties.replace(Section::Tags, tags))?;
+        self.change(change, true, now)
+    }
+
+    fn change(&mut self, change: &Change, replace: bool, now: Time) -> Result<Notification, HubError> {
+        let (mut next, none) = (self.clone(), Object::new());
+        match &change.tags {
+            Edit::None => {}
+            Edit::With(tags) if !replace => {
+                next.change_tags(|properties| properties.patch(Section::Tags, tags, None))?;
+            }
+            edit => {
+                let tags = edit.values().unwrap_or(&none);
+                next.change_tags(|properties| properties.replace(Section::Tags, tags))?;
+            }
         }
-        let mut notification = None;
-        if let Some(desired) = &change.desired {
-            let patch = twin::diff(&self.desired.values, desired);
-            let version = next.desired.replace(Section::Desired, desired, now)?;
-            notification = Some((patch, version));
-        }
+        let notification = match &change.desired {
+            Edit::None => None,
+            Edit::With(desired) if !replace => {
+                let version = next.desired.patch(Section::Desired, desired, None, now)?;
+                Some((desired.clone(), version))
+            }
+            edit => {
+                let desired = edit.values().unwrap_or(&none);
+                let patch = twin::diff(&self.desired.values, desired);
+                let version = next.desired.replace(Section::Desired, desired, now)?;
+                Some((patch, version))
+            }
+        };
         next.touch()?;
         *self = next;
         Ok(notification)
@@ -191,21 +211,33 @@ impl Change {
             return Err(Code::ArgumentInvalid.because("the body is not a JSON object"));
         };
         let desired = match body.get("properties") {
-            None | Some(Value::Null) => None,
+            None | Some(Value::Null) => Edit::None,
             Some(Value::Object(properties)) => section(properties, "desired")?,
             Some(_) => return Err(Code::ArgumentInvalid.because("properties is not an object")),
         };
         Ok(Change { tags: section(body, "tags")?, desired })
     }
+
+    /// Whether it puts something into a new twin.
+    pub fn has_values(&self) -> bool {
+        [&self.tags, &self.desired].into_iter().any(|edit| edit.values().is_some())
+    }
 }
 
-fn section(body: &Map<String, Value>, name: &str) -> Result<Option<Object>, HubError> {
+impl Edit {
+    fn values(&self) -> Option<&Object> {
+        if let Edit::With(values) = self { Some(values) } else { None }
+    }
+}
+
+fn section(body: &Map<String, Value>, name: &str) -> Result<Edit, HubError> {
     match body.get(name) {
-        None | Some(Value::Null) => Ok(None),
+        None => Ok(Edit::None),
+        Some(Value::Null) => Ok(Edit::Clear),
         Some(Value::Object(section)) => {
             let mut section = section.clone();
             section.retain(|key, _| key != "$version" && key != "$metadata");
-            Ok(Some(section))
+            Ok(Edit::With(section))
         }
         Some(_) => Err(Code::ArgumentInvalid.because(format!("{name} is not an object"))),
     }

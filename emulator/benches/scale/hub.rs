@@ -13,6 +13,7 @@ use reqwest::Method;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Connect;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::client::{Client, tls};
 use crate::measure::{AT_ONCE, make, memory, rate};
@@ -120,9 +121,9 @@ pub async fn run(devices: usize) {
     })
     .await;
     let names: Arc<Vec<usize>> = Arc::new((AT_ONCE.min(devices)..devices).collect());
-    // Left to themselves, devices answer every call.
+    let mut answering = JoinSet::new();
     for mut client in clients {
-        tokio::spawn(async move {
+        answering.spawn(async move {
             loop {
                 let topic = client.message().await;
                 let rid = topic.rsplit('=').next().unwrap();
@@ -140,6 +141,7 @@ pub async fn run(devices: usize) {
     })
     .await;
     println!("  memory: {} KiB afterwards", memory(emulator.child.id()));
+    answering.shutdown().await;
     drop(emulator);
     let size = dir.join("store.redb").metadata().unwrap().len() / 1024;
     println!("  the store: {size} KiB");

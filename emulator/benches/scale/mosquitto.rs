@@ -10,6 +10,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Connect;
+use tokio::task::JoinSet;
 
 use crate::client::{Client, tls};
 use crate::measure::{AT_ONCE, make, memory, rate};
@@ -34,8 +35,9 @@ pub async fn run(devices: usize) {
     let clients = make("connected, subscribed", devices, device).await;
     let after = memory(broker.id());
     println!("  memory: {:.1} KiB each", (after - before) as f64 / devices as f64);
+    let mut answering = JoinSet::new();
     for mut client in clients {
-        tokio::spawn(async move {
+        answering.spawn(async move {
             loop {
                 let topic = client.message().await;
                 let caller = topic.rsplit('/').next().unwrap();
@@ -58,6 +60,7 @@ pub async fn run(devices: usize) {
         }
     })
     .await;
+    answering.shutdown().await;
     broker.kill().unwrap();
     broker.wait().unwrap();
 }

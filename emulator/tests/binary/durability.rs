@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::v4::Packet;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::support::Emulator;
 use crate::support::device::{Device, TWIN_RESPONSES};
 use crate::support::service::Service;
+use crate::support::{DEADLINE, Emulator};
 
 /// Whose reports are written together with each other's.
 const REPORTERS: [&str; 6] = ["gw1", "gw2", "gw3", "gw4", "gw5", "gw6"];
@@ -120,4 +120,27 @@ async fn a_deleted_device_stays_deleted() {
     Service::owner(&emulator).get("/devices/gw1").await.refused(404, "DeviceNotFound");
     Service::owner(&emulator).read("/devices/gw2").await;
     assert!(!emulator.dir.join("devices/gw1").exists());
+}
+
+#[tokio::test]
+async fn files_are_mended_after_a_kill_before_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut emulator = Emulator::start(dir.path(), &["--device", "gw1", "--device", "gw2"]).await;
+    let names = ["devices/gw1", "devices/gw2"];
+    let before = names.map(|name| emulator.file(name));
+    emulator.kill().await;
+    std::fs::remove_file(dir.path().join(names[0])).unwrap();
+    std::fs::write(dir.path().join(names[1]), "HostName=localhost;DeviceId=gw2;SharedAccessKey=b2xk")
+        .unwrap();
+    std::fs::write(dir.path().join("devices/gone"), "a device that was being deleted").unwrap();
+    let emulator = Emulator::start_on(emulator.mqtt_port, dir.path(), &[]).await;
+    let mended = async {
+        for (name, before) in names.iter().zip(before) {
+            while std::fs::read_to_string(dir.path().join(name)).ok().as_ref() != Some(&before) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    timeout(DEADLINE, mended).await.expect("not mended");
+    assert!(!emulator.dir.join("devices/gone").exists());
 }

@@ -191,3 +191,33 @@ async fn what_is_not_emulated_says_so() {
         service.send(method, path, Value::Null).await.refused(400, "InvalidOperation");
     }
 }
+
+#[tokio::test]
+async fn devices_stand_behind_iot_edge_devices() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    let edge = json!({"capabilities": {"iotEdge": true}});
+    let root = service.send("PUT", "/devices/root", edge).await.body;
+    let scope = format!("ms-azure-iot-edge://root-{}", root["generationId"].as_str().unwrap());
+    assert_eq!((&root["deviceScope"], &root["parentScopes"]), (&json!(scope), &json!([])));
+    let child = json!({"capabilities": {"iotEdge": true}, "parentScopes": [scope]});
+    let child = service.send("PUT", "/devices/child", child).await.body;
+    assert!(child["deviceScope"].as_str().unwrap().starts_with("ms-azure-iot-edge://child-"));
+    assert_eq!(child["parentScopes"], json!([scope]));
+    let leaf = service.send("PUT", "/devices/leaf", json!({"deviceScope": scope})).await.body;
+    assert_eq!((&leaf["deviceScope"], &leaf["parentScopes"]), (&json!(scope), &json!([scope])));
+    assert_eq!(service.read("/twins/leaf").await["deviceScope"], json!(scope));
+
+    // What was read can be written back.
+    for (path, device) in [("/devices/root", root), ("/devices/child", child), ("/devices/leaf", leaf)] {
+        let request = service.request("PUT", path).header("If-Match", "*").json(&device);
+        let answer = Answer::to(request).await;
+        for key in ["deviceScope", "parentScopes"] {
+            assert_eq!(answer.body[key], device[key], "{path}");
+        }
+    }
+    let elsewhere = service.request("PUT", "/devices/leaf").header("If-Match", "*");
+    let scopes = json!({"deviceScope": "x", "parentScopes": [scope]});
+    Answer::to(elsewhere.json(&scopes)).await.refused(400, "ArgumentInvalid");
+    assert!(service.read("/devices/gw1").await.get("deviceScope").is_none());
+}

@@ -116,6 +116,24 @@ async fn a_device_hears_of_desired_changes_in_order() {
 }
 
 #[tokio::test]
+async fn null_for_a_section_empties_it() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    let mut device = Device::listening(&emulator, "gw1", &[DESIRED_PATCHES]).await;
+    for (method, version) in [("PATCH", 2), ("PUT", 4)] {
+        let full = json!({"tags": {"a": 1}, "properties": {"desired": {"b": 2, "c": {"d": 3}}}});
+        assert_eq!(service.send("PATCH", "/twins/gw1", full).await.status, 200);
+        device.message().await;
+        let none = json!({"tags": null, "properties": {"desired": null}});
+        let twin = service.send(method, "/twins/gw1", none).await.body;
+        assert_eq!(twin["tags"], json!({}), "{method}");
+        assert_eq!(twin["properties"]["desired"]["b"], Value::Null, "{method}");
+        let told = json!({"b": null, "c": null, "$version": version + 1});
+        assert_eq!(device.message().await.1, told, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn etags_guard_a_twin() {
     let emulator = Emulator::new().await;
     let service = Service::owner(&emulator);

@@ -41,8 +41,14 @@ impl Emulator {
 
     /// One on `dir`, on free ports.
     pub async fn start(dir: &Path, options: &[&str]) -> Self {
+        Emulator::start_on(0, dir, options).await
+    }
+
+    /// The same on this port for MQTT.
+    pub async fn start_on(port: u16, dir: &Path, options: &[&str]) -> Self {
         let mut command = command();
-        command.args(["serve", "--mqtt-port", "0", "--https-port", "0", "--data"]).arg(dir).args(options);
+        command.args(["serve", "--mqtt-port", &port.to_string(), "--https-port", "0", "--data"]);
+        command.arg(dir).args(options);
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().expect("a ready line");
