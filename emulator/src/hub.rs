@@ -346,7 +346,7 @@ impl Hub {
         self.registry.all(|id, device| devices.push((id.clone(), device.clone())));
         self.dir.sweep(devices.iter().map(|(id, _)| id))?;
         let address = format!("{host}:{mqtt_port}");
-        if store.hub_value(FILES, || Ok(String::new()))? != address {
+        if store.hub_value(FILES, || Ok(address.clone()))? != address {
             store.set_hub_value(FILES, &"")?;
             for (id, device) in &devices {
                 self.write_device_file(id, device)?;

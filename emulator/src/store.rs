@@ -187,6 +187,12 @@ impl Store {
     }
 
     fn create_tables(&self) -> Result<()> {
+        let transaction = self.0.database.begin_read()?;
+        // Most often they are there, and a commit takes time.
+        if TABLES.into_iter().all(|table| transaction.open_table(table).is_ok()) {
+            return Ok(());
+        }
+        drop(transaction);
         let transaction = self.0.database.begin_write()?;
         for table in TABLES {
             transaction.open_table(table)?;

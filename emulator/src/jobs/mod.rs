@@ -173,18 +173,20 @@ impl Jobs {
         Ok(pending.map(|(device, _)| device.clone()).collect())
     }
 
-    /// Notes how it goes with a device; `false`, and no effect, when the job
-    /// has already done with it.
-    fn note(&self, id: &str, device: &Identity, outcome: Outcome) -> Result<bool, HubError> {
-        let Inner { store, jobs } = &mut *self.lock();
-        let entry = jobs.get_mut(id).ok_or_else(|| not_found(id))?;
-        let Some(device_job) = entry.devices.get_mut(device).filter(|found| !found.outcome.is_end()) else {
-            return Ok(false);
+    /// Notes how it goes with a device, durably; `false`, and no effect, when the
+    /// job has already done with it.
+    async fn note(&self, id: &str, device: &Identity, outcome: Outcome) -> Result<bool, HubError> {
+        let mut batch = Batch::default();
+        let store = {
+            let Inner { store, jobs } = &mut *self.lock();
+            let entry = jobs.get_mut(id).ok_or_else(|| not_found(id))?;
+            let open = entry.devices.get_mut(device).filter(|found| !found.outcome.is_end());
+            let Some(device_job) = open else { return Ok(false) };
+            device_job.become_now(outcome, now());
+            batch.put(DEVICE_JOBS, &name(id, device), device_job).map_err(HubError::internal)?;
+            store.clone()
         };
-        let mut next = device_job.clone();
-        next.become_now(outcome, now());
-        block_in_place(|| store.put(DEVICE_JOBS, &name(id, device), &next)).map_err(HubError::internal)?;
-        *device_job = next;
+        store.write_along(batch).await.map_err(HubError::internal)?;
         Ok(true)
     }
 

@@ -107,7 +107,7 @@ async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubEr
         }
         sleep(wait).await;
     }
-    if !hub.jobs.note(&job.id, &device, Outcome::Running)? {
+    if !hub.jobs.note(&job.id, &device, Outcome::Running).await? {
         return Ok(());
     }
     let done = match &job.work {
@@ -123,7 +123,7 @@ async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubEr
         Ok(response) => Outcome::Completed(response),
         Err(error) => Outcome::failed(&error),
     };
-    hub.jobs.note(&job.id, &device, outcome).map(drop)
+    hub.jobs.note(&job.id, &device, outcome).await.map(drop)
 }
 
 /// In a task of its own, since the job's end must not cut a change in two.
