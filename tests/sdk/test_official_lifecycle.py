@@ -22,9 +22,16 @@ from operators import enrol, enrol_group
 from programs import ADDRESS, DEADLINE, program, standard_emulator
 
 
+@pytest.fixture(params=[False, True], ids=["mqtt", "websockets"])
+def websockets(request):
+    return request.param
+
+
 @pytest.fixture
-def emulator(tmp_path):
-    with standard_emulator(tmp_path / "hub") as emulator:
+def emulator(tmp_path, request):
+    # The SDK knows no other port for WebSockets.
+    needs_443 = "websockets" in request.fixturenames and request.getfixturevalue("websockets")
+    with standard_emulator(tmp_path / "hub", https_port=443 if needs_443 else 0) as emulator:
         yield emulator
 
 
@@ -107,11 +114,15 @@ def test_a_module_of_its_own(emulator, registry):
     assert registry.get_module_twin("gw1", "m").properties.reported["a"] == 1
 
 
-def test_a_certificate_instead_of_a_key(emulator, registry, tmp_path):
+def test_a_certificate_instead_of_a_key(emulator, registry, tmp_path, websockets):
     x509, _, thumbprint = certificate(tmp_path, "cam1")
     registry.create_device_with_x509("cam1", thumbprint, thumbprint, "enabled")
     client = IoTHubDeviceClient.create_from_x509_certificate(
-        x509=x509, hostname=ADDRESS, device_id="cam1", server_verification_cert=emulator.ca_file.read_text()
+        x509=x509,
+        hostname=ADDRESS,
+        device_id="cam1",
+        server_verification_cert=emulator.ca_file.read_text(),
+        websockets=websockets,
     )
     try:
         client.patch_twin_reported_properties({"a": 1})
@@ -120,7 +131,7 @@ def test_a_certificate_instead_of_a_key(emulator, registry, tmp_path):
         client.shutdown()
 
 
-def test_provisioning_by_key_and_by_certificate(emulator, registry, tmp_path):
+def test_provisioning_by_key_and_by_certificate(emulator, registry, tmp_path, websockets):
     key = base64.b64encode(bytes(range(32))).decode()
     enrol_group(emulator, "fleet", key)
     derived = base64.b64encode(hmac.new(bytes(range(32)), b"cam1", hashlib.sha256).digest()).decode()
@@ -132,6 +143,7 @@ def test_provisioning_by_key_and_by_certificate(emulator, registry, tmp_path):
         "provisioning_host": ADDRESS,
         "id_scope": (emulator.directory / "id-scope").read_text().strip(),
         "server_verification_cert": emulator.ca_file.read_text(),
+        "websockets": websockets,
     }
     for client, name in [
         (ProvisioningDeviceClient.create_from_symmetric_key(registration_id="cam1", symmetric_key=derived, **service), "cam1"),

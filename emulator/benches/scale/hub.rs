@@ -34,9 +34,10 @@ struct Emulator {
 }
 
 impl Emulator {
-    fn start(dir: &Path) -> Self {
+    /// On this port for MQTT, which stands in the devices' files.
+    fn start(dir: &Path, port: u16) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_iotdm-emulator"));
-        command.args(["serve", "--mqtt-port", "0", "--https-port", "0", "--data"]).arg(dir);
+        command.args(["serve", "--mqtt-port", &port.to_string(), "--https-port", "0", "--data"]).arg(dir);
         let start = Instant::now();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
@@ -85,10 +86,10 @@ impl Service {
 pub async fn run(devices: usize) {
     println!("iotdm-emulator");
     let temporary = tempfile::tempdir().unwrap();
-    let fresh = (0..STARTS).map(|n| Emulator::start(&temporary.path().join(n.to_string())).ready_after);
+    let fresh = (0..STARTS).map(|n| Emulator::start(&temporary.path().join(n.to_string()), 0).ready_after);
     print_ready("with a new data directory", fresh.collect());
     let dir = temporary.path().join("hub");
-    let emulator = Emulator::start(&dir);
+    let emulator = Emulator::start(&dir, 0);
     let service = Service::new(&emulator, &dir);
     let requests = devices.div_ceil(100);
     make(&format!("{devices} identities, 100 in a request"), requests, |request| {
@@ -145,7 +146,7 @@ pub async fn run(devices: usize) {
     drop(emulator);
     let size = dir.join("store.redb").metadata().unwrap().len() / 1024;
     println!("  the store: {size} KiB");
-    print_ready("with these devices", (0..STARTS).map(|_| Emulator::start(&dir).ready_after).collect());
+    print_ready("with these devices", (0..STARTS).map(|_| Emulator::start(&dir, port).ready_after).collect());
 }
 
 async fn report(client: &mut Client) {
