@@ -126,6 +126,8 @@ impl Hub {
             dir,
         };
         hub.write_files(&store)?;
+        // Before anybody is told of it.
+        store.sync()?;
         Ok(hub)
     }
 

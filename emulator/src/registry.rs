@@ -162,9 +162,9 @@ impl Registry {
             batch.remove(DEVICES, &id.to_string());
         }
         self.store.write_along(batch).await.map_err(HubError::internal)?;
-        for id in &gone {
-            self.lock().remove(id);
-        }
+        let mut devices = self.lock();
+        gone.iter().for_each(|id| drop(devices.remove(id)));
+        drop(devices);
         gone.iter().for_each(then);
         Ok(())
     }

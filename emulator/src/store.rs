@@ -8,10 +8,11 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -50,6 +51,8 @@ struct Shared {
     waiting: Mutex<Vec<Waiting>>,
     /// Held by whoever commits for all that wait.
     committing: tokio::sync::Mutex<()>,
+    /// Whether something is committed that is not on disk yet.
+    unsynced: AtomicBool,
 }
 
 struct Waiting {
@@ -82,8 +85,8 @@ impl Store {
             ),
             error => anyhow!(error).context(name()),
         })?;
-        let (waiting, committing) = Default::default();
-        let store = Store(Arc::new(Shared { database, waiting, committing }));
+        let (waiting, committing, unsynced) = Default::default();
+        let store = Store(Arc::new(Shared { database, waiting, committing, unsynced }));
         store.create_tables().with_context(|| format!("cannot write the store {}", file.display()))?;
         Ok(store)
     }
@@ -164,7 +167,8 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Something of the hub's own, made and written at the first use.
+    /// Something of the hub's own, made at the first use; durable after the
+    /// next commit or [`Store::sync`], since each commit takes time at a start.
     pub fn hub_value<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
@@ -177,8 +181,20 @@ impl Store {
         }
         drop(transaction);
         let value = make()?;
-        self.put(HUB, name, &value)?;
+        let mut transaction = self.0.database.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        transaction.open_table(HUB)?.insert(name, serde_json::to_vec(&value)?.as_slice())?;
+        transaction.commit()?;
+        self.0.unsynced.store(true, Ordering::Relaxed);
         Ok(value)
+    }
+
+    /// Makes durable what the start has made.
+    pub fn sync(&self) -> Result<()> {
+        if self.0.unsynced.swap(false, Ordering::Relaxed) {
+            self.write(&Batch::default())?;
+        }
+        Ok(())
     }
 
     /// Changes something of the hub's own.
@@ -193,11 +209,13 @@ impl Store {
             return Ok(());
         }
         drop(transaction);
-        let transaction = self.0.database.begin_write()?;
+        let mut transaction = self.0.database.begin_write()?;
+        transaction.set_durability(Durability::None)?;
         for table in TABLES {
             transaction.open_table(table)?;
         }
         transaction.commit()?;
+        self.0.unsynced.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -233,6 +251,7 @@ mod tests {
         let store = Store::open(&file).unwrap();
         store.put(DEVICES, "gw1", &"a device").unwrap();
         assert_eq!(store.hub_value("number", || Ok(7)).unwrap(), 7);
+        store.sync().unwrap();
         let second = Store::open(&file).err().unwrap().to_string();
         assert!(second.contains("another emulator"), "{second}");
         drop(store);
