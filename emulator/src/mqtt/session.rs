@@ -154,6 +154,11 @@ impl Session<'_> {
             }
             Packet::Unsubscribe(asked) => {
                 subscribe::unsubscribe(self.hub, &self.link, self.persistent, &asked).await?;
+                // What was on its way goes out first, so that a client that
+                // has the acknowledgement knows that nothing more comes.
+                while let Ok(message) = self.link.outbox.try_recv() {
+                    self.send(message).await?;
+                }
                 self.write(Packet::UnsubAck(UnsubAck::new(asked.pkid))).await
             }
             Packet::PingReq => self.write(Packet::PingResp).await,
