@@ -69,7 +69,7 @@ fn a_stopped_daemon_leaves_the_hub() {
     assert_eq!(hub.twin()["connectionState"], "Connected");
     let ended = daemon.stop();
     assert!(ended.success());
-    assert!(daemon.notified.count("STOPPING=1") == 1);
+    daemon.notified.wait_for("STOPPING=1");
     assert_eq!(hub.twin()["connectionState"], "Disconnected");
 }
 
