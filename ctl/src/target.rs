@@ -69,6 +69,8 @@ pub struct Environment {
     /// `AZURE_CLIENT_SECRET` with `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`, as
     /// Azure's own tools know them
     pub client_secret: Option<Login>,
+    /// `AZURE_CLIENT_SECRET` without the other two
+    pub incomplete_secret: bool,
     /// `IOTDM_CA_FILE`
     pub ca_file: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
@@ -92,6 +94,8 @@ impl Environment {
                 let (tenant_id, client_id) = (text("AZURE_TENANT_ID")?, text("AZURE_CLIENT_ID")?);
                 Some(Login::ClientSecret { tenant_id, client_id, secret: Secret::new(secret) })
             }),
+            incomplete_secret: text("AZURE_CLIENT_SECRET").is_some()
+                && (text("AZURE_TENANT_ID").is_none() || text("AZURE_CLIENT_ID").is_none()),
             ca_file: path("IOTDM_CA_FILE"),
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
@@ -137,6 +141,13 @@ impl Target {
                     Credential::Token(token.parse().map_err(|error| Usage(format!("IOTHUB_TOKEN: {error}")))?)
                 }
                 (None, Some(login)) => Credential::of(login.clone()),
+                (None, None) if environment.incomplete_secret => {
+                    return Err(Usage(
+                        "AZURE_CLIENT_SECRET is set, but not both AZURE_TENANT_ID and AZURE_CLIENT_ID: set \
+                         them, or unset it to log in as the Azure CLI does"
+                            .to_owned(),
+                    ));
+                }
                 (None, None) => Credential::of(Login::AzureCli),
             };
             return Ok(Target { endpoint, credential, ca_file });
@@ -284,7 +295,7 @@ mod tests {
         for (profiles, args, expected) in [
             (PROFILES, args("mars"), "no [hub.mars]; there are: lab, prod"),
             ("[hub.lab]\nconnection_string_file = 'lab'", HubArgs::default(), "give --hub NAME, one of: lab"),
-            ("[hub.lab]\nconnection_string = 'x'", args("lab"), "unknown field"),
+            ("[hub.lab]\nconnection_string = 's3cret'", args("lab"), "ctl.toml: line 2: unknown field"),
             ("[hub.lab]\nhost_name = 'h'", args("lab"), "host_name with one of token_file, azure_cli = true"),
             (
                 "[hub.lab]\nhost_name = 'h'\nclient_secret_file = 'lab'",
@@ -299,7 +310,17 @@ mod tests {
             let error = Target::find(&args, &home.environment()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(error.contains(".config/iotdm/"), "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_application_that_is_half_named_is_nobody_else() {
+        let home = Home::new(PROFILES);
+        let host_name = Some("h".to_owned());
+        let environment = Environment { host_name, incomplete_secret: true, ..home.environment() };
+        let error = Target::find(&HubArgs::default(), &environment).unwrap_err().to_string();
+        assert!(error.starts_with("AZURE_CLIENT_SECRET is set, but not both"), "{error}");
     }
 
     #[test]

@@ -173,7 +173,8 @@ impl Hub {
             device.update(wish, now())
         };
         let tell = |device: &Device, ()| {
-            if device.status == Status::Disabled {
+            // A module's status means nothing.
+            if device.status == Status::Disabled && id.module.is_none() {
                 self.links.close_device(&id.device, Closed::Refused);
             }
             self.note_device(id, device)

@@ -50,7 +50,7 @@ struct Shared {
     /// Whose changes the next commit takes along.
     waiting: Mutex<Vec<Waiting>>,
     /// Held by whoever commits for all that wait.
-    committing: tokio::sync::Mutex<()>,
+    committing: Arc<tokio::sync::Mutex<()>>,
     /// Whether something is committed that is not on disk yet.
     unsynced: AtomicBool,
 }
@@ -133,7 +133,7 @@ impl Store {
         tokio::select! {
             biased;
             outcome = &mut outcome => return said(outcome),
-            _turn = self.0.committing.lock() => {
+            turn = self.0.committing.clone().lock_owned() => {
                 let group = std::mem::take(&mut *self.waiting());
                 let store = self.clone();
                 let commit = move || {
@@ -143,6 +143,9 @@ impl Store {
                         // Whoever waited may have gone.
                         let _ = written.send(outcome.clone());
                     }
+                    // Not before, also when nobody waits here any more: the
+                    // next group must not overtake this one.
+                    drop(turn);
                 };
                 spawn_blocking(commit).await?;
             }

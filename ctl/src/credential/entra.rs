@@ -1,7 +1,6 @@
 //! Microsoft Entra ID: tokens of whoever is logged in to the Azure CLI, of a
 //! managed identity, or of an application with a secret.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use iotdm_proto::Time;
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::{NoToken, Token};
@@ -35,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Entra ID, and the newest token from it.
 pub struct Entra {
     login: Login,
-    kept: RefCell<Option<(Token, Time)>>,
+    /// With its end. Asked for by one at a time.
+    kept: Mutex<Option<(Token, Time)>>,
 }
 
 /// As whom to log in.
@@ -70,7 +71,7 @@ struct CliToken {
 
 impl From<Login> for Entra {
     fn from(login: Login) -> Self {
-        Entra { login, kept: RefCell::default() }
+        Entra { login, kept: Mutex::default() }
     }
 }
 
@@ -82,28 +83,40 @@ impl Entra {
 
     /// A token that is valid now.
     pub(super) async fn token(&self, now: Time, tls: &ClientConfig) -> Result<Token, NoToken> {
-        if let Some((token, until)) = &*self.kept.borrow()
-            && now < *until
+        let mut kept = self.kept.lock().await;
+        if let Some((token, end)) = &*kept
+            && now < end.before(MARGIN)
         {
             return Ok(token.clone());
         }
-        let (token, until) = match &self.login {
-            Login::AzureCli => ask_azure_cli(now).await?,
+        match (self.log_in(now, tls).await, &*kept) {
+            (Ok((token, end)), _) => {
+                *kept = Some((token.clone(), end));
+                Ok(token)
+            }
+            // It will be tried again; until its end the old one does.
+            (Err(_), Some((token, end))) if now < *end => Ok(token.clone()),
+            (Err(no), _) => Err(no),
+        }
+    }
+
+    /// A new token, and its end.
+    async fn log_in(&self, now: Time, tls: &ClientConfig) -> Result<(Token, Time), NoToken> {
+        match &self.login {
+            Login::AzureCli => ask_azure_cli(now).await,
             Login::ManagedIdentity { client_id } => {
                 let remedy = "run this on a machine in Azure that has one, or use another way";
                 let no = |why: String| NoToken(format!("no token of the managed identity: {why}; {remedy}"));
                 let credential = managed_identity(client_id.clone(), tls).map_err(no)?;
-                ask(credential).await.map_err(no)?
+                ask(credential).await.map_err(no)
             }
             Login::ClientSecret { tenant_id, client_id, secret } => {
                 let remedy = "check tenant, client and secret";
                 let no = |why: String| NoToken(format!("no token of client {client_id}: {why}; {remedy}"));
                 let credential = client_secret(tenant_id, client_id, secret, tls).map_err(no)?;
-                ask(credential).await.map_err(no)?
+                ask(credential).await.map_err(no)
             }
-        };
-        *self.kept.borrow_mut() = Some((token.clone(), until));
-        Ok(token)
+        }
     }
 }
 
@@ -145,8 +158,8 @@ async fn ask(credential: Arc<dyn TokenCredential>) -> Result<(Token, Time), Stri
     let answer = timeout(PATIENCE, credential.get_token(&[SCOPE], None)).await;
     let answer = answer.map_err(|_| format!("no answer in {} s", PATIENCE.as_secs()))?;
     let answer = answer.map_err(|error| first_line(&error.to_string()).to_owned())?;
-    let until = Time::from_unix_millis(answer.expires_on.unix_timestamp().saturating_mul(1000));
-    Ok((answer.token.secret().parse()?, until.before(MARGIN)))
+    let end = Time::from_unix_millis(answer.expires_on.unix_timestamp().saturating_mul(1000));
+    Ok((answer.token.secret().parse()?, end))
 }
 
 async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
@@ -157,7 +170,8 @@ async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
     };
     let mut command = Command::new("az");
     command.args(["account", "get-access-token", "--resource", RESOURCE, "--output", "json"]);
-    let output = command.kill_on_drop(true).output().await.map_err(|error| match error.kind() {
+    let output = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+    let output = output.map_err(|_| no("az does not answer"))?.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => no("the command az is not installed"),
         _ => no(&format!("az: {error}")),
     })?;
@@ -168,11 +182,11 @@ async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
     let strange = || no("az answered something else than a token");
     let answer: CliToken = serde_json::from_slice(&output.stdout).map_err(|_| strange())?;
     let token: Token = answer.access_token.parse().map_err(|_| strange())?;
-    let until = match answer.expires_on {
-        Some(seconds) => Time::from_unix_millis(seconds.saturating_mul(1000)).before(MARGIN),
-        None => now.after(MARGIN),
+    let end = match answer.expires_on {
+        Some(seconds) => Time::from_unix_millis(seconds.saturating_mul(1000)),
+        None => now.after(MARGIN * 2),
     };
-    Ok((token, until))
+    Ok((token, end))
 }
 
 /// What of a long text says what is wrong.

@@ -101,7 +101,7 @@ impl Hub {
             };
             let wait = asked.unwrap_or_else(|| pause.mul_f64(0.75 + fastrand::f64() / 2.0));
             if refusal.kind() == Kind::Throttled {
-                pace.throttled(turn, wait);
+                pace.throttled(turn, wait.min(LONGEST_PAUSE));
                 self.throttled.set(self.throttled.get() + 1);
             }
             if tries >= left || wait > LONGEST_PAUSE {

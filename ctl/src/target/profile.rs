@@ -39,7 +39,12 @@ struct Profile {
 pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>) -> Result<Target, Usage> {
     let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
-    let profiles: Profiles = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    let profiles: Profiles = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // Not the line itself, in which somebody may have written a secret.
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.get(..at).map_or(0, |before| before.matches('\n').count()) + 1;
+        refuse(format!("line {line}: {}", error.message()))
+    })?;
     let names: Vec<String> = profiles.hub.keys().cloned().collect();
     let Some(name) = name.map(str::to_owned).or(profiles.default) else {
         return Err(refuse(format!("no default; give --hub NAME, one of: {}", names.join(", "))));

@@ -24,7 +24,8 @@ pub(super) async fn upgrade(
     Shown(certificate): Shown,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let upgrade = upgrade.protocols(["mqtt", "MQTT"]).max_message_size(MAX_MESSAGE);
+    let upgrade =
+        upgrade.protocols(["mqtt", "MQTT"]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0).on_upgrade(|socket| {
         session::serve(hub, Connection::new(Transport::WebSocket(Box::new(socket)), certificate))
     })

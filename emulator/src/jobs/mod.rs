@@ -13,9 +13,9 @@ pub mod job;
 pub mod outcome;
 pub mod runner;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -26,6 +26,7 @@ use tokio::task::block_in_place;
 
 use crate::device::now;
 use crate::error::{Code, HubError};
+use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::store::{Batch, DEVICE_JOBS, JOBS, Store};
 use job::{Job, Status};
@@ -38,6 +39,8 @@ const HISTORY: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct Jobs {
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
+    /// Changes when an outcome has been written.
+    saved: watch::Sender<()>,
 }
 
 struct Inner {
@@ -48,23 +51,27 @@ struct Inner {
 struct Entry {
     job: Job,
     devices: BTreeMap<Identity, DeviceJob>,
+    /// Those whose next outcome is being written. Until it is on disk nobody
+    /// sees it, and nobody else changes it.
+    saving: BTreeSet<Identity>,
 }
 
 impl Jobs {
     /// The jobs in the store. Those that were running go on.
     pub fn open(store: Store) -> Result<Self> {
-        let mut jobs: BTreeMap<String, Entry> = store
-            .all::<Job>(JOBS)?
-            .into_iter()
-            .map(|(id, job)| (id, Entry { job, devices: BTreeMap::new() }))
-            .collect();
+        let mut jobs: BTreeMap<String, Entry> =
+            store.all::<Job>(JOBS)?.into_iter().map(|(id, job)| (id, Entry::new(job))).collect();
         for (name, mut device_job) in store.all::<DeviceJob>(DEVICE_JOBS)? {
             let (id, device) = name.split_once('/').context("a stored outcome of a job names no device")?;
             let entry = jobs.get_mut(id).with_context(|| format!("the stored job {id:?} is missing"))?;
             device_job.resume(&entry.job.work, now());
             entry.devices.insert(device.parse()?, device_job);
         }
-        Ok(Jobs { inner: Mutex::new(Inner { store, jobs }), changed: watch::channel(()).0 })
+        Ok(Jobs {
+            inner: Mutex::new(Inner { store, jobs }),
+            changed: watch::channel(()).0,
+            saved: watch::channel(()).0,
+        })
     }
 
     /// Takes a new job on, and forgets those that ended long ago.
@@ -74,7 +81,7 @@ impl Jobs {
         if inner.jobs.contains_key(&job.id) {
             return Err(Code::JobAlreadyExists.because(format!("a job with id {} exists", job.id)));
         }
-        let entry = Entry { job, devices: BTreeMap::new() };
+        let entry = Entry::new(job);
         inner.put(&entry, &[])?;
         let json = entry.json();
         inner.jobs.insert(entry.job.id.clone(), entry);
@@ -173,26 +180,47 @@ impl Jobs {
         Ok(pending.map(|(device, _)| device.clone()).collect())
     }
 
-    /// Notes how it goes with a device, durably; `false`, and no effect, when the
-    /// job has already done with it.
-    async fn note(&self, id: &str, device: &Identity, outcome: Outcome) -> Result<bool, HubError> {
+    /// Notes how it goes with a device, once that is durable; `false`, and no
+    /// effect, when the job has already done with it. In a task of its own,
+    /// since the job's end must not come between the disk and what is shown.
+    async fn note(hub: &Arc<Hub>, id: &str, device: &Identity, outcome: Outcome) -> Result<bool, HubError> {
         let mut batch = Batch::default();
-        let store = {
-            let Inner { store, jobs } = &mut *self.lock();
+        let (store, device_job) = {
+            let Inner { store, jobs } = &mut *hub.jobs.lock();
             let entry = jobs.get_mut(id).ok_or_else(|| not_found(id))?;
-            let open = entry.devices.get_mut(device).filter(|found| !found.outcome.is_end());
-            let Some(device_job) = open else { return Ok(false) };
+            let open = entry.devices.get(device).filter(|found| !found.outcome.is_end());
+            let Some(mut device_job) = open.cloned() else { return Ok(false) };
             device_job.become_now(outcome, now());
-            batch.put(DEVICE_JOBS, &name(id, device), device_job).map_err(HubError::internal)?;
-            store.clone()
+            batch.put(DEVICE_JOBS, &name(id, device), &device_job).map_err(HubError::internal)?;
+            entry.saving.insert(device.clone());
+            (store.clone(), device_job)
         };
-        store.write_along(batch).await.map_err(HubError::internal)?;
+        let (hub, id, device) = (hub.clone(), id.to_owned(), device.clone());
+        let save = async move {
+            let written = store.write_along(batch).await;
+            if let Some(entry) = hub.jobs.lock().jobs.get_mut(&id) {
+                entry.saving.remove(&device);
+                if written.is_ok() {
+                    entry.devices.insert(device, device_job);
+                }
+            }
+            hub.jobs.saved.send_replace(());
+            written
+        };
+        let written = tokio::spawn(save).await.map_err(HubError::internal)?;
+        written.map_err(HubError::internal)?;
         Ok(true)
     }
 
-    /// Ends a job that was not cancelled; devices without an outcome by now
-    /// have failed with `why`.
-    fn finish(&self, id: &str, why: &HubError) -> Result<(), HubError> {
+    /// Ends a job that was not cancelled, once what is being written is;
+    /// devices without an outcome by then have failed with `why`.
+    async fn finish(&self, id: &str, why: &HubError) -> Result<(), HubError> {
+        let mut saved = self.saved.subscribe();
+        let is_saving = || self.lock().jobs.get(id).is_some_and(|entry| !entry.saving.is_empty());
+        while is_saving() {
+            // The sender is our own.
+            let _ = saved.changed().await;
+        }
         self.lock().change(id, |entry| {
             let open = entry.end_open(&Outcome::failed(why));
             if !entry.job.status.is_end() {
@@ -267,6 +295,10 @@ impl Inner {
 }
 
 impl Entry {
+    fn new(job: Job) -> Self {
+        Entry { job, devices: BTreeMap::new(), saving: BTreeSet::new() }
+    }
+
     fn json(&self) -> Value {
         self.job.json(self.devices.values().map(|device_job| &device_job.outcome))
     }
@@ -281,7 +313,9 @@ impl Entry {
 
     fn end_where(&mut self, outcome: &Outcome, which: impl Fn(&Outcome) -> bool) -> Vec<Identity> {
         let mut ended = Vec::new();
-        for (device, device_job) in self.devices.iter_mut().filter(|(_, found)| which(&found.outcome)) {
+        let Entry { devices, saving, .. } = self;
+        let open = |device: &Identity, found: &DeviceJob| which(&found.outcome) && !saving.contains(device);
+        for (device, device_job) in devices.iter_mut().filter(|(device, found)| open(device, found)) {
             device_job.become_now(outcome.clone(), now());
             ended.push(device.clone());
         }

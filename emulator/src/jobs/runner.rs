@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
+use super::Jobs;
 use super::job::{Job, Work};
 use super::outcome::Outcome;
 use crate::device::now;
@@ -95,7 +96,7 @@ async fn try_carry_out(hub: &Arc<Hub>, id: &str) -> Result<(), HubError> {
     }
     under_way.shutdown().await;
     debug!(job = id, "a job ends");
-    hub.jobs.finish(id, &Code::GatewayTimeout.because("the job's maxExecutionTimeInSeconds passed"))
+    hub.jobs.finish(id, &Code::GatewayTimeout.because("the job's maxExecutionTimeInSeconds passed")).await
 }
 
 /// Deals with one device, unless the job was cancelled meanwhile.
@@ -107,7 +108,7 @@ async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubEr
         }
         sleep(wait).await;
     }
-    if !hub.jobs.note(&job.id, &device, Outcome::Running).await? {
+    if !Jobs::note(&hub, &job.id, &device, Outcome::Running).await? {
         return Ok(());
     }
     let done = match &job.work {
@@ -123,7 +124,7 @@ async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubEr
         Ok(response) => Outcome::Completed(response),
         Err(error) => Outcome::failed(&error),
     };
-    hub.jobs.note(&job.id, &device, outcome).await.map(drop)
+    Jobs::note(&hub, &job.id, &device, outcome).await.map(drop)
 }
 
 /// In a task of its own, since the job's end must not cut a change in two.

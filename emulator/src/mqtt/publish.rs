@@ -29,7 +29,7 @@ pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Optio
     let answer = match DeviceTopic::parse(&published.topic).ok_or_else(refuse)? {
         DeviceTopic::TwinGet { rid } => twin_get(hub, link, rid),
         DeviceTopic::ReportedPatch { rid, version } => {
-            reported_patch(hub, link, rid, version, &published.payload).await
+            reported_patch(hub, link, rid, version, &published.payload).await?
         }
         DeviceTopic::MethodResponse { status, rid } => {
             method_response(hub, link, status, &rid, &published.payload);
@@ -68,7 +68,7 @@ async fn reported_patch(
     rid: String,
     version: Option<u64>,
     payload: &Bytes,
-) -> Message {
+) -> Result<Message, String> {
     let merge = |device: &mut Device| match serde_json::from_slice(payload) {
         Ok(Value::Object(patch)) => device.twin.report(&patch, version, now()),
         Ok(_) => Err(Code::ArgumentInvalid.because("the patch is not a JSON object")),
@@ -79,8 +79,10 @@ async fn reported_patch(
         hub.registry.update(&link.device, merge, |_, version| version).await
     };
     match update.await {
-        Ok(version) => answer(204, rid, Some(version), String::new()),
-        Err(error) => refusal(rid, &error),
+        Ok(version) => Ok(answer(204, rid, Some(version), String::new())),
+        // What is not kept is not acknowledged either.
+        Err(error) if error.code == Code::ServerError => Err(error.to_string()),
+        Err(error) => Ok(refusal(rid, &error)),
     }
 }
 
