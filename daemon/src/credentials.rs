@@ -238,7 +238,13 @@ fn read(source: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
     }
     let bytes = Zeroizing::new(fs::read(source).with_context(cannot)?);
     let text = std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned()));
-    text.map_err(|_| anyhow!("{} is not text; expected a {what}", source.display()))
+    text.map_err(|_| {
+        let form = match what {
+            "key" => "a key in base64",
+            _ => "HostName=…;DeviceId=…;SharedAccessKey=…",
+        };
+        anyhow!("{} is not text; expected {form}", source.display())
+    })
 }
 
 /// Whether every user can read `file`.

@@ -57,7 +57,7 @@ def test_what_can_be_used_is_shown_without_the_key(machine):
         said = check(machine, "", secret, mode)
         assert said.endswith("status 0\n"), said
         assert KEY not in said
-        assert ("secret can be read by every user of this machine: chmod 0600 it" in said) == warned, said
+        assert ("secret can be read by every user of this machine: give it to the user that the daemon runs as" in said) == warned, said
 
 
 def test_a_packaged_secret_that_everybody_can_read_is_named_in_the_journal(machine, hub):
