@@ -3,12 +3,13 @@
 //! what the provisioning service gives a name for. Never an argument or the
 //! value of an environment variable, since others could read those.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use iotdm_proto::{DeviceAuth, DeviceConnectionString, DeviceId, Endpoint, SecretKey};
+use iotdm_proto::{DeviceAuth, DeviceConnectionString, DeviceId, Endpoint, SecretKey, sas};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Hub, Provisioning};
@@ -93,11 +94,29 @@ impl Source {
 }
 
 impl Proof {
+    /// A token for `resource` that ends at `expiry`, in seconds since the Unix
+    /// epoch, unless a certificate is shown instead.
+    pub fn token(&self, resource: &str, expiry: u64, policy: Option<&str>) -> Option<String> {
+        match self {
+            Proof::Key { key, .. } => Some(sas::sign(resource, key, expiry, policy)),
+            Proof::Certificate(_) => None,
+        }
+    }
+
     /// The certificate to show, if that is how.
     pub fn certificate(&self) -> Option<&CertificateFiles> {
         match self {
             Proof::Key { .. } => None,
             Proof::Certificate(files) => Some(files),
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Proof::Key { file, .. } => write!(f, "key in {}", file.display()),
+            Proof::Certificate(files) => write!(f, "certificate in {}", files.certificate.display()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod session;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use iotdm_proto::topic::HubTopic;
 use iotdm_proto::{API_VERSION, Time, sas};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -23,8 +24,6 @@ use crate::outage::{Class, Outage};
 use crate::pace::Pace;
 use crate::provisioning::Provisioning;
 use crate::tls::Tls;
-
-use iotdm_proto::topic::HubTopic;
 
 /// What the connection is made with.
 #[derive(Debug)]
@@ -106,7 +105,10 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
         };
         let (outage, retry_in) = match ended {
             Ended::Nobody => return,
-            Ended::Left => (None, Duration::MAX),
+            Ended::Left => {
+                let _ = events.send(HubEvent::Disconnected { outage: None, retry_in: Duration::ZERO }).await;
+                return;
+            }
             Ended::Renewed(next) => {
                 ready = Some(next);
                 pace.lasted(lasted);
@@ -238,24 +240,17 @@ impl Hub {
         let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
         let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
         let model = model.unwrap_or_default();
-        let (password, certificate, what) = match &identity.proof {
-            Proof::Key { key, file } => {
-                // Rounded up to whole seconds, lest a short life lose a good part of it.
-                let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
-                let token = sas::sign(&format!("{host}/devices/{device}"), key, expiry, None);
-                (Some(token), None, format!("its key in {}", file.display()))
-            }
-            Proof::Certificate(files) => {
-                let file = files.certificate.display().to_string();
-                (None, Some(file.clone()), format!("its certificate in {file}"))
-            }
-        };
+        // Rounded up to whole seconds, lest a short life lose a good part of it.
+        let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
+        let proof = &identity.proof;
         Credentials {
             client_id: device.to_string(),
             user: format!("{host}/{device}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
-            password,
-            certificate,
-            remedy: format!("{what}, that the device exists and is enabled there, and this machine's clock"),
+            password: proof.token(&format!("{host}/devices/{device}"), expiry, None),
+            certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
+            remedy: format!(
+                "its {proof}, that the device exists and is enabled there, and this machine's clock"
+            ),
         }
     }
 }

@@ -6,14 +6,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use iotdm_proto::{DeviceId, Endpoint, Time, sas};
+use iotdm_proto::{DeviceId, Endpoint, Time};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Publish, SubscribeReasonCode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::credentials::{Enrolment, Identity, Proof};
+use crate::credentials::{Enrolment, Identity};
 use crate::dial::Road;
 use crate::mqtt::{Credentials, Mqtt};
 use crate::outage::{Class, Outage};
@@ -52,7 +52,7 @@ const RESPONSES: &str = "$dps/registrations/res/";
 /// reached is more often the network's fault.
 const REFUSALS: u32 = 3;
 const FAILURES: u32 = 10;
-/// For one answer, and for the whole registration.
+/// For the whole registration.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// A token is needed for one registration.
@@ -212,24 +212,14 @@ fn credentials(enrolment: &Enrolment) -> Credentials {
     let Enrolment { id_scope, registration_id, proof, .. } = enrolment;
     let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
     let resource = format!("{id_scope}/registrations/{registration_id}");
-    let (password, certificate, what) = match proof {
-        Proof::Key { key, file } => {
-            let expiry = Time::from(SystemTime::now()).unix_seconds() + TOKEN_SECONDS;
-            let token = sas::sign(&resource, key, expiry, Some("registration"));
-            (Some(token), None, format!("the key in {}", file.display()))
-        }
-        Proof::Certificate(files) => {
-            let file = files.certificate.display().to_string();
-            (None, Some(file.clone()), format!("the certificate in {file}"))
-        }
-    };
+    let expiry = Time::from(SystemTime::now()).unix_seconds() + TOKEN_SECONDS;
     Credentials {
         client_id: registration_id.clone(),
         user: format!("{resource}/api-version={API_VERSION}&ClientVersion={agent}"),
-        password,
-        certificate,
+        password: proof.token(&resource, expiry, Some("registration")),
+        certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
         remedy: format!(
-            "provisioning.id_scope, {what}, that the enrolment exists and is enabled, and this machine's clock"
+            "provisioning.id_scope, the {proof}, that the enrolment exists and is enabled, and this machine's clock"
         ),
     }
 }
@@ -265,6 +255,7 @@ fn parse(topic: &str) -> Option<(u16, Option<Duration>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Proof;
 
     fn enrolment(id_scope: &str) -> Enrolment {
         Enrolment {

@@ -121,13 +121,7 @@ impl CertificateFiles {
     }
 
     fn read(&self) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let file = self.certificate.display();
-        let pem =
-            fs::read(&self.certificate).with_context(|| format!("cannot read certificate_file {file}"))?;
-        let chain = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("certificate_file {file} is not valid PEM"))?;
-        ensure!(!chain.is_empty(), "certificate_file {file} has no PEM certificate in it");
+        let chain = read_certificates("certificate_file", &self.certificate)?;
         let file = self.private_key.display();
         let pem =
             fs::read(&self.private_key).with_context(|| format!("cannot read private_key_file {file}"))?;
@@ -162,17 +156,23 @@ fn stamp(file: &Path) -> anyhow::Result<(u64, u64, u64, i64, i64)> {
 
 /// The CAs in the PEM file `ca_file`; at least one.
 pub fn read_ca_file(ca_file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let pem = fs::read(ca_file).with_context(|| format!("cannot read ca_file {}", ca_file.display()))?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("ca_file {} is not valid PEM", ca_file.display()))?;
-    ensure!(!certificates.is_empty(), "ca_file {} has no PEM certificate in it", ca_file.display());
+    let certificates = read_certificates("ca_file", ca_file)?;
     let mut check = RootCertStore::empty();
     for certificate in &certificates {
         check
             .add(certificate.clone())
             .with_context(|| format!("a certificate in ca_file {} cannot be used", ca_file.display()))?;
     }
+    Ok(certificates)
+}
+
+/// The certificates in the PEM file that the setting `key` names; at least one.
+fn read_certificates(key: &str, file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = fs::read(file).with_context(|| format!("cannot read {key} {}", file.display()))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| format!("{key} {} is not valid PEM", file.display()))?;
+    ensure!(!certificates.is_empty(), "{key} {} has no PEM certificate in it", file.display());
     Ok(certificates)
 }
 
