@@ -1,10 +1,8 @@
 //! The small commands beside `serve` and `fault`.
 
 use std::collections::HashMap;
-use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -104,13 +102,16 @@ pub async fn enrol(options: Enrol) -> Result<()> {
     let enrolment: Value = emulator.request(&path, Method::PUT, &[], Some(body)).await?.json().await?;
     if let Some(file) = &options.out {
         let key = enrolment.pointer("/attestation/symmetricKey/primaryKey").and_then(Value::as_str);
-        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
-        written
-            .and_then(|mut written| {
-                written.set_permissions(Permissions::from_mode(0o600))?;
-                written.write_all(key.unwrap_or_default().as_bytes())
-            })
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        let key = key.context("the emulator gave no key")?;
+        let write = || -> std::io::Result<()> {
+            let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+            // For its owner only, and whole or not at all.
+            let mut temporary = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
+            temporary.write_all(key.as_bytes())?;
+            temporary.persist(file)?;
+            Ok(())
+        };
+        write().with_context(|| format!("cannot write {}", file.display()))?;
     }
     print!("{}", std::fs::read_to_string(dir.id_scope()).context("cannot read the id scope")?);
     Ok(())

@@ -1,7 +1,8 @@
 //! `POST /devices`: up to 100 changes of identities and twins in one request.
 //!
 //! Each is carried out by itself; one that fails does not hold up the others.
-//! An identity may be in a request once, so their order does not matter. The answer is 200 when all went well, else 400 with the same
+//! An identity may be in a request once, so their order does not matter. The
+//! answer is 200 when all went well, else 400 with the same
 //! body. Source: REST reference "Bulk registry", .NET's `ImportMode`.
 
 use std::collections::HashSet;
