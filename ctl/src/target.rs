@@ -68,9 +68,7 @@ pub struct Environment {
     pub token: Option<String>,
     /// `AZURE_CLIENT_SECRET` with `AZURE_TENANT_ID` and `AZURE_CLIENT_ID`, as
     /// Azure's own tools know them
-    pub client_secret: Option<Login>,
-    /// `AZURE_CLIENT_SECRET` without the other two
-    pub incomplete_secret: bool,
+    pub client_secret: Option<Result<Login, Incomplete>>,
     /// `IOTDM_CA_FILE`
     pub ca_file: Option<PathBuf>,
     /// `XDG_CONFIG_HOME`
@@ -81,6 +79,10 @@ pub struct Environment {
     pub home: Option<PathBuf>,
 }
 
+/// `AZURE_CLIENT_SECRET` without the names that belong to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Incomplete;
+
 impl Environment {
     /// That of this process; an empty variable counts as none.
     pub fn of_the_process() -> Self {
@@ -90,12 +92,11 @@ impl Environment {
             connection_string: text("IOTHUB_CONNECTION_STRING"),
             host_name: text("IOTHUB_HOST_NAME"),
             token: text("IOTHUB_TOKEN"),
-            client_secret: text("AZURE_CLIENT_SECRET").and_then(|secret| {
-                let (tenant_id, client_id) = (text("AZURE_TENANT_ID")?, text("AZURE_CLIENT_ID")?);
-                Some(Login::ClientSecret { tenant_id, client_id, secret: Secret::new(secret) })
+            client_secret: text("AZURE_CLIENT_SECRET").map(|secret| {
+                let names = text("AZURE_TENANT_ID").zip(text("AZURE_CLIENT_ID"));
+                let (tenant_id, client_id) = names.ok_or(Incomplete)?;
+                Ok(Login::ClientSecret { tenant_id, client_id, secret: Secret::new(secret) })
             }),
-            incomplete_secret: text("AZURE_CLIENT_SECRET").is_some()
-                && (text("AZURE_TENANT_ID").is_none() || text("AZURE_CLIENT_ID").is_none()),
             ca_file: path("IOTDM_CA_FILE"),
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
             state_home: path("XDG_STATE_HOME").filter(|path| path.is_absolute()),
@@ -140,8 +141,8 @@ impl Target {
                 (Some(token), _) => {
                     Credential::Token(token.parse().map_err(|error| Usage(format!("IOTHUB_TOKEN: {error}")))?)
                 }
-                (None, Some(login)) => Credential::of(login.clone()),
-                (None, None) if environment.incomplete_secret => {
+                (None, Some(Ok(login))) => Credential::of(login.clone()),
+                (None, Some(Err(Incomplete))) => {
                     return Err(Usage(
                         "AZURE_CLIENT_SECRET is set, but not both AZURE_TENANT_ID and AZURE_CLIENT_ID: set \
                          them, or unset it to log in as the Azure CLI does"
@@ -318,7 +319,8 @@ mod tests {
     fn an_application_that_is_half_named_is_nobody_else() {
         let home = Home::new(PROFILES);
         let host_name = Some("h".to_owned());
-        let environment = Environment { host_name, incomplete_secret: true, ..home.environment() };
+        let environment =
+            Environment { host_name, client_secret: Some(Err(Incomplete)), ..home.environment() };
         let error = Target::find(&HubArgs::default(), &environment).unwrap_err().to_string();
         assert!(error.starts_with("AZURE_CLIENT_SECRET is set, but not both"), "{error}");
     }

@@ -10,6 +10,7 @@ use crate::error::Exit;
 use crate::hub::{Hub, Probe, Probed};
 use crate::hub_error::HubError;
 use crate::output::Output;
+use crate::refusal::Kind;
 use crate::refusal::SKEW_LIMIT;
 
 /// What is tried of the hub, in the order of the lines. What comes after the
@@ -77,39 +78,41 @@ pub async fn run(hub: &Hub, output: Output) -> anyhow::Result<Exit> {
 /// The clock, each right, and the tier.
 async fn of_the_hub(hub: &Hub, report: &mut Report) {
     let mut found = Vec::new();
-    let mut service = true;
+    // Why methods and jobs are not tried.
+    let mut untried = None;
     for (name, probe) in PROBES {
-        if !service && matches!(probe, Probe::Methods | Probe::Jobs) {
+        if untried.is_some() && matches!(probe, Probe::Methods | Probe::Jobs) {
             continue;
         }
         let probed = hub.probe(probe).await;
         if probe == Probe::Service {
-            service = allowed(&probed);
+            untried = unknown(&probed, "service");
         }
         found.push((name, probed));
     }
     clock(&found, report);
-    let mut statistics = None;
+    let mut statistics = Err("the hub's answer has no numbers".to_owned());
     for (name, probed) in found {
+        if name == "registry-read" {
+            statistics = unknown(&probed, name).map_or(statistics, Err);
+        }
         match probed {
             Ok(Probed { refusal: Some(refusal), .. }) => {
                 report.failed(name, refusal.to_string(), refusal.kind().exit());
             }
             Ok(probed) => {
                 report.ok(name, "allowed".to_owned());
-                statistics = statistics.or(probed.devices);
+                statistics = probed.devices.map_or(statistics, Ok);
             }
             Err(error) => report.failed(name, error.to_string(), error.exit()),
         }
     }
-    if !service {
-        ["methods", "jobs"].into_iter().for_each(|name| report.skipped(name, "it needs the right service"));
+    if let Some(why) = untried {
+        ["methods", "jobs"].into_iter().for_each(|name| report.skipped(name, &why));
     }
     match statistics {
-        Some((all, disabled)) => {
-            report.ok("devices", format!("{all} registered, {disabled} of them disabled"))
-        }
-        None => report.skipped("devices", "it needs the right registry-read"),
+        Ok((all, disabled)) => report.ok("devices", format!("{all} registered, {disabled} of them disabled")),
+        Err(why) => report.skipped("devices", &why),
     }
     match hub.throttled() {
         0 => report.ok("throttling", "none of these requests was throttled".to_owned()),
@@ -121,8 +124,15 @@ async fn of_the_hub(hub: &Hub, report: &mut Report) {
     }
 }
 
-fn allowed(probed: &Result<Probed, HubError>) -> bool {
-    probed.as_ref().is_ok_and(|probed| probed.refusal.is_none())
+/// Why what needs the right that was probed is not known.
+fn unknown(probed: &Result<Probed, HubError>, right: &str) -> Option<String> {
+    match probed {
+        Ok(Probed { refusal: None, .. }) => None,
+        Ok(Probed { refusal: Some(refusal), .. }) if refusal.kind() == Kind::NotAuthorized => {
+            Some(format!("it needs the right {right}"))
+        }
+        _ => Some(format!("the check of {right} failed")),
+    }
 }
 
 /// Our clock against the hub's, by the first answer that has a date.
