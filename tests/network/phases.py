@@ -95,19 +95,20 @@ def cut_at_random_bytes(campaign: Campaign, row: Counter, accepted: list[str], r
 
 
 def lossy(campaign: Campaign, row: Counter, accepted: list[str], requests: int, loss: float) -> str:
-    campaign.place.line.loss = loss
-    for _ in range(requests):
-        campaign.request(row, accepted)
-    campaign.place.line.loss = 0.0
+    impaired(campaign, row, accepted, requests, "loss", loss)
     return f"{loss:.0%} of packets lost, each way"
 
 
 def slow(campaign: Campaign, row: Counter, accepted: list[str], requests: int, delay: float) -> str:
-    campaign.place.line.delay = delay
+    impaired(campaign, row, accepted, requests, "delay", delay)
+    return f"{delay} s each way"
+
+
+def impaired(campaign: Campaign, row: Counter, accepted: list[str], requests: int, fault: str, much: float) -> None:
+    setattr(campaign.place.line, fault, much)
     for _ in range(requests):
         campaign.request(row, accepted)
-    campaign.place.line.delay = 0.0
-    return f"{delay} s each way"
+    setattr(campaign.place.line, fault, 0.0)
 
 
 def vanished(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
