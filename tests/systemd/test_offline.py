@@ -4,6 +4,15 @@ import gateway as gateways
 from gateway import DEVICE, UNIT
 
 
+# RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE and the same of IPv6, as /proc/net/netlink spells them.
+GROUPS = "00000550"
+
+
+def listens_to_the_network(machine) -> bool:
+    sockets = machine.run("cat", "/proc/net/netlink").splitlines()[1:]
+    return any(socket.split()[3] == GROUPS for socket in sockets)
+
+
 def test_the_hub_appears_later(machine, hub):
     gateways.configure(machine.root, hub)
     hub.stop()
@@ -15,7 +24,10 @@ def test_the_hub_appears_later(machine, hub):
     shown = machine.run("systemctl", "status", "--no-pager", UNIT)
     assert state["StatusText"] and state["StatusText"] in shown
     assert "localhost" in state["StatusText"], state
+    # Which its unit has to let it.
+    assert listens_to_the_network(machine)
 
     hub.start()
     hub.wait_connected(DEVICE, timeout=120)
     assert "connected" in machine.show(UNIT, "StatusText")["StatusText"]
+    assert not listens_to_the_network(machine)
