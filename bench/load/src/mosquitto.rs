@@ -13,16 +13,13 @@ use rumqttc::mqttbytes::v4::Connect;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, tls};
-use crate::measure::{AT_ONCE, make, memory, rate};
+use crate::measure::{AT_ONCE, make, memory, rate, say};
 
-/// Measures it and prints it, where mosquitto is installed.
+/// Measures it.
 pub async fn run(devices: usize) {
-    println!("mosquitto");
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let Some(mut broker) = start(dir.path(), port) else {
-        return println!("  not installed, left out");
-    };
+    let mut broker = start(dir.path(), port);
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -32,14 +29,14 @@ pub async fn run(devices: usize) {
         let (tls, filter) = (tls.clone(), format!("to/d{n}/#"));
         async move { Client::connect(tls, port, hello(&format!("d{n}")), &[&filter]).await }
     };
-    let clients = make("connected, subscribed", devices, device).await;
+    let clients = make("connections a second", devices, device).await;
     let after = memory(broker.id());
-    println!("  memory: {:.1} KiB each", (after - before) as f64 / devices as f64);
+    say("memory for each connection, KiB", after.saturating_sub(before) as f64 / devices as f64);
     let mut answering = JoinSet::new();
     for mut client in clients {
         answering.spawn(async move {
             loop {
-                let topic = client.message().await;
+                let (topic, _) = client.message().await;
                 let caller = topic.rsplit('/').next().unwrap();
                 client.publish(&format!("from/{caller}"), QoS::AtLeastOnce, "{}").await;
             }
@@ -49,9 +46,9 @@ pub async fn run(devices: usize) {
         let (tls, filter) = (tls.clone(), format!("from/{n}"));
         async move { (n, Client::connect(tls, port, hello(&format!("caller{n}")), &[&filter]).await) }
     };
-    let callers = make("callers", AT_ONCE, caller).await;
+    let callers = make("callers a second", AT_ONCE, caller).await;
     let devices = Arc::new(devices);
-    rate("round trips", callers, move |(n, mut client): (usize, Client)| {
+    rate("method round trips a second", callers, move |(n, mut client): (usize, Client)| {
         let device = crate::hub::any(*devices);
         async move {
             client.publish(&format!("to/d{device}/{n}"), QoS::AtMostOnce, r#"{"n":1}"#).await;
@@ -65,7 +62,7 @@ pub async fn run(devices: usize) {
     broker.wait().unwrap();
 }
 
-fn start(dir: &Path, port: u16) -> Option<Child> {
+fn start(dir: &Path, port: u16) -> Child {
     let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
     let (mut ca, ca_key) = (CertificateParams::new([]).unwrap(), KeyPair::generate().unwrap());
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -84,7 +81,7 @@ fn start(dir: &Path, port: u16) -> Option<Child> {
     );
     let mut command = Command::new("mosquitto");
     command.arg("-c").arg(dir.join("mosquitto.conf"));
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("mosquitto")
 }
 
 fn hello(id: &str) -> Connect {

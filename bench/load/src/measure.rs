@@ -1,19 +1,25 @@
-//! Times, rates and memory.
+//! Times, rates and memory, each said as a line of JSON.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How long a rate is measured.
-const SPAN: Duration = Duration::from_secs(10);
+const SPAN: Duration = Duration::from_secs(5);
 
 /// Requests under way while a rate is measured.
 pub const AT_ONCE: usize = 64;
 
 /// Connections that are being made at the same time.
 const CONNECTING: usize = 100;
+
+/// Prints a value.
+pub fn say(what: &str, value: f64) {
+    println!("{}", json!({"what": what, "value": value}));
+}
 
 /// The resident memory of a process, in KiB.
 pub fn memory(process: u32) -> u64 {
@@ -22,7 +28,7 @@ pub fn memory(process: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Makes `count` things, some at the same time; prints how long it took.
+/// Makes `count` things, some at the same time; says how many in a second.
 pub async fn make<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     what: &str,
     count: usize,
@@ -41,13 +47,12 @@ pub async fn make<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     }
     let mut made = making.join_all().await;
     made.sort_by_key(|(n, _)| *n);
-    let took = start.elapsed().as_secs_f64();
-    println!("  {what}: {took:.1} s, {:.0} a second", count as f64 / took);
+    say(what, count as f64 / start.elapsed().as_secs_f64());
     made.into_iter().map(|(_, made)| made).collect()
 }
 
-/// Has each of `workers` do `once` again and again for a while; prints how
-/// often that was in a second, and how long one took.
+/// Has each of `workers` do `once` again and again for a while; says how often
+/// that was in a second.
 pub async fn rate<W: Send + 'static, F: Future<Output = W> + Send>(
     what: &str,
     workers: Vec<W>,
@@ -57,19 +62,22 @@ pub async fn rate<W: Send + 'static, F: Future<Output = W> + Send>(
     for mut worker in workers {
         let once = once.clone();
         running.spawn(async move {
-            let mut times = Vec::new();
+            let mut count = 0u32;
             while start.elapsed() < SPAN {
-                let began = Instant::now();
                 worker = once(worker).await;
-                times.push(began.elapsed());
+                count += 1;
             }
-            times
+            count
         });
     }
-    let mut times = running.join_all().await.concat();
-    let took = start.elapsed().as_secs_f64();
+    let count: u32 = running.join_all().await.into_iter().sum();
+    say(what, f64::from(count) / start.elapsed().as_secs_f64());
+}
+
+/// Says the median and the 99th percentile of `times`, in milliseconds.
+pub fn percentiles(what: &str, mut times: Vec<Duration>) {
     times.sort();
-    let [least, middle, most] = [0, times.len() / 2, times.len() - 1].map(|n| times[n].as_secs_f64() * 1e3);
-    let rate = times.len() as f64 / took;
-    println!("  {what}: {rate:.0} a second; each {least:.1} / {middle:.1} / {most:.1} ms (min, median, max)");
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3;
+    say(&format!("{what}, median"), at(0.5));
+    say(&format!("{what}, 99th percentile"), at(0.99));
 }

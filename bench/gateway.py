@@ -1,0 +1,218 @@
+"""The daemon beside other device programs: start, methods, memory, idleness, reboots."""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import process
+from parties import (KEEP_ALIVE, LOAD, PROGRAMS, ROOT, TOPICS, Daemon, Emulator, Process, echo, has_node, mosquitto_sub,
+                     node_device, program, python_device)
+from table import Table
+
+sys.path.insert(0, str(ROOT / "tests/network"))
+
+OURS, FLOOR, ECHO = "iotdm-agentd", "mosquitto_sub", "echo client"
+PYTHON, NODE = "azure-iot-device (Python)", "azure-iot-device-mqtt (Node)"
+DEVICES = ("agentd", "floor", "echo", "python", "node", "large", "again")
+
+
+def start(table: Table, directory: Path, rounds: int) -> None:
+    with Emulator(directory / "hub", *DEVICES) as hub, ThreadPoolExecutor(1) as caller:
+        hub.fill("agentd", 1)
+        hub.fill("large", 32)
+        starts = {
+            OURS: ("agentd", lambda: Daemon(directory / "home", hub, "agentd")),
+            f"{OURS}, twin of 32 KB": ("large", lambda: Daemon(directory / "large", hub, "large")),
+            ECHO: ("echo", lambda: echo(hub, "echo")),
+            PYTHON: ("python", lambda: python_device(hub, "python")),
+        }
+        if has_node():
+            starts[NODE] = ("node", lambda: node_device(hub, "node"))
+        for turn in range(rounds + 1):
+            for whom, (device, begin) in starts.items():
+                if turn > rounds // 4 and whom in (PYTHON, NODE):
+                    continue
+                answered = caller.submit(answered_at, hub, device)
+                with begin() as party:
+                    after = answered.result() - party.started
+                    # The first turn is for the caches of the system.
+                    if turn:
+                        table.add("start: exec to method answered, ms", whom, 1e3 * after)
+                        if isinstance(party, Daemon):
+                            table.add("start: exec to READY=1, ms", whom, 1e3 * (party.told("READY=1") - party.started))
+                            table.add("start: peak of resident memory, KiB", whom, process.field(party.pid, "VmHWM"))
+            with mosquitto_sub(hub, "floor") as party:
+                at, _ = party.wait_for(f"Subscribed.*{', '.join('0' for _ in TOPICS)}")
+                if turn:
+                    table.add("start: exec to method answered, ms", f"{FLOOR}, exec to subscribed", 1e3 * (at - party.started))
+
+
+def answered_at(hub: Emulator, device: str) -> float:
+    """Makes a call that the hub holds back until the device listens; when its answer came."""
+    hub.invoke(device, connect_timeout=60)
+    return time.monotonic()
+
+
+def methods(table: Table, directory: Path, rounds: int) -> None:
+    with Emulator(directory / "hub", *DEVICES) as hub, \
+            Daemon(directory / "home", hub, "agentd") as ours, echo(hub, "echo") as yardstick, \
+            python_device(hub, "python") as python:
+        parties = {OURS: ("agentd", ours, 500), ECHO: ("echo", yardstick, 500), PYTHON: ("python", python, 50)}
+        yardstick.wait_for("ready")
+        python.wait_for("ready")
+        ours.told("STATUS=connected")
+        if has_node():
+            node = node_device(hub, "node")
+            node.wait_for("ready")
+            parties[NODE] = ("node", node, 50)
+        calls(hub, "agentd", 100)
+        before = process.private_memory(ours.pid)
+        for _ in range(rounds):
+            for whom, (device, party, count) in parties.items():
+                cpu = process.activity(party.pid).cpu
+                told = calls(hub, device, count)
+                cpu = process.activity(party.pid).cpu - cpu
+                table.add("method: round trip, median, ms", whom, told["call, median"])
+                table.add("method: round trip, 99th percentile, ms", whom, told["call, 99th percentile"])
+                table.add("method: CPU for each call, ms", whom, 1e3 * cpu / count)
+        table.add(f"memory: private, before {rounds * 500:,} methods, KiB", OURS, before)
+        table.add(f"memory: private, after {rounds * 500:,} methods, KiB", OURS, process.private_memory(ours.pid))
+        if has_node():
+            node.stop()
+
+
+def calls(hub: Emulator, device: str, count: int, *options: str) -> dict[str, float]:
+    return values(subprocess.run([LOAD, "calls", hub.data, device, str(count), *options],
+                                 check=True, capture_output=True, text=True).stdout)
+
+
+def values(text: str) -> dict[str, float]:
+    """What the load says, by what it is."""
+    import json
+    lines = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
+    return {line["what"]: line["value"] for line in lines}
+
+
+def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None:
+    """All at once, and meanwhile one more daemon that reconnects again and again."""
+    keep_alive = f'hub.keep_alive = "{KEEP_ALIVE}s"\n'
+    with Emulator(directory / "hub", *DEVICES) as hub, Daemon(directory / "home", hub, "agentd", keep_alive) as ours, \
+            mosquitto_sub(hub, "floor") as floor, python_device(hub, "python") as python:
+        parties = {OURS: ours, FLOOR: floor, PYTHON: python}
+        python.wait_for("ready")
+        floor.wait_for("Subscribed")
+        ours.told("STATUS=connected")
+        if has_node():
+            parties[NODE] = node_device(hub, "node")
+            parties[NODE].wait_for("ready")
+        # Not a wait for an event: what follows the start is over by then.
+        time.sleep(20)
+        before = {whom: process.activity(party.pid) for whom, party in parties.items()}
+        reconnecting = threading.Thread(target=reconnect, args=[table, directory, hub, reconnects])
+        began = time.monotonic()
+        reconnecting.start()
+        time.sleep(60 * minutes)
+        to_ten_minutes = 600 / (time.monotonic() - began)
+        for whom, party in parties.items():
+            now, then = process.activity(party.pid), before[whom]
+            table.add("memory: private, KiB", whom, process.private_memory(party.pid))
+            table.add("memory: resident, KiB", whom, process.field(party.pid, "VmRSS"))
+            table.add("memory: of no file, KiB", whom, process.field(party.pid, "RssAnon"))
+            table.add("idle for 10 minutes: context switches", whom, (now.switches - then.switches) * to_ten_minutes)
+            table.add("idle for 10 minutes: CPU, ms", whom, 1e3 * (now.cpu - then.cpu) * to_ten_minutes)
+            table.add("idle for 10 minutes: bytes on the wire", whom, (now.bytes - then.bytes) * to_ten_minutes)
+        reconnecting.join()
+        if has_node():
+            parties[NODE].stop()
+
+
+def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
+    with Daemon(directory / "again", hub, "again") as daemon:
+        for nth in range(1, times + 2):
+            # Each new address makes it try at once, as a network that comes back does.
+            while True:
+                for verb in ("add", "del"):
+                    subprocess.run(["ip", "address", verb, "192.0.2.1/32", "dev", "lo"], check=True)
+                told = [text for _, text in daemon.notified if "STATUS=connected" in text]
+                if len(told) >= nth:
+                    break
+                time.sleep(0.2)
+            if nth in (2, times + 1):
+                when = "after the first reconnect" if nth == 2 else f"after {times:,} reconnects"
+                table.add(f"memory: private, {when}, KiB", OURS, process.private_memory(daemon.pid))
+                table.add(f"memory: open files, {when}", OURS, process.open_files(daemon.pid))
+            hub.drop("again")
+
+
+def reboot(table: Table, directory: Path, rounds: int) -> None:
+    """From the reply to the call of logind. The login manager is ours and does nothing."""
+    with Emulator(directory / "hub", *DEVICES) as hub:
+        for nth in range(rounds + 1):
+            with Process([LOAD, "logind"]) as logind:
+                _, address = logind.wait_for("^unix:.*")
+                with Daemon(directory / f"home{nth}", hub, "agentd", bus=address[0]) as daemon:
+                    daemon.told("STATUS=connected")
+                    hub.invoke("agentd")
+                    reply = hub.invoke("agentd", "rebootDevice", {"id": f"r{nth}"})
+                    replied = time.monotonic()
+                    assert reply["status"] == 200, reply
+                    asked, _ = logind.wait_for(r"^Reboot\(")
+                    if nth:
+                        table.add("reboot: reply at the operator to logind called, ms", OURS, 1e3 * (asked - replied))
+                    daemon.kill()
+
+
+def network(table: Table, directory: Path, rounds: int) -> None:
+    """From the network up to rebootTime acknowledged, over a line with a delay."""
+    from line import GATEWAY, HUB, Line
+    delay, chance = 0.05, random.Random(1)
+    line = Line(1)
+    ends = {end: ("ip", "netns", "exec", end) for end in (line.hub, line.gateway)}
+    try:
+        with Emulator(directory / "hub", *DEVICES, host=HUB, inside=ends[line.hub], options=("--bind", HUB)) as hub:
+            control = [*ends[line.hub], program("iotdm-ctl"), "--connection-string-file", hub.service_file, "--ca-file", hub.ca]
+            for nth in range(rounds):
+                line.delay = delay
+                with mosquitto_sub(hub, "floor", ends[line.gateway], HUB) as floor:
+                    # The tool that enters the namespace takes its time.
+                    began, _ = floor.wait_for("sending CONNECT")
+                    accepted, _ = floor.wait_for("received CONNACK")
+                    subscribed, _ = floor.wait_for("Subscribed")
+                round_trip = subscribed - accepted
+                table.add("network: round trip, ms", FLOOR, 1e3 * round_trip)
+                with Daemon(directory / f"home{nth}", hub, "agentd", 'log.level = "debug"\n', inside=ends[line.gateway]) as daemon:
+                    daemon.wait_for("with 204")
+                    subprocess.run([*control, "reboot", "agentd", "--no-wait"], check=True, capture_output=True)
+                    daemon.wait_for("the simulated machine is down")
+                    line.plug("down")
+                    daemon.wait_for("the machine has booted|booted")
+                    told = len(daemon.notified)
+                    while len(daemon.notified) == told:
+                        time.sleep(0.01)
+                    # Not a wait for an event: as long as a network may take.
+                    time.sleep(chance.uniform(1, 8))
+                    done = sum("with 204" in text for _, text in daemon.lines)
+                    up = time.monotonic()
+                    line.plug("up")
+                    dialled, _ = daemon.wait_for("handshake", nth=1 + sum("handshake" in text for _, text in daemon.lines))
+                    acknowledged, _ = daemon.wait_for("with 204", nth=done + 1)
+                table.add("network up to TLS done, ms", OURS, 1e3 * (dialled - up))
+                table.add("network: TLS done to rebootTime acknowledged, round trips", OURS, (acknowledged - dialled) / round_trip)
+                table.add("network up to rebootTime acknowledged, ms", OURS, 1e3 * (acknowledged - up))
+    finally:
+        line.close()
+
+
+def sizes(table: Table) -> None:
+    table.add("size: stripped binary, KiB", f"{OURS}, amd64", Path(program("iotdm-agentd")).stat().st_size / 1024)
+    for architecture in ("amd64", "arm64", "armhf"):
+        for package in (ROOT / "target/deb").glob(f"iotdm-agentd_*_{architecture}.deb"):
+            table.add("size: package, KiB", f"{OURS}, {architecture}", package.stat().st_size / 1024)
+            installed = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
+            listed = subprocess.run(["tar", "-tv", "--wildcards", "*/iotdm-agentd"], input=installed, capture_output=True).stdout
+            size = max(int(line.split()[2]) for line in listed.decode().splitlines())
+            table.add("size: stripped binary, KiB", f"{OURS}, {architecture}, of the package", size / 1024)

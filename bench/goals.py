@@ -1,0 +1,78 @@
+"""What the numbers should be, and whether they are."""
+
+from collections.abc import Callable
+
+from table import Table, number
+
+AGENTD, SUB, ECHO, CTL, EMULATOR = "iotdm-agentd", "mosquitto_sub", "echo client", "iotdm-ctl", "iotdm-emulator"
+DEVICE, OPERATOR = "azure-iot-device (Python)", "azure-iot-hub (Python)"
+MOST = "10,000 devices"
+
+
+class Goals:
+    def __init__(self, table: Table) -> None:
+        self._median = table.median
+        self.lines = ["| what | goal | measured, medians | |", "|---|---|---|---|"]
+
+    def at_most(self, what: str, goal: str, value: tuple[str, str], limit: float | Callable | tuple[str, str],
+                factor: float = 1, plus: float = 0) -> None:
+        """`value` ≤ `factor` × `limit` + `plus`; nothing where one of them was not measured."""
+        measured = self._median(*value)
+        other = self._median(*limit) if isinstance(limit, tuple) else limit
+        if measured is None or other is None:
+            return
+        bound = factor * other + plus
+        beside = f", bound {number(bound)}" if isinstance(limit, tuple) else ""
+        self.lines.append(f"| {what} | {goal} | {number(measured)}{beside} | {'met' if measured <= bound else 'missed'} |")
+
+    def at_least(self, what: str, goal: str, value: tuple[str, str], limit: tuple[str, str], factor: float = 1) -> None:
+        measured, other = self._median(*value), self._median(*limit)
+        if measured is None or other is None:
+            return
+        bound = factor * other
+        self.lines.append(f"| {what} | {goal} | {number(measured)}, bound {number(bound)} "
+                          f"| {'met' if measured >= bound else 'missed'} |")
+
+
+def goals(table: Table) -> str:
+    them = Goals(table)
+    private = "memory: private, KiB"
+    them.at_most("daemon, private memory", "≤ mosquitto_sub + 2 MiB", (private, AGENTD), (private, SUB), plus=2048)
+    them.at_most("daemon, private memory", "≤ 1/8 of the Python client", (private, AGENTD), (private, DEVICE), 1 / 8)
+    for what, parties in table.values.items():
+        if what.startswith("memory: private, after ") and "first" not in what:
+            first = what.replace("after", "before") if "methods" in what else "memory: private, after the first reconnect, KiB"
+            after = what.removeprefix("memory: private, ").removesuffix(", KiB")
+            them.at_most(f"daemon, memory {after}", "no growth (within 128 KiB)", (what, AGENTD), (first, AGENTD), plus=128)
+    for whom in table.values.get("size: stripped binary, KiB", {}):
+        them.at_most(f"{whom}, stripped", "≤ 4 MiB", ("size: stripped binary, KiB", whom), 4096)
+    for whom in table.values.get("size: package, KiB", {}):
+        them.at_most(f"{whom}, package", "≤ 1.5 MiB", ("size: package, KiB", whom), 1536)
+    started = "start: exec to method answered, ms"
+    them.at_most("daemon, exec to READY=1", "≤ 10 ms", ("start: exec to READY=1, ms", AGENTD), 10)
+    them.at_most("daemon, exec to methods answered", "≤ 1.2 × mosquitto_sub subscribed",
+                 (started, AGENTD), (started, f"{SUB}, exec to subscribed"), 1.2)
+    for percentile in ("median", "99th percentile"):
+        trip = f"method: round trip, {percentile}, ms"
+        them.at_most(f"daemon, method, {percentile}", "≤ 1.1 × the echo client", (trip, AGENTD), (trip, ECHO), 1.1)
+    them.at_most("daemon, reply to logind called", "≤ 30 ms", ("reboot: reply at the operator to logind called, ms", AGENTD), 30)
+    up, trip = "network up to rebootTime acknowledged, ms", "network: round trip, ms"
+    # Connecting takes three round trips: of TCP, of TLS 1.3, of MQTT.
+    them.at_most("daemon, network up to rebootTime acknowledged", "≤ connect + 2 round trips", (up, AGENTD), (trip, SUB), 5)
+    for task in ("twin show", "invoke", "--version"):
+        for measure in ("ms", "peak of memory, KiB"):
+            what = f"ctl: {task}, {measure}"
+            unit = "time" if measure == "ms" else "memory"
+            them.at_most(f"ctl, {task}, {unit}", "≤ 1.5 × curl", (what, CTL), (what, "curl"), 1.5)
+            them.at_most(f"ctl, {task}, {unit}", "≤ 1/10 of the Python script", (what, CTL), (what, OPERATOR), 1 / 10)
+    them.at_most("ctl, 10,000 devices, memory", "≤ 64 MiB", ("fleet: peak of memory, KiB", f"{CTL}, {MOST}"), 64 * 1024)
+    per, rate = "fleet: CPU for each device, ms", "fleet: devices a second"
+    them.at_most("ctl, 10,000 devices, CPU", "less than the emulator", (per, f"{CTL}, {MOST}"), (per, f"the emulator meanwhile, {MOST}"))
+    them.at_least("ctl, 10,000 devices, a second", "≥ 0.9 × calls and twins alone", (rate, f"{CTL}, {MOST}"),
+                  (rate, f"calls and twins alone, {MOST}"), 0.9)
+    them.at_most("emulator, exec to ready", "≤ 100 ms", ("emulator: exec to ready, ms", f"{EMULATOR}, new directory"), 100)
+    them.at_most("emulator, memory for each connection", "≤ 40 KiB",
+                 ("emulator: memory for each connection, KiB", f"{EMULATOR}, {MOST}"), 40)
+    trips = "emulator: method round trips a second"
+    them.at_least("emulator, method round trips", "≥ mosquitto", (trips, f"{EMULATOR}, {MOST}"), (trips, f"mosquitto, {MOST}"))
+    return "\n".join(them.lines)

@@ -1,0 +1,126 @@
+//! The emulator under load.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::client::{Client, tls};
+use crate::devices::{answer, connect, report};
+use crate::measure::{AT_ONCE, make, memory, rate, say};
+use crate::service::Service;
+
+/// `emulator`
+#[derive(Args)]
+pub struct Emulator {
+    /// The emulator
+    program: PathBuf,
+    /// How many devices
+    devices: usize,
+    /// How large the reported properties of each are, in KB
+    #[arg(long, default_value = "1")]
+    twin: usize,
+}
+
+/// A running emulator; killed when dropped.
+struct Running(Child);
+
+impl Running {
+    /// At ports that stay the same, as they stand in the devices' files.
+    fn start(program: &Path, dir: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.args(["serve", "--mqtt-port", "8883", "--https-port", "8443", "--data"]).arg(dir);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        Running(child)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Emulator {
+    /// Measures everything.
+    pub async fn run(self) {
+        let temporary = tempfile::tempdir().unwrap();
+        let (dir, count) = (temporary.path().join("hub"), self.devices);
+        let emulator = Running::start(&self.program, &dir);
+        let service = Service::new(&dir);
+        make("creating requests a second", count.div_ceil(100), |request| {
+            let service = service.clone();
+            async move { service.create(request * 100..count.min(request * 100 + 100)).await }
+        })
+        .await;
+
+        let before = memory(emulator.0.id());
+        let tls = tls(&dir.join("ca.pem"));
+        let connect = |n: usize| {
+            let (tls, dir) = (tls.clone(), dir.clone());
+            async move { connect(&dir, &format!("d{n}"), tls).await }
+        };
+        let clients = make("connections a second", count, connect).await;
+        let after = memory(emulator.0.id());
+        say("memory for each connection, KiB", after.saturating_sub(before) as f64 / count as f64);
+
+        // In pieces, since a value is 4 KB at most.
+        let filling: serde_json::Map<_, _> =
+            (0..self.twin).map(|n| (format!("k{n}"), json!("x".repeat(1000)))).collect();
+        let filling: Arc<str> = json!(filling).to_string().into();
+        let mut clients = make("first reports a second", count, {
+            let clients: Vec<_> = clients.into_iter().map(|client| std::sync::Mutex::new(Some(client))).collect();
+            move |n: usize| {
+                let mut client = clients[n].lock().unwrap().take().unwrap();
+                let filling = filling.clone();
+                async move {
+                    report(&mut client, &filling).await;
+                    client
+                }
+            }
+        })
+        .await;
+
+        let some = AT_ONCE.min(count / 2).max(1);
+        let reporters = clients.drain(..some).map(|client| (client, 0u32)).collect();
+        rate("durable reports a second", reporters, |(mut client, n): (Client, u32)| async move {
+            report(&mut client, &format!(r#"{{"n":{n}}}"#)).await;
+            (client, n + 1)
+        })
+        .await;
+        let answering = clients.len();
+        let mut devices = JoinSet::new();
+        for mut client in clients {
+            devices.spawn(async move { answer(&mut client).await });
+        }
+        rate("method round trips a second", vec![service; AT_ONCE], move |service: Service| {
+            let device = some + any(answering);
+            async move {
+                let body = json!({"methodName": "m", "payload": {"n": 1}});
+                service.call(&format!("d{device}"), &body).await;
+                service
+            }
+        })
+        .await;
+        devices.shutdown().await;
+        drop(emulator);
+        let size = dir.join("store.redb").metadata().unwrap().len();
+        say("store for each device, KiB", size as f64 / 1024.0 / count as f64);
+        let start = Instant::now();
+        drop(Running::start(&self.program, &dir));
+        say("exec to ready with these devices, ms", start.elapsed().as_secs_f64() * 1e3);
+    }
+}
+
+/// Any number below `most`.
+pub fn any(most: usize) -> usize {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    usize::try_from(RandomState::new().build_hasher().finish()).unwrap() % most
+}

@@ -1,0 +1,71 @@
+"""The emulator, and mosquitto carrying the same two messages for each method."""
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from gateway import values
+from parties import LOAD, Daemon, Emulator, Process, program
+from table import Table
+
+OURS, FLOOR = "iotdm-emulator", "mosquitto"
+
+
+def start(table: Table, directory: Path, rounds: int) -> None:
+    for nth in range(rounds):
+        for how in ("new directory", "existing directory"):
+            with Emulator(directory / f"hub{nth}", "gw1") as hub:
+                table.add("emulator: exec to ready, ms", f"{OURS}, {how}", 1e3 * (hub.ready_at - hub.started))
+
+
+def scale(table: Table, rounds: int, sizes: list[int]) -> None:
+    """The largest number alternates with mosquitto, the others show how the cost grows."""
+    most = sizes[-1]
+    for _ in range(rounds):
+        for whom, command in ((OURS, ["emulator", program("iotdm-emulator"), most]), (FLOOR, ["mosquitto", most])):
+            add(table, f"{whom}, {most:,} devices", load(command))
+    for count in sizes[:-1]:
+        add(table, f"{OURS}, {count:,} devices", load(["emulator", program("iotdm-emulator"), count]))
+    large = max(size for size in sizes if size <= 1000)
+    add(table, f"{OURS}, {large:,} devices, twins of 32 KB", load(["emulator", program("iotdm-emulator"), large, "--twin", 32]))
+    in_memory = load(["emulator", program("iotdm-emulator"), large], os.environ | {"TMPDIR": "/dev/shm"})
+    add(table, f"{OURS}, {large:,} devices, store in memory", in_memory)
+
+
+def load(command: list, environment: dict | None = None) -> dict[str, float]:
+    done = subprocess.run([LOAD, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return values(done.stdout)
+
+
+def add(table: Table, whom: str, told: dict[str, float]) -> None:
+    for what, value in told.items():
+        table.add(f"emulator: {what}", whom, value)
+
+
+def syncs(table: Table, directory: Path) -> None:
+    """How often the disk is waited for, counted by strace."""
+    reports = 50
+    with Emulator(directory / "hub", "agentd", "gw1") as hub:
+        with traced(hub.pid) as trace:
+            for n in range(reports):
+                hub.send("PATCH", "/twins/gw1?api-version=2021-04-12", {"tags": {"n": n}})
+        table.add("syncs: for each change of a twin, one after the other", OURS, trace.count() / reports)
+        with Daemon(directory / "home", hub, "agentd") as daemon:
+            daemon.told("STATUS=connected")
+            hub.invoke("agentd")
+            with traced(daemon.pid) as trace:
+                assert hub.invoke("agentd", "rebootDevice", {"id": "r"})["status"] == 200
+            table.add("syncs: until the reply to rebootDevice", "iotdm-agentd", trace.count())
+
+
+class traced(Process):
+    """strace, attached to a process."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(["strace", "-f", "-e", "trace=fsync,fdatasync,sync_file_range,msync", "-p", pid])
+        self.wait_for("attached")
+
+    def count(self) -> int:
+        return sum(bool(re.search(r"\b(fsync|fdatasync|msync)\(", line)) for _, line in self.lines)
