@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use iotdm_proto::topic::HubTopic;
 use iotdm_proto::{API_VERSION, Time, sas};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub use self::session::Link;
 use self::session::{Ended, Session, Token};
@@ -21,7 +21,7 @@ use crate::dial::{Road, Stream};
 use crate::mqtt::{Credentials, Mqtt};
 use crate::network::Watch;
 use crate::outage::{Class, Outage};
-use crate::pace::Pace;
+use crate::pace::{Eagerness, Pace};
 use crate::provisioning::Provisioning;
 use crate::tls::Tls;
 
@@ -56,7 +56,7 @@ pub enum HubEvent {
         /// The device's name there.
         device_id: String,
     },
-    /// All subscriptions are acknowledged; from here on responses arrive.
+    /// From here on responses arrive.
     Subscribed,
     /// A message.
     Message(HubTopic, Vec<u8>),
@@ -74,11 +74,6 @@ pub enum HubEvent {
     },
 }
 
-/// Attempts are this far apart at least, however often the network changes.
-const FLOOR: Duration = Duration::from_secs(3);
-/// After an address or a route has appeared: for the rest of the network, and
-/// so that not all gateways of a site come in the same instant.
-const SETTLE: Duration = Duration::from_secs(2);
 /// When there was no such program yet, in seconds since the Unix epoch: a clock
 /// before that is wrong. Builds of packages know better.
 const NOT_BEFORE: u64 = 1_767_225_600;
@@ -87,7 +82,7 @@ const NOT_BEFORE: u64 = 1_767_225_600;
 /// `events` any more. `hurry` changes when the clock was set.
 pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc::Sender<HubEvent>) {
     let mut hub = Hub::new(options);
-    let mut pace = Pace::new();
+    let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
     let mut ready = None;
     loop {
         hurry.mark_unchanged();
@@ -128,14 +123,12 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
             if class != Some(Class::Unreachable) {
                 std::future::pending::<()>().await;
             }
-            let floor = sleep(retry_in.min(FLOOR));
             network.unwrap_or_else(Watch::open).changed().await;
-            floor.await;
-            sleep(SETTLE.mul_f64(fastrand::f64())).await;
+            sleep_until(eagerness.due()).await;
         };
         tokio::select! {
             () = sleep(retry_in) => {}
-            () = changed => {}
+            () = changed => eagerness.spent(),
             _ = hurry.changed() => pace.reset(),
             () = events.closed() => return,
         }

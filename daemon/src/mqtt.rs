@@ -19,6 +19,7 @@ pub struct Mqtt {
     packets: Framed<Stream, Codec>,
     target: String,
     certificate: Option<String>,
+    goes_on: bool,
 }
 
 /// As whom to connect.
@@ -56,7 +57,7 @@ impl Mqtt {
     ) -> Result<Self, Outage> {
         let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
         let packets = Framed::with_capacity(stream, codec, BUFFER);
-        let mut mqtt = Mqtt { packets, target, certificate: credentials.certificate.clone() };
+        let mut mqtt = Mqtt { packets, target, certificate: credentials.certificate.clone(), goes_on: false };
         let mut connect = Connect::new(&credentials.client_id);
         connect.clean_session = false;
         connect.keep_alive = keep_alive.as_secs().try_into().unwrap_or(u16::MAX);
@@ -67,7 +68,10 @@ impl Mqtt {
         match timeout(PATIENCE, mqtt.next()).await {
             Err(_) => Err(Outage::unreachable(format!("{} does not answer", mqtt.target))),
             Ok(Err(outage)) => Err(outage),
-            Ok(Ok(Packet::ConnAck(ConnAck { code: ConnectReturnCode::Success, .. }))) => Ok(mqtt),
+            Ok(Ok(Packet::ConnAck(ConnAck { code: ConnectReturnCode::Success, session_present }))) => {
+                mqtt.goes_on = session_present;
+                Ok(mqtt)
+            }
             Ok(Ok(Packet::ConnAck(ConnAck { code: ConnectReturnCode::ServiceUnavailable, .. }))) => {
                 Err(Outage {
                     class: Class::Busy { retry_after: None },
@@ -114,6 +118,12 @@ impl Mqtt {
             let _ = self.packets.get_mut().shutdown().await;
         };
         let _ = timeout(CLOSE_PATIENCE, leave).await;
+    }
+
+    /// Whether the server has kept the session of an earlier connection, with
+    /// its subscriptions.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// The server, for people.

@@ -1,7 +1,10 @@
 //! How long to wait before the next attempt to connect. Where the other side
 //! said no, the waits begin and end higher than where the network failed.
 
+use std::collections::VecDeque;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::outage::{Class, Outage};
@@ -57,9 +60,53 @@ impl Pace {
     }
 }
 
+/// Attempts that do not wait for their time because the network has changed. A
+/// network comes back in pieces, such as a link, an address and a route, and
+/// which of them was the last nobody says; so several may come at once, but one
+/// whose routes change all the time does not have the hub asked all the time.
+#[derive(Debug, Clone, Default)]
+pub struct Eagerness {
+    latest: VecDeque<Instant>,
+}
+
+/// So many attempts in so long.
+const BURST: usize = 8;
+const SPAN: Duration = Duration::from_secs(24);
+
+impl Eagerness {
+    /// When the next one may be, which is in the past if it may be now.
+    pub fn due(&self) -> Instant {
+        match self.latest.front() {
+            Some(first) if self.latest.len() == BURST => *first + SPAN,
+            _ => Instant::now(),
+        }
+    }
+
+    /// There was one now.
+    pub fn spent(&mut self) {
+        if self.latest.len() == BURST {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(Instant::now());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_network_in_pieces_is_tried_at_once_and_one_that_never_rests_is_not() {
+        let (mut eagerness, start) = (Eagerness::default(), Instant::now());
+        let mut attempts = Vec::new();
+        for _ in 0..20 {
+            tokio::time::sleep_until(eagerness.due()).await;
+            eagerness.spent();
+            attempts.push(start.elapsed().as_secs());
+        }
+        let expected = [0; 8].into_iter().chain([24; 8]).chain([48; 4]);
+        assert_eq!(attempts, expected.collect::<Vec<u64>>());
+    }
 
     fn bounds(class: Class) -> Vec<u64> {
         let (mut pace, outage) = (Pace::new(), Outage { class, message: String::new() });

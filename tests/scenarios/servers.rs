@@ -160,6 +160,28 @@ fn bytes_that_no_hub_sends_end_the_connection_and_nothing_else() {
 }
 
 #[test]
+fn a_session_that_goes_on_is_used_before_its_subscriptions_are_acknowledged() {
+    let hub = Hub::start();
+    let server = Server::start(
+        |_| {},
+        |mut client| {
+            let _ = client.packet();
+            client.say(&[0x20, 2, 1, 0]);
+            let Some((0x82, _)) = client.packet() else { return };
+            let Some((0x30, twin)) = client.packet() else { return };
+            if twin[2..].starts_with(b"$iothub/twin/GET/?$rid=") {
+                client.say(&[0xe0, 0]);
+            }
+        },
+    );
+    let mut daemon = sent_to(&hub, &server);
+    daemon.start();
+    let status = daemon.notified.wait_for("STATUS=not connected");
+    assert!(status.contains("closed the connection"), "the twin was asked for: {status}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn messages_that_make_no_sense_are_passed_over() {
     let hub = Hub::start();
     let server = Server::start(

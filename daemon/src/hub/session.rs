@@ -182,6 +182,11 @@ impl Session {
         {
             return Ended::Outage(outage);
         }
+        // Whose subscriptions the hub has kept need not wait until it has taken
+        // them again: that is a round trip less.
+        if self.mqtt.goes_on() && events.send(HubEvent::Subscribed).await.is_err() {
+            return Ended::Nobody;
+        }
         loop {
             let room = self.unacknowledged.len() < QUEUE;
             let happened = tokio::select! {
@@ -262,7 +267,7 @@ impl Session {
             }
             Packet::SubAck(_) => {
                 self.subscribed = true;
-                Ok(Some(HubEvent::Subscribed))
+                Ok((!self.mqtt.goes_on()).then_some(HubEvent::Subscribed))
             }
             Packet::UnsubAck(_) => {
                 if let Renewal::Ready { unsubscribed, .. } = &mut self.renewal {
