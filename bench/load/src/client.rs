@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{Codec, Connect, ConnectReturnCode, Packet, PubAck, Publish, Subscribe, SubscribeFilter};
+use rumqttc::mqttbytes::v4::{
+    Codec, Connect, ConnectReturnCode, Packet, PubAck, Publish, Subscribe, SubscribeFilter,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -46,7 +48,8 @@ impl Client {
             Packet::ConnAck(ack) => assert_eq!(ack.code, ConnectReturnCode::Success),
             other => panic!("{other:?}"),
         }
-        let filters = filters.iter().map(|filter| SubscribeFilter::new((*filter).to_owned(), QoS::AtMostOnce));
+        let filters =
+            filters.iter().map(|filter| SubscribeFilter::new((*filter).to_owned(), QoS::AtMostOnce));
         let mut subscribe = Subscribe::new_many(filters);
         subscribe.pkid = 1;
         client.send(Packet::Subscribe(subscribe)).await;

@@ -85,7 +85,8 @@ pub async fn fleet(data: &Path, count: usize) {
                     continue;
                 }
                 let request: Value = serde_json::from_slice(&payload).unwrap();
-                let accepted = json!({"id": request["id"], "status": "accepted", "bootId": "one", "ignored": []});
+                let accepted =
+                    json!({"id": request["id"], "status": "accepted", "bootId": "one", "ignored": []});
                 reply(&mut client, &topic, &accepted.to_string()).await;
                 let done = json!({
                     "rebootTime": "2026-11-22T18:36:07.412Z",

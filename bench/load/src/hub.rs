@@ -76,7 +76,8 @@ impl Emulator {
             (0..self.twin).map(|n| (format!("k{n}"), json!("x".repeat(1000)))).collect();
         let filling: Arc<str> = json!(filling).to_string().into();
         let mut clients = make("first reports a second", count, {
-            let clients: Vec<_> = clients.into_iter().map(|client| std::sync::Mutex::new(Some(client))).collect();
+            let clients: Vec<_> =
+                clients.into_iter().map(|client| std::sync::Mutex::new(Some(client))).collect();
             move |n: usize| {
                 let mut client = clients[n].lock().unwrap().take().unwrap();
                 let filling = filling.clone();

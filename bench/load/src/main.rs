@@ -88,7 +88,8 @@ fn main() {
 
 fn run(command: &[std::ffi::OsString]) {
     let began = Instant::now();
-    let status = process::Command::new(&command[0]).args(&command[1..]).stdout(Stdio::null()).status().unwrap();
+    let status =
+        process::Command::new(&command[0]).args(&command[1..]).stdout(Stdio::null()).status().unwrap();
     let took = began.elapsed();
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     let cpu = used.user_time() + used.system_time();

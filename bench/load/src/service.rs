@@ -87,7 +87,8 @@ impl Calls {
         let (mut running, start) = (JoinSet::new(), Instant::now());
         for worker in 0..self.at_once {
             let (service, body, device) = (service.clone(), body.clone(), self.device.clone());
-            let (all, read_twin, numbers) = (self.all, self.read_twin, (worker..self.count).step_by(self.at_once));
+            let (all, read_twin, numbers) =
+                (self.all, self.read_twin, (worker..self.count).step_by(self.at_once));
             running.spawn(async move {
                 let mut times: Vec<Duration> = Vec::new();
                 for n in numbers {
