@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, tls};
 use crate::devices::{answer, connect, report};
-use crate::measure::{AT_ONCE, make, memory, rate, say};
-use crate::service::Service;
+use crate::measure::{AT_ONCE, cpu, make, memory, rate, say};
+use crate::service::{Connection, Service};
 
 /// `emulator`
 #[derive(Args)]
@@ -101,15 +101,22 @@ impl Emulator {
         for mut client in clients {
             devices.spawn(async move { answer(&mut client).await });
         }
-        rate("method round trips a second", vec![service; AT_ONCE], move |service: Service| {
-            let device = some + any(answering);
+        let body: Arc<str> = json!({"methodName": "m", "payload": {"n": 1}}).to_string().into();
+        let callers = make("callers a second", AT_ONCE, |_| {
+            let service = service.clone();
+            async move { service.connect().await }
+        })
+        .await;
+        let before = cpu(emulator.0.id());
+        let trips = rate("method round trips a second", callers, move |mut caller: Connection| {
+            let (device, body) = (some + any(answering), body.clone());
             async move {
-                let body = json!({"methodName": "m", "payload": {"n": 1}});
-                service.call(&format!("d{device}"), &body).await;
-                service
+                caller.call(&format!("d{device}"), &body).await;
+                caller
             }
         })
         .await;
+        say("CPU for each method, µs", 1e6 * (cpu(emulator.0.id()) - before) / trips);
         devices.shutdown().await;
         drop(emulator);
         let size = dir.join("store.redb").metadata().unwrap().len();

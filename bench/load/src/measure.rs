@@ -51,13 +51,23 @@ pub async fn make<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     made.into_iter().map(|(_, made)| made).collect()
 }
 
+/// The processor time that a process has had, in seconds.
+pub fn cpu(process: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0.0)
+    };
+    tasks.map(of).sum::<f64>() / 1e9
+}
+
 /// Has each of `workers` do `once` again and again for a while; says how often
-/// that was in a second.
+/// that was in a second, and returns how often it was.
 pub async fn rate<W: Send + 'static, F: Future<Output = W> + Send>(
     what: &str,
     workers: Vec<W>,
     once: impl Fn(W) -> F + Clone + Send + Sync + 'static,
-) {
+) -> f64 {
     let (start, mut running) = (Instant::now(), JoinSet::new());
     for mut worker in workers {
         let once = once.clone();
@@ -72,6 +82,7 @@ pub async fn rate<W: Send + 'static, F: Future<Output = W> + Send>(
     }
     let count: u32 = running.join_all().await.into_iter().sum();
     say(what, f64::from(count) / start.elapsed().as_secs_f64());
+    count.into()
 }
 
 /// Says the median and the 99th percentile of `times`, in milliseconds.

@@ -13,7 +13,7 @@ use rumqttc::mqttbytes::v4::Connect;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, tls};
-use crate::measure::{AT_ONCE, make, memory, rate, say};
+use crate::measure::{AT_ONCE, cpu, make, memory, rate, say};
 
 /// Measures it.
 pub async fn run(devices: usize) {
@@ -48,7 +48,8 @@ pub async fn run(devices: usize) {
     };
     let callers = make("callers a second", AT_ONCE, caller).await;
     let devices = Arc::new(devices);
-    rate("method round trips a second", callers, move |(n, mut client): (usize, Client)| {
+    let before = cpu(broker.id());
+    let trips = rate("method round trips a second", callers, move |(n, mut client): (usize, Client)| {
         let device = crate::hub::any(*devices);
         async move {
             client.publish(&format!("to/d{device}/{n}"), QoS::AtMostOnce, r#"{"n":1}"#).await;
@@ -57,6 +58,7 @@ pub async fn run(devices: usize) {
         }
     })
     .await;
+    say("CPU for each method, µs", 1e6 * (cpu(broker.id()) - before) / trips);
     answering.shutdown().await;
     broker.kill().unwrap();
     broker.wait().unwrap();
