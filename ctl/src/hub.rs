@@ -20,8 +20,9 @@ use reqwest::header::IF_MATCH;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use self::exchange::{ANSWER_LIMIT, PATIENT_TRIES, Paces, Request, TRIES, clock_ahead, text};
+use self::exchange::{ANSWER_LIMIT, PATIENT_TRIES, Paces, ROOM, Request, TRIES, clock_ahead, text};
 pub use self::pages::{Pages, check_length, literal};
 pub use self::probe::{Probe, Probed};
 use crate::credential::Credential;
@@ -47,6 +48,7 @@ pub struct Hub {
     throttled: Cell<usize>,
     has_sent_changes: Cell<bool>,
     paces: Paces,
+    room: Semaphore,
 }
 
 /// A direct method to call.
@@ -96,19 +98,25 @@ impl Hub {
             throttled: Cell::default(),
             has_sent_changes: Cell::default(),
             paces: Paces::default(),
+            room: Semaphore::new(ROOM),
         })
     }
 
-    /// From now on it is worth waiting longer for a hub that throttles, and
-    /// not to ask it faster than the smallest paid tier takes it: 40 method
-    /// calls and 100 twin reads a second.
+    /// From now on it is worth waiting longer for a hub that throttles.
+    pub fn be_patient(&self) {
+        self.tries.set(PATIENT_TRIES);
+    }
+
+    /// Makes no more than so many method calls in a second from now on, at
+    /// least 1, and reads two and a half times as many twins, as the smallest
+    /// paid tier takes with 40 and 100.
     ///
     /// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and
     /// throttling".
-    pub fn be_patient(&self) {
-        self.tries.set(PATIENT_TRIES);
-        self.paces.calls.no_faster_than(Duration::from_millis(25));
-        self.paces.others.no_faster_than(Duration::from_millis(10));
+    pub fn no_faster_than(&self, calls_per_second: u32) {
+        let gap = Duration::from_secs(1) / calls_per_second;
+        self.paces.calls.no_faster_than(gap);
+        self.paces.others.no_faster_than(gap * 2 / 5);
     }
 
     /// The hub's host and port.

@@ -142,6 +142,14 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// How many in a second.
+pub fn rate(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(rate @ 1..=100_000) => Ok(rate),
+        _ => Err("expected a whole number from 1 to 100000".into()),
+    }
+}
+
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
     // URL parsers resolve these two before they get to the hub, encoded or not.

@@ -149,8 +149,12 @@ pub struct FleetArgs {
     /// Start no other once more than N devices have failed, for whatever reason
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub max_failures: Option<usize>,
+    /// At most so many devices are called in a second; a hub of the tier S1 takes
+    /// 40 for each of its units, one of S2 120 [default: 40]
+    #[arg(long, value_name = "N", value_parser = values::rate)]
+    pub max_per_second: Option<u32>,
     /// Let the hub's own scheduler call the devices, and follow its job
-    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures"])]
+    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second"])]
     pub job: bool,
     /// The same as --check: show who would refuse, and why
     #[arg(long)]

@@ -70,6 +70,9 @@ pub async fn run(
             or_interrupt(begin, || "interrupted: nothing was sent".to_owned()).await?
         }
     };
+    if !one {
+        hub.no_faster_than(job.rules.max_per_second);
+    }
     if job.devices.is_empty() {
         say(format_args!("iotdm-ctl: no device is selected, nothing was sent"));
         if !output.is_text() {
@@ -152,6 +155,7 @@ fn rules(args: &FleetArgs, otherwise: Rules) -> Rules {
         max_in_flight: args.max_in_flight.unwrap_or(otherwise.max_in_flight),
         canary: args.canary.unwrap_or(otherwise.canary),
         max_failures: args.max_failures.or(otherwise.max_failures),
+        max_per_second: args.max_per_second.unwrap_or(otherwise.max_per_second),
     }
 }
 

@@ -27,6 +27,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 const A_SECOND: Duration = Duration::from_secs(1);
 
+/// So many requests are under way at once, each of which has a connection of
+/// its own. Calls are not counted: they last as long as a device likes.
+pub(super) const ROOM: usize = 64;
+
 /// What is asked of the hub.
 pub(super) struct Request<'a> {
     pub(super) method: Method,
@@ -77,17 +81,23 @@ impl Hub {
     /// throttled, which says that nothing was done, and, if `repeatable`,
     /// after the hub's own failures.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Answer, HubError> {
-        let pace = match request.path.as_str() {
-            path if path.ends_with("/methods") => &self.paces.calls,
-            "/devices/query" => &self.paces.queries,
-            _ => &self.paces.others,
+        let (pace, room) = match request.path.as_str() {
+            path if path.ends_with("/methods") => (&self.paces.calls, None),
+            "/devices/query" => (&self.paces.queries, Some(&self.room)),
+            _ => (&self.paces.others, Some(&self.room)),
         };
         let (mut pause, mut tries) = (FIRST_PAUSE, 0);
         loop {
             let turn = pace.turn().await;
             tries += 1;
             self.has_sent_changes.set(self.has_sent_changes.get() || !request.repeatable);
-            let (refusal, asked) = match self.send_once(request).await? {
+            let place = match room {
+                Some(room) => room.acquire().await.ok(),
+                None => None,
+            };
+            let sent = self.send_once(request).await?;
+            drop(place);
+            let (refusal, asked) = match sent {
                 Ok(answer) => {
                     pace.went_well();
                     return Ok(answer);

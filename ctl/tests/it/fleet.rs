@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::common::{Answer, FakeHub, Request, Run, on_terminal};
 use serde_json::{Value, json};
@@ -275,6 +276,21 @@ fn throttled_calls_wait_for_their_turn() {
     });
     run(&hub, &[]).ends(0, &[]);
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
+}
+
+#[test]
+fn no_more_are_called_in_a_second_than_was_said() {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = calls.clone();
+    let hub = Fleet::default().hub(4, move |_| {
+        noted.lock().unwrap().push(Instant::now());
+        None
+    });
+    let ran = run(&hub, &["--max-per-second", "5"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let calls = calls.lock().unwrap();
+    assert_eq!(calls.len(), 4);
+    assert!(calls[3] - calls[0] > Duration::from_millis(500), "three fifths of a second, less what is late");
 }
 
 #[test]

@@ -16,6 +16,14 @@ pub(super) struct Rules {
     pub(super) canary: usize,
     /// How many may fail before no other is started.
     pub(super) max_failures: Option<usize>,
+    /// How many are called in a second at most.
+    #[serde(default = "default_per_second")]
+    pub(super) max_per_second: u32,
+}
+
+/// As many as the smallest paid tier takes.
+fn default_per_second() -> u32 {
+    40
 }
 
 /// How one device went, as far as the order of the others depends on it.
@@ -42,7 +50,7 @@ pub(super) enum Stop {
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { max_in_flight: 10, canary: 0, max_failures: None }
+        Rules { max_in_flight: 10, canary: 0, max_failures: None, max_per_second: default_per_second() }
     }
 }
 
@@ -140,7 +148,7 @@ mod tests {
     fn the_failure_budget_and_a_failing_hub_stop_it() {
         let mut ends = [Went::Well; 20];
         (ends[3], ends[5]) = (Went::Badly, Went::Badly);
-        let rules = |max_failures| Rules { max_in_flight: 1, canary: 0, max_failures };
+        let rules = |max_failures| Rules { max_in_flight: 1, max_failures, ..Rules::default() };
         assert_eq!(run(&ends, rules(None)).0, 20);
         assert_eq!(run(&ends, rules(Some(2))), (20, 1, None));
         assert_eq!(run(&ends, rules(Some(1))), (6, 1, Some(Stop::Failures)));

@@ -239,6 +239,13 @@ mod tests {
     }
 
     #[test]
+    fn one_of_before_there_was_a_rate_has_the_default() {
+        let rules =
+            serde_json::from_value::<Rules>(json!({"maxInFlight": 10, "canary": 0, "maxFailures": null}));
+        assert_eq!(rules.unwrap(), Rules::default());
+    }
+
+    #[test]
     fn what_is_no_journal_is_refused_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
