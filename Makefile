@@ -1,10 +1,11 @@
-.PHONY: help demo test test-arm fuzz deb reproducible
+.PHONY: help demo test test-arm bench fuzz deb reproducible
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo             reboot a pretended device through a local hub, and watch'
 	@echo 'make test             run all tests; as root those with real machines as well'
 	@echo 'make test-arm         the packages for arm64 and armhf on an arm64 system, as root'
+	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md'
 	@echo 'make fuzz             feed the emulator broken input, with a nightly compiler'
 	@echo 'make deb [ARCH=…]     build the Debian packages into target/deb/'
 	@echo 'make reproducible     build this commit twice and compare the packages'
@@ -17,6 +18,9 @@ test:
 
 test-arm:
 	@tests/systemd/run --arm
+
+bench:
+	@bench/run
 
 fuzz:
 	@tests/fuzz/run

@@ -125,6 +125,7 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
             table.add("idle for 10 minutes: context switches", whom, (now.switches - then.switches) * to_ten_minutes)
             table.add("idle for 10 minutes: CPU, ms", whom, 1e3 * (now.cpu - then.cpu) * to_ten_minutes)
             table.add("idle for 10 minutes: bytes on the wire", whom, (now.bytes - then.bytes) * to_ten_minutes)
+            table.add("idle: KiB in such a day, without new tokens", whom, (now.bytes - then.bytes) * to_ten_minutes * 144 / 1024)
         reconnecting.join()
         if has_node():
             parties[NODE].stop()

@@ -44,6 +44,10 @@ def goals(table: Table) -> str:
             first = what.replace("after", "before") if "methods" in what else "memory: private, after the first reconnect, KiB"
             after = what.removeprefix("memory: private, ").removesuffix(", KiB")
             them.at_most(f"daemon, memory {after}", "no growth (within 128 KiB)", (what, AGENTD), (first, AGENTD), plus=128)
+    # Ten signs of life for the watchdog, and two keep-alives or three with an
+    # answer to each.
+    them.at_most("daemon, wake-ups in 10 idle minutes", "watchdog and keep-alive alone: ≤ 16",
+                 ("idle for 10 minutes: context switches", AGENTD), 16)
     for whom in table.values.get("size: stripped binary, KiB", {}):
         them.at_most(f"{whom}, stripped", "≤ 4 MiB", ("size: stripped binary, KiB", whom), 4096)
     for whom in table.values.get("size: package, KiB", {}):
