@@ -1,5 +1,6 @@
 """The daemon beside other device programs: start, methods, memory, idleness, reboots."""
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -17,6 +18,8 @@ sys.path.insert(0, str(ROOT / "tests/network"))
 
 OURS, FLOOR, ECHO = "iotdm-agentd", "mosquitto_sub", "echo client"
 PYTHON, NODE = "azure-iot-device (Python)", "azure-iot-device-mqtt (Node)"
+# Not a wait for an event: what follows a start is over after so many seconds.
+SETTLED = 10
 DEVICES = ("agentd", "floor", "echo", "python", "node", "large", "again")
 
 
@@ -100,17 +103,26 @@ def values(text: str) -> dict[str, float]:
 def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None:
     """All at once, and meanwhile one more daemon that reconnects again and again."""
     keep_alive = f'hub.keep_alive = "{KEEP_ALIVE}s"\n'
-    with Emulator(directory / "hub", *DEVICES) as hub, Daemon(directory / "home", hub, "agentd", keep_alive) as ours, \
-            mosquitto_sub(hub, "floor") as floor, python_device(hub, "python") as python:
-        parties = {OURS: ours, FLOOR: floor, PYTHON: python}
-        python.wait_for("ready")
-        floor.wait_for("Subscribed")
-        ours.told("STATUS=connected")
+    with Emulator(directory / "hub", *DEVICES) as hub, contextlib.ExitStack() as running:
+        begin = {
+            OURS: lambda: Daemon(directory / "home", hub, "agentd", keep_alive),
+            FLOOR: lambda: mosquitto_sub(hub, "floor"),
+            PYTHON: lambda: python_device(hub, "python"),
+        }
         if has_node():
-            parties[NODE] = node_device(hub, "node")
-            parties[NODE].wait_for("ready")
-        # Not a wait for an event: what follows the start is over by then.
-        time.sleep(20)
+            begin[NODE] = lambda: node_device(hub, "node")
+        ready = {OURS: lambda daemon: daemon.told("STATUS=connected"), FLOOR: lambda sub: sub.wait_for("Subscribed")}
+        parties = {}
+        for whom in begin:
+            # None shares its libraries with another one here.
+            with begin[whom]() as party:
+                ready.get(whom, lambda device: device.wait_for("ready"))(party)
+                time.sleep(SETTLED)
+                table.add("memory: private, by itself, KiB", whom, process.private_memory(party.pid))
+        for whom in begin:
+            parties[whom] = running.enter_context(begin[whom]())
+            ready.get(whom, lambda device: device.wait_for("ready"))(parties[whom])
+        time.sleep(SETTLED)
         before = {whom: process.activity(party.pid) for whom, party in parties.items()}
         reconnecting = threading.Thread(target=reconnect, args=[table, directory, hub, reconnects])
         began = time.monotonic()
@@ -119,7 +131,7 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
         to_ten_minutes = 600 / (time.monotonic() - began)
         for whom, party in parties.items():
             now, then = process.activity(party.pid), before[whom]
-            table.add("memory: private, KiB", whom, process.private_memory(party.pid))
+            table.add("memory: private, beside the others, KiB", whom, process.private_memory(party.pid))
             table.add("memory: resident, KiB", whom, process.field(party.pid, "VmRSS"))
             table.add("memory: of no file, KiB", whom, process.field(party.pid, "RssAnon"))
             table.add("idle for 10 minutes: context switches", whom, (now.switches - then.switches) * to_ten_minutes)
@@ -127,8 +139,6 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
             table.add("idle for 10 minutes: bytes on the wire", whom, (now.bytes - then.bytes) * to_ten_minutes)
             table.add("idle: KiB in such a day, without new tokens", whom, (now.bytes - then.bytes) * to_ten_minutes * 144 / 1024)
         reconnecting.join()
-        if has_node():
-            parties[NODE].stop()
 
 
 def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
@@ -144,6 +154,7 @@ def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
                 time.sleep(0.2)
             if nth in (2, times + 1):
                 when = "after the first reconnect" if nth == 2 else f"after {times:,} reconnects"
+                # Beside another daemon, with which it shares its code.
                 table.add(f"memory: private, {when}, KiB", OURS, process.private_memory(daemon.pid))
                 table.add(f"memory: open files, {when}", OURS, process.open_files(daemon.pid))
             hub.drop("again")

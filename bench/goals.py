@@ -36,18 +36,20 @@ class Goals:
 
 def goals(table: Table) -> str:
     them = Goals(table)
-    private = "memory: private, KiB"
-    them.at_most("daemon, private memory", "≤ mosquitto_sub + 2 MiB", (private, AGENTD), (private, SUB), plus=2048)
-    them.at_most("daemon, private memory", "≤ 1/8 of the Python client", (private, AGENTD), (private, DEVICE), 1 / 8)
+    alone, beside = "memory: private, by itself, KiB", "memory: private, beside the others, KiB"
+    them.at_most("daemon, private memory, each by itself", "≤ mosquitto_sub + 2 MiB", (alone, AGENTD), (alone, SUB), plus=2048)
+    them.at_most("daemon, private memory, where mosquitto_sub shares OpenSSL with Python", "≤ mosquitto_sub + 2 MiB",
+                 (beside, AGENTD), (beside, SUB), plus=2048)
+    them.at_most("daemon, private memory, each by itself", "≤ 1/8 of the Python client", (alone, AGENTD), (alone, DEVICE), 1 / 8)
     for what, parties in table.values.items():
         if what.startswith("memory: private, after ") and "first" not in what:
             first = what.replace("after", "before") if "methods" in what else "memory: private, after the first reconnect, KiB"
             after = what.removeprefix("memory: private, ").removesuffix(", KiB")
             them.at_most(f"daemon, memory {after}", "no growth (within 128 KiB)", (what, AGENTD), (first, AGENTD), plus=128)
-    # Ten signs of life for the watchdog, and two keep-alives or three with an
-    # answer to each.
-    them.at_most("daemon, wake-ups in 10 idle minutes", "watchdog and keep-alive alone: ≤ 16",
-                 ("idle for 10 minutes: context switches", AGENTD), 16)
+    # Ten signs of life for the watchdog and three keep-alives, each a timer that
+    # tokio's wheel takes in up to three steps; and three answers.
+    them.at_most("daemon, wake-ups in 10 idle minutes", "≤ 42: for watchdog and keep-alive alone",
+                 ("idle for 10 minutes: context switches", AGENTD), 42)
     for whom in table.values.get("size: stripped binary, KiB", {}):
         them.at_most(f"{whom}, stripped", "≤ 4 MiB", ("size: stripped binary, KiB", whom), 4096)
     for whom in table.values.get("size: package, KiB", {}):
