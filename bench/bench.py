@@ -14,7 +14,7 @@ import gateway
 import local_hub
 import operator_tool
 from goals import goals
-from parties import PROGRAMS, ROOT
+from parties import PROGRAMS, ROOT, git, has_node
 from table import Table
 
 SIZES = [10, 100, 1_000, 10_000]
@@ -62,7 +62,7 @@ def main() -> None:
         for name in options.sections or known:
             print(f"measuring: {name}", file=sys.stderr, flush=True)
             known[name]()
-    head = f"{datetime.date.today()}, commit {commit()}, on {machine()}"
+    head = f"{datetime.date.today()}, commit {git('describe', '--always', '--dirty', '--exclude=*')}, on {machine()}"
     tables = {"goals": goals(table), "table": table.markdown()}
     print(head, *tables.values(), sep="\n\n")
     (ROOT / "target/bench.json").write_text(json.dumps(table.values))
@@ -80,17 +80,19 @@ def write(parts: dict[str, str]) -> None:
     RESULTS.write_text(text)
 
 
-def commit() -> str:
-    described = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def machine() -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 1024 / 1024
     load = Path("/proc/loadavg").read_text().split()[0]
     cores = subprocess.run(["nproc"], capture_output=True, text=True, check=True).stdout.strip()
-    return f"{cores} cores of {cpu[1] if cpu else platform.machine()}, {memory:.0f} GiB, Linux {platform.release()}, load {load}"
+    curl, broker = (subprocess.run([name, "--version"], capture_output=True, text=True).stdout.split()[which]
+                    for name, which in (("curl", 1), ("mosquitto_sub", 2)))
+    return f"{cores} cores of {cpu[1] if cpu else platform.machine()}, {memory:.0f} GiB, Linux {platform.release()}, " \
+           f"load at the end {load}; curl {curl}, mosquitto {broker}, node {node()}, Python {platform.python_version()}"
+
+
+def node() -> str:
+    return subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip() if has_node() else "none"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """The daemon beside other device programs: start, methods, memory, idleness, reboots."""
 
 import contextlib
+import io
+import json
 import random
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import process
-from parties import (KEEP_ALIVE, LOAD, PROGRAMS, ROOT, TOPICS, Daemon, Emulator, Process, echo, has_node, mosquitto_sub,
+from parties import (KEEP_ALIVE, LOAD, ROOT, TOPICS, Daemon, Emulator, Process, echo, git, has_node, mosquitto_sub,
                      node_device, program, python_device)
 from table import Table
 
@@ -95,7 +98,6 @@ def calls(hub: Emulator, device: str, count: int, *options: str) -> dict[str, fl
 
 def values(text: str) -> dict[str, float]:
     """What the load says, by what it is."""
-    import json
     lines = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
     return {line["what"]: line["value"] for line in lines}
 
@@ -180,7 +182,7 @@ def reboot(table: Table, directory: Path, rounds: int) -> None:
 
 def network(table: Table, directory: Path, rounds: int) -> None:
     """From the network up to rebootTime acknowledged, over a line with a delay."""
-    from line import GATEWAY, HUB, Line
+    from line import HUB, Line
     delay, chance = 0.05, random.Random(1)
     line = Line(1)
     ends = {end: ("ip", "netns", "exec", end) for end in (line.hub, line.gateway)}
@@ -219,11 +221,16 @@ def network(table: Table, directory: Path, rounds: int) -> None:
 
 
 def sizes(table: Table) -> None:
-    table.add("size: stripped binary, KiB", f"{OURS}, amd64", Path(program("iotdm-agentd")).stat().st_size / 1024)
+    """The packages' as well, for as many architectures as have been built since the last commit."""
+    table.add("size: stripped binary, KiB", f"{OURS}, as built here", Path(program("iotdm-agentd")).stat().st_size / 1024)
+    committed = int(git("log", "-1", "--format=%ct"))
     for architecture in ("amd64", "arm64", "armhf"):
-        for package in (ROOT / "target/deb").glob(f"iotdm-agentd_*_{architecture}.deb"):
-            table.add("size: package, KiB", f"{OURS}, {architecture}", package.stat().st_size / 1024)
-            installed = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
-            listed = subprocess.run(["tar", "-tv", "--wildcards", "*/iotdm-agentd"], input=installed, capture_output=True).stdout
-            size = max(int(line.split()[2]) for line in listed.decode().splitlines())
-            table.add("size: stripped binary, KiB", f"{OURS}, {architecture}, of the package", size / 1024)
+        packages = (ROOT / "target/deb").glob(f"iotdm-agentd_*_{architecture}.deb")
+        package = next((package for package in packages if package.stat().st_mtime > committed), None)
+        if package is None:
+            print(f"left out: the package for {architecture} (make deb ARCH={architecture})", file=sys.stderr)
+            continue
+        table.add("size: package, KiB", f"{OURS}, {architecture}", package.stat().st_size / 1024)
+        tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
+        inside = tarfile.open(fileobj=io.BytesIO(tar)).getmember("./usr/bin/iotdm-agentd")
+        table.add("size: stripped binary, KiB", f"{OURS}, {architecture}, of the package", inside.size / 1024)

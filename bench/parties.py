@@ -81,7 +81,8 @@ class Process:
             return [(at, match) for at, match in matches if match][nth - 1:nth]
 
         with self._news:
-            assert self._news.wait_for(found, patience), f"no {pattern!r} from {self._process.args}: {self.lines[-20:]}"
+            assert self._news.wait_for(found, patience), \
+                f"no {pattern!r} from {self._process.args}: {self.lines[-20:]}"
             return found()[0]
 
     def stop(self) -> None:
@@ -205,6 +206,12 @@ class Daemon(Process):
         with self._heard:
             assert self._heard.wait_for(found, PATIENCE), f"not told: {pattern}: {self.notified[-5:]} {self.lines[-5:]}"
             return found()[0]
+
+
+def git(*arguments: str) -> str:
+    # The clone may be another user's.
+    command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def watchdog_of_the_unit() -> int:
