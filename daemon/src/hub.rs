@@ -83,6 +83,8 @@ const NOT_BEFORE: u64 = 1_767_225_600;
 pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc::Sender<HubEvent>) {
     let mut hub = Hub::new(options);
     let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
+    // As the pace was before the last outage.
+    let mut patience = pace.clone();
     let mut ready = None;
     loop {
         hurry.mark_unchanged();
@@ -111,6 +113,7 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
             }
             Ended::Outage(outage) => {
                 pace.lasted(lasted);
+                patience = pace.clone();
                 let retry_in = pace.after(&outage, fastrand::f64());
                 (Some(by_the_clock(outage, SystemTime::now())), retry_in)
             }
@@ -128,7 +131,11 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
         };
         tokio::select! {
             () = sleep(retry_in) => {}
-            () = changed => eagerness.spent(),
+            () = changed => {
+                eagerness.spent();
+                // A network that is not whole yet is no reason to wait longer.
+                pace = patience.clone();
+            }
             _ = hurry.changed() => pace.reset(),
             () = events.closed() => return,
         }

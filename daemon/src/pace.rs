@@ -72,14 +72,16 @@ pub struct Eagerness {
 /// So many attempts in so long.
 const BURST: usize = 8;
 const SPAN: Duration = Duration::from_secs(24);
+/// What the kernel says of one change comes within this time.
+const GAP: Duration = Duration::from_millis(100);
 
 impl Eagerness {
     /// When the next one may be, which is in the past if it may be now.
     pub fn due(&self) -> Instant {
-        match self.latest.front() {
-            Some(first) if self.latest.len() == BURST => *first + SPAN,
-            _ => Instant::now(),
-        }
+        let after_last = self.latest.back().map(|last| *last + GAP);
+        let after_first =
+            self.latest.front().filter(|_| self.latest.len() == BURST).map(|first| *first + SPAN);
+        after_last.max(after_first).unwrap_or_else(Instant::now)
     }
 
     /// There was one now.
@@ -102,10 +104,11 @@ mod tests {
         for _ in 0..20 {
             tokio::time::sleep_until(eagerness.due()).await;
             eagerness.spent();
-            attempts.push(start.elapsed().as_secs());
+            attempts.push(start.elapsed().as_millis());
         }
-        let expected = [0; 8].into_iter().chain([24; 8]).chain([48; 4]);
-        assert_eq!(attempts, expected.collect::<Vec<u64>>());
+        let expected =
+            [0, 24_000, 48_000].into_iter().flat_map(|from| (0..8).map(move |nth| from + nth * 100));
+        assert_eq!(attempts, expected.take(20).collect::<Vec<u128>>());
     }
 
     fn bounds(class: Class) -> Vec<u64> {

@@ -183,7 +183,9 @@ impl Session {
             return Ended::Outage(outage);
         }
         // Whose subscriptions the hub has kept need not wait until it has taken
-        // them again: that is a round trip less.
+        // them again: that is a round trip less. A hub that has kept others, or
+        // took packets out of their order, would leave the twin's answer out;
+        // then it is asked for again.
         if self.mqtt.goes_on() && events.send(HubEvent::Subscribed).await.is_err() {
             return Ended::Nobody;
         }
