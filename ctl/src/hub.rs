@@ -21,6 +21,7 @@ use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use self::exchange::{ANSWER_LIMIT, PATIENT_TRIES, Paces, ROOM, Request, TRIES, clock_ahead, text};
 pub use self::pages::{Pages, check_length, literal};
@@ -108,8 +109,8 @@ impl Hub {
     }
 
     /// Makes no more than so many method calls in a second from now on, at
-    /// least 1, and reads two and a half times as many twins, as the smallest
-    /// paid tier takes with 40 and 100.
+    /// least 1, and two and a half times as many other requests; of the smallest
+    /// paid tier a unit takes 40 calls, and the hub 100 reads of twins.
     ///
     /// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and
     /// throttling".
@@ -180,9 +181,25 @@ impl Hub {
 
     /// Calls a direct method and waits for the device's reply.
     pub async fn invoke(&self, device: &DeviceId, call: &MethodCall) -> Result<MethodReply, HubError> {
+        self.invoke_in_turn(device, call, None).await
+    }
+
+    /// Waits until the next call may go out, which [`Hub::invoke_in_turn`] then
+    /// does at once.
+    pub async fn turn_to_call(&self) -> Instant {
+        self.paces.calls.turn().await
+    }
+
+    /// The same, with a turn that has been waited for.
+    pub async fn invoke_in_turn(
+        &self,
+        device: &DeviceId,
+        call: &MethodCall,
+        turn: Option<Instant>,
+    ) -> Result<MethodReply, HubError> {
         let body = json!(call);
         let mut request = Request::new(Method::POST, format!("{}/methods", path("twins", device)));
-        request.body = Some(&body);
+        (request.body, request.turn) = (Some(&body), turn);
         let seconds = call.response_timeout_in_seconds + call.connect_timeout_in_seconds;
         request.limit = Duration::from_secs(seconds) + ANSWER_LIMIT;
         match self.json(request).await {

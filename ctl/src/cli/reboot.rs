@@ -149,8 +149,8 @@ pub struct FleetArgs {
     /// Start no other once more than N devices have failed, for whatever reason
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub max_failures: Option<usize>,
-    /// At most so many devices are called in a second; a hub of the tier S1 takes
-    /// 40 for each of its units, one of S2 120 [default: 40]
+    /// At most so many devices are called in a second, and two and a half times
+    /// as many twins read; a hub of one unit S1 takes 40 and 100 [default: 40]
     #[arg(long, value_name = "N", value_parser = values::rate)]
     pub max_per_second: Option<u32>,
     /// Let the hub's own scheduler call the devices, and follow its job

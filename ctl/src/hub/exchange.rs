@@ -7,6 +7,8 @@ use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
+use tokio::time::Instant;
+
 use super::Hub;
 use crate::hub_error::HubError;
 use crate::pace::Pace;
@@ -38,6 +40,8 @@ pub(super) struct Request<'a> {
     pub(super) body: Option<&'a Value>,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) limit: Duration,
+    /// When its turn was, if that has been waited for already.
+    pub(super) turn: Option<Instant>,
     /// Whether it changes nothing, so that it is tried again after the hub's
     /// own failure, where it is not known whether it was carried out.
     pub(super) repeatable: bool,
@@ -88,13 +92,17 @@ impl Hub {
         };
         let (mut pause, mut tries) = (FIRST_PAUSE, 0);
         loop {
-            let turn = pace.turn().await;
-            tries += 1;
-            self.has_sent_changes.set(self.has_sent_changes.get() || !request.repeatable);
+            // In this order: whoever waits for a place hears of a throttling.
             let place = match room {
                 Some(room) => room.acquire().await.ok(),
                 None => None,
             };
+            let turn = match request.turn.filter(|_| tries == 0) {
+                Some(turn) => turn,
+                None => pace.turn().await,
+            };
+            tries += 1;
+            self.has_sent_changes.set(self.has_sent_changes.get() || !request.repeatable);
             let sent = self.send_once(request).await?;
             drop(place);
             let (refusal, asked) = match sent {
@@ -172,6 +180,7 @@ impl<'a> Request<'a> {
             body: None,
             headers: Vec::new(),
             limit: ANSWER_LIMIT,
+            turn: None,
             repeatable,
             answers_with_400: false,
         }

@@ -116,13 +116,18 @@ impl Run<'_> {
         track: &Track<'_>,
         seen: &mut Seen,
     ) -> anyhow::Result<Ended> {
-        let started = Instant::now();
         let (before, ask) = match sent {
             Some(before) => (before.clone(), self.may_ask_again(device, before).await?),
             None => (self.before(device).await?, true),
         };
+        // Before it is written down that the request goes out.
+        let turn = match self.way {
+            Way::Method if ask => Some(self.hub.turn_to_call().await),
+            _ => None,
+        };
+        let started = Instant::now();
         if ask {
-            seen.reply = self.ask(device, &before, track).await?;
+            seen.reply = self.ask(device, &before, turn, track).await?;
         } else {
             self.in_force.borrow_mut().insert(device.clone());
             track.now("sent before", ", looking for its outcome");
@@ -211,6 +216,7 @@ impl Run<'_> {
         &self,
         device: &DeviceId,
         before: &Before,
+        turn: Option<Instant>,
         track: &Track<'_>,
     ) -> anyhow::Result<Option<MethodReply>> {
         if !self.request.check {
@@ -236,7 +242,7 @@ impl Run<'_> {
             connect_timeout_in_seconds: self.waiting.connect_timeout.as_secs(),
         };
         let waits = !self.request.check && !self.waiting.no_wait;
-        match self.hub.invoke(device, &call).await {
+        match self.hub.invoke_in_turn(device, &call, turn).await {
             Ok(reply) => Ok(Some(reply)),
             Err(error) if waits && error.may_have_been_executed() => {
                 track.remark(format_args!("{error}; looking for its outcome in the twin"));
