@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import json
 import platform
 import re
 import subprocess
@@ -14,7 +13,7 @@ import gateway
 import local_hub
 import operator_tool
 from goals import goals
-from parties import PROGRAMS, ROOT, git, has_node
+from parties import PROGRAMS, git, has_node
 from table import Table
 
 SIZES = [10, 100, 1_000, 10_000]
@@ -65,7 +64,6 @@ def main() -> None:
     head = f"{datetime.date.today()}, commit {git('describe', '--always', '--dirty', '--exclude=*')}, on {machine()}"
     tables = {"goals": goals(table), "table": table.markdown()}
     print(head, *tables.values(), sep="\n\n")
-    (ROOT / "target/bench.json").write_text(json.dumps(table.values))
     if not options.sections and not options.programs:
         write({"head": head, **tables})
 

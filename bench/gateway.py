@@ -3,18 +3,20 @@
 import contextlib
 import io
 import json
+import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import process
-from parties import (KEEP_ALIVE, LOAD, ROOT, TOPICS, Daemon, Emulator, Process, echo, git, has_node, mosquitto_sub,
-                     node_device, program, python_device)
+from parties import (KEEP_ALIVE, LOAD, ROOT, TOPICS, Daemon, Emulator, Process, copy_libraries, echo, git, has_node,
+                     mosquitto_sub, node_device, program, python_device)
 from table import Table
 
 sys.path.insert(0, str(ROOT / "tests/network"))
@@ -79,9 +81,9 @@ def methods(table: Table, directory: Path, rounds: int) -> None:
         before = process.private_memory(ours.pid)
         for _ in range(rounds):
             for whom, (device, party, count) in parties.items():
-                cpu = process.activity(party.pid).cpu
+                cpu = process.cpu(party.pid)
                 told = calls(hub, device, count)
-                cpu = process.activity(party.pid).cpu - cpu
+                cpu = process.cpu(party.pid) - cpu
                 table.add("method: round trip, median, ms", whom, told["call, median"])
                 table.add("method: round trip, 99th percentile, ms", whom, told["call, 99th percentile"])
                 table.add("method: CPU for each call, ms", whom, 1e3 * cpu / count)
@@ -108,16 +110,16 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
     with Emulator(directory / "hub", *DEVICES) as hub, contextlib.ExitStack() as running:
         begin = {
             OURS: lambda: Daemon(directory / "home", hub, "agentd", keep_alive),
-            FLOOR: lambda: mosquitto_sub(hub, "floor"),
-            PYTHON: lambda: python_device(hub, "python"),
+            FLOOR: lambda libraries=None: mosquitto_sub(hub, "floor", libraries=libraries),
+            PYTHON: lambda libraries=None: python_device(hub, "python", libraries),
         }
         if has_node():
             begin[NODE] = lambda: node_device(hub, "node")
         ready = {OURS: lambda daemon: daemon.told("STATUS=connected"), FLOOR: lambda sub: sub.wait_for("Subscribed")}
         parties = {}
+        libraries = copy_libraries(directory / "lib")
         for whom in begin:
-            # None shares its libraries with another one here.
-            with begin[whom]() as party:
+            with begin[whom](libraries) if whom in (FLOOR, PYTHON) else begin[whom]() as party:
                 ready.get(whom, lambda device: device.wait_for("ready"))(party)
                 time.sleep(SETTLED)
                 table.add("memory: private, by itself, KiB", whom, process.private_memory(party.pid))
@@ -126,9 +128,8 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
             ready.get(whom, lambda device: device.wait_for("ready"))(parties[whom])
         time.sleep(SETTLED)
         before = {whom: process.activity(party.pid) for whom, party in parties.items()}
-        reconnecting = threading.Thread(target=reconnect, args=[table, directory, hub, reconnects])
+        reconnecting = running.enter_context(ThreadPoolExecutor(1)).submit(reconnect, table, directory, hub, reconnects)
         began = time.monotonic()
-        reconnecting.start()
         time.sleep(60 * minutes)
         to_ten_minutes = 600 / (time.monotonic() - began)
         for whom, party in parties.items():
@@ -140,14 +141,18 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
             table.add("idle for 10 minutes: CPU, ms", whom, 1e3 * (now.cpu - then.cpu) * to_ten_minutes)
             table.add("idle for 10 minutes: bytes on the wire", whom, (now.bytes - then.bytes) * to_ten_minutes)
             table.add("idle: KiB in such a day, without new tokens", whom, (now.bytes - then.bytes) * to_ten_minutes * 144 / 1024)
-        reconnecting.join()
+        reconnecting.result()
 
 
 def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
-    with Daemon(directory / "again", hub, "again") as daemon:
+    # A copy, which shares its code with nobody.
+    binary = shutil.copy(program("iotdm-agentd"), directory)
+    with Daemon(directory / "again", hub, "again", binary=binary) as daemon:
         for nth in range(1, times + 2):
+            deadline = time.monotonic() + 120
             # Each new address makes it try at once, as a network that comes back does.
             while True:
+                assert time.monotonic() < deadline, f"not connected for the {nth}th time: {daemon.lines[-5:]}"
                 for verb in ("add", "del"):
                     subprocess.run(["ip", "address", verb, "192.0.2.1/32", "dev", "lo"], check=True)
                 told = [text for _, text in daemon.notified if "STATUS=connected" in text]
@@ -156,7 +161,6 @@ def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
                 time.sleep(0.2)
             if nth in (2, times + 1):
                 when = "after the first reconnect" if nth == 2 else f"after {times:,} reconnects"
-                # Beside another daemon, with which it shares its code.
                 table.add(f"memory: private, {when}, KiB", OURS, process.private_memory(daemon.pid))
                 table.add(f"memory: open files, {when}", OURS, process.open_files(daemon.pid))
             hub.drop("again")
@@ -182,6 +186,9 @@ def reboot(table: Table, directory: Path, rounds: int) -> None:
 
 def network(table: Table, directory: Path, rounds: int) -> None:
     """From the network up to rebootTime acknowledged, over a line with a delay."""
+    if os.geteuid() != 0 or not os.access("/dev/net/tun", os.W_OK) or not os.access("/run", os.W_OK):
+        print("left out: the way over a line with a delay (needs root and /dev/net/tun)", file=sys.stderr)
+        return
     from line import HUB, Line
     delay, chance = 0.05, random.Random(1)
     line = Line(1)
@@ -191,11 +198,14 @@ def network(table: Table, directory: Path, rounds: int) -> None:
             control = [*ends[line.hub], program("iotdm-ctl"), "--connection-string-file", hub.service_file, "--ca-file", hub.ca]
             for nth in range(rounds):
                 line.delay = delay
+                began = time.monotonic()
+                subprocess.run([*ends[line.gateway], "true"], check=True)
+                entering = time.monotonic() - began
                 with mosquitto_sub(hub, "floor", ends[line.gateway], HUB) as floor:
                     accepted, _ = floor.wait_for("received CONNACK")
                     subscribed, _ = floor.wait_for("Subscribed")
                 round_trip = subscribed - accepted
-                table.add("network: exec to connected, ms", FLOOR, 1e3 * (accepted - floor.started))
+                table.add("network: exec to connected, ms", FLOOR, 1e3 * (accepted - floor.started - entering))
                 table.add("network: round trip, ms", FLOOR, 1e3 * round_trip)
                 with Daemon(directory / f"home{nth}", hub, "agentd", 'log.level = "debug"\n', inside=ends[line.gateway]) as daemon:
                     daemon.wait_for("with 204")
@@ -223,7 +233,8 @@ def network(table: Table, directory: Path, rounds: int) -> None:
 def sizes(table: Table) -> None:
     """The packages' as well, for as many architectures as have been built since the last commit."""
     table.add("size: stripped binary, KiB", f"{OURS}, as built here", Path(program("iotdm-agentd")).stat().st_size / 1024)
-    committed = int(git("log", "-1", "--format=%ct"))
+    # When this commit was made or checked out.
+    committed = int(re.search(r"\{(\d+)", git("reflog", "-1", "--date=unix", "--format=%gd"))[1])
     for architecture in ("amd64", "arm64", "armhf"):
         packages = (ROOT / "target/deb").glob(f"iotdm-agentd_*_{architecture}.deb")
         package = next((package for package in packages if package.stat().st_mtime > committed), None)

@@ -1,8 +1,10 @@
 """The emulator, and mosquitto carrying the same two messages for each method."""
 
+import math
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 from gateway import values
@@ -24,13 +26,13 @@ def scale(table: Table, rounds: int, sizes: list[int]) -> None:
     most = sizes[-1]
     for _ in range(rounds):
         for whom, command in ((OURS, ["emulator", program("iotdm-emulator"), most]), (FLOOR, ["mosquitto", most])):
-            add(table, f"{whom}, {most:,} devices", load(command))
+            add(table, most, whom, load(command))
     for count in sizes[:-1]:
-        add(table, f"{OURS}, {count:,} devices", load(["emulator", program("iotdm-emulator"), count]))
+        add(table, count, OURS, load(["emulator", program("iotdm-emulator"), count]))
     large = max(size for size in sizes if size <= 1000)
-    add(table, f"{OURS}, {large:,} devices, twins of 32 KB", load(["emulator", program("iotdm-emulator"), large, "--twin", 32]))
+    add(table, large, f"{OURS}, twins of 32 KB", load(["emulator", program("iotdm-emulator"), large, "--twin", 32]))
     in_memory = load(["emulator", program("iotdm-emulator"), large], os.environ | {"TMPDIR": "/dev/shm"})
-    add(table, f"{OURS}, {large:,} devices, store in memory", in_memory)
+    add(table, large, f"{OURS}, store in memory", in_memory)
 
 
 def load(command: list, environment: dict | None = None) -> dict[str, float]:
@@ -38,9 +40,9 @@ def load(command: list, environment: dict | None = None) -> dict[str, float]:
     return values(done.stdout)
 
 
-def add(table: Table, whom: str, told: dict[str, float]) -> None:
+def add(table: Table, devices: int, whom: str, told: dict[str, float]) -> None:
     for what, value in told.items():
-        table.add(f"emulator: {what}", whom, value)
+        table.add(f"hub of {devices:,}: {what}", whom, value)
 
 
 def syncs(table: Table, directory: Path) -> None:
@@ -56,15 +58,17 @@ def syncs(table: Table, directory: Path) -> None:
             hub.invoke("agentd")
             with traced(daemon.pid) as trace:
                 assert hub.invoke("agentd", "rebootDevice", {"id": "r"})["status"] == 200
-            table.add("syncs: until the reply to rebootDevice", "iotdm-agentd", trace.count())
+                replied = time.time()
+                table.add("syncs: until the reply to rebootDevice", "iotdm-agentd", trace.count(replied))
 
 
 class traced(Process):
     """strace, attached to a process."""
 
     def __init__(self, pid: int) -> None:
-        super().__init__(["strace", "-f", "-e", "trace=fsync,fdatasync,sync_file_range,msync", "-p", pid])
+        super().__init__(["strace", "-f", "-ttt", "-e", "trace=fsync,fdatasync,sync_file_range,msync", "-p", pid])
         self.wait_for("attached")
 
-    def count(self) -> int:
-        return sum(bool(re.search(r"\b(fsync|fdatasync|msync)\(", line)) for _, line in self.lines)
+    def count(self, until: float = math.inf) -> int:
+        began = (re.search(r"(\d+\.\d+) (?:fsync|fdatasync|msync)\(", line) for _, line in self.lines)
+        return sum(float(match[1]) <= until for match in began if match)

@@ -71,17 +71,17 @@ def fleet(table: Table, directory: Path, sizes: list[int]) -> None:
             hub.create(count)
             with Process([LOAD, "devices", hub.data, count]) as devices:
                 devices.wait_for("ready", patience=600)
-                whom = f"{count:,} devices"
+                what = f"fleet of {count:,}"
                 bare = calls(hub, "-", count, "--all", "--method", "rebootDevice", "--read-twin", "--at-once", str(AT_ONCE))
                 home = directory / f"state{count}"
-                before = process.activity(hub.pid).cpu
+                before = process.cpu(hub.pid)
                 used = run([
                     program("iotdm-ctl"), "--connection-string-file", hub.service_file, "--ca-file", hub.ca, "reboot",
                     "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--max-in-flight", IN_FLIGHT,
                     "--max-per-second", "100000", "--interval", "1s", "-o", "jsonl"], os.environ | {"XDG_STATE_HOME": str(home)})
-                emulator = process.activity(hub.pid).cpu - before
-                table.add("fleet: devices a second", f"{OURS}, {whom}", count / used["ms"] * 1e3)
-                table.add("fleet: devices a second", f"calls and twins alone, {whom}", bare["calls a second"])
-                table.add("fleet: CPU for each device, ms", f"{OURS}, {whom}", used["CPU, ms"] / count)
-                table.add("fleet: CPU for each device, ms", f"the emulator meanwhile, {whom}", 1e3 * emulator / count)
-                table.add("fleet: peak of memory, KiB", f"{OURS}, {whom}", used["peak of memory, KiB"])
+                emulator = process.cpu(hub.pid) - before
+                table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)
+                table.add(f"{what}: devices a second", "calls and twins alone", bare["calls a second"])
+                table.add(f"{what}: CPU for each device, ms", OURS, used["CPU, ms"] / count)
+                table.add(f"{what}: CPU for each device, ms", "the emulator meanwhile", 1e3 * emulator / count)
+                table.add(f"{what}: peak of memory, KiB", OURS, used["peak of memory, KiB"])

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -166,14 +167,13 @@ class Daemon(Process):
     """`iotdm-agentd` as its unit starts it: told of readiness and of the watchdog by systemd's socket."""
 
     def __init__(self, home: Path, hub: Emulator, device: str, config: str = "", bus: str | None = None,
-                 inside: tuple = (), target: str | None = None) -> None:
+                 inside: tuple = (), binary: Path | None = None) -> None:
         home.mkdir(exist_ok=True)
         self.home, self.notified = home, []
         self._heard = threading.Condition()
         string = home / "connection-string"
         string.touch(0o600)
-        text = hub.device_file(device).read_text().strip()
-        string.write_text(f"{text};GatewayHostName={target}" if target else text)
+        string.write_text(hub.device_file(device).read_text())
         backend = "" if bus else 'reboot.backend = "simulate"\nreboot.simulate_duration = "1s"\n'
         (home / "agentd.toml").write_text(
             f'hub.connection_string_file = "{string}"\nhub.ca_file = "{hub.ca}"\n{backend}{config}')
@@ -186,7 +186,7 @@ class Daemon(Process):
         # What the unit's WatchdogSec= comes to.
         environment |= {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": str(WATCHDOG * 10**6)}
         environment["DBUS_SYSTEM_BUS_ADDRESS"] = bus or f"unix:path={home}/no-bus"
-        super().__init__([*inside, program("iotdm-agentd"), "--config", home / "agentd.toml", "--state-dir", home / "state"],
+        super().__init__([*inside, binary or program("iotdm-agentd"), "--config", home / "agentd.toml", "--state-dir", home / "state"],
                          env=environment)
 
     def _hear(self) -> None:
@@ -228,8 +228,8 @@ def echo(hub: Emulator, device: str) -> Process:
     return Process([LOAD, "echo", hub.data, device])
 
 
-def python_device(hub: Emulator, device: str) -> Process:
-    return Process([sys.executable, PEERS / "device.py", hub.device_file(device), hub.ca])
+def python_device(hub: Emulator, device: str, libraries: Path | None = None) -> Process:
+    return Process([sys.executable, PEERS / "device.py", hub.device_file(device), hub.ca], env=unshared(libraries))
 
 
 def node_device(hub: Emulator, device: str) -> Process:
@@ -237,15 +237,30 @@ def node_device(hub: Emulator, device: str) -> Process:
                    env=os.environ | {"NODE_EXTRA_CA_CERTS": str(hub.ca)})
 
 
-def mosquitto_sub(hub: Emulator, device: str, inside: tuple = (), host: str = "localhost", port: int = 8883) -> Process:
+def unshared(libraries: Path | None) -> dict[str, str]:
+    """An environment with copies of libraries that others use, too, if there are such."""
+    return os.environ | ({"LD_LIBRARY_PATH": str(libraries)} if libraries else {})
+
+
+def copy_libraries(folder: Path) -> Path:
+    """Those of OpenSSL, which this program has in memory as well."""
+    folder.mkdir()
+    maps = Path("/proc/self/maps").read_text()
+    for library in set(re.findall(r"(/\S*/lib(?:ssl|crypto)\.so\S*)", maps)):
+        shutil.copy(library, folder)
+    return folder
+
+
+def mosquitto_sub(hub: Emulator, device: str, inside: tuple = (), host: str = "localhost",
+                  libraries: Path | None = None) -> Process:
     """With the subscriptions of the daemon; says "Subscribed" when the hub has acknowledged them."""
     string = parts(hub.device_file(device).read_text())
     name = string["HostName"].split(":")[0]
     token = signed(f"{string['HostName']}/devices/{device}", string["SharedAccessKey"])
     topics = [word for topic in TOPICS for word in ("-t", topic)]
-    return Process([*inside, "mosquitto_sub", "-d", "-V", "mqttv311", "-h", host, "-p", port, "--cafile", hub.ca,
+    return Process([*inside, "mosquitto_sub", "-d", "-V", "mqttv311", "-h", host, "-p", 8883, "--cafile", hub.ca,
                     "-i", device, "-c", "-q", "0", "-k", KEEP_ALIVE,
-                    "-u", f"{name}/{device}/?{API}", "-P", token, *topics], terminal=True)
+                    "-u", f"{name}/{device}/?{API}", "-P", token, *topics], terminal=True, env=unshared(libraries))
 
 
 def has_node() -> bool:

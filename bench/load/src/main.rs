@@ -68,7 +68,11 @@ enum Command {
 fn main() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
-    let command = Command::parse();
+    let command = match Command::parse() {
+        Command::Run { command } => return run(&command),
+        Command::Logind => return logind(),
+        command => command,
+    };
     // The echo client has one thread, as the daemon has.
     let mut runtime = match command {
         Command::Echo { .. } => tokio::runtime::Builder::new_current_thread(),
@@ -81,8 +85,7 @@ fn main() {
         Command::Devices { data, count } => runtime.block_on(devices::fleet(&data, count)),
         Command::Emulator(emulator) => runtime.block_on(emulator.run()),
         Command::Mosquitto { devices } => runtime.block_on(mosquitto::run(devices)),
-        Command::Run { command } => run(&command),
-        Command::Logind => logind(),
+        Command::Run { .. } | Command::Logind => {}
     }
 }
 

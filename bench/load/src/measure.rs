@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -53,12 +55,9 @@ pub async fn make<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
 
 /// The processor time that a process has had, in seconds.
 pub fn cpu(process: u32) -> f64 {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let of = |task: std::io::Result<std::fs::DirEntry>| {
-        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0.0)
-    };
-    tasks.map(of).sum::<f64>() / 1e9
+    let process = Pid::from_raw(process.try_into().unwrap());
+    let time = clock_getcpuclockid(process).and_then(clock_gettime).unwrap();
+    Duration::from(time).as_secs_f64()
 }
 
 /// Has each of `workers` do `once` again and again for a while; says how often
