@@ -6,7 +6,6 @@ use iotdm_proto::API_VERSION;
 use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
-
 use tokio::time::Instant;
 
 use super::Hub;
