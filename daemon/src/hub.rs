@@ -83,8 +83,6 @@ const NOT_BEFORE: u64 = 1_767_225_600;
 pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc::Sender<HubEvent>) {
     let mut hub = Hub::new(options);
     let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
-    // As the pace was before the last outage.
-    let mut patience = pace.clone();
     let mut ready = None;
     loop {
         hurry.mark_unchanged();
@@ -100,6 +98,8 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
             }
             Err(outage) => (Ended::Outage(outage), Duration::ZERO),
         };
+        pace.lasted(lasted);
+        let patience = pace.clone();
         let (outage, retry_in) = match ended {
             Ended::Nobody => return,
             Ended::Left => {
@@ -108,12 +108,9 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
             }
             Ended::Renewed(next) => {
                 ready = Some(next);
-                pace.lasted(lasted);
                 (None, Duration::ZERO)
             }
             Ended::Outage(outage) => {
-                pace.lasted(lasted);
-                patience = pace.clone();
                 let retry_in = pace.after(&outage, fastrand::f64());
                 (Some(by_the_clock(outage, SystemTime::now())), retry_in)
             }
@@ -134,7 +131,7 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
             () = changed => {
                 eagerness.spent();
                 // A network that is not whole yet is no reason to wait longer.
-                pace = patience.clone();
+                pace = patience;
             }
             _ = hurry.changed() => pace.reset(),
             () = events.closed() => return,
