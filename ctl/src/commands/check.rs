@@ -10,8 +10,7 @@ use crate::error::Exit;
 use crate::hub::{Hub, Probe, Probed};
 use crate::hub_error::HubError;
 use crate::output::Output;
-use crate::refusal::Kind;
-use crate::refusal::SKEW_LIMIT;
+use crate::refusal::{Kind, SKEW_LIMIT};
 
 /// What is tried of the hub, in the order of the lines. What comes after the
 /// rights needs that of a service, and tells of the tier.
