@@ -150,15 +150,11 @@ def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
     with Daemon(directory / "again", hub, "again", binary=binary) as daemon:
         for nth in range(1, times + 2):
             deadline = time.monotonic() + 120
-            # Each new address makes it try at once, as a network that comes back does.
-            while True:
+            while not daemon.tells("STATUS=connected", nth, 0.2):
                 assert time.monotonic() < deadline, f"not connected for the {nth}th time: {daemon.lines[-5:]}"
+                # A new address makes it try at once, as a network that comes back does.
                 for verb in ("add", "del"):
                     subprocess.run(["ip", "address", verb, "192.0.2.1/32", "dev", "lo"], check=True)
-                told = [text for _, text in daemon.notified if "STATUS=connected" in text]
-                if len(told) >= nth:
-                    break
-                time.sleep(0.2)
             if nth in (2, times + 1):
                 when = "after the first reconnect" if nth == 2 else f"after {times:,} reconnects"
                 table.add(f"memory: private, {when}, KiB", OURS, process.private_memory(daemon.pid))
@@ -195,13 +191,12 @@ def network(table: Table, directory: Path, rounds: int) -> None:
     ends = {end: ("ip", "netns", "exec", end) for end in (line.hub, line.gateway)}
     try:
         with Emulator(directory / "hub", *DEVICES, host=HUB, inside=ends[line.hub], options=("--bind", HUB)) as hub:
-            control = [*ends[line.hub], program("iotdm-ctl"), "--connection-string-file", hub.service_file, "--ca-file", hub.ca]
             for nth in range(rounds):
                 line.delay = delay
                 began = time.monotonic()
                 subprocess.run([*ends[line.gateway], "true"], check=True)
                 entering = time.monotonic() - began
-                with mosquitto_sub(hub, "floor", ends[line.gateway], HUB) as floor:
+                with mosquitto_sub(hub, "floor", ends[line.gateway]) as floor:
                     accepted, _ = floor.wait_for("received CONNACK")
                     subscribed, _ = floor.wait_for("Subscribed")
                 round_trip = subscribed - accepted
@@ -209,13 +204,11 @@ def network(table: Table, directory: Path, rounds: int) -> None:
                 table.add("network: round trip, ms", FLOOR, 1e3 * round_trip)
                 with Daemon(directory / f"home{nth}", hub, "agentd", 'log.level = "debug"\n', inside=ends[line.gateway]) as daemon:
                     daemon.wait_for("with 204")
-                    subprocess.run([*control, "reboot", "agentd", "--no-wait"], check=True, capture_output=True)
+                    subprocess.run([*hub.ctl, "reboot", "agentd", "--no-wait"], check=True, capture_output=True)
                     daemon.wait_for("the simulated machine is down")
+                    told = daemon.times_told("STATUS=not connected")
                     line.plug("down")
-                    daemon.wait_for("the machine has booted|booted")
-                    told = len(daemon.notified)
-                    while len(daemon.notified) == told:
-                        time.sleep(0.01)
+                    daemon.told("STATUS=not connected", told + 1)
                     # Not a wait for an event: as long as a network may take.
                     time.sleep(chance.uniform(1, 8))
                     done = sum("with 204" in text for _, text in daemon.lines)

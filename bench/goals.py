@@ -1,7 +1,5 @@
 """What the numbers should be, and whether they are."""
 
-from collections.abc import Callable
-
 from table import Table, number
 
 AGENTD, SUB, ECHO, CTL, EMULATOR = "iotdm-agentd", "mosquitto_sub", "echo client", "iotdm-ctl", "iotdm-emulator"
@@ -14,7 +12,7 @@ class Goals:
         self.median = table.median
         self.lines = ["| what | goal | measured, medians | |", "|---|---|---|---|"]
 
-    def at_most(self, what: str, goal: str, value: tuple[str, str], limit: float | Callable | tuple[str, str],
+    def at_most(self, what: str, goal: str, value: tuple[str, str], limit: float | tuple[str, str],
                 factor: float = 1, plus: float = 0) -> None:
         """`value` ≤ `factor` × `limit` + `plus`; nothing where one of them was not measured."""
         measured = self.median(*value)

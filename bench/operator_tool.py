@@ -76,8 +76,7 @@ def fleet(table: Table, directory: Path, sizes: list[int]) -> None:
                 home = directory / f"state{count}"
                 before = process.cpu(hub.pid)
                 used = run([
-                    program("iotdm-ctl"), "--connection-string-file", hub.service_file, "--ca-file", hub.ca, "reboot",
-                    "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--max-in-flight", IN_FLIGHT,
+                    *hub.ctl, "reboot", "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--max-in-flight", IN_FLIGHT,
                     "--max-per-second", "100000", "--interval", "1s", "-o", "jsonl"], os.environ | {"XDG_STATE_HOME": str(home)})
                 emulator = process.cpu(hub.pid) - before
                 table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)

@@ -1,9 +1,6 @@
 """The programs that are measured, started and stopped, and the emulator's REST interface."""
 
-import base64
 import contextlib
-import hashlib
-import hmac
 import http.client
 import json
 import os
@@ -17,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,18 +30,6 @@ KEEP_ALIVE = 240
 
 def program(name: str) -> str:
     return str(PROGRAMS["dir"] / name)
-
-
-def signed(resource: str, key: str, policy: str = "") -> str:
-    """A SAS token for a day."""
-    expiry, resource = int(time.time()) + 86400, urllib.parse.quote(resource, safe="")
-    mac = hmac.new(base64.b64decode(key), f"{resource}\n{expiry}".encode(), hashlib.sha256).digest()
-    token = f"SharedAccessSignature sr={resource}&sig={urllib.parse.quote(base64.b64encode(mac), safe='')}&se={expiry}"
-    return f"{token}&skn={policy}" if policy else token
-
-
-def parts(string: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in string.strip().split(";"))
 
 
 class Process:
@@ -98,9 +82,6 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def wait(self, patience: float = 3600) -> int:
-        return self._process.wait(patience)
-
     def __enter__(self):
         return self
 
@@ -113,19 +94,21 @@ class Emulator(Process):
     """`iotdm-emulator serve` at the ports of a real hub, since the Node SDK takes no others."""
 
     def __init__(self, data: Path, *devices: str, host: str = "localhost", inside: tuple = (), options: tuple = ()) -> None:
-        self.data = data
+        self.data, self.host = data, host
         names = [word for device in devices for word in ("--device", device)]
         super().__init__([*inside, program("iotdm-emulator"), "serve", "--host", host, "--https-port", 443, "--data", data, *names, *options],
                          stderr=subprocess.DEVNULL)
         self.ready_at, _ = self.wait_for("^ready ")
         self.ca = data / "ca.pem"
         self.service_file = data / "service-connection-string"
+        self.ctl = [*inside, program("iotdm-ctl"), "--connection-string-file", self.service_file, "--ca-file", self.ca]
         self._local = threading.local()
-        if not inside:
-            self._tls = ssl.create_default_context(cafile=str(self.ca))
-            service = parts(self.service_file.read_text())
-            self.host = service["HostName"]
-            self.token = signed(self.host, service["SharedAccessKey"], service["SharedAccessKeyName"])
+        self._tls = ssl.create_default_context(cafile=str(self.ca))
+        self.token = self.sas_token()
+
+    def sas_token(self, *options: str) -> str:
+        command = [*self.ctl, "sas-token", "--ttl", "24h", *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def device_file(self, device: str) -> Path:
         return self.data / "devices" / device
@@ -169,7 +152,7 @@ class Daemon(Process):
     def __init__(self, home: Path, hub: Emulator, device: str, config: str = "", bus: str | None = None,
                  inside: tuple = (), binary: Path | None = None) -> None:
         home.mkdir(exist_ok=True)
-        self.home, self.notified = home, []
+        self.notified: list[tuple[float, str]] = []
         self._heard = threading.Condition()
         string = home / "connection-string"
         string.touch(0o600)
@@ -199,13 +182,22 @@ class Daemon(Process):
 
     def told(self, pattern: str, nth: int = 1) -> float:
         """When it told systemd for the nth time what has `pattern`."""
+        at = self.tells(pattern, nth, PATIENCE)
+        assert at, f"not told: {pattern}: {self.notified[-5:]} {self.lines[-5:]}"
+        return at
 
-        def found():
-            return [at for at, text in self.notified if re.search(pattern, text)][nth - 1:nth]
-
+    def tells(self, pattern: str, nth: int, patience: float) -> float | None:
+        """The same, or nothing when it does not in time."""
         with self._heard:
-            assert self._heard.wait_for(found, PATIENCE), f"not told: {pattern}: {self.notified[-5:]} {self.lines[-5:]}"
-            return found()[0]
+            found = self._heard.wait_for(lambda: self._times(pattern)[nth - 1:nth], patience)
+        return found[0] if found else None
+
+    def times_told(self, pattern: str) -> int:
+        with self._heard:
+            return len(self._times(pattern))
+
+    def _times(self, pattern: str) -> list[float]:
+        return [at for at, text in self.notified if re.search(pattern, text)]
 
 
 def git(*arguments: str) -> str:
@@ -251,16 +243,13 @@ def copy_libraries(folder: Path) -> Path:
     return folder
 
 
-def mosquitto_sub(hub: Emulator, device: str, inside: tuple = (), host: str = "localhost",
-                  libraries: Path | None = None) -> Process:
+def mosquitto_sub(hub: Emulator, device: str, inside: tuple = (), libraries: Path | None = None) -> Process:
     """With the subscriptions of the daemon; says "Subscribed" when the hub has acknowledged them."""
-    string = parts(hub.device_file(device).read_text())
-    name = string["HostName"].split(":")[0]
-    token = signed(f"{string['HostName']}/devices/{device}", string["SharedAccessKey"])
+    token = hub.sas_token("--device", device)
     topics = [word for topic in TOPICS for word in ("-t", topic)]
-    return Process([*inside, "mosquitto_sub", "-d", "-V", "mqttv311", "-h", host, "-p", 8883, "--cafile", hub.ca,
+    return Process([*inside, "mosquitto_sub", "-d", "-V", "mqttv311", "-h", hub.host, "-p", 8883, "--cafile", hub.ca,
                     "-i", device, "-c", "-q", "0", "-k", KEEP_ALIVE,
-                    "-u", f"{name}/{device}/?{API}", "-P", token, *topics], terminal=True, env=unshared(libraries))
+                    "-u", f"{hub.host}/{device}/?{API}", "-P", token, *topics], terminal=True, env=unshared(libraries))
 
 
 def has_node() -> bool:
