@@ -1,21 +1,29 @@
 //! What Azure IoT Hub's clients and the hub say to each other, as pure values:
-//! connection strings, SAS tokens, MQTT topics, device twins and the reboot
-//! report. Nothing here does I/O or reads a clock; time is an argument.
+//! connection strings, SAS tokens, MQTT topics and device twins; and the
+//! daemon's interface, once for the daemon and its callers: the direct methods
+//! and their payloads, the wish in the twin, replies, errors and the report.
+//! Nothing here does I/O or reads a clock; time is an argument.
 
 pub mod connection_string;
 pub mod key;
+pub mod method;
 pub mod names;
+pub mod reply;
 pub mod report;
+pub mod request;
 pub mod sas;
 pub mod time;
 pub mod topic;
 pub mod twin;
+pub mod vocabulary;
 
 pub use connection_string::{
     ConnectionStringError, DeviceAuth, DeviceConnectionString, ServiceConnectionString,
 };
 pub use key::SecretKey;
+pub use method::{ErrorCode, MethodName};
 pub use names::{DeviceId, Endpoint, HostName};
+pub use request::{OnInhibitor, RebootRequest, RequestId, Wish};
 pub use time::Time;
 
 /// The `api-version` that our clients send over MQTT and REST.

@@ -4,80 +4,93 @@
 use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
+use crate::vocabulary::vocabulary;
 
-/// The daemon's reported properties.
+/// The daemon's reported properties: its part of `properties.reported`, which it
+/// may share with others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// When the running kernel booted. Absent until a boot was seen to follow
+    /// `rebootTime`: when the running kernel booted. Absent until a boot was seen to follow
     /// another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot_time: Option<Time>,
-    /// The newest request, pending or ended.
+    /// `reboot`: the newest request, pending or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Reboot>,
-    /// The running boot.
+    /// `boot`: the running boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
-    /// The daemon.
+    /// `agent`: the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
 }
+
+impl Report {
+    /// The reported properties that are the daemon's; others in the same twin are
+    /// left alone.
+    pub const KEYS: [&str; 4] = ["rebootTime", "reboot", "boot", "agent"];
+}
+
+/// The keys, at whatever depth, whose values are instants ([`Time`]). A hub may
+/// spell an instant otherwise than it was sent, which is then no difference.
+pub const INSTANTS: [&str; 6] =
+    ["rebootTime", "requestedAt", "notBefore", "startedAt", "completedAt", "bootTime"];
 
 /// A requested reboot and what became of it. Keys that do not apply are
 /// absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reboot {
-    /// The operator's id of the request.
+    /// `id`: the operator's id of the request.
     pub id: String,
-    /// How far it is.
+    /// `status`: how far it is.
     pub status: RebootStatus,
-    /// Why, in the operator's words.
+    /// `reason`: why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Which way it came.
+    /// `requestedBy`: which way it came.
     pub requested_by: RequestedBy,
-    /// When it was accepted.
+    /// `requestedAt`: when it was accepted.
     pub requested_at: Time,
-    /// Before which instant it is not carried out, if it was asked for later.
+    /// `notBefore`: before which instant it is not carried out, if it was asked for later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// When the machine was asked to go down.
+    /// `startedAt`: when the machine was asked to go down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When its outcome was known.
+    /// `completedAt`: when its outcome was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// The boot that it is to end.
+    /// `previousBootId`: the boot that it is to end.
     pub previous_boot_id: String,
-    /// The boot that followed.
+    /// `bootId`: the boot that followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// From `started_at` to the kernel's start, in seconds, by the clock.
+    /// `downSeconds`: from `started_at` to the kernel's start, in seconds, by the clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_seconds: Option<f64>,
-    /// Why it failed.
+    /// `error`: why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RebootError>,
 }
 
-/// How far a requested reboot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RebootStatus {
-    /// Accepted for later.
-    Scheduled,
-    /// Held back by an inhibitor or a window.
-    Waiting,
-    /// About to go down, or going down.
-    Rebooting,
-    /// The machine has booted since.
-    Completed,
-    /// It did not come to that; see the error.
-    Failed,
-    /// Withdrawn before it began.
-    Cancelled,
+vocabulary! {
+    /// How far a requested reboot is.
+    pub enum RebootStatus {
+        /// Accepted for later.
+        Scheduled = "scheduled",
+        /// Held back by an inhibitor or a window.
+        Waiting = "waiting",
+        /// About to go down, or going down.
+        Rebooting = "rebooting",
+        /// The machine has booted since.
+        Completed = "completed",
+        /// It did not come to that; see the error.
+        Failed = "failed",
+        /// Withdrawn before it began.
+        Cancelled = "cancelled",
+    }
 }
 
 impl RebootStatus {
@@ -87,97 +100,97 @@ impl RebootStatus {
     }
 }
 
-/// Which way a request came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RequestedBy {
-    /// The direct method.
-    Method,
-    /// The twin's desired properties.
-    Twin,
+vocabulary! {
+    /// Which way a request came.
+    pub enum RequestedBy {
+        /// The direct method.
+        Method = "method",
+        /// The twin's desired properties.
+        Twin = "twin",
+    }
 }
 
 /// Why a requested reboot failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RebootError {
-    /// The kind, for programs.
+    /// `code`: the kind, for programs.
     pub code: RebootErrorCode,
-    /// The sentence, for people.
+    /// `message`: the sentence, for people.
     pub message: String,
 }
 
-/// The kinds of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RebootErrorCode {
-    /// Asked to go down, the machine stayed up.
-    NeverWentDown,
-    /// logind said no when it was asked.
-    LogindRefused,
-    /// A block inhibitor was held.
-    BlockedByInhibitor,
-    /// Its deadline passed first.
-    Expired,
-    /// The machine booted anew, but without an orderly shutdown.
-    UncleanBoot,
-    /// The wish in the twin cannot be understood.
-    InvalidPayload,
-    /// The device's own configuration does not allow it.
-    Forbidden,
+vocabulary! {
+    /// The kinds of failure.
+    pub enum RebootErrorCode {
+        /// Asked to go down, the machine stayed up.
+        NeverWentDown = "neverWentDown",
+        /// logind said no when it was asked.
+        LogindRefused = "logindRefused",
+        /// A block inhibitor was held.
+        BlockedByInhibitor = "blockedByInhibitor",
+        /// Its deadline passed first.
+        Expired = "expired",
+        /// The machine booted anew, but without an orderly shutdown.
+        UncleanBoot = "uncleanBoot",
+        /// The wish in the twin cannot be understood.
+        InvalidPayload = "invalidPayload",
+        /// The device's own configuration does not allow it.
+        Forbidden = "forbidden",
+    }
 }
 
 /// The running boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Boot {
-    /// The kernel's random id of this boot.
+    /// `bootId`: the kernel's random id of this boot.
     pub boot_id: String,
-    /// When the kernel started.
+    /// `bootTime`: when the kernel started.
     pub boot_time: Time,
-    /// What ended the boot before.
+    /// `cause`: what ended the boot before.
     pub cause: BootCause,
-    /// Whether the clock could be trusted when the times were taken.
+    /// `clock`: whether the clock could be trusted when the times were taken.
     pub clock: Clock,
 }
 
-/// What ended the boot before this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum BootCause {
-    /// A reboot that was asked of the daemon.
-    Requested,
-    /// Another orderly shutdown.
-    Local,
-    /// No orderly shutdown: power loss, crash or watchdog.
-    Unclean,
-    /// The daemon has seen no boot before this one.
-    Unknown,
+vocabulary! {
+    /// What ended the boot before this one.
+    pub enum BootCause {
+        /// A reboot that was asked of the daemon.
+        Requested = "requested",
+        /// Another orderly shutdown.
+        Local = "local",
+        /// No orderly shutdown: power loss, crash or watchdog.
+        Unclean = "unclean",
+        /// The daemon has seen no boot before this one.
+        Unknown = "unknown",
+    }
 }
 
-/// The state of the clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Clock {
-    /// Synchronised with a time source.
-    Synchronized,
-    /// Not, or not known.
-    Unsynchronized,
+vocabulary! {
+    /// The state of the clock.
+    pub enum Clock {
+        /// Synchronised with a time source.
+        Synchronized = "synchronized",
+        /// Not, or not known.
+        Unsynchronized = "unsynchronized",
+    }
 }
 
 /// The daemon itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// Its version.
+    /// `version`: its version.
     pub version: String,
-    /// The direct methods it answers.
+    /// `methods`: the direct methods it answers.
     pub methods: Vec<String>,
-    /// Where it set a damaged record of its own aside in this boot; what it
+    /// `damagedRecord`: where it set a damaged record of its own aside in this boot; what it
     /// knew of reboots before is then lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged_record: Option<String>,
-    /// What is wrong with the reboot wished for in the twin's desired
+    /// `wishError`: what is wrong with the reboot wished for in the twin's desired
     /// properties, if not even its id can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish_error: Option<String>,
@@ -185,13 +198,15 @@ pub struct Agent {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
 
     use super::*;
 
-    #[test]
-    fn the_contracts_spelling() {
-        let value = json!({
+    /// Every key, so that a test can hold lists of keys against it.
+    fn full() -> Value {
+        json!({
             "rebootTime": "2026-11-22T18:36:07.412Z",
             "reboot": {
                 "id": "r-1", "status": "completed", "reason": "kernel update", "requestedBy": "method",
@@ -203,11 +218,73 @@ mod tests {
                 "bootId": "b", "bootTime": "2026-11-22T18:36:07.412Z", "cause": "requested",
                 "clock": "synchronized",
             },
-            "agent": {"version": "1.0.0", "methods": ["rebootDevice"]},
-        });
-        let report: Report = serde_json::from_value(value.clone()).unwrap();
-        assert_eq!(serde_json::to_value(&report).unwrap(), value);
-        assert_eq!(report.reboot.unwrap().error.unwrap().code, RebootErrorCode::NeverWentDown);
+            "agent": {
+                "version": "1.0.0", "methods": ["rebootDevice"], "damagedRecord": "/var/lib/iotdm/damaged",
+                "wishError": "id: must be given",
+            },
+        })
+    }
+
+    /// The same from the types: a field more does not compile until it is here,
+    /// and then its key has to be in `full`.
+    fn full_report() -> Report {
+        let at = |text: &str| -> Time { text.parse().unwrap() };
+        Report {
+            reboot_time: Some(at("2026-11-22T18:36:07.412Z")),
+            reboot: Some(Reboot {
+                id: "r-1".into(),
+                status: RebootStatus::Completed,
+                reason: Some("kernel update".into()),
+                requested_by: RequestedBy::Method,
+                requested_at: at("2026-11-22T18:35:00Z"),
+                not_before: Some(at("2026-11-22T18:35:40Z")),
+                started_at: Some(at("2026-11-22T18:35:46.112Z")),
+                completed_at: Some(at("2026-11-22T18:36:20Z")),
+                previous_boot_id: "a".into(),
+                boot_id: Some("b".into()),
+                down_seconds: Some(21.3),
+                error: Some(RebootError { code: RebootErrorCode::NeverWentDown, message: "m".into() }),
+            }),
+            boot: Some(Boot {
+                boot_id: "b".into(),
+                boot_time: at("2026-11-22T18:36:07.412Z"),
+                cause: BootCause::Requested,
+                clock: Clock::Synchronized,
+            }),
+            agent: Some(Agent {
+                version: "1.0.0".into(),
+                methods: vec!["rebootDevice".into()],
+                damaged_record: Some("/var/lib/iotdm/damaged".into()),
+                wish_error: Some("id: must be given".into()),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_contracts_spelling() {
+        assert_eq!(serde_json::to_value(full_report()).unwrap(), full());
+        assert_eq!(serde_json::from_value::<Report>(full()).unwrap(), full_report());
+    }
+
+    /// The keys of all instants in `value`, without their repetitions.
+    fn instants(value: &Value, found: &mut BTreeSet<String>) {
+        for (key, inner) in value.as_object().unwrap() {
+            match inner {
+                Value::Object(_) => instants(inner, found),
+                Value::String(text) if text.parse::<Time>().is_ok() => _ = found.insert(key.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_lists_of_keys_are_complete_and_nothing_more() {
+        let full = serde_json::to_value(full_report()).unwrap();
+        let keys: BTreeSet<&str> = full.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, Report::KEYS.into());
+        let mut found = BTreeSet::new();
+        instants(&full, &mut found);
+        assert_eq!(found, INSTANTS.map(str::to_owned).into());
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! The direct methods of the daemon, and the errors that it answers calls with.
+
+use crate::vocabulary::vocabulary;
+
+vocabulary! {
+    /// A direct method that the daemon answers.
+    pub enum MethodName {
+        /// Reboots the machine; its payload is a [`crate::RebootRequest`].
+        RebootDevice = "rebootDevice",
+        /// Calls off the pending reboot; its payload is a
+        /// [`crate::request::CancelRequest`].
+        CancelReboot = "cancelReboot",
+        /// Tells how things are now, by a [`crate::reply::StatusReply`]. Its
+        /// payload is not read.
+        GetRebootStatus = "getRebootStatus",
+    }
+}
+
+vocabulary! {
+    /// `error.code` of a refused call, for programs; people read the message
+    /// beside it.
+    pub enum ErrorCode {
+        /// The payload cannot be understood. The message names the key.
+        InvalidPayload = "invalidPayload",
+        /// The device's own configuration says no.
+        Forbidden = "forbidden",
+        /// The device has no such method. `methods` lists those that it has.
+        UnknownMethod = "unknownMethod",
+        /// There is no reboot to cancel, or not the one that was named.
+        NothingPending = "nothingPending",
+        /// A request with another id is pending. `id` names it.
+        RebootPending = "rebootPending",
+        /// The shutdown has been asked for, so it cannot be called off.
+        TooLate = "tooLate",
+        /// Block inhibitors are held. `inhibitors` lists who holds them.
+        BlockedByInhibitor = "blockedByInhibitor",
+        /// Too many reboots of late, or too soon after the last boot.
+        /// `retryAfterSeconds` says when to come again.
+        RateLimited = "rateLimited",
+        /// The request could not be recorded durably, so nothing was done.
+        StorageFailed = "storageFailed",
+        /// There is no logind on the bus, or none that can reboot.
+        LogindUnavailable = "logindUnavailable",
+        /// polkit does not let the daemon reboot the machine.
+        NotAuthorized = "notAuthorized",
+    }
+}
+
+impl ErrorCode {
+    /// The status of the reply that carries the code.
+    pub const fn status(self) -> u16 {
+        match self {
+            ErrorCode::InvalidPayload => 400,
+            ErrorCode::Forbidden => 403,
+            ErrorCode::UnknownMethod | ErrorCode::NothingPending => 404,
+            ErrorCode::RebootPending | ErrorCode::TooLate => 409,
+            ErrorCode::BlockedByInhibitor => 423,
+            ErrorCode::RateLimited => 429,
+            ErrorCode::StorageFailed => 500,
+            ErrorCode::LogindUnavailable | ErrorCode::NotAuthorized => 503,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contracts_statuses() {
+        let told: Vec<String> =
+            ErrorCode::ALL.iter().map(|code| format!("{} {code}", code.status())).collect();
+        assert_eq!(
+            told,
+            [
+                "400 invalidPayload",
+                "403 forbidden",
+                "404 unknownMethod",
+                "404 nothingPending",
+                "409 rebootPending",
+                "409 tooLate",
+                "423 blockedByInhibitor",
+                "429 rateLimited",
+                "500 storageFailed",
+                "503 logindUnavailable",
+                "503 notAuthorized",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_word_is_read_as_it_is_written_and_no_other() {
+        for method in MethodName::ALL {
+            assert_eq!(method.as_str().parse(), Ok(*method));
+            let json = serde_json::to_string(method).unwrap();
+            assert_eq!(serde_json::from_str::<MethodName>(&json).unwrap(), *method);
+        }
+        let error = "RebootDevice".parse::<MethodName>().unwrap_err().to_string();
+        assert_eq!(error, "\"RebootDevice\" is none of rebootDevice, cancelReboot, getRebootStatus");
+    }
+}
