@@ -1,4 +1,4 @@
-//! The daemon's only loop: hears what happens, has [`crate::agent`] decide,
+//! The daemon's only loop: hears what happens, has [`iotdm_core::decide`] decide,
 //! and carries the effects out in order.
 
 use std::collections::VecDeque;
@@ -6,27 +6,25 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use iotdm_core::decide::agent::Agent;
+use iotdm_core::decide::effect::{Effect, Notice};
+use iotdm_core::decide::event::Event;
+use iotdm_core::decide::record::Record;
+use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
 use iotdm_proto::topic::HubTopic;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use zbus::wire::OwnedFd;
 
-use crate::agent::Agent;
-use crate::backend::Backend;
-use crate::boot;
-use crate::credentials::Source;
-use crate::desired::{Desired, Update};
-use crate::effect::{Effect, Notice};
-use crate::event::Event;
-use crate::hub::{HubEvent, Link};
-use crate::log;
-use crate::logind::Sighting;
-use crate::notify::Notify;
-use crate::outage::Outage;
-use crate::record::Record;
-use crate::reporter::{Next, Reporter, Request};
-use crate::store::Store;
+use crate::connection::hub::{HubEvent, Link};
+use crate::connection::identity::Source;
+use crate::connection::outage::Outage;
+use crate::host::backend::Backend;
+use crate::host::notify::Notify;
+use crate::host::sighting::Sighting;
+use crate::host::store::Store;
+use crate::host::{boot, log};
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -37,8 +35,9 @@ pub struct Daemon {
     /// The device's name at its hub, or the one that it is registered by.
     device_id: String,
     notify: Notify,
-    reporter: Reporter,
-    desired: Desired,
+    twin: Twin,
+    /// When this run began, from where the twin's time counts.
+    began: Instant,
     /// Has the connection tried again without delay.
     hurry: watch::Sender<()>,
     /// What the people on the machine are to be told.
@@ -46,34 +45,25 @@ pub struct Daemon {
     link: Option<Link>,
     /// What there is to say about the connection.
     connection: String,
+    /// What was logged about the outage that lasts.
+    logged_outage: Option<String>,
+    /// The decision core's deadline.
     deadline: Option<Instant>,
-    /// When an answer of the twin is overdue, or asking again is due.
-    twin_deadline: Option<Instant>,
-    /// When to read a twin again that was behind what it had told.
-    twin_anew: Option<Instant>,
     /// The record that could not be written, and when to try again.
     unsaved: Option<Box<Record>>,
     save_deadline: Option<Instant>,
     /// Where answers that take their time come in.
     answers: mpsc::Sender<Event>,
-    /// The pretended machine is going down.
-    simulated_down: bool,
 }
 
 /// How the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It was told to stop.
+pub enum RunEnd {
+    /// The daemon was told to stop.
     Stopped,
     /// The pretended machine went down.
-    SimulatedDown,
+    WentDown,
 }
-
-/// An answer about the twin that takes longer than this is asked for again.
-const TWIN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// A hub whose answer lags behind its notifications is given this long.
-const TWIN_ANEW: Duration = Duration::from_secs(2);
 
 /// How often a record that could not be written is tried again.
 const SAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -81,8 +71,9 @@ const SAVE_PATIENCE: Duration = Duration::from_secs(10);
 /// For how long an orderly end of the connection is waited for.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Nobody reads a queue faster than the loop; this is for bursts.
-const EVENTS: usize = 64;
+/// How many answers may wait for the loop, which reads faster than they come but
+/// for bursts.
+const ANSWERS: usize = 64;
 
 impl Daemon {
     /// A daemon that has not heard from its hub yet.
@@ -95,7 +86,7 @@ impl Daemon {
         hurry: watch::Sender<()>,
         notices: watch::Sender<Option<Notice>>,
     ) -> (Self, mpsc::Receiver<Event>) {
-        let (answers, answered) = mpsc::channel(EVENTS);
+        let (answers, answered) = mpsc::channel(ANSWERS);
         let (server, device_id) = match source {
             Source::Fixed(identity) => (identity.hub.to_string(), identity.device_id.to_string()),
             Source::Provisioned(enrolment) => {
@@ -109,18 +100,16 @@ impl Daemon {
             connection: format!("connecting to {server}"),
             device_id,
             notify,
-            reporter: Reporter::new(format!("{:08x}", fastrand::u32(..))),
-            desired: Desired::default(),
+            twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
+            began: Instant::now(),
             hurry,
             notices,
             link: None,
+            logged_outage: None,
             deadline: None,
-            twin_deadline: None,
-            twin_anew: None,
             unsaved: None,
             save_deadline: None,
             answers,
-            simulated_down: false,
         };
         (daemon, answered)
     }
@@ -134,7 +123,7 @@ impl Daemon {
         mut hub: mpsc::Receiver<HubEvent>,
         mut machine: mpsc::Receiver<Sighting>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> anyhow::Result<Ended> {
+    ) -> anyhow::Result<RunEnd> {
         let mut watchdog = self.notify.watchdog().map(interval);
         self.carry_out(effects);
         loop {
@@ -146,10 +135,6 @@ impl Daemon {
                 });
             }
             self.notify.status(format!("{}; {}", self.connection, self.agent.status()));
-            if self.simulated_down {
-                self.say_goodbye(hub).await;
-                return Ok(Ended::SimulatedDown);
-            }
             tokio::select! {
                 () = &mut stop => {
                     self.notify.stopping();
@@ -157,29 +142,28 @@ impl Daemon {
                         self.on_event(Event::ShutdownBegan);
                     }
                     self.say_goodbye(hub).await;
-                    return Ok(Ended::Stopped);
+                    return Ok(RunEnd::Stopped);
                 }
                 event = hub.recv() => self.on_hub(event.context("the connection's task has ended")?),
                 Some(event) = answered.recv() => self.on_event(event),
-                sighting = machine.recv() => {
-                    self.on_machine(sighting.context("the watch of the machine has ended")?);
-                }
+                sighting = machine.recv() => match sighting.context("the watch of the machine has ended")? {
+                    Sighting::WentDown => {
+                        // What it answered when it was asked came before.
+                        while let Ok(event) = answered.try_recv() {
+                            self.on_event(event);
+                        }
+                        self.say_goodbye(hub).await;
+                        return Ok(RunEnd::WentDown);
+                    }
+                    sighting => self.on_machine(sighting),
+                },
                 () = wait(self.deadline) => {
                     self.deadline = None;
                     self.on_event(Event::DeadlinePassed);
                 }
-                () = wait(self.twin_deadline) => {
-                    self.twin_deadline = None;
-                    if let Some(request) = self.reporter.retry() {
-                        self.send(request);
-                    }
-                }
-                () = wait(self.twin_anew) => {
-                    self.twin_anew = None;
-                    if self.link.is_some() {
-                        let request = self.reporter.connected();
-                        self.send(request);
-                    }
+                () = wait(self.twin.deadline().map(|due| self.began + due)) => {
+                    let actions = self.twin.deadline_passed(self.began.elapsed());
+                    self.about_twin(actions);
                 }
                 () = wait(self.save_deadline) => {
                     self.save_deadline = None;
@@ -198,12 +182,13 @@ impl Daemon {
             HubEvent::Connected { link, hub, device_id } => {
                 self.connection = format!("connected to {hub} as {device_id}");
                 log::connected(&hub, &device_id);
+                self.logged_outage = None;
                 self.device_id = device_id;
                 self.link = Some(link);
             }
             HubEvent::Subscribed => {
-                let request = self.reporter.connected();
-                self.send(request);
+                let actions = self.twin.connected(self.began.elapsed());
+                self.about_twin(actions);
             }
             HubEvent::Message(HubTopic::MethodCall { name, rid }, payload) => {
                 tracing::debug!("call {rid} of {name} with {} bytes", payload.len());
@@ -212,58 +197,33 @@ impl Daemon {
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
                 tracing::debug!("the twin answered {rid} with {status}");
-                let is_twin = status == 200 && self.reporter.is_reading(&rid);
-                let next = self.reporter.response(&rid, status, &body);
-                // Unless it answered something else.
-                if !self.reporter.is_waiting() {
-                    self.twin_deadline = None;
-                }
-                if let Some(event) = self.follow(next) {
-                    self.on_event(event);
-                }
-                if is_twin {
-                    let update = self.desired.read(&body);
-                    self.on_desired(update);
-                }
+                let actions = self.twin.response(&rid, status, &body, self.began.elapsed());
+                self.about_twin(actions);
             }
             HubEvent::Message(HubTopic::DesiredPatch { version }, patch) => {
                 tracing::debug!("the desired properties changed to version {version}");
-                let update = self.desired.patched(version, &patch);
-                self.on_desired(update);
+                let actions = self.twin.desired_patch(version, &patch, self.began.elapsed());
+                self.about_twin(actions);
             }
             HubEvent::Delivered { rid } => self.on_event(Event::ReplyDelivered { rid }),
             HubEvent::Disconnected { outage, retry_in } => self.on_disconnected(outage, retry_in),
         }
     }
 
-    fn on_desired(&mut self, update: Update) {
-        match update {
-            Update::Reboot { desired, reported } => {
-                self.on_event(Event::Desired { reboot: desired, reported });
-            }
-            Update::Nothing => {}
-            Update::Missed => {
-                tracing::debug!("a change of the desired properties was missed; reading them anew later");
-                self.twin_anew = Some(Instant::now() + TWIN_ANEW);
-            }
-        }
-    }
-
     fn on_disconnected(&mut self, outage: Option<Outage>, retry_in: Duration) {
         self.link = None;
-        self.reporter.disconnected();
-        self.desired.disconnected();
-        (self.twin_deadline, self.twin_anew) = (None, None);
+        self.twin.disconnected();
         let Some(outage) = outage else {
             tracing::debug!("reconnecting with a new token");
             return;
         };
-        // Said once, not at each attempt; the status shows that it goes on.
-        if !self.connection.contains(&outage.message) {
-            log::disconnected(&self.device_id, &outage.message);
-        }
         let next = Time::from(SystemTime::now() + retry_in);
         self.connection = format!("not connected: {}; next attempt at {next}", outage.message);
+        // Said once, not at each attempt; the status shows that it goes on.
+        if self.logged_outage.as_ref() != Some(&outage.message) {
+            log::disconnected(&self.device_id, &outage.message);
+            self.logged_outage = Some(outage.message);
+        }
     }
 
     fn on_machine(&mut self, sighting: Sighting) {
@@ -282,6 +242,8 @@ impl Daemon {
                     self.hurry.send_replace(());
                 }
             }
+            // The end of the loop, which is for the loop to see.
+            Sighting::WentDown => {}
         }
     }
 
@@ -295,15 +257,15 @@ impl Daemon {
         let mut rounds = VecDeque::from([effects]);
         while let Some(effects) = rounds.pop_front() {
             for effect in effects {
-                if let Some(event) = self.perform(effect) {
+                for event in self.perform(effect) {
                     rounds.push_back(self.agent.handle(event, Time::from(SystemTime::now())));
                 }
             }
         }
     }
 
-    /// Does one thing; returns its answer if that is known at once.
-    fn perform(&mut self, effect: Effect) -> Option<Event> {
+    /// Does one thing; returns the answers to it that are known at once.
+    fn perform(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
             Effect::Note(note) => log::note(&note),
             Effect::Deadline(after) => self.deadline = after.map(|after| Instant::now() + after),
@@ -312,21 +274,21 @@ impl Daemon {
                 if let Err(error) = &saved {
                     tracing::error!("the record cannot be saved in the state directory: {error}");
                 }
-                // What is on disk is not what is true: try again until it is.
-                // And what was refused for it may go better then.
+                // What is on disk is not what is true: the record is tried again
+                // until it is, and what was refused for it may go better then.
                 if saved.is_err() {
                     self.save_deadline = Some(Instant::now() + SAVE_PATIENCE);
                 }
                 self.unsaved = saved.is_err().then_some(record);
-                return Some(Event::Saved(saved));
+                return vec![Event::Saved(saved)];
             }
             Effect::Reply { rid, status, body } => match &self.link {
                 Some(link) => link.reply(&rid, status, body.to_string().into_bytes()),
                 None => tracing::warn!("the hub is gone, call {rid} cannot be answered"),
             },
             Effect::Report(report) => {
-                let next = self.reporter.want(&report);
-                return self.follow(next);
+                let actions = self.twin.want(&report, self.began.elapsed());
+                return actions.into_iter().filter_map(|action| self.perform_about_twin(action)).collect();
             }
             Effect::AskPermission => {
                 let backend = self.backend.clone();
@@ -339,21 +301,14 @@ impl Daemon {
                     Event::Surveyed { rid, permission, uptime: boot::uptime() }
                 });
             }
-            Effect::Reboot { reason, ignore_inhibitors } => match &self.backend {
-                Backend::Simulate(simulation) => {
-                    let asked = simulation.reboot().map_err(|error| format!("{error:#}"));
-                    self.simulated_down = asked.is_ok();
-                    return Some(Event::RebootAsked(asked));
-                }
-                Backend::Logind(logind) => {
-                    let logind = logind.clone();
-                    self.answer_later(async move {
-                        Event::RebootAsked(logind.reboot(reason.as_deref(), ignore_inhibitors).await)
-                    });
-                }
-            },
+            Effect::Reboot { reason, ignore_inhibitors } => {
+                let backend = self.backend.clone();
+                self.answer_later(async move {
+                    Event::RebootAsked(backend.reboot(reason.as_deref(), ignore_inhibitors).await)
+                });
+            }
         }
-        None
+        Vec::new()
     }
 
     fn answer_later(&self, answer: impl Future<Output = Event> + Send + 'static) {
@@ -364,32 +319,41 @@ impl Daemon {
         });
     }
 
-    /// Does what keeps the twin up to date.
-    fn follow(&mut self, next: Next) -> Option<Event> {
-        match next {
-            Next::Wait => {}
-            Next::InSync => return Some(Event::Reported),
-            Next::Send(request) => self.send(request),
-            Next::Later { status } => {
-                tracing::warn!("the hub answered {status} about the twin; asking again later");
-                self.twin_deadline = Some(Instant::now() + TWIN_PATIENCE);
+    /// Does what there is to do about the twin, and what follows from it.
+    fn about_twin(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            if let Some(event) = self.perform_about_twin(action) {
+                self.on_event(event);
             }
-            Next::Refused { status, body } => {
+        }
+    }
+
+    fn perform_about_twin(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Send(request) => self.send(request),
+            Action::Reported => return Some(Event::Reported),
+            Action::Desired { reboot, reported } => return Some(Event::Desired { reboot, reported }),
+            Action::LogPostponed { status } => {
+                tracing::warn!("the hub answered {status} about the twin; asking again later");
+            }
+            Action::LogRefused { status, body } => {
                 tracing::error!("the hub does not take the reported properties: {status} {body}");
+            }
+            Action::LogMissed => {
+                tracing::debug!("a change of the desired properties was missed; reading them anew later");
             }
         }
         None
     }
 
-    fn send(&mut self, request: Request) {
+    fn send(&self, request: TwinRequest) {
         let Some(link) = &self.link else { return };
         match request {
-            Request::Get { rid } => link.get_twin(rid),
-            Request::Patch { rid, patch } => {
+            TwinRequest::Get { rid } => link.get_twin(rid),
+            TwinRequest::Patch { rid, patch } => {
                 link.patch_reported(rid, serde_json::Value::Object(patch).to_string().into_bytes());
             }
         }
-        self.twin_deadline = Some(Instant::now() + TWIN_PATIENCE);
     }
 
     /// Leaves the hub, so that it knows at once that the device is gone.

@@ -114,7 +114,7 @@ def test_the_note_of_a_shutdown_is_written_again_and_again_and_taken_back(root):
 
 def test_the_catalogue_has_every_message(root):
     """Each id of the program has its entry, and no entry is of nothing."""
-    program = re.findall(r'const \w+: &str = "([0-9a-f]{32})";', (SOURCE / "daemon/src/log.rs").read_text())
+    program = re.findall(r'const \w+: &str = "([0-9a-f]{32})";', (SOURCE / "daemon/src/host/log.rs").read_text())
     catalogue = re.findall(r"^-- ([0-9a-f]{32})$", (root / "usr/lib/systemd/catalog/iotdm.catalog").read_text(), re.M)
     assert len(program) > 10
     assert sorted(program) == sorted(catalogue)

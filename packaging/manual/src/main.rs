@@ -34,7 +34,7 @@ struct Program {
 fn programs() -> [Program; 3] {
     [
         Program {
-            command: iotdm_agentd::cli::Arguments::command(),
+            command: iotdm_agentd::settings::cli::Arguments::command(),
             section: "8",
             more: include_str!("../iotdm-agentd.txt"),
             script: None,

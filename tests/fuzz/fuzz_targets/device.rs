@@ -5,19 +5,17 @@
 
 use std::time::Duration;
 
-use iotdm_agentd::agent::{Agent, Settings};
-use iotdm_agentd::desired::{Desired, Update};
-use iotdm_agentd::effect::Effect;
-use iotdm_agentd::event::{Event, Start};
-use iotdm_agentd::guard::Guards;
-use iotdm_agentd::mqtt::{Credentials, Mqtt};
-use iotdm_agentd::reporter::Reporter;
+use iotdm_agentd::connection::mqtt::{ConnectOptions, Incoming, Mqtt};
+use iotdm_core::decide::agent::{Agent, Settings};
+use iotdm_core::decide::effect::Effect;
+use iotdm_core::decide::event::{Event, Start};
+use iotdm_core::decide::guard::Guards;
+use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
 use iotdm_proto::topic::HubTopic;
 use jiff::tz::TimeZone;
 use libfuzzer_sys::fuzz_target;
-use rumqttc::mqttbytes::v4::Packet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Builder;
 
@@ -31,29 +29,30 @@ async fn hear(bytes: &[u8]) {
     theirs.write_all(&[0x20, 2, 0, 0]).await.unwrap();
     theirs.write_all(bytes).await.unwrap();
     theirs.shutdown().await.unwrap();
-    let credentials = Credentials {
+    let options = ConnectOptions {
         client_id: "gw1".to_owned(),
         user: "hub/gw1/?api-version=2021-04-12".to_owned(),
         password: None,
         certificate: None,
         remedy: String::new(),
     };
-    let connected = Mqtt::connect(Box::new(ours), "hub".to_owned(), &credentials, Duration::from_secs(240)).await;
+    let connected = Mqtt::connect(Box::new(ours), "hub".to_owned(), &options, Duration::from_secs(240)).await;
     let Ok(mut mqtt) = connected else { panic!("a CONNACK was not understood") };
     let mut daemon = Daemon::new();
-    while let Ok(packet) = mqtt.next().await {
-        if let Packet::Publish(publish) = packet
-            && let Some(topic) = HubTopic::parse(&publish.topic)
+    while let Ok(incoming) = mqtt.next().await {
+        if let Incoming::Message { topic, payload, .. } = incoming
+            && let Some(topic) = HubTopic::parse(&topic)
         {
-            daemon.hear(topic, &publish.payload);
+            daemon.hear(topic, &payload);
         }
     }
 }
 
 struct Daemon {
     agent: Agent,
-    reporter: Reporter,
-    desired: Desired,
+    twin: Twin,
+    /// The request that a response of the hub would answer.
+    asked: String,
     now: i64,
 }
 
@@ -72,9 +71,10 @@ impl Daemon {
             guards: Guards { max_per_hour: 6, min_uptime: Duration::ZERO, windows: Vec::new(), zone: || TimeZone::UTC },
         };
         let (agent, _) = Agent::resume(None, None, start, settings, Time::from_unix_millis(1000));
-        let mut reporter = Reporter::new("r".to_owned());
-        let _ = reporter.connected();
-        Daemon { agent, reporter, desired: Desired::default(), now: 1000 }
+        let mut daemon = Daemon { agent, twin: Twin::new("r".to_owned()), asked: String::new(), now: 1000 };
+        let actions = daemon.twin.connected(Duration::ZERO);
+        daemon.about_twin(actions);
+        daemon
     }
 
     fn hear(&mut self, topic: HubTopic, payload: &[u8]) {
@@ -83,21 +83,27 @@ impl Daemon {
                 let fresh_id = "f".to_owned();
                 self.happen(Event::Called { rid, name, payload: payload.to_vec(), fresh_id });
             }
-            HubTopic::TwinResponse { status, rid, .. } => {
-                let _ = self.reporter.response(&rid, status, payload);
-                let update = self.desired.read(payload);
-                self.take(update);
+            // As if the hub had kept the id, so that its body is looked at.
+            HubTopic::TwinResponse { status, .. } => {
+                let asked = self.asked.clone();
+                let actions = self.twin.response(&asked, status, payload, Duration::ZERO);
+                self.about_twin(actions);
             }
             HubTopic::DesiredPatch { version } => {
-                let update = self.desired.patched(version, payload);
-                self.take(update);
+                let actions = self.twin.desired_patch(version, payload, Duration::ZERO);
+                self.about_twin(actions);
             }
         }
     }
 
-    fn take(&mut self, update: Update) {
-        if let Update::Reboot { desired, reported } = update {
-            self.happen(Event::Desired { reboot: desired, reported });
+    fn about_twin(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(TwinRequest::Get { rid } | TwinRequest::Patch { rid, .. }) => self.asked = rid,
+                Action::Desired { reboot, reported } => self.happen(Event::Desired { reboot, reported }),
+                Action::Reported => self.happen(Event::Reported),
+                Action::LogPostponed { .. } | Action::LogRefused { .. } | Action::LogMissed => {}
+            }
         }
     }
 
@@ -110,7 +116,10 @@ impl Daemon {
                     Effect::Save(_) => {
                         rounds.push(self.agent.handle(Event::Saved(Ok(())), Time::from_unix_millis(self.now)));
                     }
-                    Effect::Report(report) => drop(self.reporter.want(&report)),
+                    Effect::Report(report) => {
+                        let actions = self.twin.want(&report, Duration::ZERO);
+                        self.about_twin(actions);
+                    }
                     _ => {}
                 }
             }

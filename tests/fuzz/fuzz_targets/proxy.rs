@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use iotdm_agentd::proxy::Proxy;
+use iotdm_agentd::connection::proxy::Proxy;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::Builder;

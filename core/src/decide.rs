@@ -1,0 +1,14 @@
+//! What the daemon does next: an event and the state go in, effects come out.
+//!
+//! [`agent::Agent`] is the one to talk to. It is told what happens by an
+//! [`event::Event`] and answers with [`effect::Effect`]s, to be carried out in
+//! their order.
+
+pub mod agent;
+pub mod effect;
+pub mod event;
+pub mod guard;
+pub mod record;
+pub mod refusal;
+pub mod request;
+pub mod windows;

@@ -1,0 +1,335 @@
+//! The decision core: what the daemon does next, given how far the reboot under
+//! way is and what happened.
+//!
+//! A phase goes in by value and comes out by value ([`Step`]): what happens in
+//! a phase says which one follows, or does not compile.
+
+mod accept;
+mod proceed;
+mod resume;
+mod wish;
+
+use std::time::Duration;
+
+use iotdm_proto::reply::StatusReply;
+use iotdm_proto::report::{self, RebootError, RebootErrorCode, RebootStatus, Report};
+use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
+use serde_json::{Value, json};
+
+use self::accept::Check;
+use self::wish::Wished;
+use super::effect::{Effect, Notice};
+use super::event::Event;
+use super::guard::Guards;
+use super::record::{Asked, Record};
+use super::refusal::{Refusal, grant, refuse};
+use super::request::{DesiredReboot, Request};
+
+/// The daemon's state: how far the reboot under way is, and all else that it
+/// knows.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    phase: Phase,
+    core: Core,
+}
+
+/// All that the daemon knows but for the phase.
+#[derive(Debug, Clone)]
+struct Core {
+    /// The record as it is on disk, or was last tried to be written.
+    record: Record,
+    settings: Settings,
+    /// When the machine booted, by the clock of now.
+    booted: Time,
+    /// Dry runs that wait for what logind says.
+    checks: Vec<Check>,
+    /// What the twin wishes for.
+    wished: Wished,
+    /// The wish could not be recorded, so it waits until the disk may take it.
+    wish_held: bool,
+}
+
+/// What the device's own configuration says.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long to wait for the hub to acknowledge the reply, and again the
+    /// report.
+    pub ack_timeout: Duration,
+    /// How long the machine may take to go down once it was asked to.
+    pub down_timeout: Duration,
+    /// Whether an operator may pass over block inhibitors.
+    pub allow_inhibitor_override: bool,
+    /// How often and when the machine may be rebooted.
+    pub guards: Guards,
+}
+
+/// How far the reboot under way is. What must survive a crash is in the
+/// record; here is only what does not.
+#[derive(Debug, Clone, Default)]
+enum Phase {
+    /// Nothing is under way: a request or a wish would be taken up.
+    #[default]
+    Idle,
+    /// logind was asked whether it would reboot.
+    Checking(Box<Ask>),
+    /// A change is being written. If that fails, it is undone.
+    Recording { change: Change, rids: Vec<String>, before: Box<(Phase, Record)> },
+    /// The replies to the request are on their way.
+    Replying { rids: Vec<String> },
+    /// The request's time has still to come.
+    Scheduled,
+    /// The request's time has come, and logind was asked whether it would
+    /// reboot. `changed` tells that its answer may be outdated when it comes;
+    /// `refused` is why logind did not reboot when it was asked to.
+    Due { changed: bool, refused: Option<String> },
+    /// Somebody holds an inhibitor, and the request waits for its release.
+    Waiting,
+    /// The twin is being told that the reboot begins.
+    Announcing,
+    /// The record that logind is about to be asked is being written.
+    Asking,
+    /// logind was asked to reboot.
+    Rebooting,
+}
+
+/// What follows from an event: the phase that comes next, and what to do.
+type Step = (Phase, Vec<Effect>);
+
+/// A request before anything was promised.
+#[derive(Debug, Clone)]
+struct Ask {
+    id: String,
+    request: Request,
+    /// The calls that wait for a reply.
+    rids: Vec<String>,
+    /// The wish that it was read from, if it was.
+    wish: Option<DesiredReboot>,
+}
+
+/// What is being written, with the body of the reply that follows.
+#[derive(Debug, Clone)]
+enum Change {
+    Accepted(Value),
+    Cancelled(Value),
+}
+
+impl Agent {
+    /// One sentence about what is under way, for `systemctl status`.
+    pub fn status(&self) -> String {
+        let Some(reboot) = self.core.record.pending() else { return "no reboot pending".to_owned() };
+        match (&self.phase, reboot.status, reboot.not_before) {
+            (Phase::Rebooting, ..) => format!("reboot {} asked of logind", reboot.id),
+            (_, RebootStatus::Scheduled, Some(at)) => format!("reboot {} scheduled for {at}", reboot.id),
+            (Phase::Scheduled, RebootStatus::Waiting, Some(at)) => {
+                format!("reboot {} waits until {at}", reboot.id)
+            }
+            (_, RebootStatus::Waiting, _) => format!("reboot {} waits for an inhibitor", reboot.id),
+            _ => format!("reboot {} accepted", reboot.id),
+        }
+    }
+
+    /// The reboot that waits for its time. For one that is about to begin, or
+    /// has, nothing changes: `None`.
+    pub fn notice(&self) -> Option<Option<Notice>> {
+        match (&self.phase, self.core.record.pending()) {
+            (_, None) => Some(None),
+            (Phase::Scheduled, Some(reboot)) => Some(reboot.not_before.map(|at| Notice {
+                at,
+                id: reboot.id.clone(),
+                reason: reboot.reason.clone(),
+            })),
+            _ => None,
+        }
+    }
+
+    /// Decides what follows from `event` at the instant `now`.
+    pub fn handle(&mut self, event: Event, now: Time) -> Vec<Effect> {
+        let (phase, mut effects) = self.core.step(std::mem::take(&mut self.phase), event, now);
+        let (phase, more) = self.core.consider_wish(phase, now);
+        effects.extend(more);
+        self.phase = phase;
+        effects
+    }
+}
+
+impl Core {
+    fn step(&mut self, phase: Phase, event: Event, now: Time) -> Step {
+        match (phase, event) {
+            (phase, Event::Called { rid, name, payload, fresh_id }) => match name.parse() {
+                Ok(MethodName::RebootDevice) => self.asked_to_reboot(phase, rid, &payload, fresh_id, now),
+                Ok(MethodName::CancelReboot) => self.asked_to_cancel(phase, rid, &payload, now),
+                Ok(MethodName::GetRebootStatus) => (phase, vec![Effect::Survey { rid }]),
+                Err(_) => {
+                    let message = format!("this device has no method {name:?}");
+                    let methods = json!({ "methods": MethodName::ALL });
+                    (phase, refuse(&rid, ErrorCode::UnknownMethod, &message, methods))
+                }
+            },
+            (phase, Event::Surveyed { rid, permission, uptime }) => {
+                let effects = match self.checks.iter().position(|check| check.rid == rid) {
+                    Some(index) => self.checked(index, permission, now),
+                    None => vec![grant(&rid, &self.survey(&permission, uptime))],
+                };
+                (phase, effects)
+            }
+
+            (Phase::Checking(mut ask), Event::Permission(permission)) => {
+                // The twin may wish for something else by now: then the request
+                // is that of the calls alone, if there are any.
+                ask.wish = ask.wish.filter(|wish| self.wished.is(wish));
+                if ask.wish.is_none() && ask.rids.is_empty() {
+                    return (Phase::Idle, Vec::new());
+                }
+                self.decide(*ask, permission, now)
+            }
+
+            (Phase::Recording { change, rids, before: _ }, Event::Saved(Ok(()))) => {
+                self.recorded(change, rids, now)
+            }
+            (Phase::Recording { rids, before, .. }, Event::Saved(Err(why))) => {
+                // The new record may be on disk all the same, and would be
+                // acted upon at the next start: put the old one back.
+                let (phase, record) = *before;
+                self.record = record;
+                self.wish_held = true;
+                let message = format!("the request could not be recorded, so nothing was done: {why}");
+                let refused = |rid: &String| refuse(rid, ErrorCode::StorageFailed, &message, json!({}));
+                let mut effects = vec![self.save()];
+                effects.extend(rids.iter().flat_map(refused));
+                (phase, effects)
+            }
+
+            (Phase::Replying { mut rids }, Event::ReplyDelivered { rid }) => {
+                rids.retain(|waiting| *waiting != rid);
+                match rids.is_empty() {
+                    true => self.proceed(now),
+                    false => (Phase::Replying { rids }, Vec::new()),
+                }
+            }
+            (Phase::Replying { .. } | Phase::Scheduled, Event::DeadlinePassed) => self.proceed(now),
+
+            (Phase::Waiting, Event::InhibitorsChanged) => {
+                (Phase::Due { changed: false, refused: None }, vec![Effect::AskPermission])
+            }
+            (Phase::Due { refused, .. }, Event::InhibitorsChanged) => {
+                (Phase::Due { changed: true, refused }, Vec::new())
+            }
+            (Phase::Due { changed, refused }, Event::Permission(permission)) => {
+                self.due(changed, refused, permission, now)
+            }
+            (Phase::Waiting | Phase::Due { .. }, Event::DeadlinePassed) => {
+                let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
+                if expires.is_some_and(|deadline| deadline <= now) {
+                    return self.expire(now);
+                }
+                let message = "the inhibitor was not released in time".to_owned();
+                self.fail(RebootError { code: RebootErrorCode::BlockedByInhibitor, message }, now)
+            }
+
+            (Phase::Announcing, Event::Reported | Event::DeadlinePassed) => {
+                // Before logind is asked: the machine may go down, and this
+                // process end, faster than it could write that logind agreed.
+                self.record.asked = Some(Asked::Asking);
+                (Phase::Asking, vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()])
+            }
+
+            (Phase::Asking, Event::Saved(Ok(()))) => {
+                let reason = self.record.reboot.as_ref().and_then(|reboot| reboot.reason.clone());
+                let plan = self.record.plan.as_ref();
+                let ignore_inhibitors = plan.is_some_and(|plan| plan.on_inhibitor == OnInhibitor::Override);
+                let effects = vec![
+                    Effect::Deadline(Some(self.settings.down_timeout)),
+                    Effect::Reboot { reason, ignore_inhibitors },
+                ];
+                (Phase::Rebooting, effects)
+            }
+            // The record is tried again until the deadline: without it, the
+            // next boot could be taken for one that the request has still to
+            // cause.
+            (Phase::Asking, Event::Saved(Err(_))) => (Phase::Asking, Vec::new()),
+            (Phase::Asking, Event::DeadlinePassed) => {
+                let message = "that it begins could not be recorded, so logind was not asked".to_owned();
+                self.fail(RebootError { code: RebootErrorCode::NeverWentDown, message }, now)
+            }
+
+            (Phase::Rebooting, Event::RebootAsked(Ok(()))) => {
+                self.record.asked = Some(Asked::Agreed);
+                (Phase::Rebooting, vec![self.save()])
+            }
+            // Somebody's shutdown was faster; the machine goes down either way.
+            (Phase::Rebooting, Event::RebootAsked(Err(_))) if self.record.going_down => {
+                (Phase::Rebooting, Vec::new())
+            }
+            (Phase::Rebooting, Event::RebootAsked(Err(why))) => self.refused(why),
+            (Phase::Rebooting, Event::DeadlinePassed) => {
+                let waited = self.settings.down_timeout.as_secs();
+                let message = format!("the machine was still up {waited} s after it was asked to reboot");
+                self.record.going_down = false;
+                self.fail(RebootError { code: RebootErrorCode::NeverWentDown, message }, now)
+            }
+
+            (phase, Event::Desired { reboot, reported }) => {
+                self.wished(reboot, reported.as_ref());
+                (phase, Vec::new())
+            }
+            (phase, Event::StorageMayWork) => {
+                self.wish_held = false;
+                (phase, Vec::new())
+            }
+            (phase, Event::ClockSet { clock, boot_time }) => self.clock_set(phase, clock, boot_time, now),
+            (phase, Event::ShutdownBegan) => (phase, self.going_down(true)),
+            (phase, Event::ShutdownCancelled) => (phase, self.going_down(false)),
+
+            // Too late: the phase that waited for this has passed.
+            (
+                phase,
+                Event::Permission(_)
+                | Event::Saved(_)
+                | Event::ReplyDelivered { .. }
+                | Event::Reported
+                | Event::InhibitorsChanged
+                | Event::RebootAsked(_)
+                | Event::DeadlinePassed,
+            ) => (phase, Vec::new()),
+        }
+    }
+
+    fn save(&self) -> Effect {
+        Effect::Save(Box::new(self.record.clone()))
+    }
+
+    fn report(&self) -> Effect {
+        Effect::Report(Box::new(Report {
+            reboot_time: self.record.reboot_time,
+            reboot: self.record.reboot.clone(),
+            boot: Some(self.record.boot.clone()),
+            agent: Some(report::Agent {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                methods: MethodName::ALL.iter().map(MethodName::to_string).collect(),
+                damaged_record: self.record.damaged.clone(),
+                wish_error: self.wish_error(),
+            }),
+        }))
+    }
+
+    /// The reply to `getRebootStatus`.
+    fn survey(&self, permission: &Result<(), Refusal>, uptime: Duration) -> StatusReply {
+        let inhibitors = match permission {
+            Err(Refusal::Blocked(holders)) => holders.clone(),
+            _ => Vec::new(),
+        };
+        StatusReply {
+            reboot: self.record.reboot.clone(),
+            boot: self.record.boot.clone(),
+            uptime_seconds: uptime.as_secs(),
+            inhibitors,
+            can_reboot: permission.is_ok(),
+            message: permission.as_ref().err().map(Refusal::message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod promises;
+#[cfg(test)]
+mod tests;

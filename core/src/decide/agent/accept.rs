@@ -1,0 +1,281 @@
+//! Requests: checked, granted or refused, and recorded before they are
+//! answered.
+
+use iotdm_proto::reply::{CancelReply, Granted, RebootReply};
+use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
+use iotdm_proto::request::CancelRequest;
+use iotdm_proto::{ErrorCode, OnInhibitor, RebootRequest, Time};
+use serde_json::json;
+
+use super::{Ask, Change, Core, Phase, Step};
+use crate::decide::effect::{Effect, Note};
+use crate::decide::record::Plan;
+use crate::decide::refusal::{Refusal, grant, refuse, refuse_all};
+use crate::decide::request::{DesiredReboot, Request};
+
+/// A call of `rebootDevice` with `check`.
+#[derive(Debug, Clone)]
+pub(super) struct Check {
+    pub(super) rid: String,
+    id: String,
+    request: Request,
+}
+
+/// How a request stands once it is granted.
+struct Terms {
+    status: RebootStatus,
+    /// When it is for, unless for now.
+    not_before: Option<Time>,
+    message: String,
+}
+
+impl Core {
+    pub(super) fn asked_to_reboot(
+        &mut self,
+        mut phase: Phase,
+        rid: String,
+        payload: &[u8],
+        fresh_id: String,
+        now: Time,
+    ) -> Step {
+        let received = match RebootRequest::parse(payload, now) {
+            Ok(received) => received,
+            Err(error) => {
+                return (phase, refuse(&rid, ErrorCode::InvalidPayload, &error.to_string(), json!({})));
+            }
+        };
+        let id = received.request.id.clone().map_or(fresh_id, String::from);
+        let request = Request::called(received, now);
+        match &mut phase {
+            // The same call delivered twice.
+            Phase::Checking(ask) if ask.rids.contains(&rid) => return (phase, Vec::new()),
+            Phase::Recording { rids, .. } | Phase::Replying { rids } if rids.contains(&rid) => {
+                return (phase, Vec::new());
+            }
+            Phase::Checking(ask) if ask.id == id && !request.check => {
+                ask.rids.push(rid);
+                return (phase, Vec::new());
+            }
+            _ => {}
+        }
+        if let Some(body) = self.record.reply(&id).filter(|_| !request.check) {
+            return (phase, vec![grant(&rid, body)]);
+        }
+        if let Some(pending) = self.pending_id(&phase) {
+            let message = format!("the reboot {pending:?} is already pending");
+            let effects = refuse(&rid, ErrorCode::RebootPending, &message, json!({ "id": pending }));
+            return (phase, effects);
+        }
+        if self.forbids(&request) {
+            return (phase, refuse_all(&[rid], &Refusal::Forbidden));
+        }
+        if request.check {
+            // It changes nothing, so it is in nobody's way.
+            self.checks.push(Check { rid: rid.clone(), id, request });
+            return (phase, vec![Effect::Survey { rid }]);
+        }
+        let ask = Ask { id, request, rids: vec![rid], wish: None };
+        (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission])
+    }
+
+    /// Whether the device's own configuration says no, whatever else.
+    pub(super) fn forbids(&self, request: &Request) -> bool {
+        request.on_inhibitor == OnInhibitor::Override && !self.settings.allow_inhibitor_override
+    }
+
+    /// The request that keeps others from being accepted.
+    fn pending_id(&self, phase: &Phase) -> Option<String> {
+        match phase {
+            Phase::Checking(ask) => Some(ask.id.clone()),
+            _ => self.record.pending().map(|reboot| reboot.id.clone()),
+        }
+    }
+
+    pub(super) fn asked_to_cancel(&mut self, phase: Phase, rid: String, payload: &[u8], now: Time) -> Step {
+        let wanted = match CancelRequest::parse(payload) {
+            Ok(request) => request.id.map(String::from),
+            Err(error) => {
+                return (phase, refuse(&rid, ErrorCode::InvalidPayload, &error.to_string(), json!({})));
+            }
+        };
+        let Some(id) = self.record.pending().map(|reboot| reboot.id.clone()) else {
+            let effects = refuse(&rid, ErrorCode::NothingPending, "no reboot is pending", json!({}));
+            return (phase, effects);
+        };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != id) {
+            let message = format!("not {wanted:?} but {id:?} is pending");
+            return (phase, refuse(&rid, ErrorCode::NothingPending, &message, json!({ "id": id })));
+        }
+        if matches!(phase, Phase::Announcing | Phase::Asking | Phase::Rebooting) {
+            let message = format!("the reboot {id:?} has begun");
+            return (phase, refuse(&rid, ErrorCode::TooLate, &message, json!({ "id": id })));
+        }
+        let phase = self.cancel(phase, id, vec![rid], now);
+        (phase, vec![self.save()])
+    }
+
+    /// Ends the pending request; to be saved, and then replied to.
+    pub(super) fn cancel(&mut self, phase: Phase, id: String, rids: Vec<String>, now: Time) -> Phase {
+        let before = Box::new((phase, self.record.clone()));
+        self.not_begun();
+        self.end(RebootStatus::Cancelled, None, now);
+        let body = json!(CancelReply { id, status: Granted::Cancelled });
+        Phase::Recording { change: Change::Cancelled(body), rids, before }
+    }
+
+    /// Replies to a dry run, knowing what logind thinks of it.
+    pub(super) fn checked(
+        &mut self,
+        index: usize,
+        permission: Result<(), Refusal>,
+        now: Time,
+    ) -> Vec<Effect> {
+        let Check { rid, id, request } = self.checks.swap_remove(index);
+        match self.verdict(&request, false, permission, now) {
+            Ok(terms) => vec![grant(&rid, &self.reply(&id, &request, Granted::Checked, &terms))],
+            Err(refusal) => refuse_all(&[rid], &refusal),
+        }
+    }
+
+    /// Decides about a new request, knowing what logind thinks of it.
+    pub(super) fn decide(&mut self, ask: Ask, permission: Result<(), Refusal>, now: Time) -> Step {
+        let Ask { id, request, rids, wish } = ask;
+        let terms = match self.verdict(&request, wish.is_some(), permission, now) {
+            Ok(terms) => terms,
+            Err(refusal) => {
+                let mut effects = refuse_all(&rids, &refusal);
+                if let Some(wish) = wish {
+                    effects.extend(self.fail_wish(wish, &id, &request, refusal.error(), now));
+                }
+                return (Phase::Idle, effects);
+            }
+        };
+        let granted = match terms.status {
+            RebootStatus::Scheduled => Granted::Scheduled,
+            _ => Granted::Accepted,
+        };
+        let body = json!(self.reply(&id, &request, granted, &terms));
+        let before = Box::new((Phase::Idle, self.record.clone()));
+        self.record.remember(&id, body.clone());
+        let by = if wish.is_some() { RequestedBy::Twin } else { RequestedBy::Method };
+        self.record.reboot = Some(Reboot {
+            status: terms.status,
+            not_before: terms.not_before,
+            ..self.new_reboot(&id, &request, by, now)
+        });
+        self.record.plan = Some(Plan {
+            on_inhibitor: request.on_inhibitor,
+            wait_seconds: request.wait.as_secs(),
+            wait_until: (terms.status == RebootStatus::Waiting).then(|| now.after(request.wait)),
+            delayed: request.delayed || request.not_before.is_none(),
+            moved_from: (terms.not_before != request.not_before).then(|| request.not_before.unwrap_or(now)),
+            deadline: request.deadline,
+        });
+        if let Some(DesiredReboot { raw, .. }) = wish {
+            self.record.wish = Some(raw);
+        }
+        (Phase::Recording { change: Change::Accepted(body), rids, before }, vec![self.save()])
+    }
+
+    /// What becomes of a request when logind says this. A wish that comes too
+    /// often or too early is put off; a caller is told to come again.
+    fn verdict(
+        &self,
+        request: &Request,
+        is_wish: bool,
+        permission: Result<(), Refusal>,
+        now: Time,
+    ) -> Result<Terms, Refusal> {
+        let earliest = self.earliest(request.not_before, now);
+        if request.not_before.is_none_or(|at| at <= now) && earliest > now && !is_wish {
+            return Err(Refusal::RateLimited { until: earliest, wait: earliest.since(now) });
+        }
+        let at = self.settings.guards.open(earliest);
+        let blocked = match permission {
+            Ok(()) => None,
+            // Who inhibits it now matters only to a reboot now.
+            Err(refusal @ Refusal::Blocked(_)) if at > now || request.on_inhibitor != OnInhibitor::Fail => {
+                Some(refusal.message())
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let waits = blocked.filter(|_| request.on_inhibitor == OnInhibitor::Wait);
+        let (status, message) = match waits {
+            _ if at > earliest => {
+                let message = format!("the device reboots at {at}, when its next window opens");
+                (RebootStatus::Scheduled, message)
+            }
+            _ if at > now => (RebootStatus::Scheduled, format!("the device reboots at {at}")),
+            Some(why) => (RebootStatus::Waiting, format!("the device reboots once it may: {why}")),
+            None => (RebootStatus::Rebooting, "the device reboots once this reply is delivered".to_owned()),
+        };
+        let not_before = if at > now { Some(at) } else { request.not_before };
+        Ok(Terms { status, not_before, message })
+    }
+
+    /// The reply to a request that is granted.
+    fn reply(&self, id: &str, request: &Request, status: Granted, terms: &Terms) -> RebootReply {
+        RebootReply {
+            id: id.to_owned(),
+            status,
+            message: terms.message.clone(),
+            not_before: terms.not_before,
+            boot_id: self.record.boot.boot_id.clone(),
+            ignored: request.ignored.clone(),
+        }
+    }
+
+    /// A request as it is recorded when nothing has become of it yet.
+    pub(super) fn new_reboot(
+        &self,
+        id: &str,
+        request: &Request,
+        requested_by: RequestedBy,
+        now: Time,
+    ) -> Reboot {
+        Reboot {
+            id: id.to_owned(),
+            status: RebootStatus::Rebooting,
+            reason: request.reason.clone(),
+            requested_by,
+            requested_at: now,
+            not_before: request.not_before,
+            started_at: None,
+            completed_at: None,
+            previous_boot_id: self.record.boot.boot_id.clone(),
+            boot_id: None,
+            down_seconds: None,
+            error: None,
+        }
+    }
+
+    /// The change is on disk: now it may be replied to.
+    pub(super) fn recorded(&mut self, change: Change, rids: Vec<String>, now: Time) -> Step {
+        let mut effects = Vec::new();
+        if let Some(reboot) = &self.record.reboot {
+            let reboot = Box::new(reboot.clone());
+            effects.push(Effect::Note(match change {
+                Change::Accepted(_) => Note::Accepted(reboot),
+                Change::Cancelled(_) => Note::Ended(reboot),
+            }));
+        }
+        match change {
+            Change::Accepted(_) if rids.is_empty() => {
+                let (phase, more) = self.proceed(now);
+                effects.extend(more);
+                (phase, effects)
+            }
+            Change::Accepted(body) => {
+                effects.extend(rids.iter().map(|rid| grant(rid, &body)));
+                effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
+                (Phase::Replying { rids }, effects)
+            }
+            Change::Cancelled(body) => {
+                effects.extend(rids.iter().map(|rid| grant(rid, &body)));
+                effects.push(Effect::Deadline(None));
+                effects.push(self.report());
+                (Phase::Idle, effects)
+            }
+        }
+    }
+}

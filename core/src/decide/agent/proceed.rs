@@ -1,0 +1,238 @@
+//! The road of a granted request to its end: its time, the guards, the
+//! inhibitors, the twin, logind.
+
+use std::time::Duration;
+
+use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus};
+use iotdm_proto::{OnInhibitor, Time};
+
+use super::resume::shift;
+use super::{Core, Phase, Step};
+use crate::decide::effect::{Effect, Note};
+use crate::decide::refusal::Refusal;
+
+/// The longest error message that is reported, in characters. Others choose what
+/// stands in one: who inhibits a shutdown, and why.
+const MAX_MESSAGE: usize = 1000;
+
+impl Core {
+    /// Goes on with the pending request from where the record says it is.
+    pub(super) fn proceed(&mut self, now: Time) -> Step {
+        let Some(reboot) = self.record.pending() else { return (Phase::Idle, Vec::new()) };
+        let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
+        match (reboot.status, reboot.not_before, reboot.started_at) {
+            // Announced before a crash: whether logind would reboot is not asked
+            // again.
+            (_, _, Some(_)) => self.announce(now),
+            _ if expires.is_some_and(|deadline| deadline <= now) => self.expire(now),
+            (RebootStatus::Scheduled | RebootStatus::Waiting, Some(at), _) if at > now => {
+                let until = expires.map_or(at, |deadline| deadline.min(at));
+                (Phase::Scheduled, vec![Effect::Deadline(Some(until.since(now))), self.report()])
+            }
+            (RebootStatus::Scheduled | RebootStatus::Waiting, ..) => {
+                let effects = vec![self.patience(now), self.report(), Effect::AskPermission];
+                (Phase::Due { changed: false, refused: None }, effects)
+            }
+            _ => self.announce(now),
+        }
+    }
+
+    /// For how long a due request may wait for what holds it up.
+    pub(super) fn patience(&self, now: Time) -> Effect {
+        let plan = self.record.plan.as_ref();
+        let ends = plan.into_iter().flat_map(|plan| [plan.wait_until, plan.deadline]);
+        Effect::Deadline(ends.flatten().min().map(|until| until.since(now)))
+    }
+
+    /// The request's time has come, and this is what logind thinks of it.
+    pub(super) fn due(
+        &mut self,
+        changed: bool,
+        refused: Option<String>,
+        permission: Result<(), Refusal>,
+        now: Time,
+    ) -> Step {
+        let plan = self.record.plan.as_ref();
+        let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
+        // Somebody's inhibitor was in the way, and was released since.
+        let released = changed && on_inhibitor == OnInhibitor::Wait && permission.is_ok();
+        if released && refused.is_some() {
+            self.not_begun();
+        }
+        let refused = refused.filter(|_| !released);
+        let allowed = self.settings.guards.open(self.rested(now));
+        match (permission, on_inhibitor) {
+            // logind says that it would reboot, and did not when it was asked to.
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if refused.is_some() => {
+                let message = format!("logind refused to reboot: {}", refused.unwrap_or_default());
+                self.fail(RebootError { code: RebootErrorCode::LogindRefused, message }, now)
+            }
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if allowed > now => {
+                self.put_off(allowed, now)
+            }
+            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) => self.announce(now),
+            (Err(Refusal::Blocked(_)), OnInhibitor::Wait) if changed => {
+                (Phase::Due { changed: false, refused }, vec![Effect::AskPermission])
+            }
+            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Wait) => {
+                let mut effects = Vec::new();
+                if refused.is_some() {
+                    self.not_begun();
+                    effects = vec![self.save(), self.patience(now), self.report()];
+                }
+                effects.extend(self.wait(&refusal, now));
+                (Phase::Waiting, effects)
+            }
+            (Err(refusal), _) => self.fail(refusal.error(), now),
+        }
+    }
+
+    /// logind did not reboot when it was asked to. Somebody may have taken an
+    /// inhibitor since logind said that it would, so it is asked that again.
+    pub(super) fn refused(&mut self, why: String) -> Step {
+        let phase = Phase::Due { changed: false, refused: Some(why) };
+        (phase, vec![Effect::Deadline(None), Effect::AskPermission])
+    }
+
+    /// Takes back that the pending request has begun, if it has.
+    pub(super) fn not_begun(&mut self) {
+        self.record.asked = None;
+        let Some(reboot) = &mut self.record.reboot else { return };
+        reboot.status = RebootStatus::Waiting;
+        if reboot.started_at.take().is_some() {
+            self.record.starts.pop();
+        }
+    }
+
+    /// From when on `max_per_hour` and `min_uptime` allow a reboot.
+    fn rested(&self, now: Time) -> Time {
+        self.settings.guards.rested(now, self.booted, &self.record.starts)
+    }
+
+    /// When a reboot for `asked_for` may be at the earliest, but for the
+    /// windows. How often there will have been one by then is not known yet.
+    pub(super) fn earliest(&self, asked_for: Option<Time>, now: Time) -> Time {
+        asked_for.filter(|at| *at > now).unwrap_or_else(|| self.rested(now))
+    }
+
+    /// Works out the pending request's time anew, from the `clock` as it now
+    /// is.
+    pub(super) fn reschedule(&mut self, clock: Clock, now: Time) {
+        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else { return };
+        // Asked for in an earlier boot, by a clock that was ahead: in truth the
+        // request was made no later than now, and the span of time that was
+        // asked for begins no later than now.
+        let ahead = now.unix_millis() - reboot.requested_at.unix_millis();
+        let of_another_boot = reboot.previous_boot_id != self.record.boot.boot_id;
+        if plan.delayed && of_another_boot && ahead < 0 && clock == Clock::Synchronized {
+            reboot.requested_at = now;
+            shift(&mut plan.moved_from, ahead);
+            shift(&mut reboot.not_before, ahead);
+        }
+        if let Some(asked_for) = plan.moved_from.filter(|_| reboot.not_before.is_some_and(|at| at > now)) {
+            let at = self.settings.guards.open(self.earliest(Some(asked_for), now));
+            if let Some(reboot) = &mut self.record.reboot {
+                reboot.not_before = Some(at);
+            }
+        }
+    }
+
+    /// The device's own limits do not allow the reboot before `at`.
+    fn put_off(&mut self, at: Time, now: Time) -> Step {
+        let mut effects = Vec::new();
+        if let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) {
+            plan.moved_from.get_or_insert(reboot.not_before.unwrap_or(reboot.requested_at));
+            plan.wait_until = None;
+            (reboot.status, reboot.not_before) = (RebootStatus::Waiting, Some(at));
+            let message = format!("its windows and limits allow it at {at}");
+            effects.push(Effect::Note(Note::Waiting { id: reboot.id.clone(), message }));
+        }
+        effects.push(self.save());
+        let (phase, more) = self.proceed(now);
+        effects.extend(more);
+        (phase, effects)
+    }
+
+    /// Waits for the inhibitors' release, for the first time or again.
+    fn wait(&mut self, refusal: &Refusal, now: Time) -> Vec<Effect> {
+        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else {
+            return Vec::new();
+        };
+        if plan.wait_until.is_some() {
+            return Vec::new();
+        }
+        let wait = Duration::from_secs(plan.wait_seconds);
+        plan.wait_until = Some(now.after(wait));
+        reboot.status = RebootStatus::Waiting;
+        let note = Note::Waiting { id: reboot.id.clone(), message: refusal.message() };
+        vec![Effect::Note(note), self.save(), self.patience(now), self.report()]
+    }
+
+    /// Tells the twin, before logind is asked.
+    fn announce(&mut self, now: Time) -> Step {
+        let mut effects = Vec::new();
+        let boot = &self.record.boot;
+        // A start is not counted twice when the daemon died after it.
+        let again = self.record.reboot.as_ref().is_some_and(|reboot| reboot.started_at.is_some());
+        if let Some(reboot) = &mut self.record.reboot {
+            reboot.status = RebootStatus::Rebooting;
+            reboot.started_at = Some(now);
+            reboot.previous_boot_id.clone_from(&boot.boot_id);
+            self.record.started_clock = Some(boot.clock);
+            effects.push(Effect::Note(Note::Rebooting { id: reboot.id.clone() }));
+        }
+        if !again {
+            self.record.started(now);
+        }
+        effects.push(self.save());
+        // Before the report: a twin that has it already is answered at once.
+        effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
+        effects.push(self.report());
+        (Phase::Announcing, effects)
+    }
+
+    /// Notes whether an orderly shutdown is under way, for judging the next
+    /// boot. Events may say again what is known.
+    pub(super) fn going_down(&mut self, going_down: bool) -> Vec<Effect> {
+        if self.record.going_down == going_down {
+            return Vec::new();
+        }
+        self.record.going_down = going_down;
+        let note = if going_down { Note::ShutdownBegan } else { Note::ShutdownCancelled };
+        vec![Effect::Note(note), self.save()]
+    }
+
+    /// The pending request's deadline has passed.
+    pub(super) fn expire(&mut self, now: Time) -> Step {
+        let message = "its deadline passed before it could be carried out".to_owned();
+        self.fail(RebootError { code: RebootErrorCode::Expired, message }, now)
+    }
+
+    /// The pending request ends without a reboot.
+    pub(super) fn fail(&mut self, error: RebootError, now: Time) -> Step {
+        self.end(RebootStatus::Failed, Some(error), now);
+        let mut effects = vec![Effect::Deadline(None)];
+        if let Some(reboot) = &self.record.reboot {
+            effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
+        }
+        effects.push(self.save());
+        effects.push(self.report());
+        (Phase::Idle, effects)
+    }
+
+    /// Writes the pending request's outcome into the record.
+    pub(super) fn end(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) {
+        if let Some(reboot) = &mut self.record.reboot {
+            reboot.status = status;
+            reboot.completed_at = Some(now);
+            reboot.error = error.map(brief);
+        }
+        self.record.plan = None;
+        self.record.asked = None;
+    }
+}
+
+/// An error with a message that a twin can take: at most 4 KiB of UTF-8.
+pub(super) fn brief(error: RebootError) -> RebootError {
+    RebootError { message: error.message.chars().take(MAX_MESSAGE).collect(), ..error }
+}

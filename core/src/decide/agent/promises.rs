@@ -1,0 +1,421 @@
+//! The promises about a request's life, under random orders of events,
+//! crashes of the daemon, power cuts and full disks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use iotdm_proto::reply::Inhibitor;
+use iotdm_proto::report::{BootCause, Clock, RequestedBy};
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+
+use super::*;
+use crate::decide::effect::Note;
+use crate::decide::event::Start;
+
+const SETTINGS: Settings = Settings {
+    ack_timeout: Duration::from_secs(5),
+    down_timeout: Duration::from_secs(300),
+    allow_inhibitor_override: true,
+    guards: Guards {
+        max_per_hour: 3,
+        min_uptime: Duration::ZERO,
+        windows: Vec::new(),
+        zone: || TimeZone::UTC,
+    },
+};
+
+/// What the world does next.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Somebody calls `rebootDevice` with one of a few ids.
+    Call {
+        id: u8,
+        payload: usize,
+    },
+    Cancel,
+    /// logind answers what it was asked.
+    LogindAnswers {
+        willing: bool,
+    },
+    InhibitorReleased,
+    /// The hub acknowledges the oldest reply.
+    Delivered,
+    Reported,
+    /// Time passes, at least until the deadline.
+    Deadline,
+    /// The machine does what it was asked, if it was.
+    GoesDown {
+        seen: bool,
+    },
+    /// Somebody else shuts it down in good order.
+    LocalShutdown {
+        seen: bool,
+    },
+    DaemonDies,
+    PowerCut,
+    /// The twin wishes for a reboot with one of a few ids, or for none.
+    Wish {
+        id: u8,
+        wish: usize,
+    },
+    /// The twin is read.
+    Connect,
+    ClockSet {
+        jump: i64,
+    },
+    Disk {
+        full: bool,
+    },
+}
+
+const PAYLOADS: [&str; 4] = [
+    "",
+    r#","delaySeconds":60"#,
+    r#","onInhibitor":"wait","waitSeconds":30"#,
+    r#","onInhibitor":"override","delaySeconds":5"#,
+];
+
+const WISHES: [Option<&str>; 6] = [
+    None,
+    Some(""),
+    Some(r#","notBefore":"1970-01-01T00:05:00Z""#),
+    Some(r#","onInhibitor":"wait","waitSeconds":30,"deadline":"1970-01-01T00:03:00Z""#),
+    Some(r#","notBefore":"soon""#),
+    Some(r#","notBefore":"1970-01-01T00:05:00Z","deadline":"1970-01-01T00:06:00Z""#),
+];
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3u8, 0..PAYLOADS.len()).prop_map(|(id, payload)| Step::Call { id, payload }),
+        1 => Just(Step::Cancel),
+        6 => prop::bool::weighted(0.8).prop_map(|willing| Step::LogindAnswers { willing }),
+        2 => Just(Step::InhibitorReleased),
+        4 => Just(Step::Delivered),
+        4 => Just(Step::Reported),
+        3 => Just(Step::Deadline),
+        3 => any::<bool>().prop_map(|seen| Step::GoesDown { seen }),
+        1 => any::<bool>().prop_map(|seen| Step::LocalShutdown { seen }),
+        2 => Just(Step::DaemonDies),
+        1 => Just(Step::PowerCut),
+        2 => (0..3u8, 0..WISHES.len()).prop_map(|(id, wish)| Step::Wish { id, wish }),
+        3 => Just(Step::Connect),
+        1 => (-400..400i64).prop_map(|jump| Step::ClockSet { jump }),
+        1 => any::<bool>().prop_map(|full| Step::Disk { full }),
+    ]
+}
+
+/// The machine, its disk, the hub and logind around the daemon.
+struct World {
+    agent: Agent,
+    now: i64,
+    boot: u32,
+    booted: i64,
+    calls: u32,
+    disk: Option<Record>,
+    disk_full: bool,
+    /// What logind was asked and has not answered.
+    permission_asked: bool,
+    reboot_asked: Option<String>,
+    /// For which request logind has agreed to go down in this boot.
+    agreed: Option<String>,
+    /// The daemon was told of a shutdown in this boot.
+    shutdown_seen: bool,
+    /// What systemd noted of the last orderly shutdown.
+    shut_down: Option<String>,
+    /// Replies on their way, and the deadline of the phase.
+    undelivered: Vec<String>,
+    deadline: Option<i64>,
+    reporting: bool,
+    /// The twin's desired part, and whether the daemon is told of it.
+    wish: Option<Value>,
+    connected: bool,
+    /// Ids by call, ids answered with 200, and how often the machine went down
+    /// for an id.
+    id_of_call: BTreeMap<String, String>,
+    granted: BTreeSet<String>,
+    reboots: BTreeMap<String, u32>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (agent, effects) = Agent::resume(None, None, start(1, 0), SETTINGS, Time::from_unix_millis(0));
+        let mut world = World {
+            agent,
+            now: 0,
+            boot: 1,
+            booted: 0,
+            calls: 0,
+            disk: None,
+            disk_full: false,
+            permission_asked: false,
+            reboot_asked: None,
+            agreed: None,
+            shutdown_seen: false,
+            shut_down: None,
+            undelivered: Vec::new(),
+            deadline: None,
+            reporting: false,
+            wish: None,
+            connected: false,
+            id_of_call: BTreeMap::new(),
+            granted: BTreeSet::new(),
+            reboots: BTreeMap::new(),
+        };
+        world.carry_out(effects);
+        world
+    }
+
+    fn take(&mut self, step: &Step) {
+        self.now += 1;
+        match step {
+            Step::Call { id, payload } => {
+                self.calls += 1;
+                let (rid, id) = (self.calls.to_string(), format!("id-{id}"));
+                self.id_of_call.insert(rid.clone(), id.clone());
+                let payload = format!(r#"{{"id":"{id}"{}}}"#, PAYLOADS[*payload]);
+                self.call(rid, "rebootDevice", payload);
+            }
+            Step::Cancel => {
+                self.calls += 1;
+                self.call(self.calls.to_string(), "cancelReboot", String::new());
+            }
+            Step::LogindAnswers { willing } => {
+                if std::mem::take(&mut self.permission_asked) {
+                    let holder = Inhibitor { who: "x".into(), why: "y".into(), uid: 0, pid: 1 };
+                    let permission = if *willing { Ok(()) } else { Err(Refusal::Blocked(vec![holder])) };
+                    self.feed(Event::Permission(permission));
+                }
+                if let Some(id) = self.reboot_asked.take() {
+                    if *willing {
+                        self.agreed = Some(id);
+                    }
+                    self.feed(Event::RebootAsked(if *willing { Ok(()) } else { Err("no".into()) }));
+                }
+            }
+            Step::InhibitorReleased => self.feed(Event::InhibitorsChanged),
+            Step::Delivered if !self.undelivered.is_empty() => {
+                let rid = self.undelivered.remove(0);
+                self.feed(Event::ReplyDelivered { rid });
+            }
+            Step::Reported if self.reporting => {
+                self.reporting = false;
+                self.feed(Event::Reported);
+            }
+            Step::Deadline => {
+                if let Some(deadline) = self.deadline.take() {
+                    self.now = self.now.max(deadline);
+                    self.feed(Event::DeadlinePassed);
+                }
+            }
+            Step::GoesDown { seen } => {
+                if let Some(id) = self.agreed.clone() {
+                    *self.reboots.entry(id).or_default() += 1;
+                    self.shuts_down(*seen);
+                }
+            }
+            Step::LocalShutdown { seen } => self.shuts_down(*seen),
+            Step::DaemonDies => self.starts(),
+            Step::PowerCut => self.boots(),
+            Step::Wish { id, wish } => {
+                let wish = WISHES[*wish].map(|rest| format!(r#"{{"id":"wish-{id}"{rest}}}"#));
+                self.wish = wish.map(|wish| serde_json::from_str(&wish).unwrap());
+                if self.connected {
+                    self.feed(Event::Desired {
+                        reboot: self.wish.clone().map(DesiredReboot::from),
+                        reported: None,
+                    });
+                }
+            }
+            Step::Connect => {
+                self.connected = true;
+                self.feed(Event::Desired {
+                    reboot: self.wish.clone().map(DesiredReboot::from),
+                    reported: None,
+                });
+            }
+            Step::ClockSet { jump } => {
+                self.now += jump;
+                self.booted += jump;
+                self.deadline = self.deadline.map(|deadline| deadline + jump);
+                let boot_time = Time::from_unix_millis(self.booted * 1000);
+                self.feed(Event::ClockSet { clock: Clock::Synchronized, boot_time });
+            }
+            Step::Disk { full } => {
+                self.disk_full = *full;
+                self.feed(Event::StorageMayWork);
+            }
+            Step::Delivered | Step::Reported => {}
+        }
+    }
+
+    fn call(&mut self, rid: String, name: &str, payload: String) {
+        let fresh_id = format!("fresh-{rid}");
+        self.feed(Event::Called { rid, name: name.to_owned(), payload: payload.into_bytes(), fresh_id });
+    }
+
+    /// In good order, whether or not the daemon gets to see that.
+    fn shuts_down(&mut self, seen: bool) {
+        if seen {
+            self.feed(Event::ShutdownBegan);
+            self.shutdown_seen = true;
+        }
+        self.shut_down = Some(format!("boot-{}", self.boot));
+        self.boots();
+    }
+
+    fn boots(&mut self) {
+        let before = format!("boot-{}", self.boot);
+        let clean = self.shut_down.as_ref() == Some(&before);
+        let known = self.disk.as_ref().is_some_and(|record| record.boot.boot_id == before);
+        self.boot += 1;
+        self.booted = self.now;
+        self.agreed = None;
+        self.starts();
+        let unclean = self.agent.core.record.boot.cause == BootCause::Unclean;
+        if known && clean {
+            assert!(!unclean, "a shutdown in good order was taken for a power cut");
+        } else if known && !self.shutdown_seen {
+            assert!(unclean, "a power cut was not noticed");
+        }
+        self.shutdown_seen = false;
+    }
+
+    fn starts(&mut self) {
+        self.permission_asked = false;
+        self.reboot_asked = None;
+        self.undelivered.clear();
+        self.deadline = None;
+        self.reporting = false;
+        self.connected = false;
+        let start = Start { shut_down: self.shut_down.clone(), ..start(self.boot, self.booted) };
+        let now = Time::from_unix_millis(self.now * 1000);
+        let (agent, effects) = Agent::resume(self.disk.clone(), None, start, SETTINGS, now);
+        self.agent = agent;
+        self.carry_out(effects);
+    }
+
+    fn feed(&mut self, event: Event) {
+        let effects = self.agent.handle(event, Time::from_unix_millis(self.now * 1000));
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Save(record) => {
+                    let saved = if self.disk_full { Err("full".to_owned()) } else { Ok(()) };
+                    if saved.is_ok() {
+                        self.disk = Some(*record);
+                    }
+                    self.feed(Event::Saved(saved));
+                }
+                Effect::Reply { rid, status, body } => {
+                    if let Some(id) = self.id_of_call.get(&rid).filter(|_| status == 200) {
+                        let on_disk = self.disk.as_ref().and_then(|record| record.reply(id));
+                        assert_eq!(on_disk, Some(&body), "answered 200 but not on disk");
+                        self.granted.insert(id.clone());
+                        self.undelivered.push(rid);
+                    }
+                }
+                Effect::Reboot { .. } => {
+                    let id = self.agent.core.record.pending().map(|reboot| reboot.id.clone());
+                    let id = id.expect("a reboot that nobody asked for");
+                    assert!(self.granted.contains(&id), "rebooted before the answer");
+                    self.reboot_asked = Some(id);
+                }
+                Effect::AskPermission => self.permission_asked = true,
+                Effect::Deadline(after) => {
+                    self.deadline = after.map(|after| self.now + after.as_secs() as i64);
+                }
+                Effect::Report(_) => self.reporting = true,
+                Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Twin => {
+                    let pending = self.disk.as_ref().and_then(Record::pending);
+                    assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
+                    self.granted.insert(reboot.id);
+                }
+                Effect::Survey { .. } | Effect::Note(_) => {}
+            }
+        }
+    }
+
+    fn holds(&self) {
+        self.is_ready_when_idle();
+        for (id, reboots) in &self.reboots {
+            assert!(*reboots <= 1, "{id} rebooted the machine {reboots} times");
+        }
+        let Some(disk) = &self.disk else { return };
+        // A wish's answer is kept for as long as it is needed, too, but it may
+        // be changed before it has begun.
+        for id in self.granted.iter().filter(|id| !id.starts_with("wish")) {
+            assert!(disk.reply(id).is_some(), "{id} was granted and is forgotten");
+        }
+    }
+
+    /// No pending request means ready for the next one, by a call or a wish.
+    /// While logind is asked or the disk is written to, the answer comes first.
+    fn is_ready_when_idle(&self) {
+        let under_way = matches!(self.agent.phase, Phase::Checking(_) | Phase::Recording { .. });
+        if under_way || self.agent.core.record.pending().is_some() {
+            return;
+        }
+        let now = Time::from_unix_millis(self.now * 1000);
+        let next = |event| self.agent.clone().handle(event, now);
+        let called = next(Event::Called {
+            rid: "next".to_owned(),
+            name: "rebootDevice".to_owned(),
+            payload: br#"{"id":"next"}"#.to_vec(),
+            fresh_id: String::new(),
+        });
+        assert!(called.contains(&Effect::AskPermission), "a call is not taken up: {called:?}");
+        let wish = DesiredReboot::from(json!({"id": "next"}));
+        let wished = next(Event::Desired { reboot: Some(wish), reported: None });
+        assert!(wished.contains(&Effect::AskPermission), "a wish is not taken up: {wished:?}");
+    }
+
+    /// Lets everything come to an end: whatever is pending must do so.
+    fn settle(&mut self) {
+        self.disk_full = false;
+        self.take(&Step::Wish { id: 0, wish: 0 });
+        self.take(&Step::Connect);
+        for _ in 0..20 {
+            for step in
+                [Step::LogindAnswers { willing: true }, Step::Delivered, Step::Reported, Step::Deadline]
+            {
+                self.take(&step);
+            }
+        }
+        assert_eq!(self.agent.status(), "no reboot pending");
+        self.take(&Step::Call { id: 9, payload: 0 });
+        assert!(self.permission_asked, "a new request is not taken");
+    }
+}
+
+fn start(boot: u32, seconds: i64) -> Start {
+    Start {
+        boot_id: format!("boot-{boot}"),
+        boot_time: Time::from_unix_millis(seconds * 1000),
+        clock: Clock::Synchronized,
+        shut_down: None,
+    }
+}
+
+/// More with `PROPTEST_CASES=20000`.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(500), failure_persistence: None, ..default }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn granted_means_recorded_and_at_most_one_reboot_and_an_end(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.take(step);
+            world.holds();
+        }
+        world.settle();
+        world.holds();
+    }
+}

@@ -1,0 +1,236 @@
+//! The start: what the record of the last run means in the running boot, and
+//! how times are corrected when the clock is.
+
+use iotdm_proto::Time;
+use iotdm_proto::report::{Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus};
+
+use super::wish::Wished;
+use super::{Agent, Core, Phase, Settings, Step};
+use crate::decide::effect::{Effect, Note};
+use crate::decide::event::Start;
+use crate::decide::record::{Asked, Record};
+
+/// A clock that is set by less than so many milliseconds was right: times in the
+/// twin that change by less would help nobody.
+const NOTICEABLE_MS: i64 = 1000;
+
+impl Agent {
+    /// Takes up where the `record` of the last run ends; without one this is
+    /// the first start ever. `damaged` says where a damaged record was set
+    /// aside.
+    pub fn resume(
+        record: Option<Record>,
+        damaged: Option<String>,
+        start: Start,
+        settings: Settings,
+        now: Time,
+    ) -> (Self, Vec<Effect>) {
+        let mut effects = Vec::new();
+        let clock = start.clock;
+        let record = match record {
+            None => {
+                let mut record = Record::new(boot(&start, BootCause::Unknown));
+                record.damaged = damaged;
+                effects.push(Effect::Save(Box::new(record.clone())));
+                record
+            }
+            Some(mut record) if record.boot.boot_id == start.boot_id => {
+                let known = record.boot.boot_time;
+                if correct(&mut record, start.clock, start.boot_time) {
+                    shift_plan(&mut record, start.boot_time.unix_millis() - known.unix_millis());
+                    effects.push(Effect::Note(Note::ClockSet(record.boot.clone())));
+                    effects.push(Effect::Save(Box::new(record.clone())));
+                }
+                record
+            }
+            Some(mut record) => {
+                // What the daemon itself noted, or systemd for it: one that was
+                // killed sees no shutdown.
+                let orderly =
+                    record.going_down || start.shut_down.as_deref() == Some(record.boot.boot_id.as_str());
+                record.boot = boot(&start, cause_of_boot(&record, orderly));
+                record.reboot_time = Some(start.boot_time);
+                (record.asked, record.going_down) = (None, false);
+                record.damaged = None;
+                effects.push(Effect::Note(Note::Booted(record.boot.clone())));
+                conclude_after_boot(&mut record, now, &mut effects);
+                effects.push(Effect::Save(Box::new(record.clone())));
+                record
+            }
+        };
+        let mut core = Core {
+            record,
+            settings,
+            booted: start.boot_time,
+            checks: Vec::new(),
+            wished: Wished::Unknown,
+            wish_held: false,
+        };
+        let (phase, more) = core.take_up_pending(clock, now);
+        effects.extend(more);
+        (Agent { phase, core }, effects)
+    }
+}
+
+impl Core {
+    /// Goes on with what the last run had under way, if anything.
+    fn take_up_pending(&mut self, clock: Clock, now: Time) -> Step {
+        let Some(pending) = self.record.pending() else { return (Phase::Idle, vec![self.report()]) };
+        if self.record.asked == Some(Asked::Agreed) {
+            // Asked again, a machine whose boot id outlives its reboots (a
+            // container's does) would reboot without end.
+            let effects = vec![Effect::Deadline(Some(self.settings.down_timeout)), self.report()];
+            return (Phase::Rebooting, effects);
+        }
+        // The request was about to be carried out when the last run ended, who
+        // knows how long ago: whether it may be is asked again.
+        if pending.status == RebootStatus::Rebooting && self.record.asked.is_none() {
+            self.not_begun();
+        }
+        let before = self.record.clone();
+        self.reschedule(clock, now);
+        let mut effects = Vec::new();
+        if self.record != before {
+            effects.push(self.save());
+        }
+        let (phase, more) = self.proceed(now);
+        effects.extend(more);
+        (phase, effects)
+    }
+
+    /// Whether the pending request's time has still to come after all.
+    fn is_early(&self, now: Time) -> bool {
+        self.record.pending().and_then(|reboot| reboot.not_before).is_some_and(|at| at > now)
+    }
+
+    /// The clock was set, or has become one to be trusted.
+    pub(super) fn clock_set(&mut self, phase: Phase, clock: Clock, boot_time: Time, now: Time) -> Step {
+        let mut effects = Vec::new();
+        let moved = boot_time.unix_millis() - self.booted.unix_millis();
+        let before = self.record.clone();
+        if correct(&mut self.record, clock, boot_time) {
+            effects.push(Effect::Note(Note::ClockSet(self.record.boot.clone())));
+        }
+        if moved.abs() >= NOTICEABLE_MS {
+            self.booted = boot_time;
+            shift_plan(&mut self.record, moved);
+        }
+        self.reschedule(clock, now);
+        if self.record != before {
+            effects.push(self.save());
+            effects.push(self.report());
+        }
+        // What is due, or not, by the clock of now.
+        let (phase, more) = match phase {
+            Phase::Scheduled => self.proceed(now),
+            Phase::Waiting | Phase::Due { refused: None, .. } if self.is_early(now) => {
+                if let Some(plan) = &mut self.record.plan {
+                    plan.wait_until = None;
+                }
+                self.proceed(now)
+            }
+            phase @ (Phase::Waiting | Phase::Due { refused: None, .. }) => (phase, vec![self.patience(now)]),
+            phase => (phase, Vec::new()),
+        };
+        effects.extend(more);
+        (phase, effects)
+    }
+}
+
+fn boot(start: &Start, cause: BootCause) -> Boot {
+    Boot { boot_id: start.boot_id.clone(), boot_time: start.boot_time, cause, clock: start.clock }
+}
+
+/// What ended the boot that `record` was written in.
+fn cause_of_boot(record: &Record, orderly: bool) -> BootCause {
+    match (orderly, record.asked) {
+        (false, _) => BootCause::Unclean,
+        (true, Some(_)) => BootCause::Requested,
+        (true, None) => BootCause::Local,
+    }
+}
+
+/// The machine has booted since the pending request was accepted. Unless it
+/// was meant for later than that, it is not rebooted for it once more.
+fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>) {
+    let boot = record.boot.clone();
+    let Some(reboot) = record.reboot.as_mut().filter(|reboot| !reboot.status.is_final()) else { return };
+    if reboot.started_at.is_none() && reboot.not_before.is_some_and(|at| at > boot.boot_time) {
+        return;
+    }
+    record.plan = None;
+    reboot.completed_at = Some(now);
+    reboot.boot_id = Some(boot.boot_id.clone());
+    if boot.cause == BootCause::Unclean {
+        reboot.status = RebootStatus::Failed;
+        reboot.error = Some(RebootError {
+            code: RebootErrorCode::UncleanBoot,
+            message: "the machine booted anew without an orderly shutdown".to_owned(),
+        });
+    } else {
+        reboot.status = RebootStatus::Completed;
+        reboot.down_seconds = down_seconds(reboot, &boot, record.started_clock);
+    }
+    effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
+}
+
+/// From the request's start to the kernel's, if the clock was the same kind of
+/// clock at both.
+fn down_seconds(reboot: &Reboot, boot: &Boot, started_clock: Option<Clock>) -> Option<f64> {
+    let comparable = started_clock.is_none_or(|clock| clock == boot.clock);
+    let down = boot.boot_time.seconds_since(reboot.started_at?);
+    (comparable && down >= 0.0).then_some(down)
+}
+
+/// Takes the times of the running boot from a clock that was set; `false` if
+/// they were right already.
+fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
+    let moved = boot_time.unix_millis() - record.boot.boot_time.unix_millis();
+    // A clock that was synchronised was right then, whatever it is now.
+    let worse = record.boot.clock == Clock::Synchronized && clock == Clock::Unsynchronized;
+    if worse || (record.boot.clock == clock && moved.abs() < NOTICEABLE_MS) {
+        return false;
+    }
+    (record.boot.boot_time, record.boot.clock) = (boot_time, clock);
+    if let Some(time) = &mut record.reboot_time {
+        *time = boot_time;
+    }
+    let Some(reboot) = &mut record.reboot else { return true };
+    if reboot.boot_id.as_ref() == Some(&record.boot.boot_id) {
+        // Concluded at the start of this boot.
+        shift(&mut reboot.completed_at, moved);
+        if reboot.status == RebootStatus::Completed {
+            let comparable = clock == Clock::Synchronized;
+            let down = down_seconds(reboot, &record.boot, record.started_clock);
+            reboot.down_seconds = down.filter(|_| comparable);
+        }
+    } else if reboot.previous_boot_id == record.boot.boot_id {
+        // Of this boot. One that has begun may have been asked for in an
+        // earlier one, by another clock.
+        if reboot.started_at.is_none() {
+            reboot.requested_at = moved_by(reboot.requested_at, moved);
+        }
+        shift(&mut reboot.started_at, moved);
+        shift(&mut reboot.completed_at, moved);
+    }
+    true
+}
+
+/// What was given as a span of time stays one when the clock is set.
+fn shift_plan(record: &mut Record, moved: i64) {
+    let (Some(reboot), Some(plan)) = (&mut record.reboot, &mut record.plan) else { return };
+    // Waiting for an inhibitor never outlives a boot.
+    shift(&mut plan.wait_until, moved);
+    if plan.delayed && reboot.previous_boot_id == record.boot.boot_id {
+        shift(&mut plan.moved_from, moved);
+        shift(&mut reboot.not_before, moved);
+    }
+}
+
+pub(super) fn shift(time: &mut Option<Time>, moved: i64) {
+    *time = time.map(|time| moved_by(time, moved));
+}
+
+fn moved_by(time: Time, moved: i64) -> Time {
+    Time::from_unix_millis(time.unix_millis().saturating_add(moved))
+}

@@ -1,0 +1,106 @@
+//! Calls: what is refused, what is only asked, and what is delivered twice.
+
+use super::*;
+
+#[test]
+fn refusals_change_nothing() {
+    for (refusal, expected) in [
+        (Refusal::LogindUnavailable("no bus".into()), "reply 1 503 logindUnavailable"),
+        (Refusal::NotAuthorized("no".into()), "reply 1 503 notAuthorized"),
+        (blocked(), "reply 1 423 blockedByInhibitor"),
+    ] {
+        let mut agent = idle();
+        agent.handle(call("1", ASKED), at(1));
+        let effects = agent.handle(Event::Permission(Err(refusal)), at(2));
+        assert_eq!(log(&effects).last().unwrap(), expected);
+        assert!(!log(&effects).iter().any(|line| line.starts_with("save")));
+        if let [body] = &bodies(&effects)[..]
+            && expected.contains("423")
+        {
+            let named = json!([{"who": "apt", "why": "upgrading", "uid": 0, "pid": 7}]);
+            assert_eq!(body["error"]["inhibitors"], named);
+            assert_eq!(body["error"]["message"], "shutdown is inhibited by apt (upgrading)");
+        }
+        // And the next one is taken.
+        assert_eq!(play(&mut agent, [call("2", ASKED)]), ["check"]);
+    }
+}
+
+#[test]
+fn wrong_calls_are_refused_at_once() {
+    let mut agent = idle();
+    let effects = agent.handle(method("1", "reboot", ""), at(1));
+    assert_eq!(log(&effects), ["note refused unknownMethod", "reply 1 404 unknownMethod"]);
+    assert_eq!(bodies(&effects)[0]["error"]["methods"], json!(MethodName::ALL));
+    let log = play(&mut agent, [call("2", "[]"), call("3", r#"{"id":7}"#)]);
+    assert_eq!(
+        log,
+        [
+            "note refused invalidPayload",
+            "reply 2 400 invalidPayload",
+            "note refused invalidPayload",
+            "reply 3 400 invalidPayload"
+        ]
+    );
+}
+
+#[test]
+fn a_check_changes_nothing_and_is_in_nobodys_way() {
+    let mut agent = idle();
+    let check = |rid| call(rid, r#"{"id":"a","check":true}"#);
+    assert_eq!(play(&mut agent, [check("1"), check("2")]), ["survey 1", "survey 2"]);
+    // The id was not used up, nor does the real request wait.
+    assert_eq!(play(&mut agent, [call("3", ASKED)]), ["check"]);
+    assert_eq!(play(&mut agent, [surveyed("2", Ok(()))]), ["reply 2 200 checked"]);
+    let refused = play(&mut agent, [surveyed("1", Err(blocked()))]);
+    assert_eq!(refused.last().unwrap(), "reply 1 423 blockedByInhibitor");
+    // While one is pending, it would be refused.
+    assert_eq!(play(&mut agent, [check("4")]).last().unwrap(), "reply 4 409 rebootPending");
+    assert_eq!(play(&mut agent, [Event::Permission(Ok(()))]), ["save a rebooting"]);
+}
+
+#[test]
+fn a_call_that_is_delivered_twice_is_answered_once() {
+    let mut agent = idle();
+    let twice = || call("1", "");
+    assert_eq!(play(&mut agent, [twice(), twice()]), ["check"]);
+    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(())), twice()]);
+    assert_eq!(log.last().unwrap(), "deadline Some(5)", "{log:?}");
+}
+
+#[test]
+fn while_one_is_pending_another_is_refused_and_the_same_is_answered_again() {
+    let events = straight();
+    for length in 1..=events.len() {
+        let mut agent = idle();
+        play(&mut agent, events.iter().take(length).cloned());
+        let effects = agent.handle(call("x", r#"{"id":"b"}"#), at(200));
+        assert_eq!(log(&effects).last().unwrap(), "reply x 409 rebootPending", "after {length} events");
+        assert_eq!(bodies(&effects)[0]["error"]["id"], "a");
+        let again = log(&agent.handle(call("y", ASKED), at(201)));
+        // Before the decision there is no answer yet; both get it then.
+        let expected: &[&str] = if length == 1 { &[] } else { &["reply y 200 accepted"] };
+        assert_eq!(again, expected, "after {length} events");
+    }
+}
+
+#[test]
+fn one_decision_answers_all_deliveries_of_a_request() {
+    let mut agent = idle();
+    let log = play(
+        &mut agent,
+        [
+            call("1", ASKED),
+            call("2", ASKED),
+            Event::Permission(Ok(())),
+            Event::Saved(Ok(())),
+            delivered("2"),
+            delivered("1"),
+        ],
+    );
+    assert_eq!(log.iter().filter(|line| line.starts_with("reply")).count(), 2);
+    assert_eq!(log.iter().filter(|line| *line == "check").count(), 1);
+    let replies = log.iter().position(|line| line == "reply 2 200 accepted").unwrap();
+    let announced = log.iter().position(|line| line == "note rebooting a").unwrap();
+    assert!(replies < announced);
+}

@@ -1,0 +1,146 @@
+//! Wishes: the reboot that `properties.desired.reboot` asks for, each id once.
+
+use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus, RequestedBy};
+use iotdm_proto::{Time, Wish};
+use serde_json::Value;
+
+use super::proceed::brief;
+use super::{Ask, Core, Phase, Step};
+use crate::decide::effect::{Effect, Note};
+use crate::decide::refusal::Refusal;
+use crate::decide::request::{DesiredReboot, Request};
+
+/// What the twin wishes for.
+#[derive(Debug, Clone)]
+pub(super) enum Wished {
+    /// The twin has not been read yet.
+    Unknown,
+    /// No reboot.
+    Nothing,
+    /// This one.
+    Reboot(DesiredReboot),
+}
+
+impl Wished {
+    /// Whether the twin still wishes for the same as when `wish` was seen.
+    pub(super) fn is(&self, wish: &DesiredReboot) -> bool {
+        matches!(self, Wished::Reboot(now) if now.raw == wish.raw)
+    }
+}
+
+impl Core {
+    /// What the twin wishes for now, and which reboot it `reported` before this
+    /// run did.
+    pub(super) fn wished(&mut self, wish: Option<DesiredReboot>, reported: Option<&Value>) {
+        // Where the record of a granted wish is gone, what the twin reports is
+        // all that keeps the wish from being granted again.
+        if let Some(id) = wish.as_ref().and_then(DesiredReboot::id)
+            && self.record.reply(id).is_none()
+            && self.record.reboot.as_ref().is_none_or(|reboot| reboot.id != id)
+            && let Some(reported) = reported
+            && reported.get("id").and_then(Value::as_str) == Some(id)
+            && !matches!(reported.get("status").and_then(Value::as_str), Some("scheduled" | "waiting"))
+        {
+            self.record.remember(id, reported.clone());
+        }
+        self.wished = wish.map_or(Wished::Nothing, Wished::Reboot);
+        self.wish_held = false;
+    }
+
+    /// Takes up the wish as it stands, unless something else is under way. To
+    /// be called whenever that may have changed.
+    pub(super) fn consider_wish(&mut self, phase: Phase, now: Time) -> Step {
+        let wish = match &self.wished {
+            Wished::Unknown => return (phase, Vec::new()),
+            Wished::Nothing => None,
+            Wished::Reboot(wish) => Some(wish.clone()),
+        };
+        if self.wish_held || wish.as_ref().map(|wish| &wish.raw) == self.record.wish.as_ref() {
+            return (phase, Vec::new());
+        }
+        match (phase, self.record.pending()) {
+            (Phase::Idle, None) => match wish {
+                Some(wish) => self.take_up(wish, now),
+                None => (Phase::Idle, self.no_wish()),
+            },
+            (phase @ (Phase::Scheduled | Phase::Waiting | Phase::Due { .. }), Some(reboot))
+                if reboot.requested_by == RequestedBy::Twin =>
+            {
+                let id = reboot.id.clone();
+                self.withdraw(phase, id, wish.as_ref(), now)
+            }
+            (phase, _) => (phase, Vec::new()),
+        }
+    }
+
+    /// The wish that is pending was taken back or changed.
+    fn withdraw(&mut self, phase: Phase, id: String, wish: Option<&DesiredReboot>, now: Time) -> Step {
+        let only_changed = wish.and_then(DesiredReboot::id) == Some(id.as_str());
+        let phase = self.cancel(phase, id.clone(), Vec::new(), now);
+        self.record.wish = None;
+        if only_changed {
+            // It has not been carried out, so it is to be taken up anew.
+            self.record.replies.retain(|reply| reply.id != id);
+        }
+        (phase, vec![self.save()])
+    }
+
+    fn no_wish(&mut self) -> Vec<Effect> {
+        self.record.wish = None;
+        vec![self.save(), self.report()]
+    }
+
+    fn take_up(&mut self, desired: DesiredReboot, now: Time) -> Step {
+        let id = desired.id().map(str::to_owned).filter(|id| self.record.reply(id).is_none());
+        let Some(id) = id else {
+            // Carried out already, or nobody knows under which name it was to
+            // be; the latter is reported.
+            self.record.wish = Some(desired.raw);
+            return (Phase::Idle, vec![self.save(), self.report()]);
+        };
+        let request = desired.wish.as_ref().map(Request::wished);
+        let error = |code, message: String| Err(RebootError { code, message });
+        let checked = match &request {
+            Err(why) => error(RebootErrorCode::InvalidPayload, why.to_string()),
+            Ok(request) if self.forbids(request) => Err(Refusal::Forbidden.error()),
+            Ok(request) if request.deadline.is_some_and(|deadline| deadline <= now) => {
+                error(RebootErrorCode::Expired, "the wish was seen only after its deadline".to_owned())
+            }
+            Ok(_) => Ok(()),
+        };
+        let request = request.unwrap_or_default();
+        match checked {
+            Ok(()) => {
+                let ask = Ask { id, request, rids: Vec::new(), wish: Some(desired) };
+                (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission])
+            }
+            Err(error) => (Phase::Idle, self.fail_wish(desired, &id, &request, error, now)),
+        }
+    }
+
+    /// Reports that the wish cannot be granted, once.
+    pub(super) fn fail_wish(
+        &mut self,
+        wish: DesiredReboot,
+        id: &str,
+        request: &Request,
+        error: RebootError,
+        now: Time,
+    ) -> Vec<Effect> {
+        let mut reboot = self.new_reboot(id, request, RequestedBy::Twin, now);
+        reboot.status = RebootStatus::Failed;
+        reboot.completed_at = Some(now);
+        reboot.error = Some(brief(error));
+        let note = Note::Ended(Box::new(reboot.clone()));
+        self.record.reboot = Some(reboot);
+        self.record.wish = Some(wish.raw);
+        vec![Effect::Note(note), self.save(), self.report()]
+    }
+
+    /// What is wrong with the wish that was last dealt with, where not even its
+    /// id can be read, so that no request tells.
+    pub(super) fn wish_error(&self) -> Option<String> {
+        let wish = self.record.wish.as_ref().filter(|wish| Wish::id_of(wish).is_none())?;
+        Wish::parse(wish).err().map(|why| why.to_string())
+    }
+}

@@ -1,0 +1,93 @@
+//! What [`super::agent`] wants done.
+
+use std::time::Duration;
+
+use iotdm_proto::report::{Boot, Reboot, Report};
+use iotdm_proto::{ErrorCode, Time};
+use serde_json::Value;
+
+use super::record::Record;
+
+/// What is to be done, in the order given.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Answer a call.
+    Reply {
+        /// The call.
+        rid: String,
+        /// The method's status.
+        status: u16,
+        /// A JSON object.
+        body: Value,
+    },
+    /// Ask logind whether it would reboot; answered by `Event::Permission`.
+    AskPermission,
+    /// Ask how things are, for this call; answered by `Event::Surveyed`.
+    Survey {
+        /// The call.
+        rid: String,
+    },
+    /// Write the record and sync it; answered by `Event::Saved`.
+    Save(Box<Record>),
+    /// Make the twin's reported properties say this; answered, once and for
+    /// the newest only, by `Event::Reported`.
+    Report(Box<Report>),
+    /// Ask logind to reboot; answered by `Event::RebootAsked`.
+    Reboot {
+        /// For the people who are logged in.
+        reason: Option<String>,
+        /// Whether block inhibitors are passed over.
+        ignore_inhibitors: bool,
+    },
+    /// From now on wait this long, or for nothing any more.
+    Deadline(Option<Duration>),
+    /// Tell the administrator.
+    Note(Note),
+}
+
+/// A reboot that is to be announced on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// When it is for.
+    pub at: Time,
+    /// The request.
+    pub id: String,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+/// What an administrator wants to find in the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// A new boot was seen.
+    Booted(Boot),
+    /// The times of the running boot were taken anew from the clock.
+    ClockSet(Boot),
+    /// A request was accepted and recorded.
+    Accepted(Box<Reboot>),
+    /// A call was refused.
+    Refused {
+        /// The error's code.
+        code: ErrorCode,
+        /// The sentence.
+        message: String,
+    },
+    /// A due reboot waits until nobody inhibits it any more.
+    Waiting {
+        /// The request.
+        id: String,
+        /// Who holds it up.
+        message: String,
+    },
+    /// The machine is about to be asked to go down.
+    Rebooting {
+        /// The request.
+        id: String,
+    },
+    /// A request ended.
+    Ended(Box<Reboot>),
+    /// An orderly shutdown has begun.
+    ShutdownBegan,
+    /// The shutdown was called off.
+    ShutdownCancelled,
+}

@@ -1,0 +1,88 @@
+//! What happens to the daemon, as [`super::agent`] hears of it.
+
+use std::time::Duration;
+
+use iotdm_proto::Time;
+use iotdm_proto::report::Clock;
+use serde_json::Value;
+
+use super::refusal::Refusal;
+use super::request::DesiredReboot;
+
+/// What the daemon finds when it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The running kernel's boot id.
+    pub boot_id: String,
+    /// When it booted, by the clock of now.
+    pub boot_time: Time,
+    /// Whether that clock is synchronised.
+    pub clock: Clock,
+    /// The last boot that is known to have ended by an orderly shutdown.
+    pub shut_down: Option<String>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A direct method was called.
+    Called {
+        /// Identifies the call in the reply.
+        rid: String,
+        /// The method.
+        name: String,
+        /// The payload as it came.
+        payload: Vec<u8>,
+        /// A new UUID, for a request without an id.
+        fresh_id: String,
+    },
+    /// What logind says about a reboot now; answers
+    /// [`super::effect::Effect::AskPermission`].
+    Permission(Result<(), Refusal>),
+    /// How things are; answers [`super::effect::Effect::Survey`].
+    Surveyed {
+        /// The call that asked.
+        rid: String,
+        /// As for [`Event::Permission`].
+        permission: Result<(), Refusal>,
+        /// Since the kernel booted.
+        uptime: Duration,
+    },
+    /// Whether the record is on disk.
+    Saved(Result<(), String>),
+    /// Some time after the record could not be saved.
+    StorageMayWork,
+    /// The hub acknowledged the reply to this call.
+    ReplyDelivered {
+        /// The call.
+        rid: String,
+    },
+    /// The hub has all that was last to be reported.
+    Reported,
+    /// The twin's desired properties are known, or have changed.
+    Desired {
+        /// `properties.desired.reboot`, if it is there.
+        reboot: Option<DesiredReboot>,
+        /// `properties.reported.reboot` as it was before we reported, if the
+        /// whole twin was read.
+        reported: Option<Value>,
+    },
+    /// The clock was set, or its state has become known.
+    ClockSet {
+        /// Whether it is synchronised.
+        clock: Clock,
+        /// When the running kernel booted, by the clock of now.
+        boot_time: Time,
+    },
+    /// Somebody took or released a block inhibitor.
+    InhibitorsChanged,
+    /// What logind said when it was asked to reboot.
+    RebootAsked(Result<(), String>),
+    /// An orderly shutdown is under way, ours or another.
+    ShutdownBegan,
+    /// No shutdown is under way, or it was called off.
+    ShutdownCancelled,
+    /// The wait that the last [`super::effect::Effect::Deadline`] asked for is
+    /// over.
+    DeadlinePassed,
+}

@@ -1,0 +1,316 @@
+//! Keeps the twin's reported properties equal to what the daemon wants to say.
+//!
+//! After each connect the twin is read and only the difference is sent. So
+//! nothing is lost that the hub did not take, nothing is sent that it has, and
+//! no list of unsent messages has to survive a crash.
+
+use iotdm_proto::Time;
+use iotdm_proto::report::{INSTANTS, Report};
+use iotdm_proto::twin::{Object, diff, merge};
+use serde_json::Value;
+
+use super::TwinRequest;
+
+/// What is to be said, and what the hub is known to have.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    wanted: Object,
+    known: Known,
+    /// Tells this run's requests from those of earlier ones, whose responses
+    /// may come late on a session that goes on.
+    run: String,
+    requests: u64,
+}
+
+#[derive(Debug, Default)]
+enum Known {
+    /// Nothing: the hub is not connected.
+    #[default]
+    Offline,
+    /// The twin was asked for.
+    Reading { rid: String },
+    /// These are its values; `refused` is a difference that it did not take.
+    Values { values: Object, refused: Option<Object> },
+    /// A patch was sent. One at a time: the hub promises no order.
+    Patching { rid: String, values: Object, patch: Object },
+}
+
+/// What follows from a response.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Next {
+    /// Send this.
+    Send(TwinRequest),
+    /// The hub has everything.
+    InSync,
+    /// The hub cannot now; try [`Reporter::retry`] later.
+    Later {
+        /// Its status.
+        status: u16,
+    },
+    /// The hub does not take this patch, nor would it later.
+    Refused {
+        /// Its status.
+        status: u16,
+        /// Its explanation.
+        body: String,
+    },
+    /// Nothing: not connected, or still waiting.
+    Wait,
+}
+
+impl Reporter {
+    /// A reporter whose requests are marked with `run`, which should be unique.
+    pub(super) fn new(run: String) -> Self {
+        Reporter { wanted: Object::new(), known: Known::Offline, run, requests: 0 }
+    }
+
+    /// From now on the twin is to say this.
+    pub(super) fn want(&mut self, report: &Report) -> Next {
+        self.wanted = match serde_json::to_value(report) {
+            Ok(Value::Object(object)) => canonical(&object),
+            _ => Object::new(),
+        };
+        self.compare()
+    }
+
+    /// The hub is connected and its responses are subscribed to, or the twin
+    /// has to be read again.
+    pub(super) fn connected(&mut self) -> TwinRequest {
+        let rid = self.rid();
+        self.known = Known::Reading { rid: rid.clone() };
+        TwinRequest::Get { rid }
+    }
+
+    /// Whether the response to `rid` will be the twin as it is.
+    pub(super) fn is_reading(&self, rid: &str) -> bool {
+        matches!(&self.known, Known::Reading { rid: expected } if expected == rid)
+    }
+
+    /// The hub is gone, and with it what was under way.
+    pub(super) fn disconnected(&mut self) {
+        self.known = Known::Offline;
+    }
+
+    /// Asks again for what was not answered, if anything.
+    pub(super) fn retry(&mut self) -> Option<TwinRequest> {
+        match self.known {
+            Known::Reading { .. } | Known::Patching { .. } => Some(self.connected()),
+            Known::Offline | Known::Values { .. } => None,
+        }
+    }
+
+    /// Whether an answer of the hub is due.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.known, Known::Reading { .. } | Known::Patching { .. })
+    }
+
+    /// The twin was read: takes the reported properties as they are.
+    pub(super) fn read(&mut self, mut reported: Object) -> Next {
+        let ours: Object = Report::KEYS.iter().filter_map(|key| reported.remove_entry(*key)).collect();
+        self.known = Known::Values { values: canonical(&ours), refused: None };
+        self.compare()
+    }
+
+    /// The response to a patch came, or to a request that is not waited for.
+    pub(super) fn patched(&mut self, rid: &str, status: u16, body: &[u8]) -> Next {
+        match std::mem::take(&mut self.known) {
+            Known::Patching { rid: expected, mut values, patch } if expected == rid => {
+                if (200..300).contains(&status) {
+                    merge(&mut values, &patch);
+                    self.known = Known::Values { values, refused: None };
+                    return self.compare();
+                }
+                if status == 429 || status >= 500 {
+                    self.known = Known::Patching { rid: expected, values, patch };
+                    return Next::Later { status };
+                }
+                self.known = Known::Values { values, refused: Some(patch) };
+                Next::Refused { status, body: String::from_utf8_lossy(body).into_owned() }
+            }
+            other => {
+                self.known = other;
+                Next::Wait
+            }
+        }
+    }
+
+    fn compare(&mut self) -> Next {
+        match std::mem::take(&mut self.known) {
+            // Not told yet what to say: what an earlier run said still holds.
+            known @ Known::Values { .. } if self.wanted.is_empty() => {
+                self.known = known;
+                Next::Wait
+            }
+            Known::Values { values, refused } => {
+                let patch = diff(&values, &self.wanted);
+                if patch.is_empty() {
+                    self.known = Known::Values { values, refused: None };
+                    Next::InSync
+                } else if refused.as_ref() == Some(&patch) {
+                    self.known = Known::Values { values, refused };
+                    Next::Wait
+                } else {
+                    let rid = self.rid();
+                    self.known = Known::Patching { rid: rid.clone(), values, patch: patch.clone() };
+                    Next::Send(TwinRequest::Patch { rid, patch })
+                }
+            }
+            other => {
+                self.known = other;
+                Next::Wait
+            }
+        }
+    }
+
+    fn rid(&mut self) -> String {
+        self.requests += 1;
+        format!("{}-{:x}", self.run, self.requests)
+    }
+}
+
+/// One spelling for equal values. The hub keeps JSON values, not their text:
+/// it may write 21.0 as 21, or an instant without its trailing zeros (which
+/// .NET's JSON libraries do), and neither is a difference worth sending.
+fn canonical(object: &Object) -> Object {
+    let value = |key: &str, value: &Value| match value {
+        Value::Object(inner) => Value::Object(canonical(inner)),
+        // Not any text: an operator's id or reason may look like an instant.
+        Value::String(text) if INSTANTS.contains(&key) => match text.parse::<Time>() {
+            Ok(time) => Value::String(time.to_string()),
+            Err(_) => value.clone(),
+        },
+        Value::Number(number) => number.as_f64().map_or_else(|| value.clone(), Value::from),
+        other => other.clone(),
+    };
+    object.iter().map(|(key, inner)| (key.clone(), value(key, inner))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use iotdm_proto::report::Agent;
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(version: &str) -> Report {
+        let agent =
+            Agent { version: version.into(), methods: vec![], damaged_record: None, wish_error: None };
+        let time = Time::from_unix_millis(1_000);
+        Report { reboot_time: Some(time), reboot: None, boot: None, agent: Some(agent) }
+    }
+
+    fn get(request: TwinRequest) -> String {
+        match request {
+            TwinRequest::Get { rid } => rid,
+            other => panic!("not a get: {other:?}"),
+        }
+    }
+
+    fn patch(next: Next) -> (String, Value) {
+        match next {
+            Next::Send(TwinRequest::Patch { rid, patch }) => (rid, Value::Object(patch)),
+            other => panic!("not a patch: {other:?}"),
+        }
+    }
+
+    fn empty() -> Object {
+        object(json!({"$version": 1}))
+    }
+
+    fn object(value: Value) -> Object {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn only_the_difference_is_sent_and_strangers_are_left_alone() {
+        let mut reporter = Reporter::new("r".to_owned());
+        assert_eq!(reporter.want(&report("1")), Next::Wait);
+        get(reporter.connected());
+        let reported = json!({
+            "$version": 9, "temperature": 21, "reboot": {"id": "old"},
+            "agent": {"version": "0", "methods": []},
+        });
+        let (rid, sent) = patch(reporter.read(object(reported)));
+        assert_eq!(
+            sent,
+            json!({"reboot": null, "rebootTime": "1970-01-01T00:00:01.000Z", "agent": {"version": "1"}})
+        );
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+        assert_eq!(reporter.want(&report("1")), Next::InSync);
+        assert!(!reporter.is_waiting());
+    }
+
+    #[test]
+    fn until_it_is_told_what_to_say_it_takes_nothing_back() {
+        let mut reporter = Reporter::new("r".to_owned());
+        get(reporter.connected());
+        let reported =
+            json!({"agent": {"version": "1", "methods": []}, "rebootTime": "1970-01-01T00:00:01Z"});
+        assert_eq!(reporter.read(object(reported)), Next::Wait);
+        assert_eq!(reporter.want(&report("1")), Next::InSync);
+    }
+
+    #[test]
+    fn the_hubs_own_spelling_is_no_difference() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report("1"));
+        get(reporter.connected());
+        // And what only looks like an instant is left as it is.
+        let odd = json!({"reboot": {"id": "20261122T183607Z", "startedAt": "1970-01-01T00:00:01Z"}});
+        let odd = canonical(odd.as_object().unwrap());
+        assert_eq!(odd["reboot"], json!({"id": "20261122T183607Z", "startedAt": "1970-01-01T00:00:01.000Z"}));
+        let reported =
+            json!({"rebootTime": "1970-01-01T00:00:01Z", "agent": {"version": "1", "methods": []}});
+        assert_eq!(reporter.read(object(reported)), Next::InSync);
+    }
+
+    #[test]
+    fn a_change_during_a_patch_is_sent_after_it() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report("1"));
+        get(reporter.connected());
+        let (rid, _) = patch(reporter.read(empty()));
+        assert_eq!(reporter.want(&report("2")), Next::Wait);
+        let (rid, sent) = patch(reporter.patched(&rid, 204, b""));
+        assert_eq!(sent, json!({"agent": {"version": "2"}}));
+        assert_eq!(reporter.patched("stale", 204, b""), Next::Wait);
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+    }
+
+    #[test]
+    fn a_lost_response_or_link_leads_to_a_new_reading() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report("1"));
+        let first = get(reporter.connected());
+        let second = get(reporter.retry().unwrap());
+        assert_ne!(first, second);
+        assert!(!reporter.is_reading(&first) && reporter.is_reading(&second));
+        patch(reporter.read(empty()));
+        reporter.disconnected();
+        assert_eq!(reporter.retry(), None);
+        get(reporter.connected());
+        patch(reporter.read(empty()));
+    }
+
+    #[test]
+    fn a_refused_patch_is_not_sent_again_until_there_is_something_else() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report("1"));
+        get(reporter.connected());
+        let (rid, _) = patch(reporter.read(empty()));
+        let refused = Next::Refused { status: 400, body: "no".into() };
+        assert_eq!(reporter.patched(&rid, 400, b"no"), refused);
+        assert_eq!(reporter.want(&report("1")), Next::Wait);
+        patch(reporter.want(&report("2")));
+    }
+
+    #[test]
+    fn throttling_is_tried_later() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report("1"));
+        get(reporter.connected());
+        let (rid, _) = patch(reporter.read(empty()));
+        assert_eq!(reporter.patched(&rid, 500, b"{}"), Next::Later { status: 500 });
+        get(reporter.retry().unwrap());
+    }
+}

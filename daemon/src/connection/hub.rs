@@ -1,0 +1,287 @@
+//! The connection to the hub: made, kept, made again.
+//!
+//! Nothing that was queued for one connection is sent on a later one: what to
+//! say is derived from state after each connect. "Delivered" means that the hub
+//! acknowledged it.
+
+mod session;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use iotdm_proto::topic::HubTopic;
+use iotdm_proto::{API_VERSION, Time, sas};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub use self::session::Link;
+use self::session::{Session, SessionEnd, Token};
+use crate::connection::dial::{Road, Stream};
+use crate::connection::identity::{Identity, Proof, Source};
+use crate::connection::mqtt::{ConnectOptions, Mqtt};
+use crate::connection::network::Watch;
+use crate::connection::outage::{Class, Outage};
+use crate::connection::pace::{Eagerness, Pace};
+use crate::connection::provisioning::Provisioning;
+use crate::connection::tls::Tls;
+
+/// What the connection is made with.
+#[derive(Debug)]
+pub struct Options {
+    /// Who connects, and where.
+    pub source: Source,
+    /// Where to keep what the provisioning service answered.
+    pub assignment_file: PathBuf,
+    /// How servers are reached.
+    pub road: Road,
+    /// What they are checked against.
+    pub tls: Tls,
+    /// How often an idle connection is shown to be alive.
+    pub keep_alive: Duration,
+    /// How long a token is valid.
+    pub sas_ttl: Duration,
+    /// The digital twin model that the device says it follows.
+    pub model_id: Option<String>,
+}
+
+/// What the hub says, or what becomes of it.
+#[derive(Debug)]
+pub enum HubEvent {
+    /// Connected; from here on calls may come.
+    Connected {
+        /// The sending side.
+        link: Link,
+        /// The hub's name.
+        hub: String,
+        /// The device's name there.
+        device_id: String,
+    },
+    /// From here on responses arrive.
+    Subscribed,
+    /// A message.
+    Message(HubTopic, Vec<u8>),
+    /// The hub acknowledged the reply to this call.
+    Delivered {
+        /// The call.
+        rid: String,
+    },
+    /// The connection ended; the next attempt follows by itself.
+    Disconnected {
+        /// Why, or nothing when it was meant to.
+        outage: Option<Outage>,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+}
+
+/// When there was no such program yet, in seconds since the Unix epoch: a clock
+/// before that is wrong. Builds of packages know better.
+const NOT_BEFORE: u64 = 1_767_225_600;
+
+/// Connects, and again whenever the connection ends, until nobody listens to
+/// `events` any more. `hurry` changes when the clock was set.
+pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc::Sender<HubEvent>) {
+    let mut connector = Connector::new(options);
+    let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
+    let mut ready = None;
+    loop {
+        hurry.mark_unchanged();
+        // From before the attempt: what changes meanwhile counts as well. While
+        // connected nobody listens.
+        let mut network = Some(Watch::open());
+        let (ended, lasted) = match connector.connect(ready.take()).await {
+            Ok(connected) => {
+                network = None;
+                let since = Instant::now();
+                let ended = connector.serve(connected, &mut hurry, &events).await;
+                (ended, since.elapsed())
+            }
+            Err(outage) => (SessionEnd::Outage(outage), Duration::ZERO),
+        };
+        pace.lasted(lasted);
+        let patience = pace.clone();
+        let (outage, retry_in) = match ended {
+            SessionEnd::Nobody => return,
+            SessionEnd::Left => {
+                let _ = events.send(HubEvent::Disconnected { outage: None, retry_in: Duration::ZERO }).await;
+                return;
+            }
+            SessionEnd::Renewed(next) => {
+                ready = Some(next);
+                (None, Duration::ZERO)
+            }
+            SessionEnd::Outage(outage) => {
+                let retry_in = pace.after(&outage, fastrand::f64());
+                (Some(by_the_clock(outage, SystemTime::now())), retry_in)
+            }
+        };
+        let class = outage.as_ref().map(|outage| outage.class);
+        if events.send(HubEvent::Disconnected { outage, retry_in }).await.is_err() {
+            return;
+        }
+        let changed = async {
+            if class != Some(Class::Unreachable) {
+                std::future::pending::<()>().await;
+            }
+            network.unwrap_or_else(Watch::open).changed().await;
+            sleep_until(eagerness.due()).await;
+        };
+        tokio::select! {
+            () = sleep(retry_in) => {}
+            () = changed => {
+                eagerness.spent();
+                // A network that is not whole yet is no reason to wait longer.
+                pace = patience;
+            }
+            _ = hurry.changed() => pace.reset(),
+            () = events.closed() => return,
+        }
+    }
+}
+
+/// A new stream to the hub, and the connection that it will replace. That one
+/// is given up only when the hub has taken the new one.
+type Ready = (Stream, Mqtt);
+
+/// What a session begins with.
+struct Connected {
+    mqtt: Mqtt,
+    identity: Identity,
+    token: Option<Token>,
+}
+
+/// What makes one session after the other.
+struct Connector {
+    who: Who,
+    road: Road,
+    tls: Tls,
+    keep_alive: Duration,
+    sas_ttl: Duration,
+    model_id: Option<String>,
+}
+
+enum Who {
+    Fixed(Identity),
+    Provisioned(Provisioning),
+}
+
+impl Connector {
+    fn new(options: Options) -> Self {
+        let Options { source, assignment_file, road, tls, keep_alive, sas_ttl, model_id } = options;
+        let who = match source {
+            Source::Fixed(identity) => Who::Fixed(identity),
+            Source::Provisioned(enrolment) => Who::Provisioned(Provisioning::new(enrolment, assignment_file)),
+        };
+        Connector { who, road, tls, keep_alive, sas_ttl, model_id }
+    }
+
+    async fn connect(&mut self, ready: Option<Ready>) -> Result<Connected, Outage> {
+        let identity = match &mut self.who {
+            Who::Fixed(identity) => identity.clone(),
+            Who::Provisioned(provisioning) => provisioning.identity(&self.road, &mut self.tls).await?,
+        };
+        let (stream, _until_connected) = match ready {
+            Some((stream, replaced)) => (Ok(stream), Some(replaced)),
+            None => (self.road.clone().dial(identity.target().clone(), self.tls.client()?).await, None),
+        };
+        let made = SystemTime::now();
+        let connected = match stream {
+            Ok(stream) => self.log_in(stream, &identity, made).await,
+            Err(outage) => Err(outage).inspect_err(|_| self.failed(false)),
+        };
+        let token = match identity.proof {
+            Proof::Key { .. } => Some(Token { ttl: self.sas_ttl, made }),
+            Proof::Certificate(_) => None,
+        };
+        Ok(Connected { mqtt: connected?, identity, token })
+    }
+
+    async fn log_in(&mut self, stream: Stream, identity: &Identity, now: SystemTime) -> Result<Mqtt, Outage> {
+        let target = identity.target();
+        let target = format!("{}:{}", target.host, target.port_or(self.road.transport.port()));
+        let options = self.connect_options(identity, now);
+        let connected = Mqtt::connect(stream, target, &options, self.keep_alive).await;
+        match (&connected, &mut self.who) {
+            (Ok(_), Who::Provisioned(provisioning)) => provisioning.succeeded(),
+            (Err(outage), _) => self.failed(outage.class == Class::Refused),
+            (Ok(_), Who::Fixed(_)) => {}
+        }
+        connected
+    }
+
+    fn failed(&mut self, refused: bool) {
+        if let Who::Provisioned(provisioning) = &mut self.who {
+            provisioning.failed(refused);
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        connected: Connected,
+        hurry: &mut watch::Receiver<()>,
+        events: &mpsc::Sender<HubEvent>,
+    ) -> SessionEnd {
+        let Connected { mqtt, identity, token } = connected;
+        let (session, link) = Session::new(mqtt, self.keep_alive, token);
+        let (hub, device_id) = (identity.hub.to_string(), identity.device_id.to_string());
+        if events.send(HubEvent::Connected { link, hub, device_id }).await.is_err() {
+            return SessionEnd::Nobody;
+        }
+        let dial = || -> Result<_, Outage> {
+            Ok(self.road.clone().dial(identity.target().clone(), self.tls.client()?))
+        };
+        session.serve(dial, hurry, events).await
+    }
+
+    fn connect_options(&self, identity: &Identity, now: SystemTime) -> ConnectOptions {
+        let (host, device) = (&identity.hub.host, &identity.device_id);
+        let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
+        let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
+        let model = model.unwrap_or_default();
+        // Rounded up to whole seconds, lest a short life lose a good part of it.
+        let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
+        let proof = &identity.proof;
+        ConnectOptions {
+            client_id: device.to_string(),
+            user: format!("{host}/{device}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
+            password: proof.token(&format!("{host}/devices/{device}"), expiry, None),
+            certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
+            remedy: format!(
+                "its {proof}, that the device exists and is enabled there, and this machine's clock"
+            ),
+        }
+    }
+}
+
+/// Says first that the clock is wrong, where it certainly is: that is then the
+/// cause of most else.
+fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
+    let built =
+        option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok()).unwrap_or(NOT_BEFORE);
+    let now = Time::from(now);
+    if now.unix_seconds() >= built {
+        return outage;
+    }
+    // To the day, so that it is the same sentence at each attempt.
+    let now = now.to_string();
+    let day = now.get(..10).unwrap_or_default();
+    let message = format!(
+        "this machine's clock is wrong, it says {day}: as soon as it is set, the hub is tried again; {}",
+        outage.message
+    );
+    Outage { message, ..outage }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_the_program_was_made_is_said() {
+        let outage = || Outage::unreachable("the certificate is not valid yet");
+        let said = by_the_clock(outage(), SystemTime::UNIX_EPOCH).message;
+        assert!(said.starts_with("this machine's clock is wrong, it says 1970-01-01: "), "{said}");
+        assert!(said.ends_with("; the certificate is not valid yet"), "{said}");
+        assert_eq!(by_the_clock(outage(), SystemTime::now()), outage());
+    }
+}

@@ -1,0 +1,436 @@
+//! One session with the hub, from its CONNACK to its end.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use iotdm_proto::Time;
+use iotdm_proto::topic::{DESIRED_PATCHES, DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::{HubEvent, Ready};
+use crate::connection::dial::Stream;
+use crate::connection::mqtt::{Incoming, Mqtt};
+use crate::connection::outage::Outage;
+
+/// The sending side of one connection. What is sent over a connection that has
+/// ended is dropped.
+#[derive(Debug, Clone)]
+pub struct Link {
+    outbox: mpsc::Sender<Outgoing>,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    /// A request about the twin. The hub's response acknowledges it, so that QoS 0
+    /// is enough.
+    Request(DeviceTopic, Vec<u8>),
+    /// A reply to a call. The hub has to acknowledge it, by QoS 1.
+    Reply {
+        rid: String,
+        status: u16,
+        body: Vec<u8>,
+    },
+    Leave,
+}
+
+/// How a session ended.
+pub(super) enum SessionEnd {
+    /// The device left, as it was told.
+    Left,
+    /// Its token ends soon; a stream for the next session is ready.
+    Renewed(Ready),
+    /// The connection broke.
+    Outage(Outage),
+    /// Nobody listens any more.
+    Nobody,
+}
+
+/// One session with the hub.
+pub(super) struct Session {
+    mqtt: Mqtt,
+    outbox: mpsc::Receiver<Outgoing>,
+    /// All subscriptions are acknowledged.
+    subscribed: bool,
+    /// The calls whose replies the hub has not acknowledged, by packet id, and
+    /// when those were sent.
+    unacknowledged: HashMap<u16, (String, Instant)>,
+    last_packet_id: u16,
+    /// Calls that are not answered yet.
+    open_calls: VecDeque<String>,
+    alive: Alive,
+    renewal: Renewal,
+    token: Option<Token>,
+}
+
+/// When to show that the connection is alive, or that the peer has not.
+struct Alive {
+    keep_alive: Duration,
+    due: Instant,
+    asked: bool,
+}
+
+/// What a connection lives by.
+pub(super) struct Token {
+    pub(super) ttl: Duration,
+    /// When it was made, by the clock that its end is written with.
+    pub(super) made: SystemTime,
+}
+
+/// A token cannot be replaced, only the connection. So that the device is away
+/// for no longer than it takes to log in, the next stream is opened first; and
+/// so that no call is lost on the old one, none is subscribed to there any more
+/// when it is left.
+enum Renewal {
+    Never,
+    At(Instant),
+    Dialling(Pin<Box<dyn Future<Output = Result<Stream, Outage>> + Send>>),
+    /// Open. No further calls are wanted here; those under way are waited for,
+    /// but not for long.
+    Ready {
+        stream: Stream,
+        until: Instant,
+        unsubscribed: bool,
+    },
+}
+
+enum Step {
+    Due,
+    Dialled(Result<Stream, Outage>),
+    Overdue,
+}
+
+/// Bounds the queue of unsent packets, that of unacknowledged ones, and the
+/// calls that are waited for, each well above what an operator's burst of calls
+/// needs.
+const QUEUE: usize = 128;
+/// How long a due renewal waits for calls to be answered, and the answers to be
+/// acknowledged.
+const REPLIES: Duration = Duration::from_secs(5);
+/// How long a peer may take to answer that it is alive.
+const PONG: Duration = Duration::from_secs(30);
+/// The part of a token's life after which it is renewed, and after which that
+/// is tried again.
+const RENEW: f64 = 0.85;
+const RENEW_AGAIN: f64 = 0.03;
+/// The packet id of the one SUBSCRIBE and the one UNSUBSCRIBE, which no reply has.
+const SUBSCRIPTION: u16 = u16::MAX;
+
+impl Link {
+    /// Answers a call. The acknowledgement is reported as
+    /// [`HubEvent::Delivered`].
+    pub fn reply(&self, rid: &str, status: u16, body: Vec<u8>) {
+        self.send(Outgoing::Reply { rid: rid.to_owned(), status, body });
+    }
+
+    /// Asks for the twin.
+    pub fn get_twin(&self, rid: String) {
+        self.send(Outgoing::Request(DeviceTopic::TwinGet { rid }, Vec::new()));
+    }
+
+    /// Merges `patch` into the reported properties.
+    pub fn patch_reported(&self, rid: String, patch: Vec<u8>) {
+        self.send(Outgoing::Request(DeviceTopic::ReportedPatch { rid, version: None }, patch));
+    }
+
+    /// Ends the connection in good order.
+    pub fn disconnect(&self) {
+        self.send(Outgoing::Leave);
+    }
+
+    fn send(&self, outgoing: Outgoing) {
+        if let Err(error) = self.outbox.try_send(outgoing) {
+            tracing::debug!("not sent, the connection is gone or its queue full: {error}");
+        }
+    }
+}
+
+impl Session {
+    /// A session on `mqtt` that lives by `token`, if by any.
+    pub(super) fn new(mqtt: Mqtt, keep_alive: Duration, token: Option<Token>) -> (Self, Link) {
+        let (sender, outbox) = mpsc::channel(QUEUE);
+        let session = Session {
+            mqtt,
+            outbox,
+            subscribed: false,
+            unacknowledged: HashMap::new(),
+            last_packet_id: 0,
+            open_calls: VecDeque::new(),
+            alive: Alive::new(keep_alive),
+            renewal: token
+                .as_ref()
+                .map_or(Renewal::Never, |token| Renewal::At(token.renew_at(SystemTime::now()))),
+            token,
+        };
+        (session, Link { outbox: sender })
+    }
+
+    /// Carries packets both ways. `dial` opens a further stream to the same
+    /// hub; `hurry` changes when the clock was set.
+    pub(super) async fn serve<D>(
+        mut self,
+        mut dial: impl FnMut() -> Result<D, Outage>,
+        hurry: &mut watch::Receiver<()>,
+        events: &mpsc::Sender<HubEvent>,
+    ) -> SessionEnd
+    where
+        D: Future<Output = Result<Stream, Outage>> + Send + 'static,
+    {
+        if let Err(outage) =
+            self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES]).await
+        {
+            return SessionEnd::Outage(outage);
+        }
+        // Where the hub has kept the session's subscriptions, nobody waits until
+        // it has taken them again: that is a round trip less. A hub that has kept
+        // other subscriptions, or takes packets out of their order, would leave
+        // the response about the twin out; then the twin is asked for again.
+        if self.mqtt.goes_on() && events.send(HubEvent::Subscribed).await.is_err() {
+            return SessionEnd::Nobody;
+        }
+        loop {
+            let room = self.unacknowledged.len() < QUEUE;
+            let happened = tokio::select! {
+                // What has arrived comes before what is overdue: after a stall
+                // of this machine a proof of life may wait to be read.
+                biased;
+                outgoing = self.outbox.recv(), if room => match outgoing {
+                    None | Some(Outgoing::Leave) => {
+                        self.mqtt.leave().await;
+                        return SessionEnd::Left;
+                    }
+                    Some(Outgoing::Request(topic, body)) => self.request(topic, body).await.map(|()| None),
+                    Some(Outgoing::Reply { rid, status, body }) => {
+                        self.reply(rid, status, body).await.map(|()| None)
+                    }
+                },
+                incoming = self.mqtt.next() => match incoming {
+                    Ok(incoming) => self.received(incoming).await,
+                    Err(outage) => Err(outage),
+                },
+                () = sleep_until(self.alive.due) => self.prove_alive().await.map(|()| None),
+                step = self.renewal.step() => self.renew(step, &mut dial).await.map(|()| None),
+                Ok(()) = hurry.changed() => {
+                    if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
+                        *at = token.renew_at(SystemTime::now());
+                    }
+                    // The machine may have slept, and the peer be long gone.
+                    self.alive.now();
+                    Ok(None)
+                }
+            };
+            match happened {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    if events.send(event).await.is_err() {
+                        return SessionEnd::Nobody;
+                    }
+                }
+                Err(outage) => return SessionEnd::Outage(outage),
+            }
+            let idle = self.open_calls.is_empty() && self.outbox.is_empty() && self.unacknowledged.is_empty();
+            self.renewal = match self.renewal {
+                Renewal::Ready { stream, until, unsubscribed }
+                    if (idle && unsubscribed) || until <= Instant::now() =>
+                {
+                    return SessionEnd::Renewed((stream, self.mqtt));
+                }
+                other => other,
+            };
+        }
+    }
+
+    async fn received(&mut self, incoming: Incoming) -> Result<Option<HubEvent>, Outage> {
+        match incoming {
+            Incoming::Message { topic, payload, acknowledge } => {
+                // The session may have subscriptions of another program, whose
+                // messages want to be acknowledged.
+                if let Some(packet_id) = acknowledge {
+                    self.mqtt.acknowledge(packet_id).await?;
+                }
+                let Some(topic) = HubTopic::parse(&topic) else {
+                    tracing::debug!("a message to {topic:?} is none of ours");
+                    return Ok(None);
+                };
+                if let HubTopic::MethodCall { rid, .. } = &topic {
+                    self.open_calls.push_back(rid.clone());
+                    if self.open_calls.len() > QUEUE {
+                        self.open_calls.pop_front();
+                    }
+                }
+                Ok(Some(HubEvent::Message(topic, payload)))
+            }
+            Incoming::Acknowledged(packet_id) => {
+                let rid = self.unacknowledged.remove(&packet_id);
+                Ok(rid.map(|(rid, _)| HubEvent::Delivered { rid }))
+            }
+            Incoming::SubscriptionRefused => {
+                Err(Outage::refused(format!("{} refused a subscription", self.mqtt.target())))
+            }
+            Incoming::Subscribed => {
+                self.subscribed = true;
+                Ok((!self.mqtt.goes_on()).then_some(HubEvent::Subscribed))
+            }
+            Incoming::Unsubscribed => {
+                if let Renewal::Ready { unsubscribed, .. } = &mut self.renewal {
+                    *unsubscribed = true;
+                }
+                Ok(None)
+            }
+            Incoming::Pong => {
+                self.alive.answered();
+                Ok(None)
+            }
+            Incoming::Other => Ok(None),
+        }
+    }
+
+    async fn request(&mut self, topic: DeviceTopic, body: Vec<u8>) -> Result<(), Outage> {
+        self.mqtt.publish(None, topic.to_string(), body).await
+    }
+
+    async fn reply(&mut self, rid: String, status: u16, body: Vec<u8>) -> Result<(), Outage> {
+        self.open_calls.retain(|open| *open != rid);
+        let topic = DeviceTopic::MethodResponse { status: status.into(), rid: rid.clone() };
+        let packet_id = self.packet_id();
+        self.unacknowledged.insert(packet_id, (rid, Instant::now()));
+        self.mqtt.publish(Some(packet_id), topic.to_string(), body).await
+    }
+
+    /// A packet id that no unacknowledged reply has. There are far more ids than
+    /// such replies.
+    fn packet_id(&mut self) -> u16 {
+        loop {
+            self.last_packet_id = self.last_packet_id % (SUBSCRIPTION - 1) + 1;
+            if !self.unacknowledged.contains_key(&self.last_packet_id) {
+                return self.last_packet_id;
+            }
+        }
+    }
+
+    /// Asks for a sign of life. A peer that answers pings alone is as good as
+    /// gone.
+    async fn prove_alive(&mut self) -> Result<(), Outage> {
+        let patient = |sent: &Instant| sent.elapsed() < PONG;
+        if self.alive.asked
+            || !self.subscribed
+            || !self.unacknowledged.values().all(|(_, sent)| patient(sent))
+        {
+            return Err(Outage::unreachable(format!("{} no longer answers", self.mqtt.target())));
+        }
+        self.alive.ask();
+        self.mqtt.ping().await
+    }
+
+    async fn renew<D>(
+        &mut self,
+        step: Step,
+        dial: &mut impl FnMut() -> Result<D, Outage>,
+    ) -> Result<(), Outage>
+    where
+        D: Future<Output = Result<Stream, Outage>> + Send + 'static,
+    {
+        let renewal = match step {
+            Step::Due => dial().map(|dialling| Renewal::Dialling(Box::pin(dialling))),
+            Step::Dialled(Ok(stream)) => {
+                self.mqtt.unsubscribe(SUBSCRIPTION, METHOD_CALLS).await?;
+                Ok(Renewal::Ready { stream, until: Instant::now() + REPLIES, unsubscribed: false })
+            }
+            Step::Dialled(Err(outage)) => Err(outage),
+            Step::Overdue => return Ok(()),
+        };
+        self.renewal = renewal.unwrap_or_else(|outage| {
+            tracing::debug!("the token could not be renewed yet: {}", outage.message);
+            let ttl = self.token.as_ref().map_or(Duration::ZERO, |token| token.ttl);
+            Renewal::At(Instant::now() + ttl.mul_f64(RENEW_AGAIN).max(Duration::from_secs(1)))
+        });
+        Ok(())
+    }
+}
+
+impl Alive {
+    fn new(keep_alive: Duration) -> Self {
+        Alive { keep_alive, due: Instant::now() + keep_alive, asked: false }
+    }
+
+    /// There is a reason to ask.
+    fn now(&mut self) {
+        if !self.asked {
+            self.due = Instant::now();
+        }
+    }
+
+    fn ask(&mut self) {
+        self.asked = true;
+        self.due = Instant::now() + PONG;
+    }
+
+    fn answered(&mut self) {
+        *self = Alive::new(self.keep_alive);
+    }
+}
+
+impl Token {
+    /// The same point of every token's life, which the hub counts by the end
+    /// that is written in it.
+    fn renew_at(&self, now: SystemTime) -> Instant {
+        let renew = Time::from(self.made + self.ttl.mul_f64(RENEW));
+        let left = renew.unix_millis() - Time::from(now).unix_millis();
+        // A clock that was set back does not make the token live longer than
+        // it was to.
+        Instant::now() + Duration::from_millis(left.try_into().unwrap_or(0)).min(self.ttl.mul_f64(RENEW))
+    }
+}
+
+impl Renewal {
+    async fn step(&mut self) -> Step {
+        match self {
+            Renewal::Never => std::future::pending().await,
+            Renewal::At(at) => {
+                sleep_until(*at).await;
+                Step::Due
+            }
+            Renewal::Dialling(dialling) => Step::Dialled(dialling.await),
+            Renewal::Ready { until, .. } => {
+                sleep_until(*until).await;
+                Step::Overdue
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_renewed_by_the_clock_that_its_end_is_written_with() {
+        let (hour, start) =
+            (Duration::from_secs(3600), SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let token = Token { ttl: hour, made: start };
+        let in_seconds = |now| (token.renew_at(now) - Instant::now()).as_secs_f64().round();
+        assert_eq!(in_seconds(start), 3060.0);
+        assert_eq!(in_seconds(start + hour / 2), 1260.0);
+        // The clock was behind and is put right: the token ends that much sooner.
+        assert_eq!(in_seconds(start + 2 * hour), 0.0);
+        // It was ahead: the token lives longer, but nobody waits for that.
+        assert_eq!(in_seconds(start - 24 * hour), 3060.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn life_is_asked_for_at_its_times_and_has_to_be_answered() {
+        let minute = Duration::from_secs(60);
+        let mut alive = Alive::new(minute);
+        alive.ask();
+        assert_eq!(alive.due, Instant::now() + PONG);
+        // A further reason to ask is no answer.
+        alive.now();
+        assert_eq!(alive.due, Instant::now() + PONG);
+        alive.answered();
+        assert!(!alive.asked);
+        assert_eq!(alive.due, Instant::now() + minute);
+        alive.now();
+        assert_eq!(alive.due, Instant::now());
+    }
+}

@@ -1,0 +1,102 @@
+//! Who the device is at its hub, and what proves it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use iotdm_proto::{DeviceId, Endpoint, SecretKey, sas};
+
+use super::tls::CertificateFiles;
+
+/// Where the device's name and its hub come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// They are known.
+    Fixed(Identity),
+    /// The provisioning service gives them.
+    Provisioned(Enrolment),
+}
+
+/// A device of a hub.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The hub, as it stands in user names and SAS resources.
+    pub hub: Endpoint,
+    /// The device.
+    pub device_id: DeviceId,
+    /// What is connected to instead of the hub itself, if anything.
+    pub gateway: Option<Endpoint>,
+    /// How the device proves who it is.
+    pub proof: Proof,
+}
+
+/// How a device proves who it is.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// By tokens.
+    Key {
+        /// What signs them.
+        key: SecretKey,
+        /// The file it came from.
+        file: PathBuf,
+    },
+    /// By a certificate.
+    Certificate(CertificateFiles),
+}
+
+/// A device that asks the provisioning service for its name and its hub.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// The provisioning service's instance.
+    pub id_scope: String,
+    /// The device's name for itself.
+    pub registration_id: String,
+    /// Where the service is.
+    pub endpoint: Endpoint,
+    /// How the device proves who it is, here and at its hub.
+    pub proof: Proof,
+}
+
+impl Identity {
+    /// The host and port to open a connection to.
+    pub fn target(&self) -> &Endpoint {
+        self.gateway.as_ref().unwrap_or(&self.hub)
+    }
+}
+
+impl Source {
+    /// How the device proves who it is.
+    pub fn proof(&self) -> &Proof {
+        match self {
+            Source::Fixed(identity) => &identity.proof,
+            Source::Provisioned(enrolment) => &enrolment.proof,
+        }
+    }
+}
+
+impl Proof {
+    /// A token for `resource` that ends at `expiry`, in seconds since the Unix
+    /// epoch, unless a certificate is shown instead.
+    pub fn token(&self, resource: &str, expiry: u64, policy: Option<&str>) -> Option<String> {
+        match self {
+            Proof::Key { key, .. } => Some(sas::sign(resource, key, expiry, policy)),
+            Proof::Certificate(_) => None,
+        }
+    }
+
+    /// The certificate to show, if that is how.
+    pub fn certificate(&self) -> Option<&CertificateFiles> {
+        match self {
+            Proof::Key { .. } => None,
+            Proof::Certificate(files) => Some(files),
+        }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Proof::Key { file, .. } => write!(f, "key in {}", file.display()),
+            Proof::Certificate(files) => write!(f, "certificate in {}", files.certificate.display()),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! HTTP proxies: a tunnel to the hub by CONNECT. Source: RFC 9110, 9.3.6.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use iotdm_proto::Endpoint;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use zeroize::Zeroizing;
+
+use crate::connection::outage::Outage;
+
+/// A proxy: `http://[user:password@]host:port`. `Debug` and `Display` hide the
+/// password.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Proxy {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// `user:password`, decoded.
+    credentials: Option<Zeroizing<String>>,
+}
+
+/// Squid's own port, and the usual one.
+const DEFAULT_PORT: u16 = 3128;
+/// An answer with a longer head is none to a CONNECT.
+const MAX_HEAD: usize = 8 * 1024;
+const MAX_HEADERS: usize = 64;
+
+impl Proxy {
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.endpoint.port_or(DEFAULT_PORT)
+    }
+
+    /// Whether the configuration holds a password.
+    pub fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
+    /// Has the proxy at the other end of `stream` connect to `host`.
+    pub async fn tunnel<S>(&self, stream: S, host: &str, port: u16) -> Result<S, Outage>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut stream = BufReader::with_capacity(256, stream);
+        let broken = |error: io::Error| Outage::unreachable(format!("the proxy {self} failed: {error}"));
+        let mut request =
+            Zeroizing::new(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n"));
+        if let Some(credentials) = &self.credentials {
+            let encoded = Zeroizing::new(STANDARD.encode(credentials.as_bytes()));
+            request.push_str("Proxy-Authorization: Basic ");
+            request.push_str(&encoded);
+            request.push_str("\r\n");
+        }
+        request.push_str("\r\n");
+        stream.get_mut().write_all(request.as_bytes()).await.map_err(broken)?;
+        let head = read_head(&mut stream).await.map_err(broken)?;
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        let status = response.parse(&head).ok().and(response.code);
+        let reason = response.reason.unwrap_or_default();
+        match status {
+            // The hub speaks only when it is spoken to, so nothing of what it
+            // says can be in the buffer yet.
+            Some(200..=299) if stream.buffer().is_empty() => Ok(stream.into_inner()),
+            None | Some(200..=299) => {
+                Err(Outage::refused(format!("what answers at {self} is not an HTTP proxy: check hub.proxy")))
+            }
+            Some(407) => Err(Outage::refused(format!(
+                "the proxy {self} wants a user and a password ({status}{reason}): give those that it takes in \
+                 hub.proxy = \"http://user:password@…\"",
+                status = 407,
+                reason = spaced(reason),
+            ))),
+            Some(status @ (502..=504 | 429)) => Err(Outage::unreachable(format!(
+                "the proxy {self} cannot reach {host}:{port} ({status}{})",
+                spaced(reason)
+            ))),
+            Some(status) => Err(Outage::refused(format!(
+                "the proxy {self} does not connect to {host}:{port} ({status}{}): allow that there",
+                spaced(reason)
+            ))),
+        }
+    }
+}
+
+/// Everything up to the empty line.
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    loop {
+        let before = head.len();
+        let available = stream.fill_buf().await?;
+        let end = available.iter().position(|byte| *byte == b'\n').map_or(available.len(), |at| at + 1);
+        head.extend(available.iter().take(end));
+        stream.consume(end);
+        let ended = head.ends_with(b"\r\n\r\n") || head.ends_with(b"\n\n");
+        if ended || head.len() > MAX_HEAD {
+            return Ok(head);
+        }
+        if head.len() == before {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+        }
+    }
+}
+
+/// A reason phrase after its number.
+fn spaced(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" {reason}") }
+}
+
+impl FromStr for Proxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "is not of the form http://[user:password@]host:port";
+        // The text is not repeated, since it may hold a password.
+        let rest = text.strip_prefix("http://").ok_or_else(|| format!("the proxy {form}"))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (credentials, endpoint) = match rest.rsplit_once('@') {
+            Some((credentials, _)) if !credentials.contains(':') => return Err(format!("the proxy {form}")),
+            Some((credentials, endpoint)) => (Some(credentials), endpoint),
+            None => (None, rest),
+        };
+        let decoded = |text: &str| {
+            let decoded = percent_decode_str(text).decode_utf8();
+            decoded
+                .map(|text| Zeroizing::new(text.into_owned()))
+                .map_err(|_| format!("the proxy's user {form}"))
+        };
+        let endpoint = endpoint.parse().map_err(|_| format!("the proxy {form}"))?;
+        Ok(Proxy { endpoint, credentials: credentials.map(decoded).transpose()? })
+    }
+}
+
+impl TryFrom<String> for Proxy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.endpoint.host, self.port())
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}

@@ -1,0 +1,12 @@
+//! The machine that the daemon runs on: what carries out a reboot, what is seen
+//! of shutdowns and the clock, the record on disk, the journal and systemd.
+
+pub mod backend;
+pub mod boot;
+pub mod clock;
+pub mod log;
+pub mod logind;
+pub mod notify;
+pub mod sighting;
+pub mod simulate;
+pub mod store;

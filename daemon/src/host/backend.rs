@@ -1,0 +1,104 @@
+//! What carries out a reboot, and tells of the machine: logind, or nothing.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use iotdm_core::decide::effect::Notice;
+use iotdm_core::decide::event::Start;
+use iotdm_core::decide::refusal::Refusal;
+use iotdm_proto::Time;
+use iotdm_proto::report::Clock;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::logind::Logind;
+use super::sighting::Sighting;
+use super::simulate::Simulation;
+use super::{boot, clock};
+
+/// The two ways.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// The machine is rebooted.
+    Logind(Logind),
+    /// The reboot is pretended.
+    Simulate(Simulation),
+}
+
+impl Backend {
+    /// The record's file name. A pretended machine's history is not the real
+    /// one's.
+    pub fn record_name(&self) -> &'static str {
+        match self {
+            Backend::Logind(_) => "state.json",
+            Backend::Simulate(_) => "simulated-state.json",
+        }
+    }
+
+    /// The running boot, of the machine whose files are below `root`.
+    pub async fn start(&self, root: &Path, state_dir: &Path) -> anyhow::Result<Start> {
+        match self {
+            Backend::Logind(logind) => {
+                let clock = logind.clock().await;
+                let shut_down = boot::last_shut_down(state_dir);
+                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time(), clock, shut_down })
+            }
+            Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),
+        }
+    }
+
+    /// Has `tasks` tell of what happens to the machine, whose clock was `known`
+    /// to be like that, and tell the people on it of what is in `notices`.
+    pub fn watch(
+        &self,
+        known: Clock,
+        notices: watch::Receiver<Option<Notice>>,
+        sightings: mpsc::Sender<Sighting>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        match self {
+            Backend::Logind(logind) => {
+                tasks.spawn(logind.clone().announce(notices));
+                tasks.spawn(clock::watch(logind.clone(), known, sightings.clone()));
+                tasks.spawn(logind.clone().watch(sightings));
+            }
+            Backend::Simulate(simulation) => {
+                tasks.spawn(simulation.clone().watch(sightings));
+            }
+        }
+    }
+
+    /// What logind says about a reboot now; a pretended one is never refused.
+    pub async fn permission(&self) -> Result<(), Refusal> {
+        match self {
+            Backend::Logind(logind) => logind.permission().await,
+            Backend::Simulate(_) => Ok(()),
+        }
+    }
+
+    /// Asks for a reboot, telling people who are logged in why; an error says
+    /// why not. It happens some time after this returns.
+    pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
+        match self {
+            Backend::Logind(logind) => logind.reboot(reason, ignore_inhibitors).await,
+            Backend::Simulate(simulation) => simulation.reboot().map_err(|error| format!("{error:#}")),
+        }
+    }
+
+    /// Whether the machine is being shut down, by whatever way.
+    pub async fn is_going_down(&self) -> bool {
+        match self {
+            Backend::Logind(logind) => logind.system_is_stopping().await,
+            Backend::Simulate(_) => false,
+        }
+    }
+
+    /// Ready when the machine has come up again after [`Sighting::WentDown`],
+    /// which is never where it takes the daemon along.
+    pub async fn comes_up(&self) {
+        match self {
+            Backend::Logind(_) => std::future::pending().await,
+            Backend::Simulate(simulation) => simulation.comes_up().await,
+        }
+    }
+}

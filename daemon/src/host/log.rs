@@ -1,0 +1,163 @@
+//! The journal, or standard error where there is none; and the sentences that
+//! have a `MESSAGE_ID` of their own.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use iotdm_core::decide::effect::Note;
+use iotdm_proto::report::RebootStatus;
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
+mod message_id {
+    pub(super) const BOOTED: &str = "679eaf17179e4c16aebbe80784c90b2e";
+    pub(super) const CLOCK_SET: &str = "e4c67dbfb40241269228bba3cb936a33";
+    pub(super) const ACCEPTED: &str = "a1e38844476d49c7a2f7cccb68acd1e3";
+    pub(super) const REFUSED: &str = "3980ef0e91a54ddc9aecff857d3af308";
+    pub(super) const WAITING: &str = "00d9dc122c034a078f06db6a8611dc1f";
+    pub(super) const REBOOTING: &str = "dd0ce453efbc48679e4173b9d0daf4ef";
+    pub(super) const COMPLETED: &str = "8bec7f14b5bf443d9635b4774dbc2409";
+    pub(super) const CANCELLED: &str = "111d9c5dcc7747b8a31ec8ab32e5abd0";
+    pub(super) const FAILED: &str = "28d08dd4f0dc4ab9b5be640f3cb78052";
+    pub(super) const SHUTDOWN: &str = "bb5e83438bab47a59fd2b52bde1afc0a";
+    pub(super) const CONNECTED: &str = "4f187890f03a450f89377e15bfa011a8";
+    pub(super) const DISCONNECTED: &str = "b95298ff625b40b4974ec8a0f9ec28b2";
+}
+
+/// A log level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something works, but not as it should.
+    Warn,
+    /// What the daemon does.
+    Info,
+    /// Each exchange.
+    Debug,
+}
+
+/// Sends what is logged from now on to the journal if standard error is
+/// connected to it, else to standard error itself.
+pub fn init(level: Level) {
+    let level = match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+    };
+    let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("iotdm_agentd", level);
+    let registry = tracing_subscriber::registry().with(ours);
+    let journal = if stderr_is_journal() { tracing_journald::layer().ok() } else { None };
+    match journal {
+        Some(journal) => registry.with(journal.with_field_prefix(None)).init(),
+        None => {
+            // The fields are for the journal's queries; the sentence has what
+            // people need.
+            let fields = debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            });
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).fmt_fields(fields);
+            registry.with(layer.with_target(false).with_ansi(false)).init();
+        }
+    }
+}
+
+/// Writes a note of the decision core.
+pub fn note(note: &Note) {
+    match note {
+        Note::Booted(boot) => tracing::info!(
+            message_id = message_id::BOOTED,
+            boot_id = boot.boot_id,
+            boot_time = %boot.boot_time,
+            "the machine has booted anew, cause: {}",
+            boot.cause
+        ),
+        Note::ClockSet(boot) => tracing::info!(
+            message_id = message_id::CLOCK_SET,
+            boot_id = boot.boot_id,
+            boot_time = %boot.boot_time,
+            "the clock was set ({}): by it, the machine booted at {}",
+            boot.clock,
+            boot.boot_time
+        ),
+        Note::Accepted(reboot) => tracing::info!(
+            message_id = message_id::ACCEPTED,
+            reboot_id = reboot.id,
+            "reboot {} accepted and recorded{}, reason: {:?}",
+            reboot.id,
+            reboot.not_before.map(|at| format!(" for {at}")).unwrap_or_default(),
+            reboot.reason.as_deref().unwrap_or("none given")
+        ),
+        Note::Refused { code, message } => tracing::warn!(
+            message_id = message_id::REFUSED,
+            status = code.status(),
+            code = code.as_str(),
+            "a call was refused with {} {code}: {message}",
+            code.status()
+        ),
+        Note::Waiting { id, message } => {
+            tracing::info!(message_id = message_id::WAITING, reboot_id = id, "reboot {id} waits: {message}");
+        }
+        Note::Rebooting { id } => tracing::info!(
+            message_id = message_id::REBOOTING,
+            reboot_id = id,
+            "the machine is about to be rebooted for {id}"
+        ),
+        Note::Ended(reboot) if reboot.status == RebootStatus::Completed => tracing::info!(
+            message_id = message_id::COMPLETED,
+            reboot_id = reboot.id,
+            boot_id = reboot.boot_id,
+            previous_boot_id = reboot.previous_boot_id,
+            "reboot {} completed",
+            reboot.id
+        ),
+        Note::Ended(reboot) if reboot.status == RebootStatus::Cancelled => tracing::info!(
+            message_id = message_id::CANCELLED,
+            reboot_id = reboot.id,
+            "reboot {} was cancelled",
+            reboot.id
+        ),
+        Note::Ended(reboot) => tracing::error!(
+            message_id = message_id::FAILED,
+            reboot_id = reboot.id,
+            "reboot {} {}: {}",
+            reboot.id,
+            reboot.status,
+            reboot.error.as_ref().map_or("", |error| error.message.as_str())
+        ),
+        Note::ShutdownBegan => {
+            tracing::info!(message_id = message_id::SHUTDOWN, "an orderly shutdown of the machine has begun");
+        }
+        Note::ShutdownCancelled => {
+            tracing::info!(message_id = message_id::SHUTDOWN, "the shutdown of the machine was called off");
+        }
+    }
+}
+
+/// Writes that the hub is connected.
+pub fn connected(hub: &str, device_id: &str) {
+    tracing::info!(message_id = message_id::CONNECTED, hub, device_id, "connected to {hub} as {device_id}");
+}
+
+/// Writes why the hub is not connected.
+pub fn disconnected(device_id: &str, message: &str) {
+    tracing::warn!(message_id = message_id::DISCONNECTED, device_id, "{message}");
+}
+
+/// systemd says in `$JOURNAL_STREAM` which file is the journal's; an inherited
+/// value must not be mistaken when standard error has been redirected since.
+fn stderr_is_journal() -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let metadata = stderr.and_then(|file| file.metadata());
+    metadata.is_ok_and(|metadata| journal == format!("{}:{}", metadata.dev(), metadata.ino()))
+}

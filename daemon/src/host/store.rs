@@ -1,0 +1,212 @@
+//! The record's file: replaced whole and synced, so that after a power cut
+//! there is either the old record or the new one.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use iotdm_core::decide::record::Record;
+use sha2::{Digest as _, Sha256};
+
+use crate::durable;
+
+/// The place of one record.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+    file: PathBuf,
+}
+
+/// What was found at the start.
+#[derive(Debug, PartialEq)]
+pub enum Loaded {
+    /// No record: the first start ever.
+    Nothing,
+    /// The record as it was saved.
+    Record(Box<Record>),
+    /// A file that is no record, moved aside, if that was possible, so that it
+    /// can be looked at.
+    Damaged {
+        /// Where it is now.
+        file: PathBuf,
+        /// What was wrong with it.
+        why: String,
+    },
+}
+
+impl Store {
+    /// The record `name` in the state directory `dir`, which is made, with
+    /// mode 0700, if it is missing.
+    pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Store { dir: dir.to_owned(), file: dir.join(name) })
+    }
+
+    /// Reads the record. One that cannot be read or understood is set aside:
+    /// nothing about it stops the daemon.
+    pub fn load(&self) -> Loaded {
+        let read = match fs::read(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
+            read => read.context("it cannot be read"),
+        };
+        let why = match read.and_then(|bytes| parse(&bytes)) {
+            Ok(record) => return Loaded::Record(Box::new(record)),
+            Err(why) => why,
+        };
+        let aside = self.unused_name();
+        match fs::rename(&self.file, &aside) {
+            Ok(()) => Loaded::Damaged { file: aside, why: format!("{why:#}") },
+            Err(error) => {
+                let why = format!("{why:#}; it cannot be set aside either: {error}");
+                Loaded::Damaged { file: self.file.clone(), why }
+            }
+        }
+    }
+
+    /// Replaces the record. When it returns, file and directory are synced;
+    /// after an error either record may be found at the next start.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(record)?;
+        let checksum = checksum(&bytes);
+        bytes.push(b'\n');
+        bytes.extend(checksum.into_bytes());
+        bytes.push(b'\n');
+        durable::replace(&self.dir, &self.file, &bytes)
+    }
+
+    fn unused_name(&self) -> PathBuf {
+        let mut number = 0;
+        loop {
+            let aside = self.file.with_extension(format!("damaged-{number}"));
+            // A full directory of them would be a stranger's doing; then the
+            // last one is overwritten.
+            if !aside.exists() || number == 99 {
+                return aside;
+            }
+            number += 1;
+        }
+    }
+}
+
+/// Reads a line of JSON and one with its checksum: a bit that flipped in an id
+/// or an instant would else go unnoticed.
+fn parse(bytes: &[u8]) -> anyhow::Result<Record> {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (json, sum) = bytes.split_at(end);
+    let value: serde_json::Value = serde_json::from_slice(json)?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(1) => {}
+        Some(version) if version == u64::from(Record::VERSION) => {
+            ensure!(sum.trim_ascii() == checksum(json).as_bytes(), "its checksum does not match");
+        }
+        Some(version) => bail!("it has version {version}; this agent knows up to {}", Record::VERSION),
+        None => bail!("it has no version"),
+    }
+    let record: Record = serde_json::from_value(value)?;
+    Ok(Record { version: Record::VERSION, ..record })
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use iotdm_proto::Time;
+    use iotdm_proto::report::{Boot, BootCause, Clock};
+
+    use super::*;
+
+    fn record() -> Record {
+        let mut record = Record::new(Boot {
+            boot_id: "b".into(),
+            boot_time: Time::from_unix_millis(1000),
+            cause: BootCause::Unknown,
+            clock: Clock::Synchronized,
+        });
+        record.remember("a", serde_json::json!({"id": "a"}));
+        record
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state"), "state.json").unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
+        let (_dir, store) = store();
+        assert_eq!(store.load(), Loaded::Nothing);
+        store.save(&record()).unwrap();
+        assert_eq!(store.load(), Loaded::Record(Box::new(record())));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&store.dir), mode(&store.file)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn every_truncation_and_a_newer_version_are_set_aside() {
+        let (_dir, store) = store();
+        store.save(&record()).unwrap();
+        let whole = fs::read(&store.file).unwrap();
+        let newer = String::from_utf8(whole.clone()).unwrap().replace("\"version\":2", "\"version\":3");
+        // Without its last line break it is still whole.
+        let truncated = (0..whole.len() - 1).map(|length| whole[..length].to_vec());
+        for bytes in truncated.chain([newer.into_bytes(), b"{}".to_vec(), vec![0xff; 64]]) {
+            fs::write(&store.file, &bytes).unwrap();
+            let Loaded::Damaged { file, why } = store.load() else { panic!("{bytes:?} was taken") };
+            assert!(!why.is_empty());
+            assert_eq!(fs::read(file).unwrap(), bytes);
+            assert_eq!(store.load(), Loaded::Nothing);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let (_dir, store) = store();
+        store.save(&record()).unwrap();
+        let whole = fs::read(&store.file).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&flipped).is_err(), "bit {bit} of {}", String::from_utf8_lossy(&flipped));
+        }
+    }
+
+    /// As it was written, byte for byte, before version 2.
+    #[test]
+    fn a_pending_reboot_in_a_record_of_version_1_is_gone_on_with() {
+        let (_dir, store) = store();
+        let old = r#"{"version":1,"boot":{"bootId":"b","bootTime":"2026-11-22T18:36:07.412Z","cause":"unknown","clock":"synchronized"},"reboot":{"id":"r","status":"scheduled","requestedBy":"method","requestedAt":"2026-11-22T18:40:00.000Z","notBefore":"2026-11-22T19:40:00.000Z","previousBootId":"b"},"plan":{"onInhibitor":"wait","waitSeconds":3600},"answers":[{"id":"r","body":{"id":"r","status":"scheduled"}}]}"#;
+        fs::write(&store.file, old).unwrap();
+        let Loaded::Record(record) = store.load() else { panic!("not taken") };
+        assert_eq!(record.pending().unwrap().id, "r");
+        assert_eq!(record.plan.as_ref().unwrap().wait_seconds, 3600);
+        store.save(&record).unwrap();
+        assert_eq!(store.load(), Loaded::Record(record));
+    }
+
+    #[test]
+    fn a_half_written_successor_leaves_the_record_alone() {
+        let (_dir, store) = store();
+        store.save(&record()).unwrap();
+        fs::write(store.file.with_extension("new"), b"{\"vers").unwrap();
+        assert_eq!(store.load(), Loaded::Record(Box::new(record())));
+        store.save(&record()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_in_the_way_stops_nothing() {
+        let (_dir, store) = store();
+        fs::create_dir(store.file.with_extension("new")).unwrap();
+        assert!(store.save(&record()).is_err());
+        fs::create_dir(&store.file).unwrap();
+        let Loaded::Damaged { file, .. } = store.load() else { panic!("a directory was taken") };
+        assert!(file.is_dir());
+        assert_eq!(store.load(), Loaded::Nothing);
+    }
+}

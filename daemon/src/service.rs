@@ -1,0 +1,145 @@
+//! From the settings to the running daemon: reads the record, starts what tells
+//! of the machine and of the hub, and hands all of it to the loop.
+
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use iotdm_core::decide::agent::{self, Agent};
+use iotdm_core::decide::guard::Guards;
+use iotdm_proto::Time;
+use jiff::tz::TimeZone;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::connection::dial::Road;
+use crate::connection::hub;
+use crate::connection::tls::Tls;
+use crate::host::backend::Backend;
+use crate::host::logind::Logind;
+use crate::host::notify::Notify;
+use crate::host::simulate::Simulation;
+use crate::host::store::{Loaded, Store};
+use crate::run::{Daemon, RunEnd};
+use crate::settings::Settings;
+use crate::settings::config::{BackendKind, HubConfig, RebootConfig};
+
+/// In the state directory: what the provisioning service answered.
+const ASSIGNMENT: &str = "assignment.json";
+/// How many events of the hub, and how many of the machine, may wait for the
+/// loop. What tells of them waits then.
+const QUEUE: usize = 32;
+
+/// Runs the daemon until it is told to stop. logind is looked for on the bus at
+/// the D-Bus address `bus`.
+pub async fn serve(settings: &Settings, bus: String) -> anyhow::Result<()> {
+    let mut stop = pin!(stop_signal()?);
+    for warning in &settings.credentials.warnings {
+        tracing::warn!("{warning}");
+    }
+    let backend = match settings.config.reboot.backend {
+        BackendKind::Logind => Backend::Logind(Logind::new(bus)),
+        BackendKind::Simulate => {
+            let duration = settings.config.reboot.simulate_duration;
+            Backend::Simulate(Simulation::new(&settings.state_dir, duration))
+        }
+    };
+    while let RunEnd::WentDown = life(settings, &backend, stop.as_mut()).await? {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = backend.comes_up() => {}
+        }
+    }
+    Ok(())
+}
+
+/// From a start to a stop; or, of a pretended machine, to its going down.
+async fn life(
+    settings: &Settings,
+    backend: &Backend,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<RunEnd> {
+    let state_dir = &settings.state_dir;
+    let store = Store::open(state_dir, backend.record_name());
+    let store = store.with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+    let (record, damaged) = match store.load() {
+        Loaded::Nothing => (None, None),
+        Loaded::Record(record) => (Some(*record), None),
+        Loaded::Damaged { file, why } => {
+            let file = file.display().to_string();
+            tracing::error!("the record of earlier reboots was damaged ({why}); it is now {file}");
+            (None, Some(file))
+        }
+    };
+
+    // Asks the bus, so that readiness means that it was asked. What the hub
+    // needs can wait until then.
+    let start = tokio::select! {
+        start = backend.start(Path::new("/"), state_dir) => start?,
+        () = &mut stop => return Ok(RunEnd::Stopped),
+    };
+    let notify = Notify::default();
+    notify.ready();
+
+    // Dropped with this run, and with it all that it started.
+    let mut tasks = JoinSet::new();
+    let (sightings, machine) = mpsc::channel(QUEUE);
+    let (notices, noticed) = watch::channel(None);
+    backend.watch(start.clock, noticed, sightings, &mut tasks);
+    let (hub_sender, hub_events) = mpsc::channel(QUEUE);
+    let (hurry, hurried) = watch::channel(());
+    tasks.spawn(hub::run(hub_options(settings), hurried, hub_sender));
+
+    let now = Time::from(SystemTime::now());
+    let (agent, effects) = Agent::resume(record, damaged, start, agent_settings(settings), now);
+    let source = &settings.credentials.source;
+    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), source, notify, hurry, notices);
+    daemon.run(effects, answered, hub_events, machine, stop).await
+}
+
+fn hub_options(settings: &Settings) -> hub::Options {
+    let source = &settings.credentials.source;
+    let HubConfig { transport, proxy, keep_alive, sas_ttl, model_id, .. } = settings.config.hub.clone();
+    hub::Options {
+        source: source.clone(),
+        assignment_file: settings.state_dir.join(ASSIGNMENT),
+        road: Road { transport, proxy },
+        tls: Tls::new(&settings.extra_cas, source.proof().certificate().cloned()),
+        keep_alive,
+        sas_ttl,
+        model_id,
+    }
+}
+
+fn agent_settings(settings: &Settings) -> agent::Settings {
+    let RebootConfig {
+        ack_timeout,
+        down_timeout,
+        allow_inhibitor_override,
+        max_per_hour,
+        min_uptime,
+        windows,
+        backend: _,
+        simulate_duration: _,
+    } = settings.config.reboot.clone();
+    agent::Settings {
+        ack_timeout,
+        down_timeout,
+        allow_inhibitor_override,
+        guards: Guards { max_per_hour, min_uptime, windows, zone: TimeZone::system },
+    }
+}
+
+/// Ready when the service manager or a terminal asks for an end.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,66 @@
+//! What the daemon is to do, from its command line, its configuration and the
+//! files that these name.
+
+pub mod cli;
+pub mod config;
+pub mod credentials;
+pub mod describe;
+
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
+
+use self::cli::Arguments;
+use self::config::Config;
+use self::credentials::Credentials;
+use crate::connection::proxy::Proxy;
+use crate::connection::tls;
+
+const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
+/// The file that the packaged unit makes the credential `connection-string` from.
+const PACKAGED_CONNECTION_STRING: &str = "/etc/iotdm/connection-string";
+const DEFAULT_STATE_DIR: &str = "/var/lib/iotdm";
+
+/// Everything that the command line and the configuration lead to.
+#[derive(Debug)]
+pub struct Settings {
+    /// The configuration.
+    pub config: Config,
+    /// Who the device is, and what proves it.
+    pub credentials: Credentials,
+    /// The CAs of `hub.ca_file`, which are trusted besides the system's.
+    pub extra_cas: Vec<CertificateDer<'static>>,
+    /// The state directory, which may not exist yet.
+    pub state_dir: PathBuf,
+}
+
+impl Settings {
+    /// Reads all of it; an error names the file and what to do about it.
+    pub fn load(arguments: &Arguments) -> anyhow::Result<Self> {
+        let file = arguments.config.as_deref();
+        let config = Config::load(file.unwrap_or(Path::new(DEFAULT_CONFIG)), file.is_some())?;
+        let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        let packaged = Path::new(PACKAGED_CONNECTION_STRING);
+        let mut credentials = credentials::load(&config, credentials_dir.as_deref(), packaged)?;
+        credentials.warnings.extend(readable_password(&config));
+        let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
+        Ok(Settings { config, credentials, extra_cas, state_dir: state_dir(arguments) })
+    }
+}
+
+/// Warns where every user can read the password of the proxy.
+fn readable_password(config: &Config) -> Option<String> {
+    config.hub.proxy.as_ref().filter(|proxy| Proxy::has_credentials(proxy))?;
+    let file = config.proxy_file.as_ref().filter(|file| credentials::is_world_readable(file))?;
+    Some(format!(
+        "{} can be read by every user of this machine, and hub.proxy has a password: write that into a drop-in of its \
+         own, chgrp iotdm and chmod 0640 it",
+        file.display()
+    ))
+}
+
+fn state_dir(arguments: &Arguments) -> PathBuf {
+    // systemd separates several directories by colons; the daemon's unit has one.
+    let of_systemd = || std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from);
+    arguments.state_dir.clone().or_else(of_systemd).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+}
