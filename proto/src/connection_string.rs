@@ -1,7 +1,7 @@
 //! Connection strings as the Azure portal shows them: `Key=Value;Key=Value`.
 //!
 //! Keys are exact in case. A trailing `;` and white space around the string
-//! (a file's last newline) are tolerated; unknown and repeated keys are not,
+//! (a file's last newline) are tolerated; unknown and repeated keys are errors,
 //! since a mistyped key would otherwise silently change what is connected to.
 
 use std::collections::BTreeMap;
@@ -14,36 +14,37 @@ use crate::names::{DeviceId, Endpoint, NameError};
 /// Where a device connects and as whom.
 #[derive(Debug, Clone)]
 pub struct DeviceConnectionString {
-    /// The hub, as it stands in user names and SAS resources.
+    /// `HostName=`: the hub, as it stands in user names and SAS resources.
     pub host_name: Endpoint,
-    /// The device.
+    /// `DeviceId=`: the device.
     pub device_id: DeviceId,
-    /// What is connected to instead of the hub itself, if given. It changes
-    /// only the TCP and TLS target.
+    /// `GatewayHostName=`, if given: the host that is connected to instead of
+    /// the hub. Only TCP and TLS use this name; user names and SAS resources keep
+    /// the hub's.
     pub gateway: Option<Endpoint>,
-    /// How the device proves who it is.
+    /// The one of three keys by which the device proves who it is.
     pub auth: DeviceAuth,
 }
 
 /// How a device proves who it is.
 #[derive(Clone)]
 pub enum DeviceAuth {
-    /// `SharedAccessKey=`: tokens are signed with it.
+    /// `SharedAccessKey=`: a key that tokens are signed with.
     Key(SecretKey),
     /// `SharedAccessSignature=`: a ready-made token.
     Token(String),
-    /// `x509=true`: a certificate, found elsewhere.
+    /// `x509=true`: a certificate, which the string does not hold.
     X509,
 }
 
 /// Where an operator's tool connects and by which policy.
 #[derive(Debug, Clone)]
 pub struct ServiceConnectionString {
-    /// The hub; its port is that of the REST interface.
+    /// `HostName=`: the hub. A port is that of the REST interface.
     pub host_name: Endpoint,
-    /// The shared access policy, such as `iothubowner`.
+    /// `SharedAccessKeyName=`: the shared access policy, such as `iothubowner`.
     pub policy: String,
-    /// The policy's key.
+    /// `SharedAccessKey=`: the policy's key.
     pub key: SecretKey,
 }
 
@@ -51,14 +52,15 @@ pub struct ServiceConnectionString {
 /// may be secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionStringError {
-    /// Nothing but white space.
+    /// The string is nothing but white space.
     #[error("the connection string is empty")]
     Empty,
-    /// A part without `=`.
+    /// A part without `=`; parts are counted from 1.
     #[error("part {0} of the connection string has no '='; expected Key=Value;Key=Value")]
     NotAPair(usize),
-    /// A part whose key no connection string has. The key is not repeated: it
-    /// may be a secret that was put in place of the whole string.
+    /// A part, counted from 1, whose key no connection string has. The key is
+    /// not repeated in the message: it may be a secret that was put in place of
+    /// the whole string.
     #[error("part {0} of the connection string has an unknown key; the keys are {keys}", keys = KEYS.join(", "))]
     UnknownKey(usize),
     /// A key that only a device's connection string has.
@@ -67,7 +69,7 @@ pub enum ConnectionStringError {
     /// A key given twice.
     #[error("the connection string gives {0} twice")]
     Duplicate(&'static str),
-    /// A key that has to be there.
+    /// A key that has to be there and is not.
     #[error("the connection string lacks {0}")]
     Missing(&'static str),
     /// A device string where a service string belongs.
@@ -83,21 +85,21 @@ pub enum ConnectionStringError {
     /// A module's string where a device string belongs.
     #[error("this is a module's connection string (it has ModuleId); expected a device's")]
     IsModule,
-    /// None, or several, of the three ways to authenticate.
+    /// None, or more than one, of the three ways to authenticate.
     #[error("give exactly one of SharedAccessKey, SharedAccessSignature and x509=true")]
     Auth,
     /// `x509=` with anything but `true`.
     #[error("x509 must be true where it is given")]
     X509,
-    /// A value that is not a name.
+    /// A host name or a device id that cannot be one.
     #[error("{key}: {source}")]
     Name {
         /// The key.
         key: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the key's value.
         source: NameError,
     },
-    /// `SharedAccessKey` is not a key.
+    /// The value of `SharedAccessKey` is not a key.
     #[error("SharedAccessKey: {0}")]
     Key(#[from] KeyError),
 }
@@ -174,8 +176,8 @@ impl fmt::Debug for DeviceAuth {
     }
 }
 
-/// Splits on `;`, then on the first `=`, so that base64 padding stays in the
-/// value.
+/// The parts of a connection string: split on `;`, and each on its first `=`, so
+/// that the padding of base64 stays in the value.
 fn split(text: &str) -> Result<Parts<'_>, Error> {
     let text = text.trim();
     if text.is_empty() {

@@ -11,24 +11,25 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// A symmetric shared access key, decoded from its base64 spelling.
 ///
-/// `Debug` hides it, it cannot be serialised, and it is wiped when dropped.
+/// `Debug` hides the key, nothing serialises it, and its memory is overwritten
+/// when it is dropped.
 #[derive(Clone)]
 pub struct SecretKey(Vec<u8>);
 
-/// The text is not a usable key. The text itself is not repeated, since it may
+/// A text that is no usable key. The message does not repeat the text, which may
 /// be most of a secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not standard base64 with padding.
+    /// The text is not standard base64 with padding.
     #[error("the key is not valid base64")]
     NotBase64,
-    /// Nothing in it.
+    /// The text decodes to no bytes at all.
     #[error("the key is empty")]
     Empty,
 }
 
 impl SecretKey {
-    /// A key of these bytes.
+    /// A key of these raw bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         SecretKey(bytes)
     }
@@ -38,18 +39,19 @@ impl SecretKey {
         &self.0
     }
 
-    /// The key of one device of a provisioning group whose key this is:
-    /// HMAC-SHA256 of the registration id. Source: "Symmetric key attestation
-    /// with DPS".
+    /// The key of one device of an enrolment group of the device provisioning
+    /// service, where this is the group's key: HMAC-SHA256 of the device's
+    /// registration id. Source: "Symmetric key attestation with DPS".
     pub fn derived(&self, registration_id: &str) -> SecretKey {
-        // HMAC takes keys of every length, so the error cannot happen.
+        // The only error is a key of a wrong length, and HMAC takes keys of every
+        // length.
         #[allow(clippy::expect_used)]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key");
         mac.update(registration_id.as_bytes());
         SecretKey(mac.finalize().into_bytes().to_vec())
     }
 
-    /// The base64 spelling, for a place that is meant to hold the secret.
+    /// The key in base64, for a place that is meant to hold the secret.
     pub fn expose_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(&self.0))
     }

@@ -2,9 +2,15 @@
 //! connection strings, SAS tokens, MQTT topics and device twins; and the
 //! daemon's interface, once for the daemon and its callers: the direct methods
 //! and their payloads, the wish in the twin, replies, errors and the report.
+//! For callers without these types `docs/device-interface.md` describes that
+//! interface; a test holds the page against the types.
 //! Nothing here does I/O or reads a clock; time is an argument.
 
 pub mod connection_string;
+#[cfg(test)]
+mod device_interface;
+#[cfg(test)]
+mod full;
 pub mod key;
 pub mod method;
 pub mod names;
@@ -26,8 +32,9 @@ pub use names::{DeviceId, Endpoint, HostName};
 pub use request::{OnInhibitor, RebootRequest, RequestId, Wish};
 pub use time::Time;
 
-/// The `api-version` that our clients send over MQTT and REST.
+/// The `api-version` that the daemon sends in its MQTT user name and
+/// `iotdm-ctl` with each REST request.
 ///
-/// Source: the current Node and Python SDKs; arrays in twins need at least
-/// `2019-10-01`.
+/// Source: the current Node and Python SDKs send the same; arrays in twins need
+/// at least `2019-10-01`.
 pub const API_VERSION: &str = "2021-04-12";

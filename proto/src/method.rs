@@ -1,4 +1,4 @@
-//! The direct methods of the daemon, and the errors that it answers calls with.
+//! The names of the daemon's direct methods, and the codes of its refusals.
 
 use crate::vocabulary::vocabulary;
 
@@ -10,36 +10,40 @@ vocabulary! {
         /// Calls off the pending reboot; its payload is a
         /// [`crate::request::CancelRequest`].
         CancelReboot = "cancelReboot",
-        /// Tells how things are now, by a [`crate::reply::StatusReply`]. Its
-        /// payload is not read.
+        /// Tells how things are now, by a [`crate::reply::StatusReply`]. The
+        /// payload of the call is not read.
         GetRebootStatus = "getRebootStatus",
     }
 }
 
 vocabulary! {
-    /// `error.code` of a refused call, for programs; people read the message
-    /// beside it.
+    /// `error.code` of a refused call, for programs; `message` beside the code is
+    /// for people. Further keys that [`crate::reply::CallError`] has with a code
+    /// are named there.
     pub enum ErrorCode {
         /// The payload cannot be understood. The message names the key.
         InvalidPayload = "invalidPayload",
         /// The device's own configuration says no.
         Forbidden = "forbidden",
-        /// The device has no such method. `methods` lists those that it has.
+        /// The device has no such method. `methods` lists those that the device
+        /// has.
         UnknownMethod = "unknownMethod",
-        /// There is no reboot to cancel, or not the one that was named.
+        /// There is no reboot to call off, or another one than was named; then
+        /// `id` names the one that is pending.
         NothingPending = "nothingPending",
-        /// A request with another id is pending. `id` names it.
+        /// A request with another id is pending. `id` names that request.
         RebootPending = "rebootPending",
-        /// The shutdown has been asked for, so it cannot be called off.
+        /// The reboot has begun and cannot be called off. `id` names its request.
         TooLate = "tooLate",
-        /// Block inhibitors are held. `inhibitors` lists who holds them.
+        /// Block inhibitors for shutdown are held. `inhibitors` lists who holds
+        /// them.
         BlockedByInhibitor = "blockedByInhibitor",
-        /// Too many reboots of late, or too soon after the last boot.
-        /// `retryAfterSeconds` says when to come again.
+        /// Too many reboots within an hour, or too soon after the last boot.
+        /// `retryAfterSeconds` says when the call would be granted.
         RateLimited = "rateLimited",
         /// The request could not be recorded durably, so nothing was done.
         StorageFailed = "storageFailed",
-        /// There is no logind on the bus, or none that can reboot.
+        /// There is no logind on the bus, or it cannot reboot this machine.
         LogindUnavailable = "logindUnavailable",
         /// polkit does not let the daemon reboot the machine.
         NotAuthorized = "notAuthorized",
@@ -47,7 +51,8 @@ vocabulary! {
 }
 
 impl ErrorCode {
-    /// The status of the reply that carries the code.
+    /// The method status of the reply that carries the code: 400 to 599, in
+    /// HTTP's sense.
     pub const fn status(self) -> u16 {
         match self {
             ErrorCode::InvalidPayload => 400,

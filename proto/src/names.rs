@@ -5,16 +5,21 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A DNS name or an address, without a port.
+/// A DNS name or an IPv4 address, without a port: at most 253 characters, in
+/// labels of 1 to 63 ASCII letters, digits, `-` and `_`, separated by dots.
+///
+/// Source: RFC 1035, section 2.3.4, for the lengths. The underscore is no part of
+/// a host name by RFC 952, but is found in the names of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostName(String);
 
-/// A host with the port that it is reached on, where one was written.
+/// A host and, where one was written, the port that the host is reached on:
+/// `HOST` or `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// The host.
     pub host: HostName,
-    /// The port, if it is not the protocol's own.
+    /// The port, 1 to 65535, if it is not the protocol's own.
     pub port: Option<u16>,
 }
 
@@ -26,16 +31,16 @@ pub struct Endpoint {
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceId(String);
 
-/// A name that IoT Hub would not take.
+/// A text that is no such name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not a host name.
+    /// The text is not a [`HostName`].
     #[error("{0:?} is not a host name")]
     Host(String),
-    /// The part after the colon is not a port.
+    /// The part after the colon is not a port from 1 to 65535.
     #[error("{0:?} does not end in a port from 1 to 65535")]
     Port(String),
-    /// Not a device id.
+    /// The text is not a [`DeviceId`].
     #[error(
         "{0:?} is not a device id: 1 to 128 characters of letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '"
     )]
@@ -62,8 +67,8 @@ impl DeviceId {
         &self.0
     }
 
-    /// Whether the id can be part of an MQTT topic: `#` and `+` are wildcards
-    /// there, so such a device cannot connect over MQTT.
+    /// Whether the id can be part of an MQTT topic. A device whose id has `#` or
+    /// `+`, which are wildcards in topics, cannot connect over MQTT.
     pub fn fits_mqtt(&self) -> bool {
         !self.0.contains(['#', '+'])
     }

@@ -2,23 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::method::ErrorCode;
 use crate::report::{Boot, Reboot};
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
-/// The status of a reply that grants what was asked; a refusal has that of its
-/// [`crate::ErrorCode`].
+/// The method status of a reply that grants what was asked; a refusal has the
+/// status of its [`ErrorCode`].
 pub const GRANTED: u16 = 200;
 
 vocabulary! {
     /// `status` in the reply that grants a call.
     pub enum Granted {
-        /// The reboot begins once the reply is delivered, or once nobody
-        /// inhibits it any more.
+        /// The reboot begins once the reply is delivered or, with
+        /// [`crate::OnInhibitor::Wait`], once nobody inhibits it any more.
         Accepted = "accepted",
-        /// The reboot begins at `notBefore`.
+        /// The reboot begins at `notBefore`: the time that was asked for, or
+        /// when the next window of the device's configuration opens.
         Scheduled = "scheduled",
-        /// A dry run: a reboot would be granted now.
+        /// A dry run: the same call without `check` would be granted now.
         Checked = "checked",
         /// The pending reboot was called off.
         Cancelled = "cancelled",
@@ -29,18 +31,19 @@ vocabulary! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RebootReply {
-    /// `id`: of the request, also where the daemon made it up.
+    /// `id`: the request's id, also where the daemon made one up.
     pub id: String,
     /// `status`.
     pub status: Granted,
-    /// `message`: the sentence for people.
+    /// `message`: what will happen and when, in a sentence for people.
     pub message: String,
-    /// `notBefore`: when the reboot begins, if later.
+    /// `notBefore`: when the reboot begins; absent for a reboot now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// `bootId`: the boot that runs now, which the reboot will end.
+    /// `bootId`: the kernel's id of the running boot, which the reboot will end.
     pub boot_id: String,
-    /// `ignored`: the payload's keys that the daemon does not know.
+    /// `ignored`: the payload's keys that the daemon does not know, at most 32,
+    /// of each at most 64 characters.
     #[serde(default)]
     pub ignored: Vec<String>,
 }
@@ -49,9 +52,9 @@ pub struct RebootReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelReply {
-    /// `id`: of the request that was called off.
+    /// `id`: the id of the request that was called off.
     pub id: String,
-    /// `status`: [`Granted::Cancelled`].
+    /// `status`: always [`Granted::Cancelled`].
     pub status: Granted,
 }
 
@@ -59,18 +62,21 @@ pub struct CancelReply {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusReply {
-    /// `reboot`: the newest request, as in the reported properties.
+    /// `reboot`: the newest request, as in the reported properties; absent if
+    /// there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Reboot>,
     /// `boot`: the running boot, as in the reported properties.
     pub boot: Boot,
-    /// `uptimeSeconds`: since the kernel started, whole seconds.
+    /// `uptimeSeconds`: whole seconds since the kernel started, those included
+    /// in which the machine slept.
     pub uptime_seconds: u64,
-    /// `inhibitors`: who holds block inhibitors for shutdown.
+    /// `inhibitors`: who holds block inhibitors for shutdown, at most 16.
     pub inhibitors: Vec<Inhibitor>,
     /// `canReboot`: whether logind would reboot the machine now.
     pub can_reboot: bool,
-    /// `message`: why it would not.
+    /// `message`: why logind would not, in a sentence for people; absent if it
+    /// would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -80,14 +86,47 @@ pub struct StatusReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inhibitor {
-    /// `who`: the program, in its own words.
+    /// `who`: the program as it names itself, at most 200 characters.
     pub who: String,
-    /// `why`: its reason, in its own words.
+    /// `why`: the reason that the program gives, at most 200 characters.
     pub why: String,
-    /// `uid`: its user's number.
+    /// `uid`: the number of the user that the program runs as.
     pub uid: u32,
-    /// `pid`: its process's number.
+    /// `pid`: the number of the program's process.
     pub pid: u32,
+}
+
+/// The reply to a call that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalReply {
+    /// `error`: why the call is refused.
+    pub error: CallError,
+}
+
+/// Why a call is refused. The keys beside `code` and `message` come with the
+/// codes whose documentation names them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallError {
+    /// `code`: the kind of error, for programs.
+    pub code: ErrorCode,
+    /// `message`: what is wrong and with which key, in a sentence for people.
+    pub message: String,
+    /// `id`: the id of the request that is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `methods`: the direct methods that the device has. They are texts, since
+    /// another version of the daemon may have others than [`crate::MethodName`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+    /// `inhibitors`: who holds block inhibitors for shutdown, at most 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inhibitors: Option<Vec<Inhibitor>>,
+    /// `retryAfterSeconds`: in how many whole seconds, rounded up, the device's
+    /// limits allow what was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
 }
 
 #[cfg(test)]
@@ -95,20 +134,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::{BootCause, Clock};
+    use crate::full;
 
     #[test]
     fn the_contracts_spelling() {
-        let mut reply = RebootReply {
-            id: "r-1".into(),
-            status: Granted::Scheduled,
-            message: "m".into(),
-            not_before: Some(Time::from_unix_millis(0)),
-            boot_id: "b".into(),
-            ignored: vec!["method_number".into()],
-        };
+        let mut reply = full::reboot_reply();
         let mut value = json!({
-            "id": "r-1", "status": "scheduled", "message": "m", "notBefore": "1970-01-01T00:00:00.000Z",
+            "id": "r-1", "status": "scheduled", "message": "m", "notBefore": "2026-11-22T18:30:00.000Z",
             "bootId": "b", "ignored": ["method_number"],
         });
         assert_eq!(serde_json::to_value(&reply).unwrap(), value);
@@ -117,31 +149,31 @@ mod tests {
         assert_eq!(serde_json::to_value(&reply).unwrap(), value);
         assert_eq!(serde_json::from_value::<RebootReply>(value).unwrap(), reply);
 
-        let cancelled = CancelReply { id: "r-1".into(), status: Granted::Cancelled };
-        assert_eq!(serde_json::to_value(cancelled).unwrap(), json!({"id": "r-1", "status": "cancelled"}));
+        let cancelled = serde_json::to_value(full::cancel_reply()).unwrap();
+        assert_eq!(cancelled, json!({"id": "r-1", "status": "cancelled"}));
 
-        let status = StatusReply {
-            reboot: None,
-            boot: Boot {
-                boot_id: "b".into(),
-                boot_time: Time::from_unix_millis(0),
-                cause: BootCause::Unknown,
-                clock: Clock::Synchronized,
-            },
-            uptime_seconds: 5,
-            inhibitors: vec![Inhibitor { who: "dpkg".into(), why: "upgrade".into(), uid: 0, pid: 7 }],
-            can_reboot: false,
-            message: Some("shutdown is inhibited".into()),
-        };
+        let status = StatusReply { reboot: None, ..full::status_reply() };
         assert_eq!(
             serde_json::to_value(status).unwrap(),
             json!({
-                "boot": {"bootId": "b", "bootTime": "1970-01-01T00:00:00.000Z", "cause": "unknown",
+                "boot": {"bootId": "b", "bootTime": "2026-11-22T18:36:07.412Z", "cause": "requested",
                     "clock": "synchronized"},
                 "uptimeSeconds": 5,
                 "inhibitors": [{"who": "dpkg", "why": "upgrade", "uid": 0, "pid": 7}],
                 "canReboot": false, "message": "shutdown is inhibited",
             })
         );
+
+        let refusal = full::refusal_reply();
+        let value = json!({"error": {
+            "code": "rebootPending", "message": "m", "id": "r-1", "methods": ["rebootDevice"],
+            "inhibitors": [{"who": "dpkg", "why": "upgrade", "uid": 0, "pid": 7}],
+            "retryAfterSeconds": 3595,
+        }});
+        assert_eq!(serde_json::to_value(&refusal).unwrap(), value);
+        assert_eq!(serde_json::from_value::<RefusalReply>(value).unwrap(), refusal);
+        let short = json!({"error": {"code": "tooLate", "message": "m"}});
+        let read: RefusalReply = serde_json::from_value(short.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), short);
     }
 }

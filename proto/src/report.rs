@@ -6,95 +6,101 @@ use serde::{Deserialize, Serialize};
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
-/// The daemon's reported properties: its part of `properties.reported`, which it
-/// may share with others.
+/// The daemon's reported properties: its part of `properties.reported`, where
+/// other programs of the device may have theirs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// `rebootTime`: when the running kernel booted. Absent until a boot was seen to follow
-    /// another.
+    /// `rebootTime`: when the running kernel booted. Absent until the daemon has
+    /// seen a boot follow another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot_time: Option<Time>,
-    /// `reboot`: the newest request, pending or ended.
+    /// `reboot`: the newest request, pending or ended. Absent until there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Reboot>,
     /// `boot`: the running boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
-    /// `agent`: the daemon.
+    /// `agent`: the daemon itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
 }
 
 impl Report {
-    /// The reported properties that are the daemon's; others in the same twin are
-    /// left alone.
+    /// The keys of the daemon's part. The daemon leaves other keys of the same
+    /// twin alone.
     pub const KEYS: [&str; 4] = ["rebootTime", "reboot", "boot", "agent"];
 }
 
 /// The keys, at whatever depth, whose values are instants ([`Time`]). A hub may
-/// spell an instant otherwise than it was sent, which is then no difference.
+/// hand an instant back in another spelling than the daemon's; under these keys
+/// the instants are compared, not the texts.
 pub const INSTANTS: [&str; 6] =
     ["rebootTime", "requestedAt", "notBefore", "startedAt", "completedAt", "bootTime"];
 
-/// A requested reboot and what became of it. Keys that do not apply are
-/// absent.
+/// A request and what became of it. Keys that do not apply are absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reboot {
-    /// `id`: the operator's id of the request.
+    /// `id`: the request's id, the operator's or one that the daemon made up.
     pub id: String,
-    /// `status`: how far it is.
+    /// `status`: how far the request is.
     pub status: RebootStatus,
-    /// `reason`: why, in the operator's words.
+    /// `reason`: why the reboot is asked for, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `requestedBy`: which way it came.
+    /// `requestedBy`: which way the request came.
     pub requested_by: RequestedBy,
-    /// `requestedAt`: when it was accepted.
+    /// `requestedAt`: when the daemon granted the request or, of a wish that it
+    /// did not grant, saw it.
     pub requested_at: Time,
-    /// `notBefore`: before which instant it is not carried out, if it was asked for later.
+    /// `notBefore`: before which instant the machine is not rebooted: the time
+    /// that was asked for, or a later one that the device's configuration
+    /// allows. Absent for a reboot as soon as possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// `startedAt`: when the machine was asked to go down.
+    /// `startedAt`: when the reboot began, shortly before logind was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// `completedAt`: when its outcome was known.
+    /// `completedAt`: when the request's outcome was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// `previousBootId`: the boot that it is to end.
+    /// `previousBootId`: the kernel's id of the boot that the request is to end.
     pub previous_boot_id: String,
-    /// `bootId`: the boot that followed.
+    /// `bootId`: the kernel's id of the boot that followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// `downSeconds`: from `started_at` to the kernel's start, in seconds, by the clock.
+    /// `downSeconds`: from `startedAt` to the start of the next kernel, in
+    /// seconds to three decimals, by the machine's clock. Absent where the clock
+    /// cannot tell, since it was set in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_seconds: Option<f64>,
-    /// `error`: why it failed.
+    /// `error`: why the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RebootError>,
 }
 
 vocabulary! {
-    /// How far a requested reboot is.
+    /// How far a request is.
     pub enum RebootStatus {
-        /// Accepted for later.
+        /// Granted for later.
         Scheduled = "scheduled",
-        /// Held back by an inhibitor or a window.
+        /// Its time has come, but an inhibitor or the device's windows and
+        /// limits hold the reboot up.
         Waiting = "waiting",
-        /// About to go down, or going down.
+        /// logind is being asked, or the machine is going down.
         Rebooting = "rebooting",
-        /// The machine has booted since.
+        /// The machine has booted since: the kernel's boot id is another.
         Completed = "completed",
-        /// It did not come to that; see the error.
+        /// There was no reboot, or not an orderly one; `error` says why.
         Failed = "failed",
-        /// Withdrawn before it began.
+        /// Called off before the reboot began.
         Cancelled = "cancelled",
     }
 }
 
 impl RebootStatus {
-    /// Whether nothing more will happen.
+    /// Whether the status is an outcome: nothing more becomes of the request.
     pub fn is_final(self) -> bool {
         matches!(self, RebootStatus::Completed | RebootStatus::Failed | RebootStatus::Cancelled)
     }
@@ -110,32 +116,34 @@ vocabulary! {
     }
 }
 
-/// Why a requested reboot failed.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RebootError {
-    /// `code`: the kind, for programs.
+    /// `code`: the kind of failure, for programs.
     pub code: RebootErrorCode,
-    /// `message`: the sentence, for people.
+    /// `message`: the failure in a sentence for people, at most 1000 characters.
     pub message: String,
 }
 
 vocabulary! {
-    /// The kinds of failure.
+    /// Why a request failed, for programs.
     pub enum RebootErrorCode {
-        /// Asked to go down, the machine stayed up.
+        /// logind was asked and the machine stayed up, or the device's disk did
+        /// not take the note that logind is about to be asked.
         NeverWentDown = "neverWentDown",
-        /// logind said no when it was asked.
+        /// logind said no or could not be asked, or polkit did not let the
+        /// daemon.
         LogindRefused = "logindRefused",
-        /// A block inhibitor was held.
+        /// A block inhibitor for shutdown was held, or not released in time.
         BlockedByInhibitor = "blockedByInhibitor",
-        /// Its deadline passed first.
+        /// The wish's deadline passed first.
         Expired = "expired",
         /// The machine booted anew, but without an orderly shutdown.
         UncleanBoot = "uncleanBoot",
         /// The wish in the twin cannot be understood.
         InvalidPayload = "invalidPayload",
-        /// The device's own configuration does not allow it.
+        /// The device's own configuration does not allow what the wish asks for.
         Forbidden = "forbidden",
     }
 }
@@ -146,11 +154,11 @@ vocabulary! {
 pub struct Boot {
     /// `bootId`: the kernel's random id of this boot.
     pub boot_id: String,
-    /// `bootTime`: when the kernel started.
+    /// `bootTime`: when the kernel started, by the clock as it was last set.
     pub boot_time: Time,
     /// `cause`: what ended the boot before.
     pub cause: BootCause,
-    /// `clock`: whether the clock could be trusted when the times were taken.
+    /// `clock`: whether the clock could be trusted when `bootTime` was taken.
     pub clock: Clock,
 }
 
@@ -159,7 +167,7 @@ vocabulary! {
     pub enum BootCause {
         /// A reboot that was asked of the daemon.
         Requested = "requested",
-        /// Another orderly shutdown.
+        /// An orderly shutdown that was not asked of the daemon.
         Local = "local",
         /// No orderly shutdown: power loss, crash or watchdog.
         Unclean = "unclean",
@@ -169,11 +177,12 @@ vocabulary! {
 }
 
 vocabulary! {
-    /// The state of the clock.
+    /// Whether the machine's clock can be trusted. Source:
+    /// org.freedesktop.timedate1(5), `NTPSynchronized`.
     pub enum Clock {
-        /// Synchronised with a time source.
+        /// The clock is synchronised with a time source.
         Synchronized = "synchronized",
-        /// Not, or not known.
+        /// The clock is not synchronised, or nobody can tell.
         Unsynchronized = "unsynchronized",
     }
 }
@@ -182,16 +191,18 @@ vocabulary! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// `version`: its version.
+    /// `version`: the daemon's version.
     pub version: String,
-    /// `methods`: the direct methods it answers.
+    /// `methods`: the direct methods that the daemon answers. They are texts,
+    /// since another version of the daemon may have others than
+    /// [`crate::MethodName`].
     pub methods: Vec<String>,
-    /// `damagedRecord`: where it set a damaged record of its own aside in this boot; what it
-    /// knew of reboots before is then lost.
+    /// `damagedRecord`: the file that a damaged record of the daemon's was set
+    /// aside as in this boot. What the daemon knew of earlier requests is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged_record: Option<String>,
-    /// `wishError`: what is wrong with the reboot wished for in the twin's desired
-    /// properties, if not even its id can be read.
+    /// `wishError`: what is wrong with a wish whose id cannot be read, so that
+    /// the wish cannot be reported as a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish_error: Option<String>,
 }
@@ -203,10 +214,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::full;
 
-    /// Every key, so that a test can hold lists of keys against it.
-    fn full() -> Value {
-        json!({
+    #[test]
+    fn the_contracts_spelling() {
+        let value = json!({
             "rebootTime": "2026-11-22T18:36:07.412Z",
             "reboot": {
                 "id": "r-1", "status": "completed", "reason": "kernel update", "requestedBy": "method",
@@ -222,48 +234,9 @@ mod tests {
                 "version": "1.0.0", "methods": ["rebootDevice"], "damagedRecord": "/var/lib/iotdm/damaged",
                 "wishError": "id: must be given",
             },
-        })
-    }
-
-    /// The same from the types: a field more does not compile until it is here,
-    /// and then its key has to be in `full`.
-    fn full_report() -> Report {
-        let at = |text: &str| -> Time { text.parse().unwrap() };
-        Report {
-            reboot_time: Some(at("2026-11-22T18:36:07.412Z")),
-            reboot: Some(Reboot {
-                id: "r-1".into(),
-                status: RebootStatus::Completed,
-                reason: Some("kernel update".into()),
-                requested_by: RequestedBy::Method,
-                requested_at: at("2026-11-22T18:35:00Z"),
-                not_before: Some(at("2026-11-22T18:35:40Z")),
-                started_at: Some(at("2026-11-22T18:35:46.112Z")),
-                completed_at: Some(at("2026-11-22T18:36:20Z")),
-                previous_boot_id: "a".into(),
-                boot_id: Some("b".into()),
-                down_seconds: Some(21.3),
-                error: Some(RebootError { code: RebootErrorCode::NeverWentDown, message: "m".into() }),
-            }),
-            boot: Some(Boot {
-                boot_id: "b".into(),
-                boot_time: at("2026-11-22T18:36:07.412Z"),
-                cause: BootCause::Requested,
-                clock: Clock::Synchronized,
-            }),
-            agent: Some(Agent {
-                version: "1.0.0".into(),
-                methods: vec!["rebootDevice".into()],
-                damaged_record: Some("/var/lib/iotdm/damaged".into()),
-                wish_error: Some("id: must be given".into()),
-            }),
-        }
-    }
-
-    #[test]
-    fn the_contracts_spelling() {
-        assert_eq!(serde_json::to_value(full_report()).unwrap(), full());
-        assert_eq!(serde_json::from_value::<Report>(full()).unwrap(), full_report());
+        });
+        assert_eq!(serde_json::to_value(full::report()).unwrap(), value);
+        assert_eq!(serde_json::from_value::<Report>(value).unwrap(), full::report());
     }
 
     /// The keys of all instants in `value`, without their repetitions.
@@ -279,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_lists_of_keys_are_complete_and_nothing_more() {
-        let full = serde_json::to_value(full_report()).unwrap();
+        let full = serde_json::to_value(full::report()).unwrap();
         let keys: BTreeSet<&str> = full.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, Report::KEYS.into());
         let mut found = BTreeSet::new();

@@ -14,24 +14,32 @@ use serde_json::{Map, Value};
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
-/// The longest id of a request, in bytes, which its characters are.
+/// The longest id of a request, in bytes; each of the characters that an id may
+/// have is one byte.
 pub const MAX_ID: usize = 128;
-/// The longest reason, in characters: a wall message shows it on one or two
-/// lines.
+/// The longest reason, in characters: on a terminal of 80 columns a wall message
+/// shows so many on three lines.
 pub const MAX_REASON: usize = 200;
-/// How far ahead a call may ask for a reboot, by `delaySeconds` or `at`: 7 days.
+/// How far ahead a call may ask for a reboot, by `delaySeconds` or `at`: 7 days,
+/// so that a mistyped date is refused and not waited for.
 pub const MAX_AHEAD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// What `delaySeconds` may be; 0 is the same as none.
+/// What `delaySeconds` may be, in seconds; 0 is the same as none.
 pub const DELAY_SECONDS: RangeInclusive<u64> = 0..=MAX_AHEAD.as_secs();
-/// What `waitSeconds` may be: up to a day.
+/// What `waitSeconds` may be, in seconds: up to a day, so that a forgotten
+/// request does not reboot the machine days later.
 pub const WAIT_SECONDS: RangeInclusive<u64> = 1..=24 * 60 * 60;
-/// How long [`OnInhibitor::Wait`] waits where `waitSeconds` is not given.
+/// How long [`OnInhibitor::Wait`] waits where `waitSeconds` is not given: an hour,
+/// which is enough for an upgrade of the system's packages.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// How many unknown keys a reply repeats, and how many characters of each: a
-/// payload may have thousands, and a reply with them all would help nobody.
-const MAX_IGNORED: usize = 32;
-const MAX_IGNORED_CHARS: usize = 64;
+/// How many unknown keys a reply repeats: a payload may have thousands, and a
+/// reply with them all would help nobody.
+pub(crate) const MAX_IGNORED: usize = 32;
+/// How many characters of each unknown key a reply repeats.
+pub(crate) const MAX_IGNORED_CHARS: usize = 64;
+/// How many characters of a text that is wrong an error repeats: enough to
+/// recognise the text, which may be as long as the payload.
+const MAX_FOUND_CHARS: usize = 64;
 
 /// The operator's id of a request: 1 to 128 characters of `A-Za-z0-9._:-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,9 +54,9 @@ pub struct Reason(String);
 vocabulary! {
     /// What to do while somebody holds a block inhibitor for shutdown.
     pub enum OnInhibitor {
-        /// Refuse, or fail when the request's time has come.
+        /// Refuse a reboot for now; let one whose time has come later fail.
         Fail = "fail",
-        /// Reboot once the inhibitor is released, within `waitSeconds`.
+        /// Reboot once the inhibitor is released; fail after `waitSeconds`.
         Wait = "wait",
         /// Reboot all the same, if the device's own configuration allows that.
         Override = "override",
@@ -59,19 +67,22 @@ vocabulary! {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RebootRequest {
-    /// `id`; without one the daemon makes one up.
+    /// `id`: the operator's name for the request; without one the daemon makes
+    /// up a UUID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
-    /// `delaySeconds`: reboot so much later, within [`DELAY_SECONDS`].
+    /// `delaySeconds`: reboot so many seconds later, within [`DELAY_SECONDS`].
+    /// Not together with `at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_seconds: Option<u64>,
-    /// `at`: reboot at that instant, at most [`MAX_AHEAD`] ahead.
+    /// `at`: reboot at this instant, which is not over and at most [`MAX_AHEAD`]
+    /// ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// `check`: only say what would happen.
+    /// `check`: a dry run, which only says what would happen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub check: bool,
-    /// What a wish can ask for as well.
+    /// What a call and a wish can ask for alike.
     #[serde(flatten)]
     pub terms: Terms,
 }
@@ -80,16 +91,16 @@ pub struct RebootRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Wish {
-    /// `id`: each is carried out once.
+    /// `id`: the request's id; each id is carried out once.
     pub id: RequestId,
-    /// `notBefore`: not before this instant; without one, as soon as the device
-    /// sees the wish.
+    /// `notBefore`: do not reboot before this instant; without it, reboot as
+    /// soon as the device sees the wish.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// `deadline`: not after this instant.
+    /// `deadline`: do not reboot from this instant on. It lies after `notBefore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
-    /// What a call can ask for as well.
+    /// What a call and a wish can ask for alike.
     #[serde(flatten)]
     pub terms: Terms,
 }
@@ -98,14 +109,17 @@ pub struct Wish {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Terms {
-    /// `reason`: why.
+    /// `reason`: why the reboot is asked for; for the journal, the people who
+    /// are logged in, and the twin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// `onInhibitor`; [`OnInhibitor::Fail`] where it is not given.
+    /// `onInhibitor`: what to do about block inhibitors; [`OnInhibitor::Fail`]
+    /// where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_inhibitor: Option<OnInhibitor>,
-    /// `waitSeconds`: how long [`OnInhibitor::Wait`] waits, within
-    /// [`WAIT_SECONDS`]; [`DEFAULT_WAIT`] where it is not given.
+    /// `waitSeconds`: how many seconds [`OnInhibitor::Wait`] waits once the
+    /// reboot's time has come, within [`WAIT_SECONDS`]; [`DEFAULT_WAIT`] where it
+    /// is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u64>,
 }
@@ -114,7 +128,8 @@ pub struct Terms {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelRequest {
-    /// `id`: only if this request is the pending one; without it, whichever is.
+    /// `id`: call the reboot off only if this request is the pending one;
+    /// without it, whichever is pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
 }
@@ -138,9 +153,10 @@ impl RebootRequest {
     /// The keys of the payload.
     pub const KEYS: [&str; 7] = ["id", "delaySeconds", "at", "check", "reason", "onInhibitor", "waitSeconds"];
 
-    /// Reads a payload at the instant `now`: absent, `null`, `""` or an object.
-    /// A key that is not known is no error, since the tutorial's callers send
-    /// one.
+    /// Reads a payload that came at the instant `now`, by which `at` is judged.
+    /// It is absent, `null`, `""` or an object; anything else is an error, and so
+    /// is a known key with a value that may not stand there. A key that is not
+    /// known is no error, since the callers of Microsoft's tutorial send one.
     pub fn parse(payload: &[u8], now: Time) -> Result<Received, InvalidPayload> {
         let mut received = Received::default();
         for (key, value) in object(payload)? {
@@ -164,7 +180,7 @@ impl RebootRequest {
     }
 
     /// The instant before which the machine is not to be rebooted, for a
-    /// request that is received `now`; none for one that is for now.
+    /// request that came `now`; `None` for a request to reboot now.
     pub fn not_before(&self, now: Time) -> Option<Time> {
         let delay = self.delay_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
         delay.map(|delay| now.after(delay)).or(self.at)
@@ -175,8 +191,10 @@ impl Wish {
     /// The keys of the wish.
     pub const KEYS: [&str; 6] = ["id", "notBefore", "deadline", "reason", "onInhibitor", "waitSeconds"];
 
-    /// Reads `properties.desired.reboot`. Keys that are not known are left to
-    /// others, who may share the object.
+    /// Reads `properties.desired.reboot`. It is an error if it is no object, has
+    /// no `id`, a known key with a value that may not stand there, or a
+    /// `deadline` that is not after `notBefore`. Keys that are not known are left
+    /// to others, who may share the object.
     pub fn parse(value: &Value) -> Result<Self, InvalidPayload> {
         let object = value.as_object().ok_or_else(|| wrong("reboot", "an object", value))?;
         let (mut id, mut not_before, mut deadline) = (None, None, None);
@@ -196,13 +214,15 @@ impl Wish {
         Ok(Wish { id, not_before, deadline, terms })
     }
 
-    /// The id of a wish, also of one that is wrong in other respects.
+    /// The id of `properties.desired.reboot`, also if the wish is wrong in other
+    /// respects; `None` if even the id is missing or wrong.
     pub fn id_of(value: &Value) -> Option<RequestId> {
         value.get("id").and_then(|value| text("id", value).ok())
     }
 
-    /// The twin's property as a patch has to write it so that nothing of an
-    /// earlier wish is left: what is not asked for is `null`.
+    /// The wish as a patch of the twin has to write it: a key that the wish does
+    /// not have is `null`, since the hub merges patches and would keep what an
+    /// earlier wish had there.
     pub fn patch(&self) -> Value {
         let mut patch: Map<String, Value> =
             Self::KEYS.map(|key| (key.to_owned(), Value::Null)).into_iter().collect();
@@ -214,7 +234,7 @@ impl Wish {
 }
 
 impl Terms {
-    /// Takes a key that is one of the terms; `false` for any other.
+    /// Takes `value` if `key` is one of the terms, and tells whether it is.
     fn take(&mut self, key: &str, value: &Value) -> Result<bool, InvalidPayload> {
         match key {
             "reason" => self.reason = Some(text(key, value)?),
@@ -225,12 +245,12 @@ impl Terms {
         Ok(true)
     }
 
-    /// What to do about block inhibitors.
+    /// What to do about block inhibitors, with the default.
     pub fn on_inhibitor(&self) -> OnInhibitor {
         self.on_inhibitor.unwrap_or(OnInhibitor::Fail)
     }
 
-    /// How long [`OnInhibitor::Wait`] waits.
+    /// How long [`OnInhibitor::Wait`] waits, with the default.
     pub fn wait(&self) -> Duration {
         self.wait_seconds.map_or(DEFAULT_WAIT, Duration::from_secs)
     }
@@ -240,7 +260,8 @@ impl CancelRequest {
     /// The keys of the payload.
     pub const KEYS: [&str; 1] = ["id"];
 
-    /// Reads a payload, as [`RebootRequest::parse`] does.
+    /// Reads a payload: absent, `null`, `""` or an object whose `id`, if given, is
+    /// one. Keys that are not known are no error.
     pub fn parse(payload: &[u8]) -> Result<Self, InvalidPayload> {
         let id = object(payload)?.get("id").map(|value| text("id", value)).transpose()?;
         Ok(CancelRequest { id })
@@ -285,7 +306,7 @@ impl FromStr for Reason {
     }
 }
 
-/// What a validated text needs besides `FromStr`, to be read and written as one.
+/// What a validated text needs besides `FromStr` to stand in JSON as a string.
 macro_rules! text {
     ($($name:ident),+) => {
         $(
@@ -314,7 +335,8 @@ macro_rules! text {
 
 text!(RequestId, Reason);
 
-/// The payload as an object; nothing at all is an empty one.
+/// The payload as an object; an absent payload, `null` and `""` are an empty
+/// one, since tools send each of them where no payload was given.
 fn object(payload: &[u8]) -> Result<Map<String, Value>, InvalidPayload> {
     if payload.trim_ascii().is_empty() {
         return Ok(Map::new());
@@ -371,7 +393,7 @@ fn wrong(what: &str, expected: &str, found: &Value) -> InvalidPayload {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => number.to_string(),
-        Value::String(text) => format!("{:?}", text.chars().take(MAX_IGNORED_CHARS).collect::<String>()),
+        Value::String(text) => format!("{:?}", text.chars().take(MAX_FOUND_CHARS).collect::<String>()),
         Value::Array(_) => "an array".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     };
@@ -383,6 +405,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::full;
 
     fn now() -> Time {
         "2026-11-22T18:00:00Z".parse().unwrap()
@@ -394,15 +417,6 @@ mod tests {
 
     fn id(text: &str) -> RequestId {
         text.parse().unwrap()
-    }
-
-    /// Every field, so that one more does not compile until it is here as well.
-    fn full_terms() -> Terms {
-        Terms {
-            reason: Some("kernel update".parse().unwrap()),
-            on_inhibitor: Some(OnInhibitor::Wait),
-            wait_seconds: Some(86_400),
-        }
     }
 
     fn keys(value: &impl Serialize) -> Vec<String> {
@@ -429,34 +443,23 @@ mod tests {
 
     #[test]
     fn what_is_built_is_read_with_every_key() {
+        let full = full::reboot_request();
+        assert_eq!(keys(&full), sorted(RebootRequest::KEYS));
         // One of the two times each, since they cannot be given together.
-        let at = Some("2026-11-22T18:30:00Z".parse().unwrap());
-        let full = RebootRequest {
-            id: Some(id("a.B_c:1-2")),
-            delay_seconds: Some(604_800),
-            at: None,
-            check: true,
-            terms: full_terms(),
-        };
-        let other = RebootRequest { delay_seconds: None, at, ..full.clone() };
-        for request in [&full, &other] {
+        let delayed = RebootRequest { at: None, ..full.clone() };
+        let timed = RebootRequest { delay_seconds: None, ..full.clone() };
+        for request in [&delayed, &timed] {
             let payload = serde_json::to_vec(request).unwrap();
             assert_eq!(parse(&payload), Ok(Received { request: request.clone(), ignored: Vec::new() }));
         }
-        assert_eq!(keys(&RebootRequest { at, ..full.clone() }), sorted(RebootRequest::KEYS));
-        assert_eq!(full.not_before(now()), Some("2026-11-29T18:00:00Z".parse().unwrap()));
-        assert_eq!(other.not_before(now()), at);
+        assert_eq!(delayed.not_before(now()), Some("2026-11-29T18:00:00Z".parse().unwrap()));
+        assert_eq!(timed.not_before(now()), full.at);
 
-        let wish = Wish {
-            id: id("w"),
-            not_before: at,
-            deadline: Some("2027-11-22T19:00:00Z".parse().unwrap()),
-            terms: full_terms(),
-        };
+        let wish = full::wish();
         assert_eq!(Wish::parse(&serde_json::to_value(&wish).unwrap()), Ok(wish.clone()));
         assert_eq!(keys(&wish), sorted(Wish::KEYS));
 
-        let cancel = CancelRequest { id: Some(id("a")) };
+        let cancel = full::cancel_request();
         assert_eq!(CancelRequest::parse(&serde_json::to_vec(&cancel).unwrap()), Ok(cancel.clone()));
         assert_eq!(keys(&cancel), CancelRequest::KEYS);
     }

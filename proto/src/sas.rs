@@ -1,10 +1,12 @@
 //! Shared access signatures: `SharedAccessSignature sr=…&sig=…&se=…[&skn=…]`.
 //!
-//! `sig = base64(HMAC-SHA256(key, sr + "\n" + se))`, where `sr` are the encoded
-//! bytes exactly as they stand in the token; so a verifier signs the raw text
-//! first and decodes it afterwards for comparing scopes. `se` is in seconds
-//! since the Unix epoch. Source: IoT Hub developer guide, "Control access using
-//! shared access signatures", and the official SDKs' code.
+//! `sr` is the resource that the token is for, `sig` the signature, `se` when the
+//! token expires in seconds since the Unix epoch, and `skn` the name of the shared
+//! access policy whose key signs. `sig = base64(HMAC-SHA256(key, sr + "\n" + se))`,
+//! where `sr` are the encoded bytes exactly as they stand in the token; so a
+//! verifier signs the raw text first, and decodes it afterwards for comparing
+//! scopes. Source: IoT Hub developer guide, "Control access using shared access
+//! signatures", and the official SDKs' code.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +19,8 @@ use sha2::Sha256;
 
 use crate::key::SecretKey;
 
-/// Everything but RFC 3986's unreserved characters is encoded.
+/// The characters that are percent-encoded: all but the unreserved ones of
+/// RFC 3986, section 2.3.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const PREFIX: &str = "SharedAccessSignature ";
@@ -56,39 +59,40 @@ pub struct SasToken {
 /// Why a token is not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SasError {
-    /// Not the form of a token.
+    /// The text does not have the form of a token.
     #[error("not a shared access signature: {0}")]
     Malformed(&'static str),
-    /// Signed with another key, or altered.
+    /// The token was signed with another key, or altered afterwards.
     #[error("the signature does not match")]
     Signature,
-    /// `se` has passed.
+    /// The token expired so many seconds ago.
     #[error("the token expired {0} seconds ago")]
     Expired(u64),
-    /// Valid, but for something else.
+    /// The token is valid, but for this resource and not the one that is needed.
     #[error("the token is for {0:?}")]
     Scope(String),
 }
 
 impl SasToken {
-    /// When it ends, in seconds since the Unix epoch.
+    /// When the token expires, in seconds since the Unix epoch.
     pub fn expiry(&self) -> u64 {
         self.expiry
     }
 
-    /// The shared access policy that it names.
+    /// The shared access policy that the token names; `None` for a device's own.
     pub fn policy(&self) -> Option<&str> {
         self.policy.as_deref()
     }
 
-    /// The resource it is for, decoded.
+    /// The resource that the token is for, decoded.
     pub fn resource(&self) -> String {
         decode(&self.raw_resource)
     }
 
-    /// Whether it was signed with `key`, has not ended at `now` (seconds since
-    /// the Unix epoch), and covers `scope`: the same resource or one below it,
-    /// by whole path segments; the host's case does not matter.
+    /// Whether the token was signed with `key`, has not expired at `now` (in
+    /// seconds since the Unix epoch), and covers `scope`, not yet encoded: the
+    /// token's resource or one below it, by whole path segments. The case of the
+    /// host does not matter. The error is the first of these that fails.
     pub fn verify(&self, key: &SecretKey, now: u64, scope: &str) -> Result<(), SasError> {
         mac(&self.raw_resource, self.expiry, key)
             .verify_slice(&self.signature)
@@ -141,7 +145,8 @@ impl fmt::Debug for SasToken {
 }
 
 fn mac(raw_resource: &str, expiry: u64, key: &SecretKey) -> Hmac<Sha256> {
-    // HMAC takes keys of every length, so the error cannot happen.
+    // The only error is a key of a wrong length, and HMAC takes keys of every
+    // length.
     #[allow(clippy::expect_used)]
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).expect("HMAC takes any key");
     mac.update(format!("{raw_resource}\n{expiry}").as_bytes());
@@ -152,6 +157,7 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
+/// Whether a token for `resource` is good for `scope`; see [`SasToken::verify`].
 fn covers(resource: &str, scope: &str) -> bool {
     let (mut resource, mut scope) = (resource.split('/'), scope.split('/'));
     let same_host = match (resource.next(), scope.next()) {

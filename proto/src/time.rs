@@ -9,12 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An instant with millisecond resolution, written `2026-11-22T18:36:07.412Z`.
 ///
-/// Finer digits are cut off when it is made, so that a value equals itself
-/// after a round trip through JSON.
+/// Anything finer than a millisecond is cut off when an instant is made, so that
+/// the instant equals itself after a round trip through JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(Timestamp);
 
-/// The text is not an RFC 3339 instant.
+/// A text that is not an RFC 3339 instant with a zone.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not an RFC 3339 time such as 2026-11-22T18:36:07Z")]
 pub struct TimeError(String);
@@ -38,25 +38,27 @@ impl Time {
         u64::try_from(self.0.as_second()).unwrap_or(0)
     }
 
-    /// This instant moved back by `duration`.
+    /// The instant that lies `duration` before this one, clamped as in
+    /// [`Time::from_unix_millis`].
     pub fn before(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Time::from_unix_millis(self.unix_millis().saturating_sub(millis))
     }
 
-    /// This instant moved forward by `duration`.
+    /// The instant that lies `duration` after this one, clamped likewise.
     pub fn after(self, duration: Duration) -> Self {
         let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Time::from_unix_millis(self.unix_millis().saturating_add(millis))
     }
 
-    /// How long it is from `earlier` to this instant; nothing when it lies
-    /// before it.
+    /// How long it is from `earlier` to this instant; zero if `earlier` is the
+    /// later one.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(u64::try_from(self.unix_millis() - earlier.unix_millis()).unwrap_or(0))
     }
 
-    /// Seconds from `earlier` to this instant, negative when it lies after it.
+    /// How many seconds it is from `earlier` to this instant, to the millisecond;
+    /// negative if `earlier` is the later one.
     pub fn seconds_since(self, earlier: Time) -> f64 {
         (self.unix_millis() - earlier.unix_millis()) as f64 / 1000.0
     }

@@ -1,9 +1,9 @@
 //! The MQTT topics of device twins, direct methods and telemetry, in both
 //! directions: `Display` writes them, `parse` reads them.
 //!
-//! `$rid` is opaque and echoed unchanged; it stands first after `?`. Source:
-//! "Communicate with an IoT hub using the MQTT protocol" and captures of the
-//! official clients.
+//! `$rid` names a request or a call: whoever answers repeats it unchanged. It
+//! stands first after `?`. Source: "Communicate with an IoT hub using the MQTT
+//! protocol" and captures of the official clients.
 
 use std::fmt;
 
@@ -24,30 +24,31 @@ const METHOD_RESPONSE: &str = "$iothub/methods/res/";
 /// What a device publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceTopic {
-    /// Asks for the twin; the body is empty.
+    /// A request for the twin; the body is empty.
     TwinGet {
-        /// Echoed in the reply.
+        /// Names the request in the response to it.
         rid: String,
     },
-    /// A merge patch of the reported properties.
+    /// A change of the reported properties; the body is a merge patch.
     ReportedPatch {
-        /// Echoed in the reply.
+        /// Names the request in the response to it.
         rid: String,
-        /// The reported version that the patch is meant for, if any.
+        /// The version of the reported properties that the patch is made for; the
+        /// hub refuses the patch at any other. `None` is for any version.
         version: Option<u64>,
     },
-    /// The reply to a direct method call.
+    /// The reply to a call of a direct method; the body is its payload.
     MethodResponse {
-        /// The method's own status.
+        /// The method's status, which is the device's to choose.
         status: i64,
-        /// The call's.
+        /// The `rid` of the call.
         rid: String,
     },
     /// A device-to-cloud message.
     Telemetry {
-        /// The publishing device.
+        /// The device that publishes the message.
         device_id: String,
-        /// Properties, still encoded.
+        /// The message's properties, still encoded: `key=value&key=value`.
         bag: String,
     },
 }
@@ -55,31 +56,34 @@ pub enum DeviceTopic {
 /// What the hub publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubTopic {
-    /// The reply to a twin request.
+    /// The response to a request about the twin; the body is the twin, or what
+    /// is wrong.
     TwinResponse {
-        /// 200 for a twin, 204 for an accepted patch, else an error.
+        /// 200 for a twin, 204 for a patch that was taken, 400 and more for an
+        /// error.
         status: u16,
-        /// The request's.
+        /// The `rid` of the request.
         rid: String,
-        /// The new reported version, with 204.
+        /// With 204, the version of the reported properties that the patch led
+        /// to.
         version: Option<u64>,
     },
-    /// Desired properties changed; the body is the patch.
+    /// A change of the desired properties; the body is the patch.
     DesiredPatch {
-        /// The new desired version.
+        /// The version of the desired properties that the change led to.
         version: u64,
     },
-    /// A direct method call; the body is its payload.
+    /// A call of a direct method; the body is its payload.
     MethodCall {
         /// The method.
         name: String,
-        /// To be echoed in the reply.
+        /// Names the call in the reply to it.
         rid: String,
     },
 }
 
 impl DeviceTopic {
-    /// Reads a topic as the hub receives it; `None` for one that no device
+    /// Reads a topic as the hub receives it; `None` for a topic that no device
     /// may publish to.
     pub fn parse(topic: &str) -> Option<Self> {
         if let Some(rest) = topic.strip_prefix(TWIN_GET) {
@@ -124,7 +128,7 @@ impl fmt::Display for DeviceTopic {
 }
 
 impl HubTopic {
-    /// Reads a topic as a device receives it; `None` for one that is not
+    /// Reads a topic as a device receives it; `None` for a topic that is not
     /// about twins or methods.
     pub fn parse(topic: &str) -> Option<Self> {
         if let Some(rest) = topic.strip_prefix(METHOD_CALL) {

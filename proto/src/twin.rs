@@ -1,94 +1,103 @@
 //! Device twin properties: how patches merge, what may stand in them, and how
 //! versions count.
 //!
-//! Source: "Understand and use device twins in IoT Hub" (limits, merge rule)
-//! and reports of clients about the real service (`null` in arrays).
+//! Source: "Understand and use device twins in IoT Hub", for the limits and the
+//! rule of merging; reports of clients about the real service, for `null` in
+//! arrays.
 
 use serde_json::{Map, Value};
 
 /// A JSON object.
 pub type Object = Map<String, Value>;
 
-/// Which part of a twin, for its size limit.
+/// A part of a twin that has a size limit of its own, see [`Section::limit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    /// Tags: 8 KiB.
+    /// The tags, which the device does not see.
     Tags,
-    /// Desired properties: 32 KiB.
+    /// The desired properties, which services write and the device reads.
     Desired,
-    /// Reported properties: 32 KiB.
+    /// The reported properties, which the device writes and services read.
     Reported,
 }
 
-/// Properties with their version, which starts at 1 and grows by one with
-/// each accepted change.
+/// A section's properties with their version, which starts at 1 and grows by one
+/// with each change that is taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
     /// The values, without `$version` and `$metadata`.
     pub values: Object,
-    /// The version.
+    /// How many changes were taken, plus one.
     pub version: u64,
 }
 
-/// Why a change is not accepted. Each is a status 400 of the hub, but for
-/// [`TwinError::Version`], which is 412.
+/// Why a change is not taken. The hub answers each with status 400, but
+/// [`TwinError::Version`] with 412.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TwinError {
-    /// A key that is empty, too long or has a character that is not allowed.
-    #[error("{path}: a key has 1 to 1024 bytes without control characters, '.', '$' and space")]
+    /// A key is empty, longer than 1024 bytes, or has a character that no key
+    /// may have.
+    #[error("{path}: a key has 1 to {MAX_KEY_BYTES} bytes without control characters, '.', '$' and space")]
     Key {
-        /// Where, by dotted path.
+        /// The keys that lead to the place, joined by dots.
         path: String,
     },
-    /// A string above 4 KiB.
-    #[error("{path}: a string value has at most 4096 bytes")]
+    /// A string is longer than 4096 bytes.
+    #[error("{path}: a string value has at most {MAX_STRING_BYTES} bytes")]
     LongString {
-        /// Where, by dotted path.
+        /// The keys that lead to the place, joined by dots.
         path: String,
     },
-    /// An integer beyond what the hub keeps exactly.
-    #[error("{path}: integers range from -4503599627370496 to 4503599627370495")]
+    /// An integer is beyond what the hub keeps exactly.
+    #[error("{path}: integers range from {} to {}", INTEGERS.start(), INTEGERS.end())]
     Integer {
-        /// Where, by dotted path.
+        /// The keys that lead to the place, joined by dots.
         path: String,
     },
-    /// `null` in an array.
+    /// An array has `null` in it.
     #[error("{path}: null is not allowed in an array")]
     NullInArray {
-        /// Where, by dotted path.
+        /// The keys that lead to the place, joined by dots.
         path: String,
     },
-    /// Deeper than 10 levels.
+    /// Objects are nested more than 10 levels deep.
     #[error("{path}: objects nest at most {MAX_DEPTH} levels deep")]
     Depth {
-        /// Where, by dotted path.
+        /// The keys that lead to the place, joined by dots.
         path: String,
     },
     /// The section would grow beyond its limit.
     #[error("the properties would have {size} bytes; at most {limit} are allowed")]
     Size {
-        /// The size they would have, as the hub counts it.
+        /// The bytes that the section would have, as [`size`] counts them.
         size: usize,
-        /// The limit.
+        /// The bytes that the section may have.
         limit: usize,
     },
-    /// The patch was made for another version.
+    /// The change was made for another version of the properties.
     #[error("the change is for version {expected}, the properties are at {current}")]
     Version {
         /// The version that the client expects.
         expected: u64,
-        /// The version that is there.
+        /// The version that the properties have.
         current: u64,
     },
 }
 
+/// How deep objects may nest; a section itself is the first level.
 const MAX_DEPTH: usize = 10;
 const MAX_KEY_BYTES: usize = 1024;
 const MAX_STRING_BYTES: usize = 4096;
+/// The integers that the hub takes: those of 53 bits, which a double holds
+/// exactly.
 const INTEGERS: std::ops::RangeInclusive<i64> = -4_503_599_627_370_496..=4_503_599_627_370_495;
+/// How many characters of a key an error repeats: a key may be as long as a
+/// message, and its beginning is enough to find it.
+const MAX_SHOWN_CHARS: usize = 64;
 
 impl Section {
-    /// The largest size, in bytes as [`size`] counts them.
+    /// The largest size, in bytes as [`size`] counts them: 8 KiB for tags, 32 KiB
+    /// for properties.
     pub fn limit(self) -> usize {
         match self {
             Section::Tags => 8 * 1024,
@@ -104,8 +113,9 @@ impl Default for Properties {
 }
 
 impl Properties {
-    /// Merges `patch` if it is valid, fits, and, where `expected` is given, is
-    /// for the current version. On an error nothing changes.
+    /// Merges `patch` if it is valid and the result fits into `section`. If
+    /// `expected` is given, the current version has to be that one. On an error
+    /// nothing changes.
     pub fn patch(
         &mut self,
         section: Section,
@@ -123,7 +133,8 @@ impl Properties {
         Ok(())
     }
 
-    /// Replaces all values, if the new ones are valid and fit.
+    /// Replaces all values by `values`, if these are valid and fit into `section`;
+    /// a value `null` is left out. On an error nothing changes.
     pub fn replace(&mut self, section: Section, values: &Object) -> Result<(), TwinError> {
         let mut cleaned = Object::new();
         merge(&mut cleaned, values);
@@ -158,8 +169,8 @@ pub fn merge(target: &mut Object, patch: &Object) {
     }
 }
 
-/// The patch that makes `from` equal to `to` when merged; empty when they are
-/// equal.
+/// The patch that makes `from` equal to `to` when it is merged; empty if the two
+/// are equal. Neither of them may have `null` as a value.
 pub fn diff(from: &Object, to: &Object) -> Object {
     let mut patch = Object::new();
     for key in from.keys().filter(|key| !to.contains_key(*key)) {
@@ -179,8 +190,8 @@ pub fn diff(from: &Object, to: &Object) -> Object {
     patch
 }
 
-/// The size as the hub counts it: UTF-8 bytes of keys and strings, 8 for a
-/// number, 4 for a boolean.
+/// The size of a value as the hub counts it: the UTF-8 bytes of keys and strings,
+/// 8 bytes for a number, 4 for a boolean, none for `null`.
 pub fn size(value: &Value) -> usize {
     match value {
         Value::Null => 0,
@@ -196,7 +207,8 @@ fn object_size(object: &Object) -> usize {
     object.iter().map(|(key, value)| key.len() + size(value)).sum()
 }
 
-/// Checks a section's `change` by itself and the `merged` result's size.
+/// Checks the `change` of a section by itself, and the size of what the section
+/// would be then, `merged`.
 fn validate(section: Section, change: &Object, merged: &Object) -> Result<(), TwinError> {
     check_object("", change, 1)?;
     let (size, limit) = (object_size(merged), section.limit());
@@ -208,7 +220,7 @@ fn check_object(path: &str, object: &Object, depth: usize) -> Result<(), TwinErr
         return Err(TwinError::Depth { path: path.to_owned() });
     }
     for (key, value) in object {
-        let shown: String = key.chars().take(64).collect();
+        let shown: String = key.chars().take(MAX_SHOWN_CHARS).collect();
         let path = if path.is_empty() { shown } else { format!("{path}.{shown}") };
         let allowed = |c: char| !c.is_control() && !matches!(c, '.' | '$' | ' ');
         if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.chars().all(allowed) {

@@ -1,10 +1,9 @@
 //! How the fixed words of a wire format are declared: one list, from which the
 //! type, its spelling, its reading and the list of all words come.
 
-/// Declares an enum whose variants are words of a wire format. Besides the enum
-/// it makes `ALL`, `as_str`, `Display`, `FromStr`, `Serialize` and
-/// `Deserialize`, so that a word cannot stand in one of them and lack in
-/// another.
+/// Declares an enum whose variants are words of a wire format. From the same list
+/// come the enum's `ALL`, `as_str`, `Display`, `FromStr`, `Serialize` and
+/// `Deserialize`, so that a word that one of them knows is known to all.
 macro_rules! vocabulary {
     (
         $(#[$about:meta])*
@@ -22,7 +21,7 @@ macro_rules! vocabulary {
             /// Each word, in the order of the declaration.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The word as it is spelled on the wire.
+            /// The word as it is spelled on the wire; its case counts.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $($name::$variant => $word,)+
@@ -64,12 +63,12 @@ macro_rules! vocabulary {
 
 pub(crate) use vocabulary;
 
-/// The text is none of the words that may stand in its place.
+/// A text that is none of the words that may stand in its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is none of {}", self.known.join(", "))]
 pub struct UnknownWord {
-    /// What stands there.
+    /// The text.
     pub text: String,
-    /// What may stand there.
+    /// The words.
     pub known: Vec<&'static str>,
 }

@@ -1,0 +1,134 @@
+//! For tests: a value of each payload with every field set. They are written
+//! without `..`, so that a new field does not compile until it is here as well,
+//! and lists of keys can be held against them.
+
+use crate::reply::{CallError, CancelReply, Granted, Inhibitor, RebootReply, RefusalReply, StatusReply};
+use crate::report::{
+    Agent, Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus, Report, RequestedBy,
+};
+use crate::request::{CancelRequest, OnInhibitor, RebootRequest, RequestId, Terms, Wish};
+use crate::{ErrorCode, Time};
+
+fn at(text: &str) -> Time {
+    text.parse().unwrap()
+}
+
+fn id(text: &str) -> RequestId {
+    text.parse().unwrap()
+}
+
+fn terms() -> Terms {
+    Terms {
+        reason: Some("kernel update".parse().unwrap()),
+        on_inhibitor: Some(OnInhibitor::Wait),
+        wait_seconds: Some(86_400),
+    }
+}
+
+/// With both times, of which a real request has one at most.
+pub(crate) fn reboot_request() -> RebootRequest {
+    RebootRequest {
+        id: Some(id("a.B_c:1-2")),
+        delay_seconds: Some(604_800),
+        at: Some(at("2026-11-22T18:30:00Z")),
+        check: true,
+        terms: terms(),
+    }
+}
+
+pub(crate) fn wish() -> Wish {
+    Wish {
+        id: id("w"),
+        not_before: Some(at("2026-11-22T18:30:00Z")),
+        deadline: Some(at("2027-11-22T19:00:00Z")),
+        terms: terms(),
+    }
+}
+
+pub(crate) fn cancel_request() -> CancelRequest {
+    CancelRequest { id: Some(id("a")) }
+}
+
+pub(crate) fn reboot_reply() -> RebootReply {
+    RebootReply {
+        id: "r-1".into(),
+        status: Granted::Scheduled,
+        message: "m".into(),
+        not_before: Some(at("2026-11-22T18:30:00Z")),
+        boot_id: "b".into(),
+        ignored: vec!["method_number".into()],
+    }
+}
+
+pub(crate) fn cancel_reply() -> CancelReply {
+    CancelReply { id: "r-1".into(), status: Granted::Cancelled }
+}
+
+pub(crate) fn status_reply() -> StatusReply {
+    StatusReply {
+        reboot: Some(reboot()),
+        boot: boot(),
+        uptime_seconds: 5,
+        inhibitors: vec![inhibitor()],
+        can_reboot: false,
+        message: Some("shutdown is inhibited".into()),
+    }
+}
+
+pub(crate) fn inhibitor() -> Inhibitor {
+    Inhibitor { who: "dpkg".into(), why: "upgrade".into(), uid: 0, pid: 7 }
+}
+
+/// With the details of all refusals, of which a real one has one kind at most.
+pub(crate) fn refusal_reply() -> RefusalReply {
+    RefusalReply {
+        error: CallError {
+            code: ErrorCode::RebootPending,
+            message: "m".into(),
+            id: Some("r-1".into()),
+            methods: Some(vec!["rebootDevice".into()]),
+            inhibitors: Some(vec![inhibitor()]),
+            retry_after_seconds: Some(3595),
+        },
+    }
+}
+
+pub(crate) fn report() -> Report {
+    Report {
+        reboot_time: Some(at("2026-11-22T18:36:07.412Z")),
+        reboot: Some(reboot()),
+        boot: Some(boot()),
+        agent: Some(Agent {
+            version: "1.0.0".into(),
+            methods: vec!["rebootDevice".into()],
+            damaged_record: Some("/var/lib/iotdm/damaged".into()),
+            wish_error: Some("id: must be given".into()),
+        }),
+    }
+}
+
+fn reboot() -> Reboot {
+    Reboot {
+        id: "r-1".into(),
+        status: RebootStatus::Completed,
+        reason: Some("kernel update".into()),
+        requested_by: RequestedBy::Method,
+        requested_at: at("2026-11-22T18:35:00Z"),
+        not_before: Some(at("2026-11-22T18:35:40Z")),
+        started_at: Some(at("2026-11-22T18:35:46.112Z")),
+        completed_at: Some(at("2026-11-22T18:36:20Z")),
+        previous_boot_id: "a".into(),
+        boot_id: Some("b".into()),
+        down_seconds: Some(21.3),
+        error: Some(RebootError { code: RebootErrorCode::NeverWentDown, message: "m".into() }),
+    }
+}
+
+fn boot() -> Boot {
+    Boot {
+        boot_id: "b".into(),
+        boot_time: at("2026-11-22T18:36:07.412Z"),
+        cause: BootCause::Requested,
+        clock: Clock::Synchronized,
+    }
+}
