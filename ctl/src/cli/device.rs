@@ -1,4 +1,4 @@
-//! `device …`.
+//! The arguments of `device …`.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use iotdm_proto::{DeviceId, Endpoint};
 use serde::Deserialize;
 
-use super::DeviceArgs;
-use crate::{completion, values};
+use super::only_device::DeviceArgs;
+use crate::{device_ids, values};
 
 /// `device …`
 #[derive(Debug, Subcommand)]
@@ -109,7 +109,7 @@ pub struct DeviceListArgs {
 #[command(after_help = "Example:\n  iotdm-ctl device disable gw1 --reason 'stolen'")]
 pub struct DeviceDisableArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Why; kept with the identity
     #[arg(long, value_name = "TEXT")]
@@ -121,7 +121,7 @@ pub struct DeviceDisableArgs {
 #[command(after_help = "Example:\n  iotdm-ctl device delete gw1 --yes")]
 pub struct DeviceDeleteArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Do not ask
     #[arg(long)]
@@ -151,7 +151,7 @@ it again, or its secondary key alone, only after that: the oldest key is gone ea
 #[command(after_help = RENEW_KEY_HELP)]
 pub struct RenewKeyArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Replace only this key, at once, and leave the other one
     #[arg(long)]
@@ -171,7 +171,7 @@ Examples:
 #[command(after_help = CONNECTION_STRING_HELP)]
 pub struct ConnectionStringArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Which of its keys
     #[arg(long, default_value = "primary")]
