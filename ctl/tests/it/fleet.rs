@@ -123,17 +123,17 @@ fn a_mixed_end_is_summed_up_and_exit_7() {
 }
 
 #[test]
-fn endings_as_json_and_as_lines() {
+fn outcomes_as_json_and_as_lines() {
     let hub = Fleet::default().hub(3, |device| if device == "gw2" { refused(device) } else { None });
     let run_as = |form| run(&hub, &["-o", form, "--id", "r-1"]);
     let json = run_as("json");
     json.ends(7, &[]);
-    let endings = json.json();
-    let of = |key: &str| endings.as_array().unwrap().iter().map(|e| e[key].clone()).collect::<Vec<_>>();
+    let outcomes = json.json();
+    let of = |key: &str| outcomes.as_array().unwrap().iter().map(|e| e[key].clone()).collect::<Vec<_>>();
     assert_eq!(of("device"), ["gw1", "gw2", "gw3"], "in the order selected");
     assert_eq!(of("outcome"), ["completed", "refused", "completed"]);
     assert_eq!(of("id"), ["r-1"; 3]);
-    assert_eq!(endings[1]["reply"]["status"], 423);
+    assert_eq!(outcomes[1]["reply"]["status"], 423);
     let lines = run_as("jsonl");
     assert_eq!(lines.stdout.lines().count(), 3);
     lines.stdout.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
@@ -216,8 +216,11 @@ fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
     fleet.lose(&[]);
     let result = hub.run(&[&resume[..], &["-o", "json"]].concat());
     result.ends(0, &[]);
-    let endings = result.json();
-    assert!(endings.as_array().unwrap().iter().all(|ending| ending["outcome"] == "completed"), "{endings}");
+    let outcomes = result.json();
+    assert!(
+        outcomes.as_array().unwrap().iter().all(|outcome| outcome["outcome"] == "completed"),
+        "{outcomes}"
+    );
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
     assert_eq!(fleet.got().len(), 6);
     hub.run(&resume).ends(0, &[]);

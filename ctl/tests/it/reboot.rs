@@ -108,15 +108,15 @@ fn when_and_what_about_inhibitors_reach_the_device() {
 fn a_reboot_that_is_over_at_the_first_look() {
     let run = reboot(&accepting(json!({}), &[completed]), &["--id", "r-1", "-o", "json"]);
     run.ends(0, &[]);
-    let ending = run.json();
+    let outcome = run.json();
     assert_eq!(
-        (&ending["device"], &ending["id"], &ending["outcome"]),
+        (&outcome["device"], &outcome["id"], &outcome["outcome"]),
         (&json!("gw1"), &json!("r-1"), &json!("completed"))
     );
-    assert_eq!(ending["reply"]["payload"]["id"], "r-1");
-    assert_eq!(ending["rebootTime"], "2026-11-22T18:36:07.412Z");
-    assert_eq!(ending["reboot"]["status"], "completed");
-    assert!(ending["seconds"].is_number() && ending.get("error").is_none(), "{ending}");
+    assert_eq!(outcome["reply"]["payload"]["id"], "r-1");
+    assert_eq!(outcome["rebootTime"], "2026-11-22T18:36:07.412Z");
+    assert_eq!(outcome["reboot"]["status"], "completed");
+    assert!(outcome["seconds"].is_number() && outcome.get("error").is_none(), "{outcome}");
 }
 
 #[test]
