@@ -1,5 +1,4 @@
-//! The two errors that are nobody's failure but the caller's word: a wrong
-//! command line, and Ctrl-C.
+//! The errors that come from the user: a wrong command line, and Ctrl-C.
 
 use std::future::Future;
 

@@ -72,25 +72,25 @@ pub struct DeviceCreateArgs {
     /// Create the devices in this file, or on stdin (-)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["certificate", "thumbprint"])]
     pub from: Option<PathBuf>,
-    /// How it proves who it is [default: sas]
+    /// How the device proves who it is [default: sas]
     #[arg(long, value_name = "HOW")]
     pub auth: Option<Auth>,
     /// Its certificate (PEM), of which the thumbprint is taken
     #[arg(long, value_name = "FILE")]
     pub certificate: Option<PathBuf>,
-    /// The one that it changes to later
+    /// The certificate that the device changes to later
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub secondary_certificate: Option<PathBuf>,
     /// The thumbprint of its certificate: SHA-256 or SHA-1 in hex
     #[arg(long, value_name = "HEX", value_parser = values::thumbprint, conflicts_with = "certificate")]
     pub thumbprint: Option<String>,
-    /// Do not let it connect yet
+    /// Do not let the device connect yet
     #[arg(long)]
     pub disabled: bool,
     /// Write its connection string, or a line for each, to this file, which only you can read
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Let it connect here in place of the hub (GatewayHostName)
+    /// Let the device connect here in place of the hub (GatewayHostName)
     #[arg(long, value_name = "HOST[:PORT]", requires = "out")]
     pub gateway: Option<Endpoint>,
 }
@@ -131,9 +131,9 @@ pub struct DeviceDeleteArgs {
 /// One of the two keys that a device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Key {
-    /// The one that it uses
+    /// The key that the device uses
     Primary,
-    /// The spare one
+    /// The spare key
     Secondary,
 }
 
@@ -176,7 +176,7 @@ pub struct ConnectionStringArgs {
     /// Which of its keys
     #[arg(long, default_value = "primary")]
     pub key: Key,
-    /// Write it to this file, which only you can read, in place of stdout
+    /// Write the connection string to this file, which only you can read, in place of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Let the device connect here in place of the hub (GatewayHostName)
@@ -200,7 +200,7 @@ pub struct DeriveKeyArgs {
     /// The file with the group's key, in base64
     #[arg(long, value_name = "FILE")]
     pub group_key_file: PathBuf,
-    /// Write it to this file, which only you can read, in place of stdout
+    /// Write the key to this file, which only you can read, in place of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

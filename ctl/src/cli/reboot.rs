@@ -54,13 +54,13 @@ pub struct RebootArgs {
     /// Which devices.
     #[command(flatten)]
     pub which: WhichArgs,
-    /// What is asked of them.
+    /// What is asked of the devices.
     #[command(flatten)]
     pub request: RequestArgs,
     /// How long to wait for what.
     #[command(flatten)]
     pub waiting: WaitArgs,
-    /// How to go through many.
+    /// How to go through many devices.
     #[command(flatten)]
     pub fleet: FleetArgs,
 }

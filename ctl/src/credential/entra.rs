@@ -194,8 +194,8 @@ async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
     let token: Token = answer.access_token.parse().map_err(|_| strange())?;
     let end = match answer.expires_on {
         Some(seconds) => Time::from_unix_millis(seconds.saturating_mul(1000)),
-        // Without its end, the token is taken to be good for two margins, of
-        // which it is used for one. The Azure CLI gives none that ends sooner.
+        // A token whose end is not known is taken to be good for two margins. It
+        // is then used for one of them before the Azure CLI is asked again.
         None => now.after(MARGIN * 2),
     };
     Ok((token, end))

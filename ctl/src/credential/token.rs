@@ -11,8 +11,8 @@ use iotdm_proto::sas::SasToken;
 pub struct Token {
     /// The value of the header `Authorization`.
     pub(super) header: String,
-    /// When a SAS token expires. `None` for a token of Entra ID: by its terms
-    /// only the hub, for which it is made, may look into it.
+    /// When a SAS token expires. `None` for a token of Entra ID, of which only the
+    /// hub may read the content: its form may change at any time.
     pub(super) expiry: Option<Time>,
 }
 

@@ -18,14 +18,17 @@ use crate::tls;
 /// a hub that is reached at all is reached, and the user does not wait minutes
 /// for one that is not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-/// How often an HTTP request is sent at most, throttled or not.
+/// How often an HTTP request is sent at most: with our own pauses that takes
+/// about 8 s, for which a person waits.
 pub(super) const TRIES: u32 = 5;
-/// How often a throttled HTTP request is sent at most in a run over many
-/// devices, which throttles itself and would rather wait than lose a device.
+/// How often a throttled HTTP request is sent at most in a run over many devices:
+/// with our own pauses that takes between 4 and 5 min, since such a run had better
+/// wait than leave a device out.
 const PATIENT_TRIES: u32 = 15;
-/// How many HTTP requests are under way at once, each of which has a
-/// connection of its own. Method calls are not counted: a call lasts as long as
-/// the device takes to reply.
+/// How many HTTP requests are under way at once, each of which has a connection of
+/// its own: a run over thousands of devices must not open thousands of
+/// connections. Method calls are not counted, since a call lasts as long as the
+/// device takes to reply; how many are under way is for `--max-in-flight`.
 const CONNECTIONS: usize = 64;
 
 /// An operator's access to a hub.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::throttle::Throttle;
 
-/// How long the hub may take for its own part of a response. It answers within
-/// seconds; what lasts longer hangs.
+/// How long the hub may take for its own part of a response. A hub answers within
+/// seconds, so that a request that takes longer hangs.
 pub(super) const RESPONSE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Everything but RFC 3986's unreserved characters is encoded in paths.

@@ -29,10 +29,11 @@ pub(super) struct Paces {
     others: Pace,
 }
 
-/// The least that a hub of the smallest tier takes of most kinds is one in a
-/// second.
+/// The longest gap between requests of most kinds, of which even the smallest hub
+/// takes more than one in a second.
 const A_SECOND: Duration = Duration::from_secs(1);
-/// A hub of the smallest tier takes 20 queries in a minute.
+/// The longest gap between queries, of which the smallest hub takes 20 in a
+/// minute.
 const BETWEEN_QUERIES: Duration = Duration::from_secs(3);
 
 impl Default for Paces {

@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use crate::common::{Answer, FakeHub, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, Run, ctl};
 use clap::ValueEnum as _;
 use iotdm_ctl::exit::Exit;
 use nix::sys::signal::{Signal, kill};
@@ -14,10 +14,10 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 /// How `iotdm-ctl reboot gw1` ends where calls are answered so.
-fn reboot(call: Answer) -> i32 {
+fn reboot(call: HttpResponse) -> i32 {
     let hub = FakeHub::start(move |request, _| {
         let failed = json!({"agent": {}, "reboot": {"id": "r-1", "status": "failed"}});
-        if request.is_call() { call.clone().with("retry-after", "0") } else { Answer::twin(failed) }
+        if request.is_call() { call.clone().with("retry-after", "0") } else { HttpResponse::twin(failed) }
     });
     hub.run(&["reboot", "gw1", "--id", "r-1", "--no-wait"]).code
 }
@@ -26,7 +26,11 @@ fn reboot(call: Answer) -> i32 {
 fn failed_reboot() -> i32 {
     let hub = FakeHub::start(move |request, _| {
         let failed = json!({"reboot": {"id": "r-1", "status": "failed"}});
-        if request.is_call() { Answer::reply(200, json!({"id": "r-1"})) } else { Answer::twin(failed) }
+        if request.is_call() {
+            HttpResponse::reply(200, json!({"id": "r-1"}))
+        } else {
+            HttpResponse::twin(failed)
+        }
     });
     hub.run(&["reboot", "gw1", "--id", "r-1"]).code
 }
@@ -50,16 +54,16 @@ fn interrupted_reboot() -> i32 {
 /// The exit code of a run that is to end with `exit`.
 fn run_that_ends_with(exit: Exit) -> i32 {
     match exit {
-        Exit::Done => reboot(Answer::reply(200, json!({"id": "r-1"}))),
-        Exit::Failure => reboot(Answer::classic(500, "ServerError")),
+        Exit::Done => reboot(HttpResponse::reply(200, json!({"id": "r-1"}))),
+        Exit::Failure => reboot(HttpResponse::classic(500, "ServerError")),
         Exit::Usage => Run::from(ctl(&["reboot"]).output().unwrap()).code,
-        Exit::Refused => reboot(Answer::reply(403, json!({}))),
-        Exit::Offline => reboot(Answer::nested(404, 404_103)),
-        Exit::NoSuchDevice => reboot(Answer::nested(404, 404_001)),
-        Exit::TimedOut => reboot(Answer::nested(504, 504_101)),
+        Exit::Refused => reboot(HttpResponse::reply(403, json!({}))),
+        Exit::Offline => reboot(HttpResponse::nested(404, 404_103)),
+        Exit::NoSuchDevice => reboot(HttpResponse::nested(404, 404_001)),
+        Exit::TimedOut => reboot(HttpResponse::nested(504, 504_101)),
         Exit::RebootFailed => failed_reboot(),
-        Exit::NotAuthorized => reboot(Answer::classic(401, "IotHubUnauthorized")),
-        Exit::Throttled => reboot(Answer::nested(429, 429_001)),
+        Exit::NotAuthorized => reboot(HttpResponse::classic(401, "IotHubUnauthorized")),
+        Exit::Throttled => reboot(HttpResponse::nested(429, 429_001)),
         Exit::Interrupted => interrupted_reboot(),
     }
 }

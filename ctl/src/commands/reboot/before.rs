@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::reported::Reported;
 
 /// What a device reported before the request, as far as it helps to tell what
-/// came after. The journal keeps it.
+/// came after. The journal keeps this.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Before {
