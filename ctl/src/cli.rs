@@ -1,30 +1,30 @@
-//! The command line: parsed here into typed options, run elsewhere.
+//! The command line: parsed here into typed options, run by
+//! [`crate::commands`]. The help texts, of which the manual pages are made, are
+//! here as well.
 
+mod call_timeouts;
 mod device;
 mod invoke;
 mod job;
+mod only_device;
 mod query;
 mod reboot;
 mod tools;
 mod twin;
 
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand};
-use iotdm_proto::DeviceId;
-
+pub use self::call_timeouts::*;
 pub use self::device::*;
 pub use self::invoke::*;
 pub use self::job::*;
+pub use self::only_device::*;
 pub use self::query::*;
 pub use self::reboot::*;
 pub use self::tools::*;
 pub use self::twin::*;
 use crate::output::Format;
-use crate::{completion, values};
-
-/// Above the options that every command has.
-const GENERAL: &str = "Hub and output";
+use crate::target::{GENERAL, HubArgs};
 
 const HUB_HELP: &str = "\
 Which hub:
@@ -80,21 +80,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Which hub is meant and whom to trust.
-#[derive(Debug, Default, Args)]
-pub struct HubArgs {
-    /// Read the hub's service connection string from this file
-    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
-    pub connection_string_file: Option<PathBuf>,
-    /// Use this profile of ~/.config/iotdm/ctl.toml
-    #[arg(long, global = true, value_name = "NAME", help_heading = GENERAL)]
-    pub hub: Option<String>,
-    /// Trust the CAs in this PEM file, too [default: $IOTDM_CA_FILE]
-    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
-    pub ca_file: Option<PathBuf>,
-}
-
-/// The commands.
+/// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reboot devices and wait until they are back
@@ -105,7 +91,7 @@ pub enum Command {
     Invoke(InvokeArgs),
     /// Show or change a device's twin
     Twin {
-        /// Which of these.
+        /// What to do with the twin.
         #[command(subcommand)]
         command: TwinCommand,
     },
@@ -115,13 +101,13 @@ pub enum Command {
     Status(StatusArgs),
     /// Manage device identities
     Device {
-        /// What to do with them.
+        /// What to do with the identities.
         #[command(subcommand)]
         command: DeviceCommand,
     },
     /// See and cancel the jobs of the hub's scheduler
     Job {
-        /// What to do with them.
+        /// What to do with the jobs.
         #[command(subcommand)]
         command: JobCommand,
     },
@@ -131,14 +117,6 @@ pub enum Command {
     SasToken(SasTokenArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
-}
-
-/// A command with a device and nothing else.
-#[derive(Debug, Args)]
-pub struct DeviceArgs {
-    /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
-    pub device: DeviceId,
 }
 
 #[cfg(test)]

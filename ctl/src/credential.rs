@@ -2,28 +2,31 @@
 //! ready-made token, or by Microsoft Entra ID.
 
 mod entra;
+mod token;
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use iotdm_proto::sas::SasToken;
 use iotdm_proto::{SecretKey, Time, sas};
 use rustls::ClientConfig;
 
 pub use self::entra::{Entra, Login};
+pub use self::token::{NoToken, Token};
 use crate::error::Usage;
 
-/// How long a token is valid that is signed here.
+/// How long a token is valid that is signed with a policy's key: 1 h. Each
+/// HTTP request gets a token of its own, so an hour is more than any of them
+/// lasts, and leaves room for a clock that is wrong by minutes.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
-/// What proves who we are.
+/// What proves to the hub who we are.
 pub enum Credential {
-    /// A shared access policy, with whose key each request's token is signed.
+    /// A shared access policy, with whose key the token of each HTTP request is
+    /// signed.
     Policy {
-        /// Its name.
+        /// The policy's name.
         policy: String,
-        /// Its key.
+        /// The policy's key.
         key: SecretKey,
     },
     /// A ready-made token.
@@ -32,46 +35,14 @@ pub enum Credential {
     Entra(Entra),
 }
 
-/// A SAS token, or one of Entra ID.
-#[derive(Clone)]
-pub struct Token {
-    header: String,
-    /// Of a SAS token; what one of Entra ID is made of is not for its bearer.
-    expiry: Option<Time>,
-}
-
-/// No token could be had. The exit code is that of missing rights.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct NoToken(String);
-
-impl FromStr for Token {
-    type Err = String;
-
-    /// Of a token as it stands in a file or the environment.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let bare = text.strip_prefix("Bearer ").unwrap_or(text);
-        if bare.is_empty() || bare.chars().any(char::is_control) {
-            return Err("expected one token: SharedAccessSignature …, or one of Entra ID".into());
-        }
-        if !bare.starts_with("SharedAccessSignature ") {
-            return Ok(Token { header: format!("Bearer {bare}"), expiry: None });
-        }
-        let sas: SasToken = bare.parse().map_err(|error| format!("not a SAS token: {error}"))?;
-        let seconds = i64::try_from(sas.expiry()).unwrap_or(i64::MAX);
-        let expiry = Some(Time::from_unix_millis(seconds.saturating_mul(1000)));
-        Ok(Token { header: bare.to_owned(), expiry })
-    }
-}
-
 impl Credential {
-    /// Entra ID, not asked yet.
+    /// Tokens of Entra ID for whom `login` says. Entra ID is not asked yet.
     pub fn of(login: Login) -> Self {
         Credential::Entra(login.into())
     }
 
-    /// The value of the header `Authorization`. `tls` is for asking others.
+    /// The value of the header `Authorization` for the hub `host`. `tls` is how
+    /// Entra ID is asked, where it has to be.
     pub async fn authorization(&self, host: &str, tls: &ClientConfig) -> Result<String, NoToken> {
         let now = Time::from(SystemTime::now());
         match self {
@@ -86,8 +57,9 @@ impl Credential {
         }
     }
 
-    /// A token of the policy that is valid until `expiry`, in seconds since
-    /// the Unix epoch.
+    /// A token of the policy for the hub `host`, valid until `expiry`, in
+    /// seconds since the Unix epoch. It is an error where there is no policy's
+    /// key.
     pub fn sign(&self, host: &str, expiry: u64) -> Result<String, Usage> {
         match self {
             Credential::Policy { policy, key } => Ok(sas::sign(host, key, expiry, Some(policy))),
@@ -103,39 +75,5 @@ impl fmt::Debug for Credential {
             Credential::Token(_) => "Token(…)",
             Credential::Entra(_) => "Entra(…)",
         })
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_of_both_kinds() {
-        for (text, header, expiry) in [
-            (
-                "SharedAccessSignature sr=h&sig=eA%3D%3D&se=1\n",
-                Some("SharedAccessSignature sr=h&sig=eA%3D%3D&se=1"),
-                Some(1),
-            ),
-            ("eyJ0.x.y", Some("Bearer eyJ0.x.y"), None),
-            ("Bearer eyJ0.x.y", Some("Bearer eyJ0.x.y"), None),
-            (" \n", None, None),
-            ("a\nb", None, None),
-            ("SharedAccessSignature sr=h", None, None),
-        ] {
-            let token = text.parse::<Token>();
-            let found = token.as_ref().ok();
-            assert_eq!(found.map(|token| token.header.as_str()), header, "{text:?}");
-            let seconds = found.and_then(|token| token.expiry).map(|expiry| expiry.unix_seconds());
-            assert_eq!(seconds, expiry, "{text:?}");
-            assert!(!format!("{token:?}").contains("eyJ0"));
-        }
     }
 }

@@ -1,26 +1,29 @@
 //! `iotdm-ctl`: reboots and manages the devices of an IoT hub from the
 //! command line, over the hub's service REST interface.
 //!
-//! [`cli`] parses, [`target`] finds the hub, [`hub`] talks to it, one file
-//! per command is in [`commands`], and [`error`] knows the exit codes.
+//! [`cli`] parses the command line, [`target`] finds the hub and [`credential`]
+//! proves to it who we are, [`hub`] talks to it, and [`commands`] has one file
+//! for each command. [`reported`] and [`reply`] are the places that know what
+//! devices say; [`output`] and [`progress`] print; [`exit`] knows the exit codes.
 
 pub mod cli;
 pub mod commands;
 pub mod completion;
 pub mod credential;
+pub mod device_ids;
 pub mod error;
+pub mod exit;
 pub mod hub;
-pub mod hub_error;
-pub mod outcome;
 pub mod output;
-pub mod pace;
 pub mod progress;
 pub mod prompt;
-pub mod refusal;
+pub mod reply;
+pub mod reported;
 pub mod secret_file;
 pub mod target;
 pub mod times;
 pub mod tls;
+pub mod twin;
 pub mod values;
 
 use std::path::PathBuf;
@@ -28,8 +31,9 @@ use std::path::PathBuf;
 use clap::Parser as _;
 
 use crate::cli::{CheckArgs, Cli, Command, DeviceCommand, JobCommand, TwinCommand};
-use crate::error::{Exit, Usage, or_interrupt};
-use crate::hub::Hub;
+use crate::error::{Usage, or_interrupt};
+use crate::exit::{Exit, exit_of};
+use crate::hub::HubClient;
 use crate::output::{Format, Output, say};
 use crate::target::{Environment, Target};
 
@@ -39,7 +43,7 @@ pub fn main() -> Exit {
     completion::answer();
     let result = run(Cli::parse());
     result.unwrap_or_else(|error| {
-        let exit = error::exit_of(&error);
+        let exit = exit_of(&error);
         if exit != Exit::Done {
             say(format_args!("iotdm-ctl: {error:#}"));
         }
@@ -47,9 +51,10 @@ pub fn main() -> Exit {
     })
 }
 
+/// Runs the command, and returns how to exit.
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.output);
-    // What needs no hub comes first.
+    // Commands that need no hub come first, so that they work without one.
     match cli.command {
         Command::Completions(args) => return commands::completions::run(&args).map(|()| Exit::Done),
         Command::Device { command: DeviceCommand::DeriveKey(args) } => {
@@ -63,7 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
     let environment = Environment::of_the_process();
     let target = Target::find(&cli.hub, &environment)?;
-    let hub = Hub::new(target)?;
+    let hub = HubClient::new(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let command = dispatch(&hub, output, cli.command, environment.state_home());
     let notice = || match hub.has_sent_changes() {
@@ -73,8 +78,9 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     runtime.block_on(or_interrupt(command, notice))
 }
 
+/// Hands the command to its file.
 async fn dispatch(
-    hub: &Hub,
+    hub: &HubClient,
     output: Output,
     command: Command,
     state_home: Option<PathBuf>,

@@ -1,4 +1,5 @@
-//! The program `iotdm-ctl`; everything is in the library beside it.
+//! The program `iotdm-ctl`. Everything is in the library beside it, so that the
+//! manual pages and the tests can use it as well.
 
 use std::process::ExitCode;
 

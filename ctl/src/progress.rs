@@ -1,5 +1,5 @@
-//! What goes on while a command runs: on a terminal one line per device that
-//! changes as it goes, elsewhere a line for each change.
+//! Shows on stderr what goes on while a command runs: on a terminal one line per
+//! device, which is redrawn as things change; elsewhere a line for each change.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +11,9 @@ use crate::output::{printable, say};
 
 /// The progress of a command, on stderr.
 pub struct Progress {
+    /// The lines that are redrawn, if stderr is a terminal.
     screen: Option<MultiProgress>,
+    /// The line that counts the devices, if there are several.
     total: Option<ProgressBar>,
 }
 
@@ -19,15 +21,17 @@ pub struct Progress {
 pub struct Track<'a> {
     progress: &'a Progress,
     device: String,
+    /// The device's line, if stderr is a terminal.
     bar: Option<ProgressBar>,
+    /// The states that the device has come through.
     trail: RefCell<String>,
 }
 
-/// How often what runs on its own is drawn.
+/// How often a spinner is redrawn: 8 times a second, which looks like movement.
 const TICK: Duration = Duration::from_millis(120);
 
 impl Progress {
-    /// That of a command for `devices` devices.
+    /// The progress of a command for `devices` devices.
     pub fn new(devices: usize) -> Self {
         let screen = MultiProgress::new();
         if screen.is_hidden() {
@@ -59,12 +63,13 @@ impl Progress {
         Track { progress: self, device: device.to_string(), bar, trail: RefCell::default() }
     }
 
-    /// A line of its own.
+    /// Writes a line that is about no device's state, and stays.
     pub fn say(&self, line: fmt::Arguments<'_>) {
         self.aside(|| say(line));
     }
 
-    /// Writes something while the moving lines are out of the way.
+    /// Calls `write`, which writes to the terminal, while the redrawn lines are
+    /// out of the way.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.screen {
             Some(screen) => screen.suspend(write),
@@ -85,7 +90,8 @@ impl Drop for Progress {
 }
 
 impl Track<'_> {
-    /// The device has come to this; `more` is for where lines are many.
+    /// The device has come to `state`. `more` says more about it where each
+    /// change has a line of its own.
     pub fn now(&self, state: &str, more: &str) {
         let Some(bar) = &self.bar else { return say(format_args!("{}: {state}{more}", self.device)) };
         let mut trail = self.trail.borrow_mut();
@@ -96,13 +102,14 @@ impl Track<'_> {
         bar.set_message(printable(&format!("{}: {trail}", self.device)));
     }
 
-    /// Something that is no step of its own.
+    /// Writes a remark about the device that is no new state.
     pub fn remark(&self, remark: fmt::Arguments<'_>) {
         self.progress.say(format_args!("{}: {remark}", self.device));
     }
 
-    /// The device's end, which stays.
-    pub fn end(&self, state: fmt::Arguments<'_>) {
+    /// Writes the last line about the device, which stays in place of the one that
+    /// was redrawn.
+    pub fn finish(&self, state: fmt::Arguments<'_>) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -124,8 +131,8 @@ impl Drop for Track<'_> {
     }
 }
 
-/// The templates here are constants; one that did not parse would show in
-/// the first run.
+/// The style of a template of indicatif. The templates of this file all parse;
+/// one that did not would show as a plain spinner in the first run.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

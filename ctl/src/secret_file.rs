@@ -1,4 +1,4 @@
-//! Files that hold secrets.
+//! Writes files that hold secrets and that only their owner can read.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,14 +6,15 @@ use std::{fs, io};
 
 use anyhow::Context as _;
 
-/// Writes `text` and a line feed. The file is replaced as a whole, so that a
-/// key never stands in one that is half written or that others can read.
+/// Writes `text` and a line feed to the file at `path`. The file is replaced as
+/// a whole, so that a key never stands in a file that is half written or that
+/// others can read.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     replace(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Whether a file could be written there, tried before a secret exists that
-/// would otherwise be lost.
+/// Whether a file could be written at `path`; an error says why not. To be called
+/// before a secret is made, which would be lost if it could not be written.
 pub fn check(path: &Path) -> anyhow::Result<()> {
     let tried = tempfile::NamedTempFile::new_in(folder(path)).map(drop);
     let target = if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
@@ -32,6 +33,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The folder that the file at `path` is in.
 fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,

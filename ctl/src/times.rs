@@ -3,18 +3,21 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+/// Units of time in seconds, the largest first.
 const UNITS: [(i64, &str); 4] = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")];
 
-/// What the hub writes where nothing has happened yet.
+/// How the hub's instant begins where nothing has happened yet.
 const NEVER: &str = "0001-01-01T00:00:00";
 
-/// Shows instants of RFC 3339 in the local time, and how long ago they are;
-/// what is no instant stays as it is.
+/// A function that shows an instant of RFC 3339 in the local time, and how long
+/// ago it is. Text that is no instant stays as it is.
 pub fn local() -> impl Fn(&str) -> String {
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     move |text| for_people(text, now, &zone)
 }
 
+/// `text` as [`local`] shows it, at the instant `now` and in the time zone
+/// `zone`.
 fn for_people(text: &str, now: Timestamp, zone: &TimeZone) -> String {
     if text.starts_with(NEVER) {
         return "never".to_owned();
@@ -24,7 +27,8 @@ fn for_people(text: &str, now: Timestamp, zone: &TimeZone) -> String {
     format!("{local} ({})", distance(now.duration_since(at)))
 }
 
-/// How long something is past, in the largest unit that it fills.
+/// How long ago something was, in the largest unit of which that is at least
+/// one; negative lies in the future.
 fn distance(past: SignedDuration) -> String {
     let seconds = past.as_secs();
     let (size, unit) = UNITS.into_iter().find(|(size, _)| seconds.abs() >= *size).unwrap_or((1, "s"));

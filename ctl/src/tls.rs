@@ -1,5 +1,5 @@
-//! Whom this program trusts: the system's CA store, and one more CA where it
-//! is told so. Verification is never off.
+//! Which CAs this program trusts: those of the system, and those of one more
+//! file where the user names it. Certificates are always verified.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
+/// Trusts the CAs in a PEM file, of which there has to be at least one.
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), Usage> {
     let refuse = |what: String| Usage(format!("CA file {}: {what}", path.display()));
     let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;

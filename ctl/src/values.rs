@@ -1,18 +1,23 @@
-//! What stands behind options: durations, ids, and JSON given directly, in a
-//! file or on stdin.
+//! Parsers of what is given to options: durations, ids, and JSON given directly,
+//! in a file or on stdin. The limits that a device sets come from
+//! [`iotdm_proto::request`].
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use iotdm_proto::DeviceId;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use iotdm_proto::request::MAX_AHEAD;
+use iotdm_proto::{DeviceId, OnInhibitor};
 use serde_json::Value;
 
 use crate::error::Usage;
 
-/// `JSON`, `@FILE` or `-`: parsed when the command line is, so that nothing
-/// is sent before all of it is known to be good.
+/// JSON that is given as `JSON`, `@FILE` or `-` for stdin. It is parsed when the
+/// command line is, so that nothing is sent before all of the command line is
+/// known to be good.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonArg(pub Value);
 
@@ -38,7 +43,7 @@ impl FromStr for JsonArg {
     }
 }
 
-/// A JSON object, given as [`JsonArg`] is.
+/// A JSON object, given in the ways of [`JsonArg`].
 pub fn json_object(text: &str) -> Result<Value, Usage> {
     match text.parse::<JsonArg>()?.0 {
         object @ Value::Object(_) => Ok(object),
@@ -46,22 +51,28 @@ pub fn json_object(text: &str) -> Result<Value, Usage> {
     }
 }
 
-/// No wait is meant to be longer, and clocks can still be added to.
+/// One hour, for durations in errors.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The longest duration that is taken: a year. Nobody means to wait longer, and
+/// an instant so far ahead can still be computed.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// For how much later a device lets itself be asked: 7 days.
-const LONGEST_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// A delay in whole seconds, which is what devices are told.
+/// The delay of a reboot: whole seconds, which is what devices are told, and as
+/// far ahead as they take.
 pub fn delay(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        delay if delay > LONGEST_DELAY => Err("at most 168h, 7 days, is allowed".into()),
+        delay if delay > MAX_AHEAD => {
+            let hours = MAX_AHEAD.as_secs() / HOUR.as_secs();
+            Err(format!("at most {hours}h, {} days, is allowed", hours / 24))
+        }
         delay if delay.subsec_nanos() != 0 => Err("only whole seconds are allowed".into()),
         delay => Ok(delay),
     }
 }
 
-/// A duration such as `5s`, `10m` or `1h30m`; a bare number is in seconds.
+/// A duration up to a year, such as `5s`, `10m` or `1h30m`; a bare number is in
+/// seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -82,31 +93,37 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How long the hub waits for a device's reply: 5 s to 300 s.
+/// How long the hub can wait for a device's reply, in seconds.
 ///
 /// Source: IoT Hub developer guide, "Understand and invoke direct methods".
+const RESPONSE_SECONDS: RangeInclusive<u64> = 5..=300;
+
+/// How long the hub can wait for a device to connect, in seconds. Source: the
+/// same guide.
+const CONNECT_SECONDS: RangeInclusive<u64> = 0..=300;
+
+/// How long the hub waits for a device's reply: whole seconds, 5 s to 300 s.
 pub fn response_timeout(text: &str) -> Result<Duration, String> {
-    duration_within(text, 5)
+    whole_seconds(text, RESPONSE_SECONDS)
 }
 
-/// How long the hub waits for a device to connect: 0 s to 300 s; source as
-/// for [`response_timeout`].
+/// How long the hub waits for a device to connect: whole seconds, 0 s to 300 s.
 pub fn connect_timeout(text: &str) -> Result<Duration, String> {
-    duration_within(text, 0)
+    whole_seconds(text, CONNECT_SECONDS)
 }
 
-fn duration_within(text: &str, least: u64) -> Result<Duration, String> {
-    let limits = Duration::from_secs(least)..=Duration::from_secs(300);
+fn whole_seconds(text: &str, limits: RangeInclusive<u64>) -> Result<Duration, String> {
     let whole = duration(text)?;
-    if limits.contains(&whole) && whole.subsec_nanos() == 0 {
+    if limits.contains(&whole.as_secs()) && whole.subsec_nanos() == 0 {
         Ok(whole)
     } else {
-        Err(format!("IoT Hub takes whole seconds from {least} to 300"))
+        Err(format!("IoT Hub takes whole seconds from {} to {}", limits.start(), limits.end()))
     }
 }
 
 /// The thumbprint of a certificate: SHA-256 or SHA-1 in hex, with or without
-/// colons; in upper case as the portal shows it.
+/// colons. The result is in upper case and without colons, as the portal shows
+/// it.
 pub fn thumbprint(text: &str) -> Result<String, String> {
     let bare: String = text.chars().filter(|c| *c != ':').collect();
     if matches!(bare.len(), 40 | 64) && bare.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -116,10 +133,10 @@ pub fn thumbprint(text: &str) -> Result<String, String> {
     }
 }
 
-/// A registration id of DPS.
+/// A registration id of DPS: 1 to 128 characters of letters, digits and `-._:`.
 ///
-/// Source: DPS, "Registration ID"; upper case is let through, as the service
-/// does not tell it from lower case, but the derived key does.
+/// Source: DPS, "Registration ID". Upper case is kept: the service does not tell
+/// it from lower case, but the key that is derived from the id differs.
 pub fn registration_id(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
     if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
@@ -129,12 +146,12 @@ pub fn registration_id(text: &str) -> Result<String, String> {
     }
 }
 
-/// A count.
+/// How many: a whole number from 0.
 pub fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "expected a whole number".to_owned())
 }
 
-/// A count that is not zero.
+/// How many: a whole number from 1.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number from 1".into()),
@@ -142,7 +159,8 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// How many in a second.
+/// How many in a second: a whole number from 1 to 100,000, which is more than
+/// any hub takes.
 pub fn rate(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(rate @ 1..=100_000) => Ok(rate),
@@ -152,32 +170,29 @@ pub fn rate(text: &str) -> Result<u32, String> {
 
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
-    // URL parsers resolve these two before they get to the hub, encoded or not.
+    // As segments of a path these two mean this folder and the one above. HTTP
+    // clients resolve them before anything is sent, percent-encoded or not.
     if matches!(text, "." | "..") {
         return Err("such a device cannot be named in a URL".into());
     }
     text.parse().map_err(|error: iotdm_proto::names::NameError| error.to_string())
 }
 
-/// A request id as the daemon takes it.
-pub fn request_id(text: &str) -> Result<String, String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
-    if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected 1 to 128 characters of letters, digits and . _ : -".into())
-    }
+/// What a device is to do when a program inhibits shutdown. The help text shows
+/// each word with its meaning.
+pub fn on_inhibitor() -> impl TypedValueParser<Value = OnInhibitor> {
+    let meaning = |word: &OnInhibitor| match word {
+        OnInhibitor::Fail => "Refuse, or fail when the time has come",
+        OnInhibitor::Wait => "Reboot once it is released",
+        OnInhibitor::Override => "Reboot all the same; the device has to allow it",
+    };
+    let words =
+        OnInhibitor::ALL.iter().map(move |word| PossibleValue::new(word.as_str()).help(meaning(word)));
+    PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
-/// A reason as the daemon takes it.
-pub fn reason(text: &str) -> Result<String, String> {
-    match text.chars().count() {
-        0..=200 => Ok(text.to_owned()),
-        length => Err(format!("it has {length} characters, at most 200 are allowed")),
-    }
-}
-
-/// An etag as a twin shows it, with or without its quotes.
+/// An etag as a twin shows it, with or without quotes around it. The result has
+/// none.
 pub fn etag(text: &str) -> Result<String, String> {
     let bare = text.trim_matches('"');
     if !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_graphic() && b != b'"') {
@@ -243,12 +258,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_reasons_have_the_daemons_limits() {
-        assert!(request_id("a.B_c:9-").is_ok());
-        for bad in ["", "a b", "ä", "a/b", "x".repeat(129).as_str()] {
-            assert!(request_id(bad).is_err(), "{bad}");
-        }
-        assert!(reason(&"ü".repeat(200)).is_ok() && reason(&"x".repeat(201)).is_err());
+    fn the_devices_limit_of_delays() {
+        let longest = MAX_AHEAD.as_secs();
+        assert_eq!(delay(&longest.to_string()), Ok(MAX_AHEAD));
+        assert_eq!(delay(&(longest + 1).to_string()), Err("at most 168h, 7 days, is allowed".into()));
+        assert!(delay("1500ms").is_err());
+    }
+
+    #[test]
+    fn ids_and_thumbprints() {
         assert!(registration_id("sn-007-a1.b_c").is_ok() && registration_id("a b").is_err());
         assert_eq!(thumbprint(&"ab:".repeat(20)), Ok("AB".repeat(20)));
         assert!(thumbprint(&"AB".repeat(32)).is_ok() && thumbprint(&"ABC".repeat(16)).is_err());

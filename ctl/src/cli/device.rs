@@ -1,4 +1,4 @@
-//! `device …`.
+//! The arguments of `device …`.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use iotdm_proto::{DeviceId, Endpoint};
 use serde::Deserialize;
 
-use super::DeviceArgs;
-use crate::{completion, values};
+use super::only_device::DeviceArgs;
+use crate::{device_ids, values};
 
 /// `device …`
 #[derive(Debug, Subcommand)]
@@ -72,25 +72,25 @@ pub struct DeviceCreateArgs {
     /// Create the devices in this file, or on stdin (-)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["certificate", "thumbprint"])]
     pub from: Option<PathBuf>,
-    /// How it proves who it is [default: sas]
+    /// How the device proves who it is [default: sas]
     #[arg(long, value_name = "HOW")]
     pub auth: Option<Auth>,
     /// Its certificate (PEM), of which the thumbprint is taken
     #[arg(long, value_name = "FILE")]
     pub certificate: Option<PathBuf>,
-    /// The one that it changes to later
+    /// The certificate that the device changes to later
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub secondary_certificate: Option<PathBuf>,
     /// The thumbprint of its certificate: SHA-256 or SHA-1 in hex
     #[arg(long, value_name = "HEX", value_parser = values::thumbprint, conflicts_with = "certificate")]
     pub thumbprint: Option<String>,
-    /// Do not let it connect yet
+    /// Do not let the device connect yet
     #[arg(long)]
     pub disabled: bool,
     /// Write its connection string, or a line for each, to this file, which only you can read
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Let it connect here in place of the hub (GatewayHostName)
+    /// Let the device connect here in place of the hub (GatewayHostName)
     #[arg(long, value_name = "HOST[:PORT]", requires = "out")]
     pub gateway: Option<Endpoint>,
 }
@@ -109,7 +109,7 @@ pub struct DeviceListArgs {
 #[command(after_help = "Example:\n  iotdm-ctl device disable gw1 --reason 'stolen'")]
 pub struct DeviceDisableArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Why; kept with the identity
     #[arg(long, value_name = "TEXT")]
@@ -121,7 +121,7 @@ pub struct DeviceDisableArgs {
 #[command(after_help = "Example:\n  iotdm-ctl device delete gw1 --yes")]
 pub struct DeviceDeleteArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Do not ask
     #[arg(long)]
@@ -131,9 +131,9 @@ pub struct DeviceDeleteArgs {
 /// One of the two keys that a device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Key {
-    /// The one that it uses
+    /// The key that the device uses
     Primary,
-    /// The spare one
+    /// The spare key
     Secondary,
 }
 
@@ -151,7 +151,7 @@ it again, or its secondary key alone, only after that: the oldest key is gone ea
 #[command(after_help = RENEW_KEY_HELP)]
 pub struct RenewKeyArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Replace only this key, at once, and leave the other one
     #[arg(long)]
@@ -171,12 +171,12 @@ Examples:
 #[command(after_help = CONNECTION_STRING_HELP)]
 pub struct ConnectionStringArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Which of its keys
     #[arg(long, default_value = "primary")]
     pub key: Key,
-    /// Write it to this file, which only you can read, in place of stdout
+    /// Write the connection string to this file, which only you can read, in place of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Let the device connect here in place of the hub (GatewayHostName)
@@ -200,7 +200,7 @@ pub struct DeriveKeyArgs {
     /// The file with the group's key, in base64
     #[arg(long, value_name = "FILE")]
     pub group_key_file: PathBuf,
-    /// Write it to this file, which only you can read, in place of stdout
+    /// Write the key to this file, which only you can read, in place of stdout
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

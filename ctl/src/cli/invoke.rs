@@ -1,11 +1,10 @@
-//! `invoke`.
-
-use std::time::Duration;
+//! The arguments of `invoke`.
 
 use clap::Args;
 use iotdm_proto::DeviceId;
 
-use crate::completion;
+use super::call_timeouts::CallTimeouts;
+use crate::device_ids;
 use crate::values::{self, JsonArg};
 
 const INVOKE_HELP: &str = "\
@@ -20,17 +19,14 @@ With -o json it prints {\"status\", \"payload\"}, also when the device refused."
 #[command(after_help = INVOKE_HELP)]
 pub struct InvokeArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// The method
     pub method: String,
     /// Its argument: JSON, @FILE, or - for stdin
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     pub payload: Option<JsonArg>,
-    /// How long the device may take to reply, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::response_timeout)]
-    pub response_timeout: Duration,
-    /// How long to wait for an offline device to connect, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
-    pub connect_timeout: Duration,
+    /// How long the call may take.
+    #[command(flatten)]
+    pub timeouts: CallTimeouts,
 }

@@ -1,9 +1,9 @@
-//! `query` and `status`.
+//! The arguments of `query` and `status`.
 
 use clap::{ArgGroup, Args, ValueEnum};
 use iotdm_proto::DeviceId;
 
-use crate::{completion, values};
+use crate::{device_ids, values};
 
 const QUERY_HELP: &str = "\
 Examples:
@@ -53,7 +53,8 @@ pub enum ReadyMade {
 }
 
 impl ReadyMade {
-    /// The query.
+    /// The query in IoT Hub's query language. A test holds its paths against the
+    /// daemon's report.
     pub fn sql(self) -> &'static str {
         match self {
             ReadyMade::LastReboots => {
@@ -97,9 +98,48 @@ and as the device reports them: rebootTime, reboot, boot, agent.";
 #[command(after_help = STATUS_HELP)]
 pub struct StatusArgs {
     /// The devices [default: all]
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device(), conflicts_with = "condition")]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer(), conflicts_with = "condition")]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use iotdm_proto::report::{BootCause, RebootStatus};
+
+    use super::*;
+    use crate::reported::tests::full_report;
+
+    #[test]
+    fn the_ready_made_queries_are_in_the_help_and_name_what_the_daemon_reports() {
+        let reported = serde_json::to_value(full_report()).unwrap();
+        for query in ReadyMade::value_variants() {
+            let name = query.to_possible_value().unwrap();
+            assert!(
+                QUERY_HELP.contains(&format!("\n  {} ", name.get_name())),
+                "{query:?} is not in the help"
+            );
+            let paths = query.sql().split("properties.reported.").skip(1);
+            let end = |c: char| !c.is_ascii_alphanumeric() && c != '.';
+            let paths: Vec<String> = paths
+                .filter_map(|rest| rest.split(end).next())
+                .map(|path| format!("/{}", path.replace('.', "/")))
+                .collect();
+            assert!(!paths.is_empty(), "{query:?}");
+            for path in paths {
+                assert!(reported.pointer(&path).is_some(), "{query:?}: {path}");
+            }
+        }
+        assert!(ReadyMade::Unclean.sql().contains(&format!("cause = '{}'", BootCause::Unclean)));
+        assert!(ReadyMade::Waiting.sql().contains(&format!("status = '{}'", RebootStatus::Waiting)));
+    }
+
+    #[test]
+    fn the_help_of_status_names_every_reported_key() {
+        for key in iotdm_proto::report::Report::KEYS {
+            assert!(STATUS_HELP.contains(key), "{key}");
+        }
+    }
 }

@@ -1,13 +1,14 @@
-//! `reboot` and `cancel`.
+//! The arguments of `reboot` and `cancel`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, ValueEnum};
-use iotdm_proto::{DeviceId, Time};
-use serde::{Deserialize, Serialize};
+use clap::{ArgGroup, Args};
+use iotdm_proto::request::{Reason, WAIT_SECONDS};
+use iotdm_proto::{DeviceId, OnInhibitor, RequestId, Time};
 
-use crate::{completion, values};
+use super::call_timeouts::CallTimeouts;
+use crate::{device_ids, values};
 
 const REBOOT_HELP: &str = "\
 The request carries an id, so that its outcome is told from every other reboot's,
@@ -53,13 +54,13 @@ pub struct RebootArgs {
     /// Which devices.
     #[command(flatten)]
     pub which: WhichArgs,
-    /// What is asked of them.
+    /// What is asked of the devices.
     #[command(flatten)]
     pub request: RequestArgs,
     /// How long to wait for what.
     #[command(flatten)]
     pub waiting: WaitArgs,
-    /// How to go through many.
+    /// How to go through many devices.
     #[command(flatten)]
     pub fleet: FleetArgs,
 }
@@ -68,7 +69,7 @@ pub struct RebootArgs {
 #[derive(Debug, Args)]
 pub struct WhichArgs {
     /// The devices
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION", help_heading = FLEET)]
@@ -85,11 +86,11 @@ pub struct WhichArgs {
 #[derive(Debug, Args)]
 pub struct RequestArgs {
     /// Why; goes to the device's journal and twin
-    #[arg(long, value_parser = values::reason)]
-    pub reason: Option<String>,
+    #[arg(long)]
+    pub reason: Option<Reason>,
     /// The id of the request [default: a new UUID]
-    #[arg(long, value_parser = values::request_id)]
-    pub id: Option<String>,
+    #[arg(long)]
+    pub id: Option<RequestId>,
     /// Reboot so much later, at most 7 days
     #[arg(long, value_name = "DURATION", value_parser = values::delay)]
     pub delay: Option<Duration>,
@@ -97,10 +98,10 @@ pub struct RequestArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "delay")]
     pub at: Option<Time>,
     /// What to do when a program on the device inhibits shutdown
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", value_parser = values::on_inhibitor())]
     pub on_inhibitor: Option<OnInhibitor>,
     /// How long the device waits for the inhibitor, in seconds [default: 3600]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(WAIT_SECONDS))]
     pub wait_seconds: Option<u64>,
     /// Ask what would happen, and change nothing
     #[arg(long)]
@@ -119,12 +120,9 @@ pub struct WaitArgs {
     /// Do not wait for the outcome
     #[arg(long)]
     pub no_wait: bool,
-    /// How long the device may take to reply, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::response_timeout)]
-    pub response_timeout: Duration,
-    /// How long to wait for an offline device to connect, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
-    pub connect_timeout: Duration,
+    /// How long the call may take.
+    #[command(flatten)]
+    pub timeouts: CallTimeouts,
     /// How long to wait for the outcome, from the time of the reboot on
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
     pub wait_timeout: Duration,
@@ -133,7 +131,7 @@ pub struct WaitArgs {
     pub interval: Duration,
 }
 
-/// Above the options for many devices.
+/// The heading in the help text above the options for many devices.
 const FLEET: &str = "Many devices";
 
 /// How to go through many devices.
@@ -164,18 +162,6 @@ pub struct FleetArgs {
     pub yes: bool,
 }
 
-/// `--on-inhibitor`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum OnInhibitor {
-    /// Refuse, or fail when the time has come
-    Fail,
-    /// Reboot once it is released
-    Wait,
-    /// Reboot all the same; the device has to allow it
-    Override,
-}
-
 const CANCEL_HELP: &str = "\
 Examples:
   iotdm-ctl cancel gw1
@@ -191,15 +177,74 @@ for a wish that was taken back.";
 #[command(after_help = CANCEL_HELP)]
 pub struct CancelArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Only if this request is the pending one
-    #[arg(long, value_parser = values::request_id)]
-    pub id: Option<String>,
-    /// How long the device may take to reply, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = values::response_timeout)]
-    pub response_timeout: Duration,
-    /// How long to wait for an offline device to connect, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::connect_timeout)]
-    pub connect_timeout: Duration,
+    #[arg(long)]
+    pub id: Option<RequestId>,
+    /// How long the call may take.
+    #[command(flatten)]
+    pub timeouts: CallTimeouts,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::{Args as _, Command, CommandFactory as _};
+    use iotdm_proto::request::{DEFAULT_WAIT, MAX_AHEAD};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn reboot() -> Command {
+        Cli::command().find_subcommand("reboot").unwrap().clone()
+    }
+
+    fn names(command: &Command) -> BTreeSet<&str> {
+        command.get_arguments().map(|argument| argument.get_id().as_str()).collect()
+    }
+
+    /// The options with which `option` cannot be given, as one of the two says.
+    fn conflicts_of(command: &Command, option: &str) -> BTreeSet<String> {
+        let argument = |name: &str| command.get_arguments().find(|a| a.get_id() == name).unwrap();
+        let of = |name: &str| command.get_arg_conflicts_with(argument(name));
+        let said_here = of(option).into_iter().map(|other| other.get_id().to_string());
+        let said_there = names(command)
+            .into_iter()
+            .filter(|name| of(name).iter().any(|other| other.get_id() == option))
+            .map(str::to_owned);
+        said_here.chain(said_there).collect()
+    }
+
+    #[test]
+    fn a_journal_has_the_request_already() {
+        let conflicts = conflicts_of(&reboot(), "resume");
+        let request = RequestArgs::augment_args(Command::new("x"));
+        for option in names(&request) {
+            assert!(conflicts.contains(option), "--resume does not refuse {option}");
+        }
+    }
+
+    #[test]
+    fn a_job_heeds_no_rule_for_many_devices() {
+        let conflicts = conflicts_of(&reboot(), "job");
+        let fleet = FleetArgs::augment_args(Command::new("x"));
+        for option in names(&fleet).into_iter().filter(|option| !["job", "yes"].contains(option)) {
+            assert!(conflicts.contains(option), "--job does not refuse {option}");
+        }
+    }
+
+    #[test]
+    fn the_help_gives_the_devices_limits() {
+        let help = |name: &str| {
+            let command = reboot();
+            let argument = command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
+            argument.get_help().unwrap().to_string()
+        };
+        let days = format!("{} days", MAX_AHEAD.as_secs() / (24 * 3600));
+        assert!(help("delay").contains(&days) && help("at").contains(&days));
+        let default = format!("[default: {}]", DEFAULT_WAIT.as_secs());
+        assert!(help("wait_seconds").contains(&default));
+    }
 }

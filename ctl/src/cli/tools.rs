@@ -1,4 +1,4 @@
-//! `check`, `sas-token` and `completions`.
+//! The arguments of `check`, `sas-token` and `completions`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::Shell;
 use iotdm_proto::DeviceId;
 
-use crate::{completion, values};
+use crate::{device_ids, values};
 
 const CHECK_HELP: &str = "\
 Example:
@@ -49,7 +49,7 @@ pub struct SasTokenArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::interval)]
     pub ttl: Duration,
     /// The token of this device
-    #[arg(long, value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(long, value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: Option<DeviceId>,
 }
 

@@ -1,11 +1,11 @@
-//! `twin …`.
+//! The arguments of `twin …`.
 
 use clap::{ArgGroup, Args, Subcommand};
 use iotdm_proto::DeviceId;
 use serde_json::Value;
 
-use super::DeviceArgs;
-use crate::{completion, values};
+use super::only_device::DeviceArgs;
+use crate::{device_ids, values};
 
 /// `twin …`
 #[derive(Debug, Subcommand)]
@@ -39,7 +39,7 @@ What is not given stays as it is. With -o json it prints the new twin.";
 #[command(group(ArgGroup::new("whole").args(["desired", "tags"]).required(true).multiple(true)))]
 pub struct TwinReplaceArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// The desired properties: a JSON object, @FILE, or - for stdin
     #[arg(long, value_name = "JSON", value_parser = values::json_object)]
@@ -58,7 +58,7 @@ pub struct TwinReplaceArgs {
 #[command(group(ArgGroup::new("change").args(["desired", "tags"]).required(true).multiple(true)))]
 pub struct TwinUpdateArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = completion::device())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
     pub device: DeviceId,
     /// Changes of the desired properties: a JSON object, @FILE, or - for stdin
     #[arg(long, value_name = "JSON", value_parser = values::json_object)]

@@ -1,19 +1,17 @@
 //! `check`: whether the hub is reached, what it lets us do, and what its tier
-//! shows of itself.
+//! has.
 
+mod line;
 mod reach;
 
-use serde::Serialize;
-
+use self::line::{Line, Lines};
 use self::reach::reach;
-use crate::error::Exit;
-use crate::hub::{Hub, Probe, Probed};
-use crate::hub_error::HubError;
+use crate::exit::Exit;
+use crate::hub::{CLOCK_TOLERANCE, HubClient, HubError, Probe, Probed, RefusalKind};
 use crate::output::Output;
-use crate::refusal::{Kind, SKEW_LIMIT};
 
-/// What is tried of the hub, in the order of the lines. What comes after the
-/// rights needs that of a service, and tells of the tier.
+/// What is tried of the hub, in the order of the lines: first the rights, then
+/// what the tier has, for which the right `service` is needed.
 const PROBES: [(&str, Probe); 5] = [
     ("service", Probe::Service),
     ("registry-read", Probe::RegistryRead),
@@ -22,62 +20,29 @@ const PROBES: [(&str, Probe); 5] = [
     ("jobs", Probe::Jobs),
 ];
 
-/// Not reaching the hub is worse than not being let in, and that than having
-/// to wait.
-const ORDER: [Exit; 3] = [Exit::Failure, Exit::NotAuthorized, Exit::Throttled];
-
-/// The result of one check.
-#[derive(Debug, Serialize)]
-struct Line {
-    check: &'static str,
-    result: Verdict,
-    detail: String,
-    #[serde(skip)]
-    exit: Exit,
-}
-
-/// All lines.
-#[derive(Debug, Default)]
-struct Report(Vec<Line>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum Verdict {
-    Ok,
-    Failed,
-    Skipped,
-}
-
 /// Checks one thing after the other, and prints a line for each.
-pub async fn run(hub: &Hub, output: Output) -> anyhow::Result<Exit> {
-    let mut report = Report::default();
-    if reach(hub, &mut report).await {
-        of_the_hub(hub, &mut report).await;
+pub async fn run(hub: &HubClient, output: Output) -> anyhow::Result<Exit> {
+    let mut lines = Lines::default();
+    if reach(hub, &mut lines).await {
+        ask(hub, &mut lines).await;
     } else {
         let names = ["clock"].into_iter().chain(PROBES.map(|(name, _)| name));
-        names
-            .chain(["devices", "throttling"])
-            .for_each(|name| report.skipped(name, "the hub is not reached"));
+        names.chain(["devices", "throttling"]).for_each(|name| lines.skipped(name, "the hub is not reached"));
     }
     if output.is_text() {
-        let word = |result| match result {
-            Verdict::Ok => "ok",
-            Verdict::Failed => "failed",
-            Verdict::Skipped => "skipped",
-        };
         let row =
-            |line: &Line| vec![line.check.to_owned(), word(line.result).to_owned(), line.detail.clone()];
-        output.table(&[], &report.0.iter().map(row).collect::<Vec<_>>())?;
+            |line: &Line| vec![line.check.to_owned(), line.result.word().to_owned(), line.detail.clone()];
+        output.table(&[], &lines.0.iter().map(row).collect::<Vec<_>>())?;
     } else {
-        output.array(&report.0)?;
+        output.array(&lines.0)?;
     }
-    Ok(report.worst())
+    Ok(lines.worst())
 }
 
-/// The clock, each right, and the tier.
-async fn of_the_hub(hub: &Hub, report: &mut Report) {
+/// Checks what the hub itself tells: the clock, each right, and the tier.
+async fn ask(hub: &HubClient, lines: &mut Lines) {
     let mut found = Vec::new();
-    // Why methods and jobs are not tried.
+    // Why methods and jobs are not tried, if they are not.
     let mut untried = None;
     for (name, probe) in PROBES {
         if untried.is_some() && matches!(probe, Probe::Methods | Probe::Jobs) {
@@ -89,7 +54,7 @@ async fn of_the_hub(hub: &Hub, report: &mut Report) {
         }
         found.push((name, probed));
     }
-    clock(&found, report);
+    clock(&found, lines);
     let mut statistics = Err("the hub's answer has no numbers".to_owned());
     for (name, probed) in found {
         if name == "registry-read" {
@@ -97,73 +62,72 @@ async fn of_the_hub(hub: &Hub, report: &mut Report) {
         }
         match probed {
             Ok(Probed { refusal: Some(refusal), .. }) => {
-                report.failed(name, refusal.to_string(), refusal.kind().exit());
+                lines.failed(name, refusal.to_string(), refusal.kind().into());
             }
             Ok(probed) => {
-                report.ok(name, "allowed".to_owned());
+                lines.ok(name, "allowed".to_owned());
                 statistics = probed.devices.map_or(statistics, Ok);
             }
-            Err(error) => report.failed(name, error.to_string(), error.exit()),
+            Err(error) => lines.failed(name, error.to_string(), Exit::from(&error)),
         }
     }
     if let Some(why) = untried {
-        ["methods", "jobs"].into_iter().for_each(|name| report.skipped(name, &why));
+        ["methods", "jobs"].into_iter().for_each(|name| lines.skipped(name, &why));
     }
     match statistics {
-        Ok((all, disabled)) => report.ok("devices", format!("{all} registered, {disabled} of them disabled")),
-        Err(why) => report.skipped("devices", &why),
+        Ok((all, disabled)) => lines.ok("devices", format!("{all} registered, {disabled} of them disabled")),
+        Err(why) => lines.skipped("devices", &why),
     }
     match hub.throttled() {
-        0 => report.ok("throttling", "none of these requests was throttled".to_owned()),
+        0 => lines.ok("throttling", "none of these requests was throttled".to_owned()),
         count => {
             let detail =
                 format!("the hub throttled {count} requests; somebody else may be using up its tier");
-            report.failed("throttling", detail, Exit::Throttled);
+            lines.failed("throttling", detail, Exit::Throttled);
         }
     }
 }
 
-/// Why what needs the right that was probed is not known.
+/// Why nothing is known of what needs the right that was probed. `None` if we
+/// have the right.
 fn unknown(probed: &Result<Probed, HubError>, right: &str) -> Option<String> {
     match probed {
         Ok(Probed { refusal: None, .. }) => None,
-        Ok(Probed { refusal: Some(refusal), .. }) if refusal.kind() == Kind::NotAuthorized => {
+        Ok(Probed { refusal: Some(refusal), .. }) if refusal.kind() == RefusalKind::NotAuthorized => {
             Some(format!("it needs the right {right}"))
         }
         _ => Some(format!("the check of {right} failed")),
     }
 }
 
-/// Our clock against the hub's, by the first answer that has a date.
-fn clock(found: &[(&str, Result<Probed, HubError>)], report: &mut Report) {
+/// Compares our clock with the hub's, by the first of the hub's answers that has a
+/// date.
+fn clock(found: &[(&str, Result<Probed, HubError>)], lines: &mut Lines) {
     let ahead = found.iter().find_map(|(_, probed)| probed.as_ref().ok()?.clock_ahead);
     match ahead {
-        None => report.skipped("clock", "the hub's answers have no date"),
-        Some(ahead) if ahead.abs() > SKEW_LIMIT => {
+        None => lines.skipped("clock", "the hub's answers have no date"),
+        Some(ahead) if ahead.abs() > CLOCK_TOLERANCE => {
             let side = if ahead > 0 { "ahead of" } else { "behind" };
             let detail = format!("{} s {side} the hub's; set it right", ahead.abs());
-            report.failed("clock", detail, Exit::Failure);
+            lines.failed("clock", detail, Exit::Failure);
         }
-        Some(ahead) => report.ok("clock", format!("{} s from the hub's", ahead.abs())),
+        Some(ahead) => lines.ok("clock", format!("{} s from the hub's", ahead.abs())),
     }
 }
 
-impl Report {
-    fn ok(&mut self, check: &'static str, detail: String) {
-        self.0.push(Line { check, result: Verdict::Ok, detail, exit: Exit::Done });
-    }
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
 
-    fn failed(&mut self, check: &'static str, detail: String, exit: Exit) {
-        let exit = if ORDER.contains(&exit) { exit } else { Exit::Failure };
-        self.0.push(Line { check, result: Verdict::Failed, detail, exit });
-    }
+    use super::*;
+    use crate::cli::Cli;
 
-    fn skipped(&mut self, check: &'static str, why: &str) {
-        self.0.push(Line { check, result: Verdict::Skipped, detail: why.to_owned(), exit: Exit::Done });
-    }
-
-    /// The exit code of the worst line.
-    fn worst(&self) -> Exit {
-        ORDER.into_iter().find(|exit| self.0.iter().any(|line| line.exit == *exit)).unwrap_or(Exit::Done)
+    #[test]
+    fn the_help_names_every_probe() {
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("check").unwrap().render_long_help().to_string();
+        for (name, probe) in PROBES {
+            assert!(help.contains(name), "{probe:?}");
+        }
     }
 }

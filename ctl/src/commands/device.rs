@@ -1,43 +1,38 @@
-//! `device …`: identities. Keys are fetched with an identity, but shown only
-//! where they are asked for.
+//! `device …`: the identities of devices. The hub gives a device's keys along with
+//! its identity; they are shown only where they are asked for.
 
 mod bulk;
+mod credential;
 mod keys;
 
-use std::path::Path;
-
 use anyhow::{Context as _, bail};
-use iotdm_proto::{DeviceId, Endpoint, SecretKey};
+use iotdm_proto::DeviceId;
 use serde_json::{Value, json};
 
+pub(crate) use self::credential::key;
+use self::credential::{DeviceCredential, authentication, connection_string, stored, write_out};
 pub use self::keys::derive;
 use crate::cli::{
-    Auth, ConnectionStringArgs, DeviceArgs, DeviceCreateArgs, DeviceDeleteArgs, DeviceDisableArgs,
-    DeviceListArgs, Key, RenewKeyArgs,
+    ConnectionStringArgs, DeviceArgs, DeviceCreateArgs, DeviceDeleteArgs, DeviceDisableArgs, DeviceListArgs,
+    Key, RenewKeyArgs,
 };
-use crate::commands::query::{self, cell};
-use crate::error::{Exit, Usage};
-use crate::hub::Hub;
-use crate::output::{Output, say};
+use crate::commands::query;
+use crate::exit::Exit;
+use crate::hub::HubClient;
+use crate::output::{Output, cell, say};
 use crate::prompt::confirm;
 use crate::{secret_file, times};
 
-/// What a connection string ends in.
-enum Secret {
-    Key(SecretKey),
-    Certificate,
-}
-
-/// Creates a device, or those of a file.
-pub async fn create(hub: &Hub, output: Output, args: DeviceCreateArgs) -> anyhow::Result<Exit> {
+/// Creates a device, or the devices that a file names.
+pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> anyhow::Result<Exit> {
     if let Some(path) = &args.from {
         return bulk::create(hub, output, path, &args).await;
     }
     let Some(device) = &args.device else { bail!("which device is missing") };
-    let of_file = |path: &Option<_>| path.as_deref().map(keys::thumbprint).transpose();
-    let thumbprint = of_file(&args.certificate)?.or_else(|| args.thumbprint.clone());
-    let secondary = of_file(&args.secondary_certificate)?;
-    let (authentication, secret) = authentication(args.auth.unwrap_or_default(), thumbprint, secondary)?;
+    let in_file = |path: &Option<_>| path.as_deref().map(keys::thumbprint).transpose();
+    let thumbprint = in_file(&args.certificate)?.or_else(|| args.thumbprint.clone());
+    let secondary = in_file(&args.secondary_certificate)?;
+    let (authentication, credential) = authentication(args.auth.unwrap_or_default(), thumbprint, secondary)?;
     if let Some(out) = &args.out {
         secret_file::check(out)?;
     }
@@ -53,7 +48,7 @@ pub async fn create(hub: &Hub, output: Output, args: DeviceCreateArgs) -> anyhow
         output.json(&without_keys(identity))?;
     }
     match &args.out {
-        Some(out) => write_out(out, &connection_string(hub, device, args.gateway.as_ref(), &secret))?,
+        Some(out) => write_out(out, &connection_string(hub, device, args.gateway.as_ref(), &credential))?,
         None if output.is_text() => {
             say(format_args!(
                 "its connection string: iotdm-ctl device connection-string {device} --out FILE"
@@ -64,36 +59,8 @@ pub async fn create(hub: &Hub, output: Output, args: DeviceCreateArgs) -> anyhow
     Ok(Exit::Done)
 }
 
-/// An identity's `authentication`, and what the device needs for it.
-fn authentication(
-    auth: Auth,
-    thumbprint: Option<String>,
-    secondary: Option<String>,
-) -> anyhow::Result<(Value, Secret)> {
-    let refuse = |what: &str| Err(Usage(what.to_owned()).into());
-    match (auth, thumbprint) {
-        (Auth::X509Thumbprint, Some(primary)) => {
-            let thumbprints = json!({"primaryThumbprint": primary, "secondaryThumbprint": secondary});
-            Ok((json!({"type": "selfSigned", "x509Thumbprint": thumbprints}), Secret::Certificate))
-        }
-        (Auth::X509Thumbprint, None) => {
-            refuse("x509-thumbprint needs the device's --certificate FILE or --thumbprint HEX")
-        }
-        (_, Some(_)) => refuse("a certificate's thumbprint is for --auth x509-thumbprint"),
-        (Auth::X509Ca, None) => Ok((json!({"type": "certificateAuthority"}), Secret::Certificate)),
-        (Auth::Sas, None) => {
-            let (primary, secondary) = (keys::new_key()?, keys::new_key()?);
-            let keys = json!({
-                "primaryKey": primary.expose_base64().as_str(),
-                "secondaryKey": secondary.expose_base64().as_str(),
-            });
-            Ok((json!({"type": "sas", "symmetricKey": keys}), Secret::Key(primary)))
-        }
-    }
-}
-
 /// Prints an identity.
-pub async fn show(hub: &Hub, output: Output, args: DeviceArgs) -> anyhow::Result<()> {
+pub async fn show(hub: &HubClient, output: Output, args: DeviceArgs) -> anyhow::Result<()> {
     let identity = hub.device(&args.device).await.with_context(|| args.device.to_string())?;
     let identity = without_keys(identity);
     if !output.is_text() {
@@ -116,20 +83,20 @@ pub async fn show(hub: &Hub, output: Output, args: DeviceArgs) -> anyhow::Result
     Ok(output.table(&[], &rows)?)
 }
 
-/// Lists devices. A query has all of them page by page, where the registry's
+/// Lists devices, by a query, which gives all of them page by page; the registry's
 /// own list ends at a thousand.
-pub async fn list(hub: &Hub, output: Output, args: DeviceListArgs) -> anyhow::Result<()> {
+pub async fn list(hub: &HubClient, output: Output, args: DeviceListArgs) -> anyhow::Result<()> {
     query::print(hub, output, "SELECT * FROM devices", args.top).await
 }
 
-/// Lets a device connect.
-pub async fn enable(hub: &Hub, output: Output, args: DeviceArgs) -> anyhow::Result<()> {
+/// Lets a device connect again.
+pub async fn enable(hub: &HubClient, output: Output, args: DeviceArgs) -> anyhow::Result<()> {
     let change = |identity: &mut Value| set(identity, &[("status", json!("enabled"))]);
     changed(hub, output, &args.device, change, "enabled").await
 }
 
 /// Keeps a device from connecting.
-pub async fn disable(hub: &Hub, output: Output, args: DeviceDisableArgs) -> anyhow::Result<()> {
+pub async fn disable(hub: &HubClient, output: Output, args: DeviceDisableArgs) -> anyhow::Result<()> {
     let reason = args.reason.map_or(Value::Null, Value::from);
     let change = |identity: &mut Value| {
         set(identity, &[("status", json!("disabled")), ("statusReason", reason.clone())])
@@ -138,7 +105,7 @@ pub async fn disable(hub: &Hub, output: Output, args: DeviceDisableArgs) -> anyh
 }
 
 /// Deletes a device.
-pub async fn delete(hub: &Hub, output: Output, args: DeviceDeleteArgs) -> anyhow::Result<()> {
+pub async fn delete(hub: &HubClient, output: Output, args: DeviceDeleteArgs) -> anyhow::Result<()> {
     let (device, host) = (&args.device, hub.endpoint());
     let question = format!("Delete {device} from hub {host}, with its keys and its twin?");
     if !args.yes && !confirm(&format!("device delete {device}"), question).await? {
@@ -152,7 +119,7 @@ pub async fn delete(hub: &Hub, output: Output, args: DeviceDeleteArgs) -> anyhow
 }
 
 /// Gives a device a new key.
-pub async fn renew_key(hub: &Hub, output: Output, args: RenewKeyArgs) -> anyhow::Result<()> {
+pub async fn renew_key(hub: &HubClient, output: Output, args: RenewKeyArgs) -> anyhow::Result<()> {
     let device = &args.device;
     if let Some(out) = &args.out {
         secret_file::check(out)?;
@@ -182,7 +149,7 @@ pub async fn renew_key(hub: &Hub, output: Output, args: RenewKeyArgs) -> anyhow:
     };
     changed(hub, output, device, change, how).await?;
     match &args.out {
-        Some(out) => write_out(out, &connection_string(hub, device, None, &Secret::Key(key)))?,
+        Some(out) => write_out(out, &connection_string(hub, device, None, &DeviceCredential::Key(key)))?,
         None => say(format_args!(
             "its new connection string: iotdm-ctl device connection-string {device}{} --out FILE",
             if args.key == Some(Key::Secondary) { " --key secondary" } else { "" }
@@ -194,13 +161,13 @@ pub async fn renew_key(hub: &Hub, output: Output, args: RenewKeyArgs) -> anyhow:
 /// Prints the connection string that the device needs, or writes it to a file
 /// that only its owner can read.
 pub async fn connection_string_of(
-    hub: &Hub,
+    hub: &HubClient,
     output: Output,
     args: ConnectionStringArgs,
 ) -> anyhow::Result<()> {
     let identity = hub.device(&args.device).await.with_context(|| args.device.to_string())?;
-    let secret = secret(&identity, args.key).with_context(|| args.device.to_string())?;
-    let text = connection_string(hub, &args.device, args.gateway.as_ref(), &secret);
+    let credential = stored(&identity, args.key).with_context(|| args.device.to_string())?;
+    let text = connection_string(hub, &args.device, args.gateway.as_ref(), &credential);
     match &args.out {
         Some(path) => write_out(path, &text)?,
         None if output.is_text() => output.line(format_args!("{text}"))?,
@@ -209,48 +176,11 @@ pub async fn connection_string_of(
     Ok(())
 }
 
-/// The key of a device that has keys.
-pub(crate) fn key(identity: &Value, which: Key) -> anyhow::Result<SecretKey> {
-    let pointer = match which {
-        Key::Primary => "/authentication/symmetricKey/primaryKey",
-        Key::Secondary => "/authentication/symmetricKey/secondaryKey",
-    };
-    let Some(key) = identity.pointer(pointer).and_then(Value::as_str) else {
-        bail!("the hub shows no key; the policy needs the right to write the registry");
-    };
-    key.parse().context("the hub's key for it")
-}
-
-fn secret(identity: &Value, which: Key) -> anyhow::Result<Secret> {
-    match identity.pointer("/authentication/type").and_then(Value::as_str) {
-        Some("selfSigned" | "certificateAuthority") => Ok(Secret::Certificate),
-        _ => key(identity, which).map(Secret::Key),
-    }
-}
-
-fn connection_string(hub: &Hub, device: &DeviceId, gateway: Option<&Endpoint>, secret: &Secret) -> String {
-    // The port of the service string is REST's; the device speaks MQTT.
-    let mut text = format!("HostName={};DeviceId={device}", hub.endpoint().host);
-    if let Some(gateway) = gateway {
-        text.push_str(&format!(";GatewayHostName={gateway}"));
-    }
-    match secret {
-        Secret::Key(key) => text.push_str(&format!(";SharedAccessKey={}", key.expose_base64().as_str())),
-        Secret::Certificate => text.push_str(";x509=true"),
-    }
-    text
-}
-
-fn write_out(path: &Path, text: &str) -> anyhow::Result<()> {
-    secret_file::write(path, text)?;
-    say(format_args!("wrote {}", path.display()));
-    Ok(())
-}
-
-/// Reads an identity, changes it, and writes it back unless somebody else has
-/// changed it meanwhile. `change` returns whether it could.
+/// Reads an identity, changes it by `change`, and writes it back unless somebody
+/// else has changed it meanwhile. `change` returns whether the identity has what
+/// was to be changed. `how` says what the device then is, or has.
 async fn changed(
-    hub: &Hub,
+    hub: &HubClient,
     output: Output,
     device: &DeviceId,
     change: impl Fn(&mut Value) -> bool,
@@ -269,6 +199,7 @@ async fn changed(
     Ok(output.json(&without_keys(identity))?)
 }
 
+/// Sets keys of an identity; `false` if it is no JSON object.
 fn set(identity: &mut Value, values: &[(&str, Value)]) -> bool {
     let Some(identity) = identity.as_object_mut() else { return false };
     for (key, value) in values {
@@ -277,6 +208,7 @@ fn set(identity: &mut Value, values: &[(&str, Value)]) -> bool {
     true
 }
 
+/// An identity as it may be shown.
 fn without_keys(mut identity: Value) -> Value {
     if let Some(authentication) = identity.get_mut("authentication").and_then(Value::as_object_mut) {
         authentication.remove("symmetricKey");

@@ -3,19 +3,16 @@
 use anyhow::Context as _;
 
 use crate::cli::InvokeArgs;
-use crate::error::{Exit, or_interrupt};
-use crate::hub::{Hub, MethodCall};
+use crate::error::or_interrupt;
+use crate::exit::Exit;
+use crate::hub::{HubClient, MethodCall};
 use crate::output::{Output, say};
 
 /// Calls the method and prints the device's reply.
-pub async fn run(hub: &Hub, output: Output, args: InvokeArgs) -> anyhow::Result<Exit> {
+pub async fn run(hub: &HubClient, output: Output, args: InvokeArgs) -> anyhow::Result<Exit> {
     let (device, method) = (&args.device, &args.method);
-    let call = MethodCall {
-        method_name: method.clone(),
-        payload: args.payload.map(|payload| payload.0),
-        response_timeout_in_seconds: args.response_timeout.as_secs(),
-        connect_timeout_in_seconds: args.connect_timeout.as_secs(),
-    };
+    let payload = args.payload.map(|payload| payload.0);
+    let call = MethodCall::new(method, payload, args.timeouts.response, args.timeouts.connect);
     let invoke = async { hub.invoke(device, &call).await.with_context(|| device.to_string()) };
     let notice = || {
         format!(
@@ -29,7 +26,7 @@ pub async fn run(hub: &Hub, output: Output, args: InvokeArgs) -> anyhow::Result<
     } else {
         output.json(&reply)?;
     }
-    if reply.status < 400 {
+    if !reply.is_refusal() {
         return Ok(Exit::Done);
     }
     say(format_args!("iotdm-ctl: {device}: the device refused {method} with status {}", reply.status));

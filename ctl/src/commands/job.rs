@@ -1,16 +1,15 @@
-//! `job …`: the hub's own scheduler.
+//! `job …`: shows and cancels the jobs of the hub's own scheduler.
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::cli::{JobArgs, JobListArgs};
-use crate::commands::query::cell;
-use crate::hub::Hub;
-use crate::output::Output;
+use crate::hub::{HubClient, literal};
+use crate::output::{Output, cell};
 use crate::times;
 
 /// Lists the hub's jobs.
-pub async fn list(hub: &Hub, output: Output, args: JobListArgs) -> anyhow::Result<()> {
+pub async fn list(hub: &HubClient, output: Output, args: JobListArgs) -> anyhow::Result<()> {
     let jobs = hub.jobs(args.top).all().await.context("the jobs")?;
     if !output.is_text() {
         return Ok(output.array(&jobs)?);
@@ -34,9 +33,9 @@ pub async fn list(hub: &Hub, output: Output, args: JobListArgs) -> anyhow::Resul
 }
 
 /// Shows a job with its devices.
-pub async fn show(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let mut job = hub.job(&args.job).await.with_context(|| format!("job {}", args.job))?;
-    let devices = devices(hub, &args.job).await?;
+pub async fn show(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Result<()> {
+    let mut job = hub.job(args.job.as_str()).await.with_context(|| format!("job {}", args.job))?;
+    let devices = devices(hub, args.job.as_str()).await?;
     if !output.is_text() {
         if let Some(job) = job.as_object_mut() {
             job.insert("devices".into(), devices.into());
@@ -53,22 +52,22 @@ pub async fn show(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()
 }
 
 /// Cancels a job.
-pub async fn cancel(hub: &Hub, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let job = hub.cancel_job(&args.job).await.with_context(|| format!("job {}", args.job))?;
+pub async fn cancel(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Result<()> {
+    let job = hub.cancel_job(args.job.as_str()).await.with_context(|| format!("job {}", args.job))?;
     if !output.is_text() {
         return Ok(output.json(&job)?);
     }
     Ok(output.line(format_args!("{}: {}", args.job, cell(job.get("status"))))?)
 }
 
-/// How a job went for each device.
-pub(crate) async fn devices(hub: &Hub, job: &str) -> anyhow::Result<Vec<Value>> {
-    let sql = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{job}'");
+/// The hub's device jobs of a job: how it went for each device.
+pub(crate) async fn devices(hub: &HubClient, job: &str) -> anyhow::Result<Vec<Value>> {
+    let sql = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = {}", literal(job));
     hub.query(&sql, None).all().await.with_context(|| format!("the query \"{sql}\" failed"))
 }
 
-/// A table of them.
-pub(crate) fn print_devices(output: Output, devices: &[Value]) -> anyhow::Result<()> {
+/// Prints a table of device jobs.
+fn print_devices(output: Output, devices: &[Value]) -> anyhow::Result<()> {
     let row = |device: &Value| {
         let reply = device.pointer("/outcome/deviceMethodResponse/status");
         vec![cell(device.get("deviceId")), cell(device.get("status")), cell(reply), why(device)]
@@ -77,13 +76,14 @@ pub(crate) fn print_devices(output: Output, devices: &[Value]) -> anyhow::Result
     Ok(output.table(&["DEVICE", "STATUS", "REPLY", "WHY"], &rows)?)
 }
 
-/// What went wrong with a device, by the hub's or by the device's own words.
+/// What went wrong with a device, in the words of the hub or of the device.
 fn why(device: &Value) -> String {
     let texts = ["/error/description", "/error/code", "/outcome/deviceMethodResponse/payload/error/message"];
     texts.iter().find_map(|at| device.pointer(at)).map_or_else(String::new, |text| cell(Some(text)))
 }
 
-/// The body of a job that calls a method.
+/// A job, as the hub takes it, that makes `call` to each device of which
+/// `condition` holds, and ends after `seconds` at the latest.
 pub(crate) fn method_job(id: &str, call: &Value, condition: &str, seconds: u64) -> Value {
     json!({
         "jobId": id,

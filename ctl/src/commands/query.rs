@@ -1,4 +1,5 @@
-//! `query`: the hub's SQL, as a table or as JSON.
+//! `query`: runs a query in the hub's query language, and prints the rows as a
+//! table or as JSON.
 
 use std::collections::BTreeSet;
 
@@ -6,21 +7,27 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::cli::{QueryArgs, ReadyMade};
-use crate::hub::{Hub, check_length};
-use crate::output::{Format, Output};
+use crate::hub::{HubClient, check_length};
+use crate::output::{Format, Output, cell};
 use crate::times;
 
-/// The columns that a whole twin is shown by.
+/// The columns of a table of whole twins, which have too many keys for a table.
 const TWIN_COLUMNS: [&str; 5] = ["deviceId", "status", "connectionState", "lastActivityTime", "tags"];
 
-/// Prints all rows, page after page where the form allows it.
-pub async fn run(hub: &Hub, output: Output, args: QueryArgs) -> anyhow::Result<()> {
+/// Runs the query of the command line and prints its rows.
+pub async fn run(hub: &HubClient, output: Output, args: QueryArgs) -> anyhow::Result<()> {
     let ready_made = args.ready_made.map(ReadyMade::sql);
     print(hub, output, ready_made.or(args.sql.as_deref()).unwrap_or_default(), args.top).await
 }
 
-/// Runs a query and prints its rows.
-pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usize>) -> anyhow::Result<()> {
+/// Runs a query and prints its rows, at most `top` of them: page after page in
+/// the forms that allow that.
+pub(crate) async fn print(
+    hub: &HubClient,
+    output: Output,
+    sql: &str,
+    top: Option<usize>,
+) -> anyhow::Result<()> {
     check_length(sql)?;
     let mut pages = hub.query(sql, top);
     let failed = || format!("the query \"{sql}\" failed");
@@ -46,7 +53,8 @@ pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usiz
                 if rows.is_empty() {
                     continue;
                 }
-                // As the first page has them; a later one cannot add to the header.
+                // The header is made of the first page. A key that only a later page
+                // has gets no column.
                 let first = header.is_none();
                 let header = header
                     .get_or_insert_with(|| columns(sql, &rows).into_iter().map(str::to_owned).collect());
@@ -56,7 +64,8 @@ pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usiz
                 };
                 output.table(if first { &columns } else { &[] }, &table(&columns, &rows, bare))?;
             }
-            // Whoever reads it by its columns finds them also where it is empty.
+            // A table without rows has its header all the same, for a program that
+            // looks for columns by their names.
             if header.is_none() {
                 output.table(&columns(sql, &[]), &[])?;
             }
@@ -65,22 +74,15 @@ pub(crate) async fn print(hub: &Hub, output: Output, sql: &str, top: Option<usiz
     }
 }
 
-/// A value in a table: text without quotes, `-` for none.
-pub(crate) fn cell(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
+/// The cells of `rows` below `columns`.
 fn table(columns: &[&str], rows: &[Value], cell: impl Fn(Option<&Value>) -> String) -> Vec<Vec<String>> {
     let cells = |row: &Value| columns.iter().map(|column| cell(row.get(*column))).collect();
     rows.iter().map(cells).collect()
 }
 
-/// The names that a query gives its columns, in its order: aliases, or the
-/// last part of a path. Empty for `*`.
+/// The names that a query gives to its columns, in the query's order: aliases, or
+/// the last parts of paths. A column that has no such name, like `*`, gives text
+/// that is no name.
 fn selected(sql: &str) -> Vec<&str> {
     let words = sql.split_inclusive(|c: char| c == ',' || c.is_whitespace());
     let (mut names, mut name) = (Vec::new(), "");
@@ -100,15 +102,17 @@ fn selected(sql: &str) -> Vec<&str> {
     names
 }
 
-/// What the query selects, also where no row has it, and what else there is.
+/// The columns of a query's result: what the query selects, also where no row has
+/// it, and the other keys of `rows`.
 fn columns<'a>(sql: &'a str, rows: &'a [Value]) -> Vec<&'a str> {
     let mut keys: BTreeSet<&str> =
         rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys().map(String::as_str)).collect();
     if ["deviceId", "properties", "etag", "version"].iter().all(|key| keys.contains(key)) {
         return TWIN_COLUMNS.into_iter().filter(|column| keys.contains(column)).collect();
     }
-    // The order of a JSON object says nothing; what the query does not name
-    // (COUNT without an alias, say) comes last by name, but the device first.
+    // The order of the keys in a row says nothing. Keys that the query does not
+    // name (COUNT without an alias, say) come last, in the order of their names,
+    // of which `deviceId` is the first.
     let order = selected(sql);
     let is_name = |name: &str| {
         let begins_well = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
@@ -145,12 +149,5 @@ mod tests {
         let twin =
             [json!({"deviceId": "a", "properties": {}, "etag": "x", "version": 1, "status": "enabled"})];
         assert_eq!(columns("SELECT * FROM devices", &twin), ["deviceId", "status"]);
-    }
-
-    #[test]
-    fn cells() {
-        assert_eq!(cell(None), "-");
-        assert_eq!(cell(Some(&json!("x"))), "x");
-        assert_eq!(cell(Some(&json!({"a": [1]}))), "{\"a\":[1]}");
     }
 }

@@ -1,4 +1,4 @@
-//! `sas-token`: a token for other tools.
+//! `sas-token`: prints a token for other tools.
 
 use std::time::SystemTime;
 
@@ -8,11 +8,11 @@ use serde_json::json;
 
 use crate::cli::{Key, SasTokenArgs};
 use crate::commands::device::key;
-use crate::hub::Hub;
+use crate::hub::HubClient;
 use crate::output::Output;
 
 /// Prints a token of the policy, or of a device.
-pub async fn run(hub: &Hub, output: Output, args: SasTokenArgs) -> anyhow::Result<()> {
+pub async fn run(hub: &HubClient, output: Output, args: SasTokenArgs) -> anyhow::Result<()> {
     let expiry = Time::from(SystemTime::now()).after(args.ttl);
     let token = match &args.device {
         None => hub.token(expiry.unix_seconds())?,

@@ -18,44 +18,48 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{NoToken, Token};
+use super::token::{NoToken, Token};
 
-/// A token is replaced so long before its end.
+/// How long before its end a token is replaced: 2 min, so that no token expires
+/// on its way to the hub, also where clocks differ a little.
 const MARGIN: Duration = Duration::from_secs(120);
-/// Whose tokens a hub takes.
+/// The resource for which a token has to be, so that a hub takes it.
 ///
 /// Source: the scope `https://iothubs.azure.net/.default` of `azure-iot-hub`.
 const RESOURCE: &str = "https://iothubs.azure.net";
-/// The same as azure_identity wants it.
+/// The same resource in the form of azure_identity.
 const SCOPE: &str = "https://iothubs.azure.net/.default";
-/// Where there is no managed identity, nobody answers at all, which
-/// azure_identity takes more than a minute to believe.
+/// How long a token may take to come. On a machine without a managed identity
+/// nobody answers at all, and azure_identity would ask again for more than a
+/// minute.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Entra ID, and the newest token from it.
+/// Tokens of Entra ID, of which the newest is kept.
 pub struct Entra {
     login: Login,
-    /// With its end. Asked for by one at a time.
+    /// The newest token and its end. The lock lets one request at a time log in,
+    /// while the others wait for its token.
     kept: Mutex<Option<(Token, Time)>>,
 }
 
-/// As whom to log in.
+/// As whom to log in to Entra ID.
 #[derive(Debug, Clone)]
 pub enum Login {
     /// The person or service that is logged in to the Azure CLI.
     AzureCli,
-    /// The identity of the machine in Azure.
+    /// The managed identity of the machine in Azure that this runs on.
     ManagedIdentity {
-        /// Of one that is assigned by the user; else it is the system's.
+        /// The id of a user-assigned identity; `None` for the system-assigned
+        /// one.
         client_id: Option<String>,
     },
-    /// An application.
+    /// An application with a secret.
     ClientSecret {
-        /// Its directory.
+        /// The directory in which the application is registered.
         tenant_id: String,
-        /// Its id.
+        /// The application's id.
         client_id: String,
-        /// Its secret.
+        /// The application's secret.
         secret: Secret,
     },
 }
@@ -65,7 +69,8 @@ pub enum Login {
 struct CliToken {
     #[serde(rename = "accessToken")]
     access_token: String,
-    /// Seconds since the Unix epoch; older versions have only a local time.
+    /// The token's end, in seconds since the Unix epoch. Older versions of the
+    /// Azure CLI give the end only as a local time.
     expires_on: Option<i64>,
 }
 
@@ -76,12 +81,12 @@ impl From<Login> for Entra {
 }
 
 impl Entra {
-    /// As whom it logs in.
+    /// As whom we log in.
     pub fn login(&self) -> &Login {
         &self.login
     }
 
-    /// A token that is valid now.
+    /// A token that is valid at the instant `now`: the kept one, or a new one.
     pub(super) async fn token(&self, now: Time, tls: &ClientConfig) -> Result<Token, NoToken> {
         let mut kept = self.kept.lock().await;
         if let Some((token, end)) = &*kept
@@ -94,13 +99,14 @@ impl Entra {
                 *kept = Some((token.clone(), end));
                 Ok(token)
             }
-            // It will be tried again; until its end the old one does.
+            // The next request tries to log in again; until its end the kept
+            // token does.
             (Err(_), Some((token, end))) if now < *end => Ok(token.clone()),
             (Err(no), _) => Err(no),
         }
     }
 
-    /// A new token, and its end.
+    /// Asks for a new token, and returns it with its end.
     async fn log_in(&self, now: Time, tls: &ClientConfig) -> Result<(Token, Time), NoToken> {
         match &self.login {
             Login::AzureCli => ask_azure_cli(now).await,
@@ -120,8 +126,8 @@ impl Entra {
     }
 }
 
-/// The service that knows the machine's identity is reached on the machine's
-/// own network: by plain HTTP, and never through a proxy.
+/// Asks for the machine's own identity. The service that knows it is reached on
+/// the machine's own network: by plain HTTP, and never through a proxy.
 fn managed_identity(
     client_id: Option<String>,
     tls: &ClientConfig,
@@ -135,6 +141,7 @@ fn managed_identity(
     credential.map(|it| it as Arc<dyn TokenCredential>).map_err(|error| error.to_string())
 }
 
+/// Asks for an application's token by its secret.
 fn client_secret(
     tenant_id: &str,
     client_id: &str,
@@ -148,12 +155,14 @@ fn client_secret(
     credential.map(|it| it as Arc<dyn TokenCredential>).map_err(|error| error.to_string())
 }
 
-/// azure_identity over our own client, so that it trusts whom we trust.
+/// Options that let azure_identity use the HTTP client `http`, so that it trusts
+/// whom we trust.
 fn over(http: reqwest::Result<reqwest::Client>) -> Result<ClientOptions, String> {
     let http = http.map_err(|error| error.to_string())?;
     Ok(ClientOptions { transport: Some(Transport::new(Arc::new(http))), ..ClientOptions::default() })
 }
 
+/// Asks by azure_identity, and returns the token with its end.
 async fn ask(credential: Arc<dyn TokenCredential>) -> Result<(Token, Time), String> {
     let answer = timeout(PATIENCE, credential.get_token(&[SCOPE], None)).await;
     let answer = answer.map_err(|_| format!("no answer in {} s", PATIENCE.as_secs()))?;
@@ -162,6 +171,7 @@ async fn ask(credential: Arc<dyn TokenCredential>) -> Result<(Token, Time), Stri
     Ok((answer.token.secret().parse()?, end))
 }
 
+/// Asks the Azure CLI, and returns the token with its end.
 async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
     let no = |why: &str| {
         NoToken(format!(
@@ -178,18 +188,20 @@ async fn ask_azure_cli(now: Time) -> Result<(Token, Time), NoToken> {
     if !output.status.success() {
         return Err(no(first_line(&String::from_utf8_lossy(&output.stderr))));
     }
-    // Not serde's error, which may show what it has read.
+    // serde's own error is not shown, since it may repeat what it has read.
     let strange = || no("az answered something else than a token");
     let answer: CliToken = serde_json::from_slice(&output.stdout).map_err(|_| strange())?;
     let token: Token = answer.access_token.parse().map_err(|_| strange())?;
     let end = match answer.expires_on {
         Some(seconds) => Time::from_unix_millis(seconds.saturating_mul(1000)),
+        // A token whose end is not known is taken to be good for two margins. It
+        // is then used for one of them before the Azure CLI is asked again.
         None => now.after(MARGIN * 2),
     };
     Ok((token, end))
 }
 
-/// What of a long text says what is wrong.
+/// The first line of a long error that says anything.
 fn first_line(text: &str) -> &str {
     text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it says nothing")
 }

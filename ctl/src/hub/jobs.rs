@@ -1,36 +1,38 @@
 //! The jobs of the hub's scheduler.
 
-use percent_encoding::utf8_percent_encode;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{ENCODED, Hub, Pages, Request};
-use crate::hub_error::HubError;
+use super::client::HubClient;
+use super::error::HubError;
+use super::http::{HttpRequest, encoded};
+use super::pages::Pages;
+use super::throttle::Throttle;
 
-impl Hub {
+impl HubClient {
     /// The hub's jobs, at most `top` of them.
     pub fn jobs(&self, top: Option<usize>) -> Pages<'_> {
         self.list("/jobs/v2/query", top)
     }
 
-    /// A job.
+    /// Reads a job.
     pub async fn job(&self, id: &str) -> Result<Value, HubError> {
-        self.json(Request::new(Method::GET, job_path(id))).await
+        self.json(HttpRequest::new(Throttle::Others, Method::GET, job_path(id))).await
     }
 
-    /// Hands a job to the hub's scheduler.
+    /// Hands a job to the hub's scheduler, and returns the job as the hub has
+    /// it.
     pub async fn create_job(&self, id: &str, job: &Value) -> Result<Value, HubError> {
-        let mut request = Request::new(Method::PUT, job_path(id));
-        request.body = Some(job);
-        self.json(request).await
+        self.json(HttpRequest::new(Throttle::Others, Method::PUT, job_path(id)).body(job)).await
     }
 
-    /// Cancels a job.
+    /// Cancels a job, and returns the job as the hub then has it.
     pub async fn cancel_job(&self, id: &str) -> Result<Value, HubError> {
-        self.json(Request::new(Method::POST, format!("{}/cancel", job_path(id)))).await
+        let path = format!("{}/cancel", job_path(id));
+        self.json(HttpRequest::new(Throttle::Others, Method::POST, path)).await
     }
 }
 
 fn job_path(id: &str) -> String {
-    format!("/jobs/v2/{}", utf8_percent_encode(id, ENCODED))
+    format!("/jobs/v2/{}", encoded(id))
 }

@@ -1,52 +1,82 @@
-//! Results that the hub gives page by page.
+//! Results that the hub gives page by page: queries and lists.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Hub, Request, text};
+use super::client::HubClient;
+use super::error::HubError;
+use super::http::{HttpRequest, header};
+use super::throttle::Throttle;
 use crate::error::Usage;
-use crate::hub_error::HubError;
 
-/// The page size of queries; the documentation allows no more.
+/// How many rows a page of a query has at most.
+///
+/// Source: IoT Hub developer guide, "Query language"; no larger page is given.
 const PAGE: usize = 100;
 
-/// The characters that a query or a condition may have.
+/// How many characters a query or a condition may have.
 ///
-/// Source: Microsoft's answer in a public issue about jobs for a lot of devices,
-/// which ended in PreconditionFailed.
+/// Source: Microsoft's answer in a public issue about jobs for a lot of
+/// devices, which ended in PreconditionFailed.
 const LONGEST_QUERY: usize = 8192;
+
+/// The header that asks for pages of a size.
+pub(super) const PAGE_SIZE: &str = "x-ms-max-item-count";
+/// The header of a response that names the next page, and of the request for
+/// that page.
+const CONTINUATION: &str = "x-ms-continuation";
 
 /// The pages of a query's result or a list, fetched one by one.
 pub struct Pages<'a> {
-    hub: &'a Hub,
+    hub: &'a HubClient,
+    throttle: Throttle,
     method: Method,
     path: &'static str,
     body: Option<Value>,
+    /// How many rows are wanted yet, if not all.
     left: Option<usize>,
-    next: Next,
+    next: NextPage,
 }
 
-enum Next {
+/// The page to fetch next.
+enum NextPage {
     First,
-    After(String),
-    End,
+    /// The one that this token of the hub's names.
+    Token(String),
+    /// The last page has been fetched.
+    None,
 }
 
-impl Hub {
+impl HubClient {
     /// The pages that `GET` of a path has, with at most `top` values.
     pub(super) fn list(&self, path: &'static str, top: Option<usize>) -> Pages<'_> {
-        Pages { hub: self, method: Method::GET, path, body: None, left: top, next: Next::First }
+        Pages {
+            hub: self,
+            throttle: Throttle::Others,
+            method: Method::GET,
+            path,
+            body: None,
+            left: top,
+            next: NextPage::First,
+        }
     }
 
-    /// The rows of a query, at most `top` of them.
+    /// The rows of a query in IoT Hub's query language, at most `top` of them.
     pub fn query(&self, sql: &str, top: Option<usize>) -> Pages<'_> {
-        let body = Some(json!({ "query": sql }));
-        Pages { hub: self, method: Method::POST, path: "/devices/query", body, left: top, next: Next::First }
+        Pages {
+            hub: self,
+            throttle: Throttle::Queries,
+            method: Method::POST,
+            path: "/devices/query",
+            body: Some(json!({ "query": sql })),
+            left: top,
+            next: NextPage::First,
+        }
     }
 }
 
-/// Refuses a query or a condition that the hub would take for something that
-/// was changed meanwhile, as it answers to one that is too long.
+/// Refuses a query or a condition that is too long. The hub would answer such
+/// a one with PreconditionFailed, as if something had changed meanwhile.
 pub fn check_length(sql: &str) -> Result<(), Usage> {
     match sql.chars().count() {
         0..=LONGEST_QUERY => Ok(()),
@@ -62,28 +92,28 @@ pub fn literal(text: &str) -> String {
 }
 
 impl Pages<'_> {
-    /// The next page, which may be empty; `None` after the last one.
+    /// The next page, which may be empty; `None` after the last page.
     pub async fn next(&mut self) -> Result<Option<Vec<Value>>, HubError> {
         if self.left == Some(0) {
             return Ok(None);
         }
-        let mut request = Request::new(self.method.clone(), self.path.to_owned());
+        let mut request = HttpRequest::new(self.throttle, self.method.clone(), self.path.to_owned());
         request.body = self.body.as_ref();
         request.repeatable = true;
         let size = self.left.map_or(PAGE, |left| left.min(PAGE));
-        request.headers.push(("x-ms-max-item-count", size.to_string()));
-        match &self.next {
-            Next::First => {}
-            Next::After(token) => request.headers.push(("x-ms-continuation", token.clone())),
-            Next::End => return Ok(None),
-        }
-        let answer = self.hub.send(&request).await?;
-        self.next = match text(&answer.headers, "x-ms-continuation") {
-            Some(token) => Next::After(token.to_owned()),
-            None => Next::End,
+        request = request.header(PAGE_SIZE, size.to_string());
+        request = match &self.next {
+            NextPage::First => request,
+            NextPage::Token(token) => request.header(CONTINUATION, token.clone()),
+            NextPage::None => return Ok(None),
+        };
+        let response = self.hub.send(&request).await?;
+        self.next = match header(&response.headers, CONTINUATION) {
+            Some(token) => NextPage::Token(token.to_owned()),
+            None => NextPage::None,
         };
         let mut rows: Vec<Value> =
-            serde_json::from_str(&answer.body).map_err(|error| self.hub.not_a_hub(&error))?;
+            serde_json::from_str(&response.body).map_err(|error| self.hub.not_a_hub(&error))?;
         if let Some(left) = &mut self.left {
             rows.truncate(*left);
             *left -= rows.len();
@@ -91,7 +121,7 @@ impl Pages<'_> {
         Ok(Some(rows))
     }
 
-    /// All pages that are left.
+    /// All rows that are left.
     pub async fn all(mut self) -> Result<Vec<Value>, HubError> {
         let mut rows = Vec::new();
         while let Some(page) = self.next().await? {

@@ -4,17 +4,29 @@ use std::io;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
+use serde_json::Value;
 
-use super::printable;
+use super::printable::printable;
 
-/// Between two columns.
+/// How many blanks stand between two columns.
 const GAP: u16 = 2;
-/// In less than this nothing of some length can be read.
+/// The least width of a wrapped column, in characters: sentences in a narrower
+/// one cannot be read.
 const LEAST: u16 = 16;
 
-/// A table, without a header where that is empty. What is too wide for the
-/// terminal has its widest column wrapped; where that leaves no room, each row
-/// is shown from top to bottom.
+/// A value as a cell of a table shows it: text without quotes, `-` for none.
+pub fn cell(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A table, without a header where `header` is empty. If it is wider than the
+/// terminal, which has so many columns of characters, its widest column is
+/// wrapped; where that would leave no room, each row is shown from top to
+/// bottom. Without a terminal a table is as wide as it needs.
 pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -39,7 +51,7 @@ pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>)
         }
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
         if let Some(column) = table.column_mut(widest) {
-            // Its padding counts, though the last column's is cut off.
+            // The padding counts as width, though the last column's is cut off.
             let width = Width::Fixed(left.max(LEAST / 2).saturating_add(GAP));
             column.set_constraint(ColumnConstraint::UpperBoundary(width));
         }
@@ -47,6 +59,7 @@ pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>)
     table.trim_fmt()
 }
 
+/// Each row as lines of a column's name and its cell.
 fn from_top_to_bottom(header: &[&str], rows: &[Vec<String>], terminal: u16) -> String {
     let one = |row: &Vec<String>| {
         let cells: Vec<Vec<String>> =
@@ -56,7 +69,8 @@ fn from_top_to_bottom(header: &[&str], rows: &[Vec<String>], terminal: u16) -> S
     rows.iter().map(one).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The same as comma-separated values.
+/// A table as comma-separated values, without a header where `header` is
+/// empty.
 pub(super) fn csv(header: &[&str], rows: &[Vec<String>]) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     if !header.is_empty() {
@@ -68,7 +82,16 @@ pub(super) fn csv(header: &[&str], rows: &[Vec<String>]) -> io::Result<Vec<u8>> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn cells() {
+        assert_eq!(cell(None), "-");
+        assert_eq!(cell(Some(&json!("x"))), "x");
+        assert_eq!(cell(Some(&json!({"a": [1]}))), "{\"a\":[1]}");
+    }
 
     const HEADER: [&str; 3] = ["DEVICE", "OUTCOME", "WHY"];
 

@@ -7,18 +7,23 @@ use std::path::{Path, PathBuf};
 use azure_core::credentials::Secret;
 use serde::Deserialize;
 
-use super::{Target, read};
+use super::Target;
+use super::secret::read;
 use crate::credential::{Credential, Login};
 use crate::error::Usage;
 
+/// The whole of `ctl.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Profiles {
+    /// The name of the profile to use without `--hub`.
     default: Option<String>,
     #[serde(default)]
     hub: BTreeMap<String, Profile>,
 }
 
+/// One hub: `connection_string_file`, or `host_name` with one way to prove who
+/// we are.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Profile {
@@ -35,12 +40,14 @@ struct Profile {
     ca_file: Option<PathBuf>,
 }
 
-/// The hub of the profile with this name, or of the default one.
+/// The hub of the profile called `name`, or of the default one, in the file at
+/// `file`. `ca_file` goes before the profile's own.
 pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>) -> Result<Target, Usage> {
     let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
     let profiles: Profiles = toml::from_str(&text).map_err(|error: toml::de::Error| {
-        // Not the line itself, in which somebody may have written a secret.
+        // The error does not show the line itself, in which somebody may have
+        // written a secret.
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let line = text.get(..at).map_or(0, |before| before.matches('\n').count()) + 1;
         refuse(format!("line {line}: {}", error.message()))
@@ -69,6 +76,7 @@ pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>)
     }
 }
 
+/// What a profile needs.
 fn incomplete(name: &str) -> String {
     format!(
         "[hub.{name}] needs connection_string_file, or host_name with one of token_file, azure_cli = true, \
@@ -78,6 +86,7 @@ fn incomplete(name: &str) -> String {
 }
 
 impl Profile {
+    /// Whether the profile has anything of a way to prove who we are.
     fn has_credential(&self) -> bool {
         let files = [&self.token_file, &self.client_secret_file];
         self.azure_cli
@@ -87,7 +96,8 @@ impl Profile {
             || files.into_iter().any(Option::is_some)
     }
 
-    /// What proves who we are; `None` if it is not exactly one thing.
+    /// What proves to the hub who we are. `None` unless the profile has exactly
+    /// one way to prove it. Relative paths start at `base`.
     fn credential(self, base: &Path) -> Result<Option<Credential>, Usage> {
         let (cli, managed) = (self.azure_cli, self.managed_identity);
         let files = (self.token_file, self.client_secret_file);

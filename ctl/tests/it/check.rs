@@ -2,19 +2,19 @@
 
 use std::net::TcpListener;
 
-use crate::common::{Answer, FakeHub, Request, Run, ctl};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, ctl};
 use serde_json::{Value, json};
 
 /// A hub that lets do everything but what `otherwise` answers differently.
-fn hub(otherwise: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> FakeHub {
+fn hub(otherwise: impl Fn(&HttpRequest, usize) -> Option<HttpResponse> + Send + Sync + 'static) -> FakeHub {
     FakeHub::start(move |request, before| {
         otherwise(request, before).unwrap_or_else(|| match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/statistics/devices") => {
-                Answer::ok(json!({"totalDeviceCount": 3, "enabledDeviceCount": 2, "disabledDeviceCount": 1}))
-            }
-            ("DELETE", _) => Answer::classic(404, "DeviceNotFound"),
-            _ if request.is_call() => Answer::nested(404, 404_001),
-            _ => Answer::ok(json!([])),
+            ("GET", "/statistics/devices") => HttpResponse::ok(
+                json!({"totalDeviceCount": 3, "enabledDeviceCount": 2, "disabledDeviceCount": 1}),
+            ),
+            ("DELETE", _) => HttpResponse::classic(404, "DeviceNotFound"),
+            _ if request.is_call() => HttpResponse::nested(404, 404_001),
+            _ => HttpResponse::ok(json!([])),
         })
     })
 }
@@ -59,14 +59,14 @@ fn a_line_for_each() {
     assert!(run.stdout.contains(tls), "{run:#?}");
     assert!(run.stdout.contains("3 registered, 1 of them disabled"), "{run:#?}");
     // What is deleted and called does not exist.
-    let paths: Vec<String> = hub.requests().iter().map(Request::line).collect();
+    let paths: Vec<String> = hub.requests().iter().map(HttpRequest::line).collect();
     let (deleted, called) = (&paths[2], &paths[3]);
     assert!(deleted.starts_with("DELETE /devices/") && called.starts_with("POST /twins/"), "{paths:?}");
 }
 
 #[test]
 fn missing_rights_are_exit_8() {
-    let refused = || Some(Answer::classic(401, "IotHubUnauthorizedAccess"));
+    let refused = || Some(HttpResponse::classic(401, "IotHubUnauthorizedAccess"));
     let run = hub(move |request, _| match request.method.as_str() {
         "GET" if request.path.starts_with("/statistics") => refused(),
         "DELETE" => refused(),
@@ -85,8 +85,8 @@ fn missing_rights_are_exit_8() {
 #[test]
 fn what_the_tier_lacks_is_no_matter_of_rights() {
     let run = hub(|request, _| match request.path.as_str() {
-        "/jobs/v2/query" => Some(Answer::nested(403, 403_010)),
-        _ if request.is_call() => Some(Answer::nested(403, 403_010)),
+        "/jobs/v2/query" => Some(HttpResponse::nested(403, 403_010)),
+        _ if request.is_call() => Some(HttpResponse::nested(403, 403_010)),
         _ => None,
     })
     .run(&CHECK);
@@ -94,8 +94,8 @@ fn what_the_tier_lacks_is_no_matter_of_rights() {
     assert_eq!(which(&run, "failed"), ["methods", "jobs"]);
     assert!(detail(&run, "methods").starts_with("the hub's tier does not have this"), "{run:#?}");
     // Whatever else fails is no success either.
-    let odd = |request: &Request, _| {
-        request.is_call().then(|| Answer::nested(504, 504_101).with("retry-after", "0"))
+    let odd = |request: &HttpRequest, _| {
+        request.is_call().then(|| HttpResponse::nested(504, 504_101).with("retry-after", "0"))
     };
     let run = hub(odd).run(&CHECK);
     run.ends(1, &[]);
@@ -104,7 +104,7 @@ fn what_the_tier_lacks_is_no_matter_of_rights() {
 
 #[test]
 fn throttling_is_told_and_exit_9() {
-    let throttled = || Some(Answer::classic(429, "ThrottlingException").with("retry-after", "0"));
+    let throttled = || Some(HttpResponse::classic(429, "ThrottlingException").with("retry-after", "0"));
     let run = hub(move |_, before| throttled().filter(|_| before < 2)).run(&CHECK);
     run.ends(9, &[]);
     assert_eq!(which(&run, "failed"), ["throttling"], "it went through at last");
@@ -116,7 +116,8 @@ fn throttling_is_told_and_exit_9() {
 
 #[test]
 fn a_wrong_clock_is_exit_1() {
-    let late = |_: &Request, _| Some(Answer::ok(json!([])).with("date", "Sun, 06 Nov 1994 08:49:37 GMT"));
+    let late =
+        |_: &HttpRequest, _| Some(HttpResponse::ok(json!([])).with("date", "Sun, 06 Nov 1994 08:49:37 GMT"));
     let run = hub(late).run(&CHECK);
     run.ends(1, &[]);
     assert_eq!(which(&run, "failed"), ["clock"]);

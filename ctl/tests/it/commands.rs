@@ -5,14 +5,14 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::{Mutex, mpsc};
 
-use crate::common::{Answer, FakeHub, Run};
+use crate::common::{FakeHub, HttpResponse, Run};
 use serde_json::json;
 
 #[test]
 fn invoke_prints_hub_json_and_exits_3_when_refused() {
     let hub = FakeHub::start(|request, _| {
         let refused = request.body["methodName"] == "unknown";
-        Answer::reply(if refused { 404 } else { 200 }, json!({"echo": request.body.get("payload")}))
+        HttpResponse::reply(if refused { 404 } else { 200 }, json!({"echo": request.body.get("payload")}))
     });
     let run = hub.run(&["invoke", "gw1", "m", "--payload", "-5", "-o", "json"]);
     run.ends(0, &[]);
@@ -44,7 +44,7 @@ fn invoke_prints_hub_json_and_exits_3_when_refused() {
 
 #[test]
 fn a_payload_from_a_file_and_from_stdin() {
-    let hub = FakeHub::start(|request, _| Answer::reply(200, request.body["payload"].clone()));
+    let hub = FakeHub::start(|request, _| HttpResponse::reply(200, request.body["payload"].clone()));
     let file = hub.path("payload.json");
     fs::write(&file, "{\"from\": \"file\"}").unwrap();
     let argument = format!("@{}", file.display());
@@ -60,7 +60,7 @@ fn a_payload_from_a_file_and_from_stdin() {
 
 #[test]
 fn twin_show_prints_the_twin_and_update_sends_a_patch() {
-    let hub = FakeHub::start(|_, _| Answer::twin(json!({"x": 1})));
+    let hub = FakeHub::start(|_, _| HttpResponse::twin(json!({"x": 1})));
     let run = hub.run(&["twin", "show", "gw#1"]);
     assert_eq!(run.json()["properties"]["reported"]["x"], 1);
     hub.run(&["twin", "update", "gw1", "--tags", "{\"a\":null}"]).ends(0, &[]);
@@ -79,7 +79,7 @@ fn twin_show_prints_the_twin_and_update_sends_a_patch() {
 #[test]
 fn twin_replace_keeps_what_is_not_given() {
     let hub = FakeHub::start(|_, _| {
-        Answer::ok(json!({
+        HttpResponse::ok(json!({
             "deviceId": "gw1", "etag": "AAA=", "tags": {"site": "north"},
             "properties": {"desired": {"a": 1, "$version": 3, "$metadata": {}}, "reported": {}},
         }))
@@ -102,9 +102,9 @@ fn paged() -> FakeHub {
     FakeHub::start(|request, _| {
         let row = |n: u32| json!({"deviceId": format!("gw{n}"), "n": n});
         match request.header("x-ms-continuation") {
-            None => Answer::ok(json!([row(1), row(2)])).with("x-ms-continuation", "p2"),
-            Some("p2") => Answer::ok(json!([])).with("x-ms-continuation", "p3"),
-            Some("p3") => Answer::ok(json!([row(3)])),
+            None => HttpResponse::ok(json!([row(1), row(2)])).with("x-ms-continuation", "p2"),
+            Some("p2") => HttpResponse::ok(json!([])).with("x-ms-continuation", "p3"),
+            Some("p3") => HttpResponse::ok(json!([row(3)])),
             Some(other) => panic!("unexpected page {other}"),
         }
     })
@@ -136,7 +136,7 @@ fn a_closed_pipe_is_success() {
     let wait = Mutex::new(wait);
     let hub = FakeHub::start(move |_, _| {
         wait.lock().unwrap().recv().unwrap();
-        Answer::ok(json!([{"deviceId": "gw1"}]))
+        HttpResponse::ok(json!([{"deviceId": "gw1"}]))
     });
     for form in ["text", "json", "jsonl", "csv"] {
         let mut command = hub.command(&["query", "SELECT * FROM devices", "-o", form]);
@@ -151,9 +151,9 @@ fn a_closed_pipe_is_success() {
 #[test]
 fn status_of_named_devices_and_of_a_condition() {
     let hub = FakeHub::start(|request, _| match request.path.as_str() {
-        "/twins/gone" => Answer::classic(404, "DeviceNotFound"),
-        "/devices/query" => Answer::ok(json!([])),
-        _ => Answer::twin(
+        "/twins/gone" => HttpResponse::classic(404, "DeviceNotFound"),
+        "/devices/query" => HttpResponse::ok(json!([])),
+        _ => HttpResponse::twin(
             json!({"rebootTime": "T", "agent": {"version": "1.0.0"}, "boot": {"cause": "local"}}),
         ),
     });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::common::{Answer, FakeHub, KEY, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, KEY, Run, ctl};
 use serde_json::{Value, json};
 
 /// Beside the secondary one, [`KEY`].
@@ -11,8 +11,8 @@ const OLD_PRIMARY: &str = "b2xkIHByaW1hcnkga2V5";
 
 fn registry() -> FakeHub {
     FakeHub::start(|request, _| match request.method.as_str() {
-        "DELETE" => Answer::ok(Value::Null),
-        _ => Answer::ok(json!({
+        "DELETE" => HttpResponse::ok(Value::Null),
+        _ => HttpResponse::ok(json!({
             "deviceId": "gw1", "etag": "x", "status": "enabled",
             "authentication": {"type": "sas", "symmetricKey": {"primaryKey": OLD_PRIMARY, "secondaryKey": KEY}},
         })),
@@ -147,10 +147,10 @@ fn bulk() -> FakeHub {
     FakeHub::start(|request, _| {
         let changes = request.body.as_array().unwrap();
         if changes.iter().all(|change| change["id"] != "taken") {
-            return Answer::ok(json!({"isSuccessful": true, "errors": [], "warnings": []}));
+            return HttpResponse::ok(json!({"isSuccessful": true, "errors": [], "warnings": []}));
         }
         let error = json!({"deviceId": "taken", "errorCode": "DeviceAlreadyExists", "errorStatus": "no"});
-        Answer::ok(json!({"isSuccessful": false, "errors": [error], "warnings": []})).status(400)
+        HttpResponse::ok(json!({"isSuccessful": false, "errors": [error], "warnings": []})).status(400)
     })
 }
 
@@ -209,7 +209,8 @@ fn enabling_disabling_and_renewing_change_the_identity_that_was_read() {
     let [primary, secondary] = keys(put(&["renew-key", "gw1", "--key", "primary"]));
     assert!(primary != OLD_PRIMARY && secondary == KEY);
 
-    let certified = FakeHub::start(|_, _| Answer::ok(json!({"authentication": {"type": "selfSigned"}})));
+    let certified =
+        FakeHub::start(|_, _| HttpResponse::ok(json!({"authentication": {"type": "selfSigned"}})));
     certified.run(&["device", "renew-key", "gw1"]).ends(1, &["the hub shows no key"]);
     assert_eq!(certified.lines(), ["GET /devices/gw1"]);
 }

@@ -1,11 +1,11 @@
 //! The hub's errors: those that IoT Hub itself was seen to send, and each of
 //! its codes in both forms.
 
-use crate::common::{Answer, FakeHub, Run};
+use crate::common::{FakeHub, HttpResponse, Run};
 use serde_json::json;
 
 /// Of a hub that answers everything alike.
-fn run(answer: Answer, arguments: &[&str]) -> Run {
+fn run(answer: HttpResponse, arguments: &[&str]) -> Run {
     // Trying again is tested elsewhere; here it shall not take long.
     let answer = answer.with("retry-after", "0");
     FakeHub::start(move |_, _| answer.clone()).run(arguments)
@@ -100,7 +100,7 @@ fn bodies_that_iot_hub_has_sent() {
             r#"the query "SELECT * FORM devices" failed: the hub refused (hub localhost: 400 ArgumentNull, "BadRequest")"#,
         ),
     ] {
-        let mut answer = Answer::text(body).status(status);
+        let mut answer = HttpResponse::text(body).status(status);
         if let Some(name) = header {
             answer = answer.with("iothub-errorcode", name);
         }
@@ -163,7 +163,7 @@ fn each_code_in_both_forms() {
         let tracking = "Tracking ID:0-G:0-TimeStamp:11/22/2026 18:00:00";
         let classic = json!({"Message": format!("ErrorCode:{name};canned"), "ExceptionMessage": tracking});
         for (body, shown) in [(nested, number.to_string()), (classic, name.to_owned())] {
-            let run = run(Answer::ok(body).status(status), &INVOKE);
+            let run = run(HttpResponse::ok(body).status(status), &INVOKE);
             run.ends(code, &["iotdm-ctl: gw1: ", words, &shown, "\"canned\""]);
             assert_eq!(run.stderr.lines().count(), 1, "one sentence: {run:#?}");
         }
@@ -172,7 +172,7 @@ fn each_code_in_both_forms() {
 
 #[test]
 fn what_a_proxy_says_in_place_of_the_hub() {
-    let page = Answer::text("<html>Bad Gateway</html>");
+    let page = HttpResponse::text("<html>Bad Gateway</html>");
     run(page.clone().status(502), &INVOKE).ends(1, &["gw1: the hub failed (hub localhost:", ": 502)"]);
     run(page.status(200), &INVOKE).ends(1, &["is not IoT Hub's", "is it a hub?"]);
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{Answer, FakeHub, Request, Run, on_terminal};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, on_terminal};
 use serde_json::{Value, json};
 
 /// Devices whose twins show `completed` once they have accepted.
@@ -25,18 +25,23 @@ struct State {
 
 impl Fleet {
     /// A hub with `gw1` to `gw{n}`, and what those answer to calls.
-    fn hub(&self, n: usize, reply: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) -> FakeHub {
+    fn hub(&self, n: usize, reply: impl Fn(&str) -> Option<HttpResponse> + Send + Sync + 'static) -> FakeHub {
         let fleet = self.clone();
         FakeHub::start(move |request, _| {
             if request.path == "/devices/query" {
-                return Answer::ok((1..=n).map(|n| json!({"deviceId": format!("gw{n}")})).collect());
+                return HttpResponse::ok((1..=n).map(|n| json!({"deviceId": format!("gw{n}")})).collect());
             }
             let device = request.path.split('/').nth(2).unwrap();
             if request.is_call() { fleet.call(device, request, &reply) } else { fleet.twin(device) }
         })
     }
 
-    fn call(&self, device: &str, request: &Request, reply: &dyn Fn(&str) -> Option<Answer>) -> Answer {
+    fn call(
+        &self,
+        device: &str,
+        request: &HttpRequest,
+        reply: &dyn Fn(&str) -> Option<HttpResponse>,
+    ) -> HttpResponse {
         if let Some(answer) = reply(device) {
             return answer;
         }
@@ -45,17 +50,17 @@ impl Fleet {
         state.lock().unwrap().got.entry(device.to_owned()).or_default().push(id.clone());
         changed.notify_all();
         let status = if request.body["payload"]["check"] == true { "checked" } else { "accepted" };
-        Answer::reply(200, json!({"id": id, "status": status}))
+        HttpResponse::reply(200, json!({"id": id, "status": status}))
     }
 
-    fn twin(&self, device: &str) -> Answer {
+    fn twin(&self, device: &str) -> HttpResponse {
         let state = self.0.0.lock().unwrap();
         let mut reported = json!({"agent": {"version": "1"}});
         if let Some(id) = state.got.get(device).and_then(|ids| ids.last()) {
             let status = if state.lost.iter().any(|lost| lost == device) { "rebooting" } else { "completed" };
             reported["reboot"] = json!({"id": id, "status": status});
         }
-        Answer::twin(reported)
+        HttpResponse::twin(reported)
     }
 
     fn lose(&self, devices: &[&str]) {
@@ -84,8 +89,11 @@ fn run(hub: &FakeHub, more: &[&str]) -> Run {
     hub.run(&[&ALL[..], more].concat())
 }
 
-fn refused(_: &str) -> Option<Answer> {
-    Some(Answer::reply(423, json!({"error": {"code": "blockedByInhibitor", "message": "apt holds it"}})))
+fn refused(_: &str) -> Option<HttpResponse> {
+    Some(HttpResponse::reply(
+        423,
+        json!({"error": {"code": "blockedByInhibitor", "message": "apt holds it"}}),
+    ))
 }
 
 fn journal(hub: &FakeHub) -> PathBuf {
@@ -102,7 +110,7 @@ fn a_mixed_end_is_summed_up_and_exit_7() {
     let fleet = Fleet::default();
     let hub = fleet.hub(12, |device| match device {
         "gw3" | "gw7" => refused(device),
-        "gw9" => Some(Answer::nested(404, 404_103)),
+        "gw9" => Some(HttpResponse::nested(404, 404_103)),
         _ => None,
     });
     fleet.lose(&["gw5"]);
@@ -123,17 +131,17 @@ fn a_mixed_end_is_summed_up_and_exit_7() {
 }
 
 #[test]
-fn endings_as_json_and_as_lines() {
+fn outcomes_as_json_and_as_lines() {
     let hub = Fleet::default().hub(3, |device| if device == "gw2" { refused(device) } else { None });
     let run_as = |form| run(&hub, &["-o", form, "--id", "r-1"]);
     let json = run_as("json");
     json.ends(7, &[]);
-    let endings = json.json();
-    let of = |key: &str| endings.as_array().unwrap().iter().map(|e| e[key].clone()).collect::<Vec<_>>();
+    let outcomes = json.json();
+    let of = |key: &str| outcomes.as_array().unwrap().iter().map(|e| e[key].clone()).collect::<Vec<_>>();
     assert_eq!(of("device"), ["gw1", "gw2", "gw3"], "in the order selected");
     assert_eq!(of("outcome"), ["completed", "refused", "completed"]);
     assert_eq!(of("id"), ["r-1"; 3]);
-    assert_eq!(endings[1]["reply"]["status"], 423);
+    assert_eq!(outcomes[1]["reply"]["status"], 423);
     let lines = run_as("jsonl");
     assert_eq!(lines.stdout.lines().count(), 3);
     lines.stdout.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
@@ -182,7 +190,7 @@ fn a_failing_canary_stops_it_and_so_does_the_budget() {
 
 #[test]
 fn a_hub_that_does_not_let_us_in_is_asked_no_further() {
-    let hub = Fleet::default().hub(9, |_| Some(Answer::classic(401, "IotHubUnauthorizedAccess")));
+    let hub = Fleet::default().hub(9, |_| Some(HttpResponse::classic(401, "IotHubUnauthorizedAccess")));
     let result = run(&hub, &["--max-in-flight", "2"]);
     result.ends(8, &["stopped: the hub fails", "check the connection string"]);
     assert!(result.stdout.contains("2 not authorised, 7 not started"), "{result:#?}");
@@ -196,7 +204,7 @@ fn a_dry_run_tells_who_would_refuse() {
     result.ends(7, &["gw1: checked", "gw2: the device refused with status 423"]);
     assert!(result.stdout.contains("3 devices: 2 checked, 1 refused\n"), "{result:#?}");
     assert!(!hub.path("state").exists(), "nothing to resume");
-    let calls = hub.requests().into_iter().filter(Request::is_call);
+    let calls = hub.requests().into_iter().filter(HttpRequest::is_call);
     assert!(calls.into_iter().all(|call| call.body["payload"]["check"] == true));
 }
 
@@ -216,8 +224,11 @@ fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
     fleet.lose(&[]);
     let result = hub.run(&[&resume[..], &["-o", "json"]].concat());
     result.ends(0, &[]);
-    let endings = result.json();
-    assert!(endings.as_array().unwrap().iter().all(|ending| ending["outcome"] == "completed"), "{endings}");
+    let outcomes = result.json();
+    assert!(
+        outcomes.as_array().unwrap().iter().all(|outcome| outcome["outcome"] == "completed"),
+        "{outcomes}"
+    );
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
     assert_eq!(fleet.got().len(), 6);
     hub.run(&resume).ends(0, &[]);
@@ -253,7 +264,7 @@ fn what_may_have_been_sent_is_sent_again_only_where_ids_are_known() {
 
     let asked_by_another = FakeHub::start(|request, _| {
         assert!(!request.is_call());
-        Answer::twin(json!({"agent": {}, "reboot": {"id": "other", "status": "completed"}}))
+        HttpResponse::twin(json!({"agent": {}, "reboot": {"id": "other", "status": "completed"}}))
     });
     let result = resume(&asked_by_another, json!({"agent": true}));
     result.ends(1, &["not known whether request r-1 was executed", "asked for other"]);
@@ -272,7 +283,7 @@ fn throttled_calls_wait_for_their_turn() {
     let hub = fleet.hub(8, move |_| {
         let mut left = throttled.lock().unwrap();
         *left -= i32::from(*left > 0);
-        (*left > 0).then(|| Answer::classic(429, "ThrottlingException").with("retry-after", "0"))
+        (*left > 0).then(|| HttpResponse::classic(429, "ThrottlingException").with("retry-after", "0"))
     });
     run(&hub, &[]).ends(0, &[]);
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
@@ -332,7 +343,7 @@ fn on_a_terminal_it_asks_and_has_a_line_per_device() {
 fn tables_are_as_wide_as_the_terminal() {
     let hub = FakeHub::start(|_, _| {
         let reported = json!({"rebootTime": "T", "agent": {"version": "1.0.0"}, "boot": {"cause": "local"}});
-        Answer::twin(reported)
+        HttpResponse::twin(reported)
     });
     // Carriage returns are the terminal's own.
     let screen = on_terminal(hub.command(&["status", "gw1"]), "").screen.replace('\r', "");

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::common::{Answer, FakeHub, Request};
+use crate::common::{FakeHub, HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
 /// Two devices, of which `gw1` does as it is told, and `gw2` refuses.
@@ -13,32 +13,32 @@ fn hub() -> FakeHub {
         "lastActivityTime": "0001-01-01T00:00:00Z", "authentication": {"type": "sas", "symmetricKey": {}},
     });
     FakeHub::start(move |request, _| match (request.method.as_str(), request.path.as_str()) {
-        ("POST", "/devices/query") => Answer::ok(rows(request.body["query"].as_str().unwrap())),
-        ("GET", "/jobs/v2/query") => Answer::ok(json!([job()])),
-        (_, "/jobs/v2/r-1" | "/jobs/v2/r-1/cancel") => Answer::ok(job()),
+        ("POST", "/devices/query") => HttpResponse::ok(rows(request.body["query"].as_str().unwrap())),
+        ("GET", "/jobs/v2/query") => HttpResponse::ok(json!([job()])),
+        (_, "/jobs/v2/r-1" | "/jobs/v2/r-1/cancel") => HttpResponse::ok(job()),
         ("GET", "/statistics/devices") => {
-            Answer::ok(json!({"totalDeviceCount": 2, "disabledDeviceCount": 0}))
+            HttpResponse::ok(json!({"totalDeviceCount": 2, "disabledDeviceCount": 0}))
         }
-        ("DELETE", "/devices/gw1") => Answer::ok(Value::Null).status(204),
-        ("DELETE", _) => Answer::classic(404, "DeviceNotFound"),
-        (_, path) if path.starts_with("/devices/gw1") => Answer::ok(identity.clone()),
+        ("DELETE", "/devices/gw1") => HttpResponse::ok(Value::Null).status(204),
+        ("DELETE", _) => HttpResponse::classic(404, "DeviceNotFound"),
+        (_, path) if path.starts_with("/devices/gw1") => HttpResponse::ok(identity.clone()),
         (_, path) if path.starts_with("/twins/gw1") || path.starts_with("/twins/gw2") => device(request),
-        _ => Answer::nested(404, 404_001),
+        _ => HttpResponse::nested(404, 404_001),
     })
 }
 
-fn device(request: &Request) -> Answer {
+fn device(request: &HttpRequest) -> HttpResponse {
     let id = request.path.split('/').nth(2).unwrap();
     if !request.is_call() {
-        return Answer::ok(twin(id));
+        return HttpResponse::ok(twin(id));
     }
     match (id, request.body["methodName"].as_str().unwrap()) {
         ("gw2", _) => {
             let error = json!({"code": "blockedByInhibitor", "message": "apt holds it"});
-            Answer::reply(423, json!({ "error": error }))
+            HttpResponse::reply(423, json!({ "error": error }))
         }
-        (_, "cancelReboot") => Answer::reply(200, json!({"id": "r-1", "status": "cancelled"})),
-        _ => Answer::reply(200, json!({"id": "r-1", "status": "accepted"})),
+        (_, "cancelReboot") => HttpResponse::reply(200, json!({"id": "r-1", "status": "cancelled"})),
+        _ => HttpResponse::reply(200, json!({"id": "r-1", "status": "accepted"})),
     }
 }
 

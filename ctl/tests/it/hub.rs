@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::common::{Answer, FakeHub, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, Run, ctl};
 use serde_json::json;
 
 const SHOW: [&str; 3] = ["twin", "show", "gw1"];
@@ -12,7 +12,7 @@ const INVOKE: [&str; 3] = ["invoke", "gw1", "m"];
 
 #[test]
 fn every_request_is_signed_for_the_host_with_its_port() {
-    let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
+    let hub = FakeHub::start(|_, _| HttpResponse::twin(json!({})));
     hub.run(&SHOW).ends(0, &[]);
     let request = &hub.requests()[0];
     assert!(request.is_signed(), "{request:?}");
@@ -22,9 +22,9 @@ fn every_request_is_signed_for_the_host_with_its_port() {
 #[test]
 fn throttled_requests_are_repeated_and_then_succeed() {
     let hub = FakeHub::start(|request, before| match before {
-        0..=2 => Answer::classic(429, "ThrottlingException").with("retry-after", "0"),
-        _ if request.is_call() => Answer::reply(200, json!(null)),
-        _ => Answer::twin(json!({})),
+        0..=2 => HttpResponse::classic(429, "ThrottlingException").with("retry-after", "0"),
+        _ if request.is_call() => HttpResponse::reply(200, json!(null)),
+        _ => HttpResponse::twin(json!({})),
     });
     hub.run(&INVOKE).ends(0, &[]);
     assert_eq!(hub.requests().len(), 4);
@@ -33,7 +33,7 @@ fn throttled_requests_are_repeated_and_then_succeed() {
 #[test]
 fn after_the_hubs_own_failure_reads_are_repeated_and_calls_are_not() {
     let failing =
-        || FakeHub::start(|_, _| Answer::classic(503, "ServiceUnavailable").with("retry-after", "0"));
+        || FakeHub::start(|_, _| HttpResponse::classic(503, "ServiceUnavailable").with("retry-after", "0"));
     let hub = failing();
     hub.run(&SHOW).ends(1, &["ServiceUnavailable"]);
     assert_eq!(hub.requests().len(), 5);
@@ -50,8 +50,9 @@ fn after_the_hubs_own_failure_reads_are_repeated_and_calls_are_not() {
 #[test]
 fn a_hub_that_wants_a_long_pause_is_left_alone() {
     for pause in ["3600", "18446744073709551615"] {
-        let hub =
-            FakeHub::start(|_, _| Answer::classic(429, "ThrottlingException").with("retry-after", pause));
+        let hub = FakeHub::start(|_, _| {
+            HttpResponse::classic(429, "ThrottlingException").with("retry-after", pause)
+        });
         hub.run(&SHOW).ends(9, &["throttled", "later"]);
         assert_eq!(hub.requests().len(), 1);
     }
@@ -60,15 +61,15 @@ fn a_hub_that_wants_a_long_pause_is_left_alone() {
 #[test]
 fn a_wrong_clock_is_named_when_the_hub_does_not_let_us_in() {
     let hub = FakeHub::start(|_, _| {
-        Answer::classic(401, "IotHubUnauthorizedAccess").with("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+        HttpResponse::classic(401, "IotHubUnauthorizedAccess").with("date", "Sun, 06 Nov 1994 08:49:37 GMT")
     });
     hub.run(&SHOW).ends(8, &["this machine's clock is", "ahead of the hub's"]);
 }
 
 #[test]
 fn a_certificate_of_another_ca_or_another_name_is_refused() {
-    let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
-    let other = FakeHub::start(|_, _| Answer::twin(json!({})));
+    let hub = FakeHub::start(|_, _| HttpResponse::twin(json!({})));
+    let other = FakeHub::start(|_, _| HttpResponse::twin(json!({})));
     let run = |hub: &FakeHub, ca: &FakeHub| {
         let mut command = ctl(&SHOW);
         command.arg("--connection-string-file").arg(hub.path("connection-string"));
@@ -76,7 +77,7 @@ fn a_certificate_of_another_ca_or_another_name_is_refused() {
     };
     run(&hub, &hub).ends(0, &[]);
     run(&hub, &other).ends(1, &["invalid peer certificate: UnknownIssuer", "--ca-file"]);
-    let misnamed = FakeHub::start_as("other.example", |_, _| Answer::twin(json!({})));
+    let misnamed = FakeHub::start_as("other.example", |_, _| HttpResponse::twin(json!({})));
     run(&misnamed, &misnamed).ends(1, &["not valid for name", "check HostName"]);
     assert_eq!((other.requests().len(), misnamed.requests().len()), (0, 0));
 }
@@ -85,7 +86,7 @@ fn a_certificate_of_another_ca_or_another_name_is_refused() {
 fn an_unreachable_hub_and_one_that_is_none() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let string = format!("HostName=localhost:{port};SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0");
-    let hub = FakeHub::start(|_, _| Answer::ok(json!({"surprise": true})));
+    let hub = FakeHub::start(|_, _| HttpResponse::ok(json!({"surprise": true})));
     let mut command = ctl(&SHOW);
     command.env("IOTHUB_CONNECTION_STRING", string).arg("--ca-file").arg(hub.path("ca.pem"));
     Run::from(command.output().unwrap()).ends(1, &["cannot reach hub localhost:", "Connection refused"]);
@@ -95,7 +96,7 @@ fn an_unreachable_hub_and_one_that_is_none() {
 
 #[test]
 fn a_profile_is_a_hub_with_its_ca() {
-    let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
+    let hub = FakeHub::start(|_, _| HttpResponse::twin(json!({})));
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join(".config/iotdm");
     fs::create_dir_all(&folder).unwrap();
@@ -112,7 +113,7 @@ fn a_profile_is_a_hub_with_its_ca() {
 
 #[test]
 fn usage_errors_name_what_is_wrong() {
-    let hub = FakeHub::start(|_, _| Answer::twin(json!({})));
+    let hub = FakeHub::start(|_, _| HttpResponse::twin(json!({})));
     for (arguments, parts) in [
         (&["reboot"][..], ["DEVICE", "--where"]),
         (&["reboot", "gw 1"], ["gw 1", "not a device id"]),
@@ -142,7 +143,7 @@ fn usage_errors_name_what_is_wrong() {
 
 #[test]
 fn the_key_is_in_no_error() {
-    let hub = FakeHub::start(|_, _| Answer::classic(401, "IotHubUnauthorizedAccess"));
+    let hub = FakeHub::start(|_, _| HttpResponse::classic(401, "IotHubUnauthorizedAccess"));
     let run = hub.run(&SHOW);
     run.ends(8, &[]);
     assert!(!run.stderr.contains(crate::common::KEY) && !run.stderr.contains("sig="), "{run:#?}");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 
-use crate::common::{Answer, FakeHub, Request, Run, ctl};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, ctl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 /// A hub that says when it gets to a request that `answer` has no answer for,
 /// and then keeps the client waiting.
 fn hub(
-    answer: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static,
+    answer: impl Fn(&HttpRequest, usize) -> Option<HttpResponse> + Send + Sync + 'static,
 ) -> (FakeHub, Receiver<()>) {
     let (reached, waits) = mpsc::channel();
     let reached = Mutex::new(reached);
@@ -49,16 +49,16 @@ fn stuck(hub: &FakeHub, waits: &Receiver<()>, arguments: &[&str]) -> Run {
 
 const FLEET: [&str; 6] = ["reboot", "--where", "tags.a = 1", "--yes", "--id", "r-1"];
 
-fn devices(count: usize) -> Answer {
-    Answer::ok((1..=count).map(|n| json!({"deviceId": format!("gw{n}")})).collect())
+fn devices(count: usize) -> HttpResponse {
+    HttpResponse::ok((1..=count).map(|n| json!({"deviceId": format!("gw{n}")})).collect())
 }
 
-fn accepted() -> Answer {
-    Answer::reply(200, json!({"id": "r-1", "status": "accepted"}))
+fn accepted() -> HttpResponse {
+    HttpResponse::reply(200, json!({"id": "r-1", "status": "accepted"}))
 }
 
-fn completed() -> Answer {
-    Answer::twin(json!({"reboot": {"id": "r-1", "status": "completed"}, "rebootTime": "T"}))
+fn completed() -> HttpResponse {
+    HttpResponse::twin(json!({"reboot": {"id": "r-1", "status": "completed"}, "rebootTime": "T"}))
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn while_connecting() {
 
 #[test]
 fn while_something_is_changed() {
-    let (hub, waits) = hub(|request, _| (request.method == "GET").then(|| Answer::twin(json!({}))));
+    let (hub, waits) = hub(|request, _| (request.method == "GET").then(|| HttpResponse::twin(json!({}))));
     let truth = ["interrupted: what was sent may be carried out all the same"];
     stuck(&hub, &waits, &["twin", "update", "gw1", "--tags", "{}"]).ends(130, &truth);
     stuck(&hub, &waits, &["device", "disable", "gw1"]).ends(130, &truth);
@@ -91,7 +91,7 @@ fn while_something_is_changed() {
 #[test]
 fn while_many_are_created() {
     let (hub, waits) = hub(|_, before| {
-        let result = || Answer::ok(json!({"isSuccessful": true, "errors": [], "warnings": []}));
+        let result = || HttpResponse::ok(json!({"isSuccessful": true, "errors": [], "warnings": []}));
         (before == 0).then(result)
     });
     let (list, out) = (hub.path("list"), hub.path("out"));
@@ -108,7 +108,7 @@ fn while_a_device_is_called() {
     let (hub, waits) = hub(|_, _| None);
     let truth = ["interrupted: stopped waiting; the call of m stays in force if gw1 has received it"];
     stuck(&hub, &waits, &["invoke", "gw1", "m"]).ends(130, &truth);
-    let (hub, waits) = self::hub(|request, _| (!request.is_call()).then(|| Answer::twin(json!({}))));
+    let (hub, waits) = self::hub(|request, _| (!request.is_call()).then(|| HttpResponse::twin(json!({}))));
     stuck(&hub, &waits, &["reboot", "gw1", "--id", "r-1"])
         .ends(130, &["the request r-1 stays in force, see iotdm-ctl status gw1"]);
 }
@@ -121,7 +121,7 @@ fn while_the_twin_is_waited_for() {
         if before == 2 {
             polled.lock().unwrap().send(()).unwrap();
         }
-        Some(if request.is_call() { accepted() } else { Answer::twin(json!({})) })
+        Some(if request.is_call() { accepted() } else { HttpResponse::twin(json!({})) })
     });
     let child = spawn(hub.command(&["reboot", "gw1", "--id", "r-1", "--interval", "1h"]));
     poll.recv().unwrap();
@@ -139,7 +139,7 @@ fn with_many_devices_in_force() {
     let (hub, waits) = hub(|request, _| match request.path.as_str() {
         "/devices/query" => Some(devices(9)),
         _ if request.is_call() => None,
-        _ => Some(Answer::twin(json!({}))),
+        _ => Some(HttpResponse::twin(json!({}))),
     });
     let child = spawn(hub.command(&FLEET));
     (0..9).for_each(|_| waits.recv().unwrap());
@@ -170,7 +170,7 @@ fn between_two_pages_what_has_come_is_there() {
 #[test]
 fn while_a_job_is_followed_it_stays_in_force() {
     let (hub, waits) = hub(|request, _| match (request.method.as_str(), request.path.as_str()) {
-        ("PUT", _) => Some(Answer::ok(json!({"jobId": "r-1", "status": "queued"}))),
+        ("PUT", _) => Some(HttpResponse::ok(json!({"jobId": "r-1", "status": "queued"}))),
         ("POST", _) => Some(devices(2)),
         _ => None,
     });
@@ -180,7 +180,8 @@ fn while_a_job_is_followed_it_stays_in_force() {
 
 #[test]
 fn while_the_hub_throttles() {
-    let (hub, _) = hub(|_, _| Some(Answer::classic(429, "ThrottlingException").with("retry-after", "50")));
+    let (hub, _) =
+        hub(|_, _| Some(HttpResponse::classic(429, "ThrottlingException").with("retry-after", "50")));
     let mut child = spawn(hub.command(&["reboot", "gw1", "--id", "r-1", "--when-online"]));
     // Nothing is said while it waits; the hub has seen the request, at least.
     while hub.requests().is_empty() {

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use crate::common::{Answer, FakeHub, Request, Run};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Run};
 use serde_json::{Value, json};
 
 /// Polls fast; the default of ten minutes for the outcome is never reached.
@@ -20,14 +20,14 @@ fn accepting(before: Value, after: &'static [fn(&Value) -> Value]) -> FakeHub {
         let mut state = state.lock().unwrap();
         if request.is_call() {
             state.0 = request.reboot_id();
-            return Answer::reply(200, json!({"id": state.0, "status": "accepted", "bootId": "a"}));
+            return HttpResponse::reply(200, json!({"id": state.0, "status": "accepted", "bootId": "a"}));
         }
         if state.0.is_null() {
-            return Answer::twin(before.clone());
+            return HttpResponse::twin(before.clone());
         }
         let show = after[state.1.min(after.len() - 1)];
         state.1 += 1;
-        Answer::twin(show(&state.0))
+        HttpResponse::twin(show(&state.0))
     })
 }
 
@@ -65,7 +65,7 @@ fn waits_for_this_id_and_prints_reply_and_reboot_time() {
     assert!(lines[0].starts_with("gw1: reply 200 {"), "{run:#?}");
     assert_eq!(lines[1], "gw1: rebootTime 2026-11-22T18:36:07.412Z");
 
-    let call = hub.requests().into_iter().find(Request::is_call).unwrap();
+    let call = hub.requests().into_iter().find(HttpRequest::is_call).unwrap();
     assert_eq!(call.body["methodName"], "rebootDevice");
     assert_eq!(call.body["payload"]["reason"], "kernel update");
     assert_eq!(call.body["payload"].get("check"), None);
@@ -79,7 +79,8 @@ fn when_and_what_about_inhibitors_reach_the_device() {
     let sent = |options: &[&str]| {
         let hub = accepting(json!({}), &[completed]);
         reboot(&hub, options).ends(0, &[]);
-        let mut payload = hub.requests().into_iter().find(Request::is_call).unwrap().body["payload"].clone();
+        let mut payload =
+            hub.requests().into_iter().find(HttpRequest::is_call).unwrap().body["payload"].clone();
         payload.as_object_mut().unwrap().remove("id");
         payload
     };
@@ -89,7 +90,7 @@ fn when_and_what_about_inhibitors_reach_the_device() {
     let at = ["--at", "2026-11-30T03:00:00+01:00", "--on-inhibitor", "override"];
     assert_eq!(sent(&at), json!({"at": "2026-11-30T02:00:00.000Z", "onInhibitor": "override"}));
 
-    let hub = FakeHub::start(|_, _| Answer::hang_up());
+    let hub = FakeHub::start(|_, _| HttpResponse::hang_up());
     for (options, named) in [
         (&["--delay", "8d"][..], "--delay"),
         (&["--delay", "169h"], "at most 168h"),
@@ -108,15 +109,15 @@ fn when_and_what_about_inhibitors_reach_the_device() {
 fn a_reboot_that_is_over_at_the_first_look() {
     let run = reboot(&accepting(json!({}), &[completed]), &["--id", "r-1", "-o", "json"]);
     run.ends(0, &[]);
-    let ending = run.json();
+    let outcome = run.json();
     assert_eq!(
-        (&ending["device"], &ending["id"], &ending["outcome"]),
+        (&outcome["device"], &outcome["id"], &outcome["outcome"]),
         (&json!("gw1"), &json!("r-1"), &json!("completed"))
     );
-    assert_eq!(ending["reply"]["payload"]["id"], "r-1");
-    assert_eq!(ending["rebootTime"], "2026-11-22T18:36:07.412Z");
-    assert_eq!(ending["reboot"]["status"], "completed");
-    assert!(ending["seconds"].is_number() && ending.get("error").is_none(), "{ending}");
+    assert_eq!(outcome["reply"]["payload"]["id"], "r-1");
+    assert_eq!(outcome["rebootTime"], "2026-11-22T18:36:07.412Z");
+    assert_eq!(outcome["reboot"]["status"], "completed");
+    assert!(outcome["seconds"].is_number() && outcome.get("error").is_none(), "{outcome}");
 }
 
 #[test]
@@ -152,12 +153,12 @@ fn no_outcome_in_time_is_exit_6_and_says_how_far_it_is() {
 fn a_refusal_is_exit_3_with_the_devices_error() {
     let hub = FakeHub::start(|request, _| {
         if request.is_call() {
-            return Answer::reply(
+            return HttpResponse::reply(
                 409,
                 json!({"error": {"code": "rebootPending", "message": "r-0 is pending"}}),
             );
         }
-        Answer::twin(json!({}))
+        HttpResponse::twin(json!({}))
     });
     reboot(&hub, &[]).ends(3, &["status 409: rebootPending, r-0 is pending"]);
     let run = reboot(&hub, &["-o", "json"]);
@@ -167,7 +168,7 @@ fn a_refusal_is_exit_3_with_the_devices_error() {
 
 /// A hub whose method calls end in `answer`; its twin shows the reboot of
 /// that request as completed from then on.
-fn reply_lost(answer: Answer) -> FakeHub {
+fn reply_lost(answer: HttpResponse) -> FakeHub {
     let id = Mutex::new(Value::Null);
     FakeHub::start(move |request, _| {
         let mut id = id.lock().unwrap();
@@ -175,28 +176,27 @@ fn reply_lost(answer: Answer) -> FakeHub {
             *id = request.reboot_id();
             return answer.clone();
         }
-        Answer::twin(if id.is_null() { agent() } else { completed(&id) })
+        HttpResponse::twin(if id.is_null() { agent() } else { completed(&id) })
     })
 }
 
 #[test]
 fn a_lost_reply_leaves_the_id_to_look_for() {
-    for lost in [Answer::nested(504, 504_101), Answer::nested(404, 404_104), Answer::hang_up()] {
+    for lost in
+        [HttpResponse::nested(504, 504_101), HttpResponse::nested(404, 404_104), HttpResponse::hang_up()]
+    {
         let hub = reply_lost(lost);
         reboot(&hub, &[]).ends(0, &["looking for its outcome in the twin", "completed"]);
         assert_eq!(hub.requests().iter().filter(|request| request.is_call()).count(), 1);
     }
-    reboot(&reply_lost(Answer::nested(504, 504_101)), &["--no-wait"]).ends(6, &["not known whether"]);
+    reboot(&reply_lost(HttpResponse::nested(504, 504_101)), &["--no-wait"]).ends(6, &["not known whether"]);
 }
 
 #[test]
 fn neither_reply_nor_outcome_is_exit_6() {
-    let hub =
-        FakeHub::start(
-            |request, _| {
-                if request.is_call() { Answer::nested(504, 504_101) } else { Answer::twin(agent()) }
-            },
-        );
+    let hub = FakeHub::start(|request, _| {
+        if request.is_call() { HttpResponse::nested(504, 504_101) } else { HttpResponse::twin(agent()) }
+    });
     reboot(&hub, &["--wait-timeout", "50ms"]).ends(6, &["not known whether it was executed"]);
 }
 
@@ -207,17 +207,17 @@ fn trouble_while_polling_is_not_the_end() {
         let mut state = id.lock().unwrap();
         if request.is_call() {
             state.0 = request.reboot_id();
-            return Answer::reply(200, json!({"id": state.0, "status": "accepted"}));
+            return HttpResponse::reply(200, json!({"id": state.0, "status": "accepted"}));
         }
         if state.0.is_null() {
-            return Answer::twin(json!({}));
+            return HttpResponse::twin(json!({}));
         }
         state.1 += 1;
         match state.1 {
-            1 => Answer::hang_up(),
-            2..=6 => Answer::classic(429, "ThrottlingException").with("retry-after", "0"),
-            7..=11 => Answer::classic(503, "ServiceUnavailable").with("retry-after", "0"),
-            _ => Answer::twin(completed(&state.0)),
+            1 => HttpResponse::hang_up(),
+            2..=6 => HttpResponse::classic(429, "ThrottlingException").with("retry-after", "0"),
+            7..=11 => HttpResponse::classic(503, "ServiceUnavailable").with("retry-after", "0"),
+            _ => HttpResponse::twin(completed(&state.0)),
         }
     });
     reboot(&hub, &[]).ends(0, &["trying again", "completed"]);
@@ -226,9 +226,9 @@ fn trouble_while_polling_is_not_the_end() {
 #[test]
 fn a_device_deleted_while_waiting_is_exit_5() {
     let hub = FakeHub::start(|request, before| match (request.is_call(), before) {
-        (true, _) => Answer::reply(200, json!({"id": request.reboot_id()})),
-        (false, 0) => Answer::twin(json!({})),
-        (false, _) => Answer::classic(404, "DeviceNotFound"),
+        (true, _) => HttpResponse::reply(200, json!({"id": request.reboot_id()})),
+        (false, 0) => HttpResponse::twin(json!({})),
+        (false, _) => HttpResponse::classic(404, "DeviceNotFound"),
     });
     reboot(&hub, &[]).ends(5, &["its outcome cannot be read"]);
 }
@@ -241,13 +241,13 @@ fn foreign(reply: Value) -> FakeHub {
         let mut polls = polls.lock().unwrap();
         if request.is_call() {
             *polls = Some(0);
-            return Answer::reply(200, reply.clone());
+            return HttpResponse::reply(200, reply.clone());
         }
         if let Some(polls) = polls.as_mut() {
             *polls += 1;
         }
         let changed = polls.is_some_and(|polls| polls > 2);
-        Answer::twin(
+        HttpResponse::twin(
             json!({"rebootTime": if changed { "2026-11-22 18:36:07.4" } else { "2026-11-21 10:00:00.0" }}),
         )
     })
@@ -267,9 +267,9 @@ fn against_somebody_elses_method_a_changed_reboot_time_counts() {
 fn a_dry_run_is_sent_to_our_agent_only() {
     let hub = FakeHub::start(|request, _| {
         if request.is_call() {
-            return Answer::reply(200, json!({"id": request.reboot_id(), "status": "checked"}));
+            return HttpResponse::reply(200, json!({"id": request.reboot_id(), "status": "checked"}));
         }
-        Answer::twin(agent())
+        HttpResponse::twin(agent())
     });
     let run = reboot(&hub, &["--check", "-o", "json"]);
     run.ends(0, &["gw1: checked"]);
@@ -294,11 +294,11 @@ fn three_kinds() -> FakeHub {
     FakeHub::start(|request, _| {
         let device = request.path.split('/').nth(2).unwrap();
         match (device, request.is_call()) {
-            ("gw1", true) => Answer::reply(200, json!({"id": request.reboot_id()})),
-            ("gw1", false) => Answer::twin(completed(&json!("r-1"))),
-            ("gw2", true) => Answer::nested(404, 404_103),
-            ("gw2", false) => Answer::twin(json!({})),
-            _ => Answer::classic(404, "DeviceNotFound"),
+            ("gw1", true) => HttpResponse::reply(200, json!({"id": request.reboot_id()})),
+            ("gw1", false) => HttpResponse::twin(completed(&json!("r-1"))),
+            ("gw2", true) => HttpResponse::nested(404, 404_103),
+            ("gw2", false) => HttpResponse::twin(json!({})),
+            _ => HttpResponse::classic(404, "DeviceNotFound"),
         }
     })
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread;
 
-use crate::common::{Answer, FakeHub, KEY, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, KEY, Run, ctl};
 use iotdm_proto::SecretKey;
 use iotdm_proto::sas;
 use serde_json::json;
@@ -20,12 +20,12 @@ fn hub() -> FakeHub {
             let what = "AADSTS7000215: Invalid client secret provided.";
             let error =
                 json!({"error": "invalid_client", "error_description": what, "error_codes": [7000215]});
-            Answer::ok(error).status(401)
+            HttpResponse::ok(error).status(401)
         }
-        "/tenant/oauth2/v2.0/token" => {
-            Answer::ok(json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "eyJ0.secret"}))
-        }
-        _ => Answer::twin(json!({})),
+        "/tenant/oauth2/v2.0/token" => HttpResponse::ok(
+            json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "eyJ0.secret"}),
+        ),
+        _ => HttpResponse::twin(json!({})),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::common::{Answer, FakeHub, KEY, Request, Run, ctl};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, KEY, Run, ctl};
 use iotdm_proto::SecretKey;
 use iotdm_proto::sas::SasToken;
 use serde_json::{Value, json};
@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 fn tokens_of_the_policy_and_of_a_device() {
     let device_key = "b2xkIHByaW1hcnkga2V5";
     let hub = FakeHub::start(move |_, _| {
-        Answer::ok(json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": device_key}}}))
+        HttpResponse::ok(
+            json!({"authentication": {"type": "sas", "symmetricKey": {"primaryKey": device_key}}}),
+        )
     });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let policys: SasToken = hub.run(&["sas-token", "--ttl", "10m"]).stdout.trim().parse().unwrap();
@@ -48,21 +50,25 @@ fn scheduler() -> FakeHub {
         let job = json!({"jobId": "r-1", "type": "scheduleDeviceMethod", "status": status, "deviceJobStatistics": counts});
         let reply = |status: u16, payload: Value| json!({"deviceMethodResponse": {"status": status, "payload": payload}});
         match (request.method.as_str(), request.path.as_str()) {
-            ("PUT", _) => Answer::ok(json!({"jobId": "r-1", "status": "queued"})),
-            ("POST", "/jobs/v2/r-1/cancel") => Answer::ok(json!({"jobId": "r-1", "status": "cancelled"})),
-            ("GET", "/jobs/v2/query") => Answer::ok(json!([job])),
+            ("PUT", _) => HttpResponse::ok(json!({"jobId": "r-1", "status": "queued"})),
+            ("POST", "/jobs/v2/r-1/cancel") => {
+                HttpResponse::ok(json!({"jobId": "r-1", "status": "cancelled"}))
+            }
+            ("GET", "/jobs/v2/query") => HttpResponse::ok(json!([job])),
             ("GET", "/jobs/v2/r-1") => {
                 *looks += 1;
-                Answer::ok(job)
+                HttpResponse::ok(job)
             }
-            _ if request.body["query"].as_str().unwrap().contains("FROM devices.jobs") => Answer::ok(json!([
-                {"deviceId": "gw1", "status": "completed", "outcome": reply(200, json!({"id": "r-1"}))},
-                {"deviceId": "gw2", "status": "completed",
-                 "outcome": reply(409, json!({"error": {"code": "rebootPending", "message": "r-0 is"}}))},
-                {"deviceId": "gw3", "status": "failed",
-                 "error": {"code": "404103-DeviceNotOnline", "description": "it is offline"}},
-            ])),
-            _ => Answer::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "gw3"}])),
+            _ if request.body["query"].as_str().unwrap().contains("FROM devices.jobs") => {
+                HttpResponse::ok(json!([
+                    {"deviceId": "gw1", "status": "completed", "outcome": reply(200, json!({"id": "r-1"}))},
+                    {"deviceId": "gw2", "status": "completed",
+                     "outcome": reply(409, json!({"error": {"code": "rebootPending", "message": "r-0 is"}}))},
+                    {"deviceId": "gw3", "status": "failed",
+                     "error": {"code": "404103-DeviceNotOnline", "description": "it is offline"}},
+                ]))
+            }
+            _ => HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "gw3"}])),
         }
     })
 }
@@ -84,7 +90,7 @@ fn the_hubs_scheduler_calls_and_is_followed() {
 
     let hub = scheduler();
     hub.run(&["reboot", "gw1", "gw'2", "--job", "--no-wait", "--id", "r-1"]).ends(0, &["job r-1: queued"]);
-    let sent: Vec<Request> = hub.requests();
+    let sent: Vec<HttpRequest> = hub.requests();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].body["queryCondition"], "deviceId IN ['gw1', 'gw\\'2']");
 }
@@ -121,13 +127,13 @@ fn jobs_are_listed_shown_and_cancelled() {
 #[test]
 fn tables_as_csv_in_the_order_selected() {
     let hub = FakeHub::start(|request, _| match request.header("x-ms-continuation") {
-        None => Answer::ok(json!([{"b": "x,\"y\"", "a": 1}])).with("x-ms-continuation", "2"),
-        Some(_) => Answer::ok(json!([{"a": null}])),
+        None => HttpResponse::ok(json!([{"b": "x,\"y\"", "a": 1}])).with("x-ms-continuation", "2"),
+        Some(_) => HttpResponse::ok(json!([{"a": null}])),
     });
     let run = hub.run(&["query", "SELECT b, tags.a FROM devices", "-o", "csv"]);
     run.ends(0, &[]);
     assert_eq!(run.stdout, "b,a\n\"x,\"\"y\"\"\",1\n,\n");
-    let none = FakeHub::start(|_, _| Answer::ok(json!([])));
+    let none = FakeHub::start(|_, _| HttpResponse::ok(json!([])));
     assert_eq!(none.run(&["query", "SELECT b, tags.a FROM devices", "-o", "csv"]).stdout, "b,a\n");
     assert_eq!(none.run(&["query", "SELECT * FROM devices", "-o", "csv"]).stdout, "");
     hub.run(&["twin", "show", "gw1", "-o", "csv"]).ends(2, &["--output csv is for query"]);
@@ -139,7 +145,7 @@ fn tables_as_csv_in_the_order_selected() {
 #[test]
 fn device_ids_are_completed_from_the_hub() {
     let hub = FakeHub::start(|_, _| {
-        Answer::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "pi"}]))
+        HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "pi"}]))
     });
     let complete = |line: &[&str], string: &str| {
         let mut shell = ctl(&["--", "iotdm-ctl"]);

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use crate::common::{Answer, FakeHub, Run};
+use crate::common::{FakeHub, HttpResponse, Run};
 use serde_json::{Value, json};
 
 /// A device that carries out a wish at the second look; the twin is kept as
@@ -20,7 +20,7 @@ fn wishing(agent: bool) -> FakeHub {
             reported["reboot"] = json!({"id": twin["reboot"]["id"], "status": status, "requestedBy": "twin"});
             reported["rebootTime"] = json!("T");
         }
-        Answer::ok(json!({"etag": "E=", "properties": {"desired": twin.clone(), "reported": reported}}))
+        HttpResponse::ok(json!({"etag": "E=", "properties": {"desired": twin.clone(), "reported": reported}}))
     })
 }
 
@@ -59,7 +59,7 @@ fn a_wish_that_is_not_waited_for_stays() {
         (&json!("2026-11-30T02:00:00.000Z"), &json!("wait"))
     );
     assert_eq!(hub.lines().len(), 2);
-    let unheard = FakeHub::start(|_, _| Answer::twin(json!({"agent": {}})));
+    let unheard = FakeHub::start(|_, _| HttpResponse::twin(json!({"agent": {}})));
     reboot(&unheard, &["--wait-timeout", "50ms"]).ends(6, &["has not taken up the wish", "stays in force"]);
     for (options, named) in [
         (&["--check"][..], "--check"),
@@ -76,13 +76,13 @@ fn a_wish_that_is_not_waited_for_stays() {
 fn pending(wish: Value, reboot: Value) -> FakeHub {
     FakeHub::start(move |request, _| {
         if !request.is_call() {
-            return Answer::ok(json!({
+            return HttpResponse::ok(json!({
                 "etag": "E=", "properties": {"desired": {"reboot": wish}, "reported": {"reboot": reboot}},
             }));
         }
         match request.body["payload"]["id"].as_str() {
-            None | Some("m") => Answer::reply(200, json!({"id": "m", "status": "cancelled"})),
-            _ => Answer::reply(404, json!({"error": {"code": "nothingPending", "message": "none"}})),
+            None | Some("m") => HttpResponse::reply(200, json!({"id": "m", "status": "cancelled"})),
+            _ => HttpResponse::reply(404, json!({"error": {"code": "nothingPending", "message": "none"}})),
         }
     })
 }

@@ -1,4 +1,4 @@
-//! The way to the hub: its name, TCP, and TLS with the hub's certificate.
+//! Checks the way to the hub: its name, TCP, and TLS with the hub's certificate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,47 +11,51 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::Report;
-use crate::error::Exit;
-use crate::hub::Hub;
-use crate::hub_error::certificate_remedy;
+use super::line::Lines;
+use crate::exit::Exit;
+use crate::hub::{HubClient, certificate_remedy};
 
-/// How long each step to the hub may take.
+/// How long each step on the way to the hub may take, as long as the other
+/// commands' connections may.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Name, TCP and TLS; whether all went well.
-pub(super) async fn reach(hub: &Hub, report: &mut Report) -> bool {
+/// Checks name, TCP and TLS, and returns whether all went well. What comes after
+/// a failure is not tried.
+pub(super) async fn reach(hub: &HubClient, lines: &mut Lines) -> bool {
     let host = hub.endpoint().host.as_str();
     let addresses = match timeout(PATIENCE, lookup_host((host, hub.endpoint().port_or(443)))).await {
         Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
         Ok(Err(error)) => {
-            return failed(report, "name", format!("{host}: {error}; check HostName and the network's DNS"));
+            return failed(lines, "name", format!("{host}: {error}; check HostName and the network's DNS"));
         }
-        Err(_) => return failed(report, "name", format!("{host}: no answer in {} s", PATIENCE.as_secs())),
+        Err(_) => return failed(lines, "name", format!("{host}: no answer in {} s", PATIENCE.as_secs())),
     };
     let shown = addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
-    report.ok("name", format!("{host} is {shown}"));
+    lines.ok("name", format!("{host} is {shown}"));
     let stream = match connect(&addresses).await {
         Ok((stream, address)) => {
-            report.ok("tcp", format!("connected to {address}"));
+            lines.ok("tcp", format!("connected to {address}"));
             stream
         }
         Err(why) => {
-            return failed(report, "tcp", format!("{why}; check the firewall, or the port in HostName"));
+            return failed(lines, "tcp", format!("{why}; check the firewall, or the port in HostName"));
         }
     };
     match handshake(hub, host, stream).await {
-        Ok(certified) => report.ok("tls", certified),
-        Err(error) => return failed(report, "tls", format!("{error:#}")),
+        Ok(certified) => lines.ok("tls", certified),
+        Err(error) => return failed(lines, "tls", format!("{error:#}")),
     }
     true
 }
 
-fn failed(report: &mut Report, check: &'static str, detail: String) -> bool {
-    report.failed(check, detail, Exit::Failure);
+/// Notes a failed check; the way to the hub then ends.
+fn failed(lines: &mut Lines, check: &'static str, detail: String) -> bool {
+    lines.failed(check, detail, Exit::Failure);
     false
 }
 
+/// Connects to the first of the addresses that takes a connection, or says why the
+/// last one did not.
 async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {
     let mut why = "no address".to_owned();
     for address in addresses {
@@ -64,9 +68,9 @@ async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), St
     Err(why)
 }
 
-/// The version, and whose certificate it is. A proxy that looks into TLS is
-/// told by the CA that it names.
-async fn handshake(hub: &Hub, host: &str, stream: TcpStream) -> anyhow::Result<String> {
+/// Speaks TLS, and returns its version and whose certificate the hub has. A proxy
+/// that looks into TLS is found out by the CA of that certificate.
+async fn handshake(hub: &HubClient, host: &str, stream: TcpStream) -> anyhow::Result<String> {
     let name = ServerName::try_from(host.to_owned()).context("HostName")?;
     let connector = TlsConnector::from(Arc::new(hub.tls().clone()));
     let stream = timeout(PATIENCE, connector.connect(name, stream)).await.context("no answer")?;

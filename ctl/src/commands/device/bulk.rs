@@ -1,4 +1,4 @@
-//! Many devices from a file.
+//! `device create --from`: creates the devices that a file names.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -9,19 +9,20 @@ use iotdm_proto::DeviceId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Secret, connection_string, write_out};
+use super::credential::{DeviceCredential, authentication, connection_string, write_out};
 use crate::cli::{Auth, DeviceCreateArgs};
-use crate::error::{Exit, Usage, or_interrupt};
-use crate::hub::Hub;
+use crate::error::{Usage, or_interrupt};
+use crate::exit::Exit;
+use crate::hub::HubClient;
 use crate::output::{Output, say};
 use crate::{secret_file, values};
 
-/// How many devices the registry takes at a time.
+/// How many devices the registry takes in one HTTP request.
 ///
 /// Source: REST reference "Bulk registry".
 const CHUNK: usize = 100;
 
-/// A line of the file.
+/// A line of the file, which is one device.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Row {
@@ -34,6 +35,7 @@ struct Row {
     tags: Map<String, Value>,
 }
 
+/// Whether a device may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Status {
@@ -41,18 +43,19 @@ enum Status {
     Disabled,
 }
 
-/// A device to create, checked.
+/// A device to create, of which all is known to be good.
 struct New {
     device: DeviceId,
+    /// The change of the registry that creates the device.
     change: Value,
-    secret: Secret,
+    credential: DeviceCredential,
 }
 
-/// Creates the devices of a file, and writes the connection strings of those
-/// that came about. Nothing is created before all of the file is known to be
-/// good.
+/// Creates the devices that the file at `path` names, and writes the connection
+/// strings of those that were created. No device is created before all of the
+/// file is known to be good.
 pub(super) async fn create(
-    hub: &Hub,
+    hub: &HubClient,
     output: Output,
     path: &Path,
     args: &DeviceCreateArgs,
@@ -89,9 +92,10 @@ pub(super) async fn create(
             }
         }
     }
-    // Also when it broke off, by Ctrl-C as well: for those that are there.
+    // Also after an error or Ctrl-C, so that the keys of the devices that were
+    // created are not lost.
     if let Some(out) = args.out.as_ref().filter(|_| !created.is_empty()) {
-        let line = |new: &&New| connection_string(hub, &new.device, args.gateway.as_ref(), &new.secret);
+        let line = |new: &&New| connection_string(hub, &new.device, args.gateway.as_ref(), &new.credential);
         write_out(out, &created.iter().map(line).collect::<Vec<_>>().join("\n"))?;
     }
     if let Some(error) = trouble {
@@ -101,6 +105,7 @@ pub(super) async fn create(
     report(output, &created, &failed)
 }
 
+/// Prints what was created, and what the hub refused.
 fn report(output: Output, created: &[&New], failed: &[Value]) -> anyhow::Result<Exit> {
     let text = |error: &Value, key: &str| match error.get(key) {
         Some(Value::String(text)) => text.clone(),
@@ -120,19 +125,21 @@ fn report(output: Output, created: &[&New], failed: &[Value]) -> anyhow::Result<
     Ok(if failed.is_empty() { Exit::Done } else { Exit::Failure })
 }
 
+/// Whether an error of the registry is about `device`.
 fn names(error: &Value, device: &DeviceId) -> bool {
     error.get("deviceId").and_then(Value::as_str) == Some(device.as_str())
 }
 
 impl New {
+    /// Checks a line. What the line leaves open is as the command line says.
     fn of(row: Row, args: &DeviceCreateArgs) -> Result<Self, String> {
         let device = values::device_id(&row.device_id)?;
         let thumbprints = [&row.thumbprint, &row.secondary_thumbprint]
             .map(|text| text.as_deref().map(values::thumbprint).transpose());
         let [thumbprint, secondary] = thumbprints;
         let auth = row.auth.or(args.auth).unwrap_or_default();
-        let (authentication, secret) =
-            super::authentication(auth, thumbprint?, secondary?).map_err(|error| format!("{error:#}"))?;
+        let (authentication, credential) =
+            authentication(auth, thumbprint?, secondary?).map_err(|error| format!("{error:#}"))?;
         let disabled = row.status.map_or(args.disabled, |status| status == Status::Disabled);
         let mut change = json!({
             "id": device.as_str(),
@@ -143,12 +150,14 @@ impl New {
         if let (false, Some(change)) = (row.tags.is_empty(), change.as_object_mut()) {
             change.insert("tags".into(), Value::Object(row.tags));
         }
-        Ok(New { device, change, secret })
+        Ok(New { device, change, credential })
     }
 }
 
+/// The lines of a file with their numbers, or what is wrong with one of them.
 type Rows = Result<Vec<(u64, Row)>, String>;
 
+/// Reads a file that has a JSON object on each line; empty lines do not count.
 fn json_lines(text: &str) -> Rows {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let row = |(number, line)| match serde_json::from_str(line) {
@@ -158,7 +167,8 @@ fn json_lines(text: &str) -> Rows {
     lines.map(row).collect()
 }
 
-/// CSV by its first line; empty cells are absent keys.
+/// Reads a CSV file, of which the first line names the columns. An empty cell is
+/// an absent key.
 fn csv(text: &str) -> Rows {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let columns = reader.headers().map_err(|error| error.to_string())?.clone();

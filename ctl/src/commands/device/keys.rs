@@ -1,4 +1,4 @@
-//! Keys and thumbprints of devices.
+//! Makes and derives keys, and takes thumbprints of certificates.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,8 @@ use crate::error::Usage;
 use crate::output::{Output, say};
 use crate::secret_file;
 
-/// A new key of 32 random bytes, as long as those that the hub makes.
+/// A new key of 32 random bytes, which is how long the keys are that the hub
+/// makes.
 pub(super) fn new_key() -> anyhow::Result<SecretKey> {
     let mut bytes = vec![0; 32];
     let random = rustls::crypto::ring::default_provider().secure_random;
@@ -23,8 +24,8 @@ pub(super) fn new_key() -> anyhow::Result<SecretKey> {
     Ok(SecretKey::from_bytes(bytes))
 }
 
-/// Prints the key of a device of a group enrolment, or writes it to a file
-/// that only its owner can read.
+/// `device derive-key`: prints the key of a device that a DPS group enrolment
+/// covers, or writes it to a file that only its owner can read.
 pub fn derive(output: Output, args: DeriveKeyArgs) -> anyhow::Result<()> {
     let refuse = |what: String| Usage(format!("--group-key-file {}: {what}", args.group_key_file.display()));
     let text = fs::read_to_string(&args.group_key_file).map_err(|error| refuse(error.to_string()))?;
@@ -43,7 +44,7 @@ pub fn derive(output: Output, args: DeriveKeyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// HMAC-SHA256 of the registration id, by the group's key.
+/// The key of a device: HMAC-SHA256 of its registration id, by the group's key.
 ///
 /// Source: DPS, "Symmetric key attestation", group enrolments.
 fn derived(group: &SecretKey, registration: &str) -> anyhow::Result<SecretKey> {

@@ -1,9 +1,10 @@
-//! What a run was to do and how far it is, in a file: one JSON object a line.
+//! What a run was to do and how far it is, in a file of one JSON object a line.
 //!
-//! The first line has the request with its id and all devices. Before a
-//! request goes out there is a line that says so, synced, with what the device
-//! reported until then; after the end of a device there is one with its end.
-//! So whoever reads it knows which devices may have got the request.
+//! The first line has the request with its id and all devices. Before the
+//! request goes out to a device, a line is written and synced that says so, with
+//! what the device reported until then; once the outcome on the device is known,
+//! a line with the outcome. So the file tells which devices may have got the
+//! request.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,12 +16,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use iotdm_proto::{DeviceId, Time};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::device::Before;
-use super::ending::Ending;
+use super::before::Before;
+use super::device_outcome::{DeviceOutcome, device_id};
 use super::fleet::Rules;
-use super::request::{Request, Way};
+use super::request::{RunRequest, Way};
 use crate::error::Usage;
 
 /// A run's journal, open for writing and locked.
@@ -42,51 +43,76 @@ pub(super) struct JournalError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Plan {
-    /// The layout of the file.
+    /// The version of the file's layout.
     version: u32,
-    /// When it was made.
+    /// When the plan was made.
     at: Time,
     /// The hub, with its port.
     pub(super) hub: String,
     /// What is asked of each device.
-    pub(super) request: Request,
-    /// Which way it goes to them.
+    pub(super) request: RunRequest,
+    /// Which way the request goes to the devices.
     pub(super) way: Way,
-    /// How to go through them.
+    /// How to go through the devices.
     pub(super) rules: Rules,
-    /// The devices, in order.
-    pub(super) devices: Vec<String>,
+    /// The devices, in the order in which they are started.
+    #[serde(deserialize_with = "device_ids")]
+    pub(super) devices: Vec<DeviceId>,
 }
 
 /// What a journal tells of the devices.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// Those that the request may have gone to, with what they reported then.
-    pub(super) sent: BTreeMap<String, Before>,
-    /// Those that nothing more is to be done about.
-    pub(super) ended: BTreeMap<String, Ending>,
+    /// The devices that the request may have gone to, with what they reported
+    /// before.
+    pub(super) sent: BTreeMap<DeviceId, Before>,
+    /// The outcomes on the devices about which nothing more is to be done.
+    pub(super) outcomes: BTreeMap<DeviceId, DeviceOutcome>,
 }
 
+/// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Line {
+    /// The first line: what the run is to do.
     Run(Plan),
-    Sent { device: String, before: Before },
-    Ended(Ending),
+    /// The request is about to go out to a device.
+    Sent {
+        #[serde(deserialize_with = "device_id")]
+        device: DeviceId,
+        before: Before,
+    },
+    /// The outcome on a device. Its key is older than the name.
+    #[serde(rename = "ended")]
+    Outcome(DeviceOutcome),
 }
 
+/// The version of the file's layout that is written, and the only one that is
+/// read.
 const VERSION: u32 = 1;
 
+/// Reads the ids of devices, as [`device_id`] does.
+fn device_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::Error> {
+    #[derive(Deserialize)]
+    struct Item(#[serde(deserialize_with = "device_id")] DeviceId);
+    Ok(Vec::<Item>::deserialize(deserializer)?.into_iter().map(|item| item.0).collect())
+}
+
 impl Plan {
-    /// A plan of now.
-    pub(super) fn new(hub: String, request: Request, way: Way, rules: Rules, devices: &[DeviceId]) -> Self {
-        let devices = devices.iter().map(ToString::to_string).collect();
+    /// A plan that is made now.
+    pub(super) fn new(
+        hub: String,
+        request: RunRequest,
+        way: Way,
+        rules: Rules,
+        devices: Vec<DeviceId>,
+    ) -> Self {
         Plan { version: VERSION, at: Time::from(SystemTime::now()), hub, request, way, rules, devices }
     }
 }
 
 impl Journal {
-    /// Begins one in `state_home`, which only its owner can read.
+    /// Begins a journal in the folder `state_home`, which only its owner can read.
     pub(super) fn create(state_home: Option<&Path>, plan: Plan) -> anyhow::Result<Self> {
         let Some(state_home) = state_home else {
             let message = "there is no place for the journal of this run; set HOME or XDG_STATE_HOME";
@@ -95,7 +121,7 @@ impl Journal {
         let folder = state_home.join("iotdm/reboots");
         let failed = || format!("cannot begin a journal in {}", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
-        // Sorts by time.
+        // The files of a folder, sorted by name, are in the order of time.
         let prefix = plan.at.to_string().replace([':', '-'], "").replace(".", "-");
         let file =
             tempfile::Builder::new().prefix(&format!("{prefix}-")).suffix(".jsonl").tempfile_in(&folder);
@@ -107,7 +133,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes one up again: what was to be done, and what has been.
+    /// Takes a journal up again, with what was to be done and what has been done.
     pub(super) fn resume(path: &Path) -> anyhow::Result<(Self, Plan, Past)> {
         let refuse = |what: String| Usage(format!("--resume {}: {what}", path.display()));
         let open = OpenOptions::new().read(true).write(true).open(path);
@@ -118,8 +144,8 @@ impl Journal {
         loop {
             text.clear();
             let length = reader.read_line(&mut text).map_err(|error| refuse(error.to_string()))?;
-            // The last line is incomplete if the writing of it was cut short;
-            // what it would have told of had not been done yet.
+            // A last line without its end was cut short while it was written. What
+            // the line would have told of had not been done yet.
             if !text.ends_with('\n') {
                 break;
             }
@@ -131,7 +157,7 @@ impl Journal {
                 Line::Run(run) if plan.is_none() && run.version == VERSION => plan = Some(run),
                 Line::Run(_) => return Err(not_ours("another version".into()).into()),
                 Line::Sent { device, before } => drop(past.sent.insert(device, before)),
-                Line::Ended(ending) => past.note(ending),
+                Line::Outcome(outcome) => past.note(outcome),
             }
             whole += length;
         }
@@ -142,19 +168,20 @@ impl Journal {
         Ok((Journal { path: path.to_owned(), file: RefCell::new(file) }, plan, past))
     }
 
-    /// Where it is.
+    /// The journal's file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The request is about to go to `device`.
+    /// Writes that the request is about to go out to `device`.
     pub(super) fn sent(&self, device: &DeviceId, before: &Before) -> Result<(), JournalError> {
-        self.write(&Line::Sent { device: device.to_string(), before: before.clone() }, true)
+        self.write(&Line::Sent { device: device.clone(), before: before.clone() }, true)
     }
 
-    /// A device is done with.
-    pub(super) fn ended(&self, ending: &Ending) -> Result<(), JournalError> {
-        self.write(&Line::Ended(ending.clone().brief()), false)
+    /// Writes the outcome on a device. If the line gets lost, a later run looks for
+    /// the outcome again, so it is not synced.
+    pub(super) fn outcome(&self, outcome: &DeviceOutcome) -> Result<(), JournalError> {
+        self.write(&Line::Outcome(outcome.clone().brief()), false)
     }
 
     fn write(&self, line: &Line, sync: bool) -> Result<(), JournalError> {
@@ -169,17 +196,18 @@ impl Journal {
 }
 
 impl Past {
-    /// Takes note of an ending, if it is one: a device of which nothing is
-    /// known, or that the hub kept us from, is to be taken up again.
-    fn note(&mut self, ending: Ending) {
-        if ending.can_be_resumed() {
-            self.ended.remove(&ending.device);
+    /// Takes note of an outcome, if it is the last word: a device of which nothing
+    /// is known, or that the hub kept us from, is to be taken up again.
+    fn note(&mut self, outcome: DeviceOutcome) {
+        if outcome.can_be_resumed() {
+            self.outcomes.remove(&outcome.device);
         } else {
-            self.ended.insert(ending.device.clone(), ending);
+            self.outcomes.insert(outcome.device.clone(), outcome);
         }
     }
 }
 
+/// Locks a journal for this process, or says that another one is at work on it.
 fn lock(file: &File, path: &Path) -> anyhow::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
@@ -198,48 +226,77 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outcome::Outcome;
+    use crate::commands::reboot::outcome::Outcome;
 
     fn plan() -> Plan {
         let request = serde_json::from_value(json!({"id": "r-1", "reason": "why"})).unwrap();
         let devices = ["gw1", "gw2", "gw3"].map(|id| id.parse().unwrap());
-        Plan::new("hub:8443".into(), request, Way::Method, Rules::default(), &devices)
+        Plan::new("hub:8443".into(), request, Way::Method, Rules::default(), devices.into())
     }
 
-    fn ending(device: &str, outcome: Outcome) -> Ending {
-        Ending { outcome, ..Ending::not_started(&device.parse().unwrap(), "r-1") }
+    fn device(id: &str) -> DeviceId {
+        id.parse().unwrap()
+    }
+
+    fn on_device(id: &str, outcome: Outcome) -> DeviceOutcome {
+        DeviceOutcome { outcome, ..DeviceOutcome::not_started(&device(id), &"r-1".parse().unwrap()) }
     }
 
     #[test]
-    fn tells_what_was_sent_and_what_has_ended() {
+    fn tells_what_was_sent_and_what_became_of_it() {
         let home = tempfile::tempdir().unwrap();
         let journal = Journal::create(Some(home.path()), plan()).unwrap();
         let path = journal.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
         let before = Before { agent: true, reboot_time: None, reboot_id: Some("r-0".into()) };
-        for device in ["gw1", "gw2"] {
-            journal.sent(&device.parse().unwrap(), &before).unwrap();
+        for id in ["gw1", "gw2"] {
+            journal.sent(&device(id), &before).unwrap();
         }
-        journal.ended(&ending("gw1", Outcome::Completed)).unwrap();
-        journal.ended(&ending("gw2", Outcome::TimedOut)).unwrap();
+        journal.outcome(&on_device("gw1", Outcome::Completed)).unwrap();
+        journal.outcome(&on_device("gw2", Outcome::TimedOut)).unwrap();
         let busy = Journal::resume(&path).unwrap_err().to_string();
         assert!(busy.contains("another iotdm-ctl is at work"), "{busy}");
         drop(journal);
 
         fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"sent\":{\"dev").unwrap();
         let (journal, again, past) = Journal::resume(&path).unwrap();
-        assert_eq!((again.request.id.as_str(), again.devices.len()), ("r-1", 3));
-        assert_eq!(past.sent.get("gw2"), Some(&before));
-        assert_eq!(past.ended.keys().collect::<Vec<_>>(), ["gw1"], "no outcome is no end");
-        journal.ended(&ending("gw2", Outcome::Completed)).unwrap();
+        assert_eq!((again.request.id().as_str(), again.devices.len()), ("r-1", 3));
+        assert_eq!(past.sent.get(&device("gw2")), Some(&before));
+        assert!(past.outcomes.keys().eq([&device("gw1")]), "timed out is not the last word");
+        journal.outcome(&on_device("gw2", Outcome::Completed)).unwrap();
         drop(journal);
         let (_, _, past) = Journal::resume(&path).unwrap();
-        assert_eq!(past.ended.len(), 2, "written after the torn line was cut off");
+        assert_eq!(past.outcomes.len(), 2, "written after the torn line was cut off");
+    }
+
+    /// Written by an earlier version of the program, which is read for as long as
+    /// the version of the layout stays.
+    const EARLIER: &str = r#"{"run":{"version":1,"at":"2026-11-22T18:00:00.000Z","hub":"hub:8443","request":{"id":"r-1","reason":"why","delaySeconds":60,"onInhibitor":"wait"},"way":"method","rules":{"maxInFlight":10,"canary":0,"maxFailures":null,"maxPerSecond":40},"devices":["gw1","gw2"]}}
+{"sent":{"device":"gw1","before":{"agent":true,"rebootTime":"T","rebootId":"r-0"}}}
+{"ended":{"device":"gw1","id":"r-1","outcome":"completed","rebootTime":"U","seconds":5.1}}
+"#;
+
+    #[test]
+    fn the_layout_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, EARLIER).unwrap();
+        let (_, plan, past) = Journal::resume(&path).unwrap();
+        let payload = json!({"id": "r-1", "reason": "why", "delaySeconds": 60, "onInhibitor": "wait"});
+        assert_eq!((plan.request.payload(), plan.way), (payload, Way::Method));
+        assert_eq!((plan.devices, plan.rules), (vec![device("gw1"), device("gw2")], Rules::default()));
+        let before = past.sent.get(&device("gw1")).unwrap();
+        assert_eq!((before.agent, before.reboot_id.as_deref()), (true, Some("r-0")));
+        let outcome = past.outcomes.get(&device("gw1")).unwrap();
+        assert_eq!((outcome.outcome, outcome.told.seconds), (Outcome::Completed, Some(5.1)));
+        assert_eq!(outcome.told.reported.reboot_time, Some(json!("U")));
+        let line = json!(Line::Outcome(outcome.clone()));
+        assert_eq!(line, EARLIER.lines().last().unwrap().parse::<serde_json::Value>().unwrap());
     }
 
     #[test]
-    fn one_of_before_there_was_a_rate_has_the_default() {
+    fn a_journal_of_before_there_was_a_rate_has_the_default() {
         let rules =
             serde_json::from_value::<Rules>(json!({"maxInFlight": 10, "canary": 0, "maxFailures": null}));
         assert_eq!(rules.unwrap(), Rules::default());
@@ -249,8 +306,13 @@ mod tests {
     fn what_is_no_journal_is_refused_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        for (text, expected) in [("", "is empty"), ("gw1\n", "line 1 is none"), ("{\"ended\":3}\n", "line 1")]
-        {
+        let dots = "{\"sent\":{\"device\":\"..\",\"before\":{\"agent\":true}}}\n";
+        for (text, expected) in [
+            ("", "is empty"),
+            ("gw1\n", "line 1 is none"),
+            ("{\"ended\":3}\n", "line 1"),
+            (dots, "cannot be named in a URL"),
+        ] {
             fs::write(&path, text).unwrap();
             let error = Journal::resume(&path).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("--resume"), "{error}");

@@ -2,40 +2,31 @@
 
 use std::time::{Duration, SystemTime};
 
-use iotdm_proto::Time;
+use iotdm_proto::request::Terms;
+use iotdm_proto::{RebootRequest, RequestId, Time, Wish};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::cli::{OnInhibitor, RequestArgs};
+use crate::cli::RequestArgs;
+use crate::twin::with_wish;
 
-/// The argument of `rebootDevice`, as it is sent and as the journal keeps it.
+/// The request of a run, as it is sent and as the journal keeps it. Unlike any
+/// [`RebootRequest`], it always has an id, by which its outcome is found.
 ///
-/// Each device sees the id once, so that the same one serves all of a run.
+/// Each device sees the id once, so that one id serves all devices of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Request {
-    /// The id of the request.
-    pub(super) id: String,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<String>,
-    /// How much later, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) delay_seconds: Option<u64>,
-    /// When.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) at: Option<Time>,
-    /// What to do about inhibitors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) on_inhibitor: Option<OnInhibitor>,
-    /// How long the device waits for an inhibitor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) wait_seconds: Option<u64>,
-    /// Whether only to say what would happen.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) check: bool,
+#[serde(try_from = "RebootRequest", into = "RebootRequest")]
+pub(super) struct RunRequest {
+    id: RequestId,
+    /// What is sent, the id included.
+    request: RebootRequest,
 }
+
+/// A journal's request has no id.
+#[derive(Debug, thiserror::Error)]
+#[error("the request has no id")]
+pub(super) struct WithoutId;
 
 /// Which way a request goes to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,46 +36,120 @@ pub(super) enum Way {
     Method,
     /// By the twin's desired properties, as a wish that waits for the device.
     Twin {
-        /// When it lapses.
+        /// When the wish lapses.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<Time>,
     },
 }
 
-impl Request {
-    /// What the command line asks for.
-    pub(super) fn new(args: RequestArgs) -> Self {
-        Request {
-            id: args.id.unwrap_or_else(|| Uuid::new_v4().to_string()),
-            reason: args.reason,
-            delay_seconds: args.delay.map(|delay| delay.as_secs()),
-            at: args.at,
-            on_inhibitor: args.on_inhibitor,
-            wait_seconds: args.wait_seconds,
-            check: args.check,
-        }
+impl RunRequest {
+    /// What the command line asks for; with `check` a dry run of it. Without an
+    /// id on the command line, the id is a new UUID.
+    pub(super) fn new(args: RequestArgs, check: bool) -> anyhow::Result<Self> {
+        let RequestArgs { reason, id, delay, at, on_inhibitor, wait_seconds, .. } = args;
+        let id = match id {
+            Some(id) => id,
+            None => Uuid::new_v4().to_string().parse()?,
+        };
+        let request = RebootRequest {
+            id: Some(id.clone()),
+            delay_seconds: delay.map(|delay| delay.as_secs()),
+            at,
+            check,
+            terms: Terms { reason, on_inhibitor, wait_seconds },
+        };
+        Ok(RunRequest { id, request })
     }
 
-    /// The twin patch that wishes for it. An earlier wish is replaced as a
-    /// whole, so what does not apply is `null`.
+    /// The id of the request.
+    pub(super) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Whether the devices are only to say what would happen.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.request.check
+    }
+
+    /// The payload of `rebootDevice`.
+    pub(super) fn payload(&self) -> Value {
+        json!(self.request)
+    }
+
+    /// The twin patch that wishes for the reboot, until `deadline`.
     pub(super) fn wish(&self, deadline: Option<Time>) -> Value {
-        let delayed = self
-            .delay_seconds
-            .map(|seconds| Time::from(SystemTime::now()).after(Duration::from_secs(seconds)));
-        json!({"properties": {"desired": {"reboot": {
-            "id": self.id,
-            "notBefore": delayed.or(self.at),
-            "deadline": deadline,
-            "reason": self.reason,
-            "onInhibitor": self.on_inhibitor,
-            "waitSeconds": self.wait_seconds,
-        }}}})
+        let not_before = self.request.not_before(Time::from(SystemTime::now()));
+        with_wish(&Wish { id: self.id.clone(), not_before, deadline, terms: self.request.terms.clone() })
     }
 
     /// How long it is until the reboot may begin.
     pub(super) fn until_due(&self) -> Duration {
-        let until = |at: Time| at.since(Time::from(SystemTime::now()));
-        let delay = self.delay_seconds.map(Duration::from_secs);
-        delay.or(self.at.map(until)).unwrap_or_default()
+        let now = Time::from(SystemTime::now());
+        self.request.not_before(now).map(|time| time.since(now)).unwrap_or_default()
+    }
+}
+
+impl TryFrom<RebootRequest> for RunRequest {
+    type Error = WithoutId;
+
+    fn try_from(request: RebootRequest) -> Result<Self, WithoutId> {
+        let id = request.id.clone().ok_or(WithoutId)?;
+        Ok(RunRequest { id, request })
+    }
+}
+
+impl From<RunRequest> for RebootRequest {
+    fn from(run: RunRequest) -> Self {
+        run.request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// The request that `iotdm-ctl reboot` with these options is about.
+    fn request(options: &[&str]) -> RunRequest {
+        let line = [&["iotdm-ctl", "reboot", "gw1"], options].concat();
+        let Command::Reboot(args) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
+        RunRequest::new(args.request, false).unwrap()
+    }
+
+    #[test]
+    fn every_key_of_a_request_can_be_given() {
+        let options = ["--id", "r-1", "--reason", "why", "--on-inhibitor", "wait", "--wait-seconds", "60"];
+        let later = request(&[&options[..], &["--delay", "1h"]].concat());
+        let then = request(&[&options[..], &["--at", "2026-11-30T02:00:00Z"]].concat());
+        let check = RebootRequest { check: true, ..RebootRequest::from(then.clone()) };
+        let mut keys: Vec<String> = [later.payload(), then.payload(), json!(check)]
+            .iter()
+            .flat_map(|payload| payload.as_object().unwrap().keys().cloned())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut all = RebootRequest::KEYS;
+        all.sort_unstable();
+        assert_eq!(keys, all);
+
+        let wish = later.wish(Some("2026-12-01T00:00:00Z".parse().unwrap()));
+        let wish = wish.pointer("/properties/desired/reboot").unwrap().as_object().unwrap();
+        assert!(
+            Wish::KEYS.iter().all(|key| wish.get(*key).is_some_and(|value| !value.is_null())),
+            "{wish:?}"
+        );
+        assert_eq!(wish.len(), Wish::KEYS.len());
+    }
+
+    #[test]
+    fn the_journals_form_is_the_daemons() {
+        let asked = request(&["--id", "r-1"]);
+        assert_eq!(json!(asked), json!({"id": "r-1"}));
+        assert_eq!(serde_json::from_value::<RunRequest>(json!({"id": "r-1"})).unwrap(), asked);
+        let error = serde_json::from_value::<RunRequest>(json!({})).unwrap_err().to_string();
+        assert!(error.contains("has no id"), "{error}");
+        assert_eq!(request(&[]).id().as_str().len(), 36, "a UUID");
     }
 }

@@ -2,41 +2,37 @@
 //! program is gone.
 
 use anyhow::Context as _;
-use iotdm_proto::DeviceId;
+use iotdm_proto::{DeviceId, MethodName};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::device::refusal;
-use super::ending::{Ending, Seen};
-use super::request::Request;
+use super::device_outcome::{DeviceOutcome, Told};
+use super::outcome::Outcome;
+use super::request::RunRequest;
 use super::summary;
 use crate::cli::WaitArgs;
 use crate::commands::job;
-use crate::commands::query::cell;
-use crate::error::{Exit, or_interrupt};
-use crate::hub::{Hub, MethodCall, MethodReply, check_length, literal};
-use crate::outcome::Outcome;
-use crate::output::{Format, Output, say};
-use crate::refusal::Refusal;
+use crate::error::or_interrupt;
+use crate::exit::Exit;
+use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, literal};
+use crate::output::{Format, Output, cell, say};
+use crate::reply::MethodReply;
+use crate::values;
 
-/// Hands the request to the scheduler and, if it is to be waited for, follows
-/// the job until each device has replied. What comes after that is for
-/// `status` to show.
+/// Hands the request to the scheduler as a job and, if it is to be waited for,
+/// follows the job until each device has replied. What becomes of the request
+/// after that is for `iotdm-ctl status` to show.
 pub(super) async fn run(
-    hub: &Hub,
+    hub: &HubClient,
     output: Output,
-    request: &Request,
+    request: &RunRequest,
     devices: &[DeviceId],
     condition: Option<&str>,
     waiting: &WaitArgs,
 ) -> anyhow::Result<Exit> {
-    let id = &request.id;
-    let call = MethodCall {
-        method_name: "rebootDevice".to_owned(),
-        payload: Some(json!(request)),
-        response_timeout_in_seconds: waiting.response_timeout.as_secs(),
-        connect_timeout_in_seconds: waiting.connect_timeout.as_secs(),
-    };
+    let (id, timeouts) = (request.id().as_str(), waiting.timeouts);
+    let payload = Some(request.payload());
+    let call = MethodCall::new(&MethodName::RebootDevice, payload, timeouts.response, timeouts.connect);
     let named = || {
         let quoted: Vec<String> = devices.iter().map(|device| literal(device.as_str())).collect();
         format!("deviceId IN [{}]", quoted.join(", "))
@@ -59,33 +55,36 @@ pub(super) async fn run(
             "interrupted: stopped waiting; the job stays in force, see iotdm-ctl job show {id}, or cancel it"
         )
     };
-    let Some(job) = or_interrupt(ended(hub, id, waiting), notice).await? else {
+    let Some(job) = or_interrupt(follow(hub, id, waiting), notice).await? else {
         say(format_args!(
             "iotdm-ctl: job {id} has not ended in time; it stays in force, see iotdm-ctl job show {id}"
         ));
         return Ok(Exit::TimedOut);
     };
-    let endings: Vec<Ending> = job::devices(hub, id).await?.iter().map(|row| ending(hub, id, row)).collect();
+    let rows = job::devices(hub, id).await?;
+    let outcomes: Vec<DeviceOutcome> =
+        rows.iter().map(|row| outcome(hub, request, row)).collect::<Result<_, _>>()?;
     match output.format() {
-        Format::Text | Format::Csv => summary::print(output, &endings)?,
-        Format::Json | Format::Jsonl => output.array(&endings)?,
+        Format::Text | Format::Csv => summary::print(output, &outcomes)?,
+        Format::Json | Format::Jsonl => output.array(&outcomes)?,
     }
-    if cell(job.get("status")) == "completed" && !endings.is_empty() {
+    if cell(job.get("status")) == "completed" && !outcomes.is_empty() {
         say(format_args!("their ends: iotdm-ctl status --where \"properties.reported.reboot.id = '{id}'\""));
-        return Ok(summary::exit(&endings, None));
+        return Ok(summary::exit(&outcomes, None));
     }
     let why = ["statusMessage", "failureReason"].iter().find_map(|key| job.get(*key)?.as_str());
     let status = cell(job.get("status"));
     say(format_args!(
         "iotdm-ctl: job {id} {status}, {} devices{}",
-        endings.len(),
+        outcomes.len(),
         why.map_or(String::new(), |why| format!(": {why}"))
     ));
     Ok(Exit::RebootFailed)
 }
 
-/// The job once it has ended, if it has in time.
-async fn ended(hub: &Hub, id: &str, waiting: &WaitArgs) -> anyhow::Result<Option<Value>> {
+/// Follows a job, and returns it once it is over; `None` if that is not so in
+/// time.
+async fn follow(hub: &HubClient, id: &str, waiting: &WaitArgs) -> anyhow::Result<Option<Value>> {
     let deadline = Instant::now() + waiting.wait_timeout;
     let mut last = String::new();
     loop {
@@ -113,30 +112,32 @@ async fn ended(hub: &Hub, id: &str, waiting: &WaitArgs) -> anyhow::Result<Option
     }
 }
 
-/// How it went for one device, from its row of `devices.jobs`.
-fn ending(hub: &Hub, id: &str, row: &Value) -> Ending {
+/// What became of the request on one device, by its row of `devices.jobs`.
+fn outcome(hub: &HubClient, request: &RunRequest, row: &Value) -> Result<DeviceOutcome, HubError> {
+    let host = hub.endpoint().to_string();
     let reply: Option<MethodReply> = row
         .pointer("/outcome/deviceMethodResponse")
         .and_then(|reply| serde_json::from_value(reply.clone()).ok());
     let text = |pointer: &str| row.pointer(pointer).and_then(Value::as_str);
     let (outcome, error) = match &reply {
-        Some(reply) if reply.status >= 400 => (Outcome::Refused, Some(refusal(reply))),
+        Some(reply) if reply.is_refusal() => (Outcome::Refused, Some(reply.refusal())),
         Some(_) => (Outcome::Accepted, None),
         None => {
             let code = text("/error/code");
-            // Such as 404103-DeviceNotOnline.
+            // The code is a number and a name, such as 404103-DeviceNotOnline.
             let name = code.map(|code| code.split_once('-').map_or(code, |(_, name)| name));
-            let refusal = Refusal::parse(&hub.endpoint().to_string(), 0, name, "");
+            let refusal = HubRefusal::parse(&host, 0, name, "");
             let words = text("/error/description").or(code).or(text("/status")).unwrap_or("no outcome");
-            (Outcome::of_error(refusal.kind().exit()), Some(words.to_owned()))
+            (Outcome::of_error(refusal.kind().into()), Some(words.to_owned()))
         }
     };
-    Ending {
-        device: text("/deviceId").unwrap_or_default().to_owned(),
-        id: id.to_owned(),
+    Ok(DeviceOutcome {
+        device: values::device_id(text("/deviceId").unwrap_or_default())
+            .map_err(|cause| HubError::NotAHub { host, cause })?,
+        id: request.id().clone(),
         outcome,
-        seen: Seen { reply, ..Seen::default() },
+        told: Told { reply, ..Told::default() },
         error,
         hubs_fault: false,
-    }
+    })
 }

@@ -1,66 +1,64 @@
-//! How a run went as a whole.
+//! The summary of a run: what it came to as a whole.
 
-use super::ending::Ending;
-use super::fleet::Stop;
-use crate::error::Exit;
-use crate::outcome::{Outcome, exit_of_all};
+use super::device_outcome::DeviceOutcome;
+use super::fleet::StopReason;
+use super::outcome::{Outcome, exit_of_all};
+use crate::exit::Exit;
 use crate::output::Output;
 
-/// Counts the outcomes, and lists the devices that did not end well.
-pub(super) fn print(output: Output, endings: &[Ending]) -> anyhow::Result<()> {
-    output.line(format_args!("{}", counts(endings)))?;
-    let bad = |ending: &&Ending| ending.outcome.exit() != Exit::Done && ending.outcome != Outcome::NotStarted;
-    let row = |ending: &Ending| {
-        vec![
-            ending.device.clone(),
-            ending.outcome.words().to_owned(),
-            ending.error.clone().unwrap_or_default(),
-        ]
+/// Prints how many devices came to which outcome, and lists the devices that were
+/// asked and did not do it.
+pub(super) fn print(output: Output, outcomes: &[DeviceOutcome]) -> anyhow::Result<()> {
+    output.line(format_args!("{}", counts(outcomes)))?;
+    let is_bad = |on: &&DeviceOutcome| on.outcome.exit() != Exit::Done && on.outcome != Outcome::NotStarted;
+    let row = |on: &DeviceOutcome| {
+        vec![on.device.to_string(), on.outcome.words().to_owned(), on.error.clone().unwrap_or_default()]
     };
-    let rows: Vec<Vec<String>> = endings.iter().filter(bad).map(row).collect();
+    let rows: Vec<Vec<String>> = outcomes.iter().filter(is_bad).map(row).collect();
     if rows.is_empty() { Ok(()) } else { Ok(output.table(&["DEVICE", "OUTCOME", "WHY"], &rows)?) }
 }
 
-fn counts(endings: &[Ending]) -> String {
+/// How many devices came to which outcome, in one line.
+fn counts(outcomes: &[DeviceOutcome]) -> String {
     let mut counts: Vec<(Outcome, usize)> = Vec::new();
-    for ending in endings {
-        match counts.iter_mut().find(|(outcome, _)| *outcome == ending.outcome) {
+    for on in outcomes {
+        match counts.iter_mut().find(|(outcome, _)| *outcome == on.outcome) {
             Some((_, count)) => *count += 1,
-            None => counts.push((ending.outcome, 1)),
+            None => counts.push((on.outcome, 1)),
         }
     }
-    // What went well, then what did not, then what was not begun.
+    // First successes, then failures, then the devices that were not asked.
     counts.sort_by_key(|(outcome, count)| {
         (*outcome == Outcome::NotStarted, outcome.exit() != Exit::Done, std::cmp::Reverse(*count))
     });
     let each = counts.iter().map(|(outcome, count)| format!("{count} {}", outcome.words()));
-    let devices = if endings.len() == 1 { "device" } else { "devices" };
-    format!("{} {devices}: {}", endings.len(), each.collect::<Vec<_>>().join(", "))
+    let devices = if outcomes.len() == 1 { "device" } else { "devices" };
+    format!("{} {devices}: {}", outcomes.len(), each.collect::<Vec<_>>().join(", "))
 }
 
-/// The exit code: the devices' own if they agree. Where the hub failed, that
-/// is what happened, though it did not come to the rest.
-pub(super) fn exit(endings: &[Ending], stop: Option<Stop>) -> Exit {
-    let begun = |outcome: &Outcome| stop != Some(Stop::Hub) || *outcome != Outcome::NotStarted;
-    exit_of_all(endings.iter().map(|ending| ending.outcome).filter(begun))
+/// The exit code of the run: that of each device if they agree. If the run stopped
+/// because the hub failed, the devices that it did not come to do not count: the
+/// code is then that of the hub's failure.
+pub(super) fn exit(outcomes: &[DeviceOutcome], stop: Option<StopReason>) -> Exit {
+    let counts = |outcome: &Outcome| stop != Some(StopReason::Hub) || *outcome != Outcome::NotStarted;
+    exit_of_all(outcomes.iter().map(|on| on.outcome).filter(counts))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn endings(outcomes: &[Outcome]) -> Vec<Ending> {
-        let device = "gw1".parse().unwrap();
-        let ending = |outcome: &Outcome| Ending { outcome: *outcome, ..Ending::not_started(&device, "r-1") };
-        outcomes.iter().map(ending).collect()
+    fn on_devices(outcomes: &[Outcome]) -> Vec<DeviceOutcome> {
+        let not_started = DeviceOutcome::not_started(&"gw1".parse().unwrap(), &"r-1".parse().unwrap());
+        outcomes.iter().map(|outcome| DeviceOutcome { outcome: *outcome, ..not_started.clone() }).collect()
     }
 
     #[test]
     fn counts_the_good_first_and_the_unbegun_last() {
         use Outcome::*;
-        let several = endings(&[NotStarted, Offline, Completed, NotStarted, Refused, Refused]);
+        let several = on_devices(&[NotStarted, Offline, Completed, NotStarted, Refused, Refused]);
         assert_eq!(counts(&several), "6 devices: 1 completed, 2 refused, 1 offline, 2 not started");
-        assert_eq!(counts(&endings(&[TimedOut])), "1 device: 1 timed out");
+        assert_eq!(counts(&on_devices(&[TimedOut])), "1 device: 1 timed out");
     }
 
     #[test]
@@ -68,11 +66,11 @@ mod tests {
         use Outcome::*;
         for (outcomes, stop, expected) in [
             (&[Completed, Completed][..], None, Exit::Done),
-            (&[Refused, NotStarted], Some(Stop::Canary), Exit::RebootFailed),
-            (&[NotAuthorized, NotStarted], Some(Stop::Hub), Exit::NotAuthorized),
-            (&[Completed, Error, NotStarted], Some(Stop::Hub), Exit::RebootFailed),
+            (&[Refused, NotStarted], Some(StopReason::Canary), Exit::RebootFailed),
+            (&[NotAuthorized, NotStarted], Some(StopReason::Hub), Exit::NotAuthorized),
+            (&[Completed, Error, NotStarted], Some(StopReason::Hub), Exit::RebootFailed),
         ] {
-            assert_eq!(exit(&endings(outcomes), stop), expected, "{outcomes:?}");
+            assert_eq!(exit(&on_devices(outcomes), stop), expected, "{outcomes:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which devices a run is for, and asking before it begins.
+//! Which devices a run is for, and the question before it begins.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,15 +11,15 @@ use serde_json::Value;
 
 use crate::cli::WhichArgs;
 use crate::error::Usage;
-use crate::hub::{Hub, check_length};
-use crate::hub_error::HubError;
+use crate::hub::{HubClient, HubError, check_length};
 use crate::values;
 
-/// How many devices a question names.
+/// How many devices a question names, so that it stays one to read.
 const NAMED: usize = 5;
 
-/// The devices in the order given, each once.
-pub(super) async fn devices(hub: &Hub, args: &WhichArgs) -> anyhow::Result<Vec<DeviceId>> {
+/// The devices that the command line means, in the order that it gives, each
+/// once.
+pub(super) async fn devices(hub: &HubClient, args: &WhichArgs) -> anyhow::Result<Vec<DeviceId>> {
     let devices = match (&args.condition, &args.devices_from) {
         (Some(condition), _) => selected(hub, condition).await?,
         (None, Some(path)) => listed(path)?,
@@ -30,7 +30,7 @@ pub(super) async fn devices(hub: &Hub, args: &WhichArgs) -> anyhow::Result<Vec<D
 }
 
 /// The devices that a condition selects.
-pub(super) async fn selected(hub: &Hub, condition: &str) -> anyhow::Result<Vec<DeviceId>> {
+pub(super) async fn selected(hub: &HubClient, condition: &str) -> anyhow::Result<Vec<DeviceId>> {
     let sql = format!("SELECT deviceId FROM devices WHERE {condition}");
     check_length(&sql)?;
     let mut pages = hub.query(&sql, None);
@@ -49,8 +49,8 @@ pub(super) async fn selected(hub: &Hub, condition: &str) -> anyhow::Result<Vec<D
     Ok(devices)
 }
 
-/// The devices named in a file, one on a line; empty lines and those that
-/// begin with `#` do not count.
+/// The devices named in a file, one on each line. Empty lines and lines that begin
+/// with `#` do not count.
 fn listed(path: &Path) -> Result<Vec<DeviceId>, Usage> {
     let refuse = |what: String| Usage(format!("--devices-from {}: {what}", path.display()));
     let text = if path == Path::new("-") {
@@ -70,7 +70,7 @@ fn listed(path: &Path) -> Result<Vec<DeviceId>, Usage> {
 }
 
 /// The question before `devices` are rebooted.
-pub(super) fn question(hub: &Hub, devices: &[DeviceId]) -> String {
+pub(super) fn question(hub: &HubClient, devices: &[DeviceId]) -> String {
     let mut named = devices.iter().take(NAMED).map(DeviceId::as_str).collect::<Vec<_>>().join(", ");
     if devices.len() > NAMED {
         named.push_str(", …");

@@ -1,4 +1,4 @@
-//! One command per file.
+//! The commands, one in each file.
 
 pub mod cancel;
 pub mod check;

@@ -5,16 +5,15 @@ use std::{io, iter};
 
 use rustls::CertificateError;
 
+use super::refusal::{HubRefusal, RefusalKind};
 use crate::credential::NoToken;
-use crate::error::Exit;
-use crate::refusal::{Kind, Refusal};
 
-/// Why a request to the hub did not succeed.
+/// Why an HTTP request to the hub did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The hub answered, with an error.
+    /// The hub answered with an error.
     #[error("{0}")]
-    Refused(Box<Refusal>),
+    Refused(Box<HubRefusal>),
     /// No connection came about, so nothing was sent.
     #[error("cannot reach hub {host}: {cause}{remedy}")]
     Unreachable {
@@ -22,7 +21,7 @@ pub enum HubError {
         host: String,
         /// The innermost cause.
         cause: String,
-        /// What to do, after a separator, or nothing.
+        /// What to do: nothing, or a clause that begins with `; `.
         remedy: &'static str,
     },
     /// The connection broke after the request may have been sent.
@@ -38,15 +37,15 @@ pub enum HubError {
     NoAnswer {
         /// The hub.
         host: String,
-        /// How long was waited.
+        /// How long we waited, in seconds.
         seconds: u64,
         /// Whether a device's reply was waited for.
         method: bool,
     },
-    /// There is nothing to authenticate with.
+    /// There is no token to authenticate with.
     #[error(transparent)]
     NoToken(#[from] NoToken),
-    /// Whatever answered does not speak like a hub.
+    /// Something answered that does not speak like a hub.
     #[error("the answer of {host} is not IoT Hub's ({cause}); is it a hub?")]
     NotAHub {
         /// What was taken for the hub.
@@ -57,48 +56,44 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// The exit code it leads to.
-    pub fn exit(&self) -> Exit {
-        match self {
-            HubError::Refused(refusal) => refusal.kind().exit(),
-            HubError::NoAnswer { method: true, .. } => Exit::TimedOut,
-            HubError::NoToken(_) => Exit::NotAuthorized,
-            _ => Exit::Failure,
-        }
-    }
-
-    /// Whether a later try of a read may do better.
+    /// Whether reading the same thing again later may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             HubError::Refused(refusal) => {
-                matches!(refusal.kind(), Kind::Throttled | Kind::Server | Kind::NoReply)
+                matches!(refusal.kind(), RefusalKind::Throttled | RefusalKind::Server | RefusalKind::NoReply)
             }
             HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
             HubError::NotAHub { .. } | HubError::NoToken(_) => false,
         }
     }
 
-    /// Whether the hub or the way to it failed, so that it would have been the
-    /// same with any other device.
+    /// Whether the hub or the way to the hub failed, so that the same request
+    /// would have failed for any other device.
     pub fn is_hubs_own(&self) -> bool {
         match self {
-            HubError::Refused(refusal) => matches!(refusal.kind(), Kind::NotAuthorized | Kind::Throttled),
+            HubError::Refused(refusal) => {
+                matches!(refusal.kind(), RefusalKind::NotAuthorized | RefusalKind::Throttled)
+            }
             HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => true,
             HubError::Lost { .. } | HubError::NoAnswer { .. } => false,
         }
     }
 
-    /// Whether a method call that ended so may have been carried out all the
-    /// same: delivery is at most once, but the reply can get lost.
+    /// Whether a method call that ended with this error may have been carried out
+    /// all the same: a call is delivered at most once, but its reply can get
+    /// lost.
     pub fn may_have_been_executed(&self) -> bool {
         match self {
-            HubError::Refused(refusal) => matches!(refusal.kind(), Kind::NoReply | Kind::ConnectionLost),
+            HubError::Refused(refusal) => {
+                matches!(refusal.kind(), RefusalKind::NoReply | RefusalKind::ConnectionLost)
+            }
             HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
             HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => false,
         }
     }
 
-    /// Makes one of reqwest's. `seconds` is the time limit the request had.
+    /// The error that one of reqwest's amounts to. `seconds` is the time limit
+    /// that the HTTP request had.
     pub(crate) fn of_transport(host: &str, error: &reqwest::Error, seconds: u64) -> Self {
         let host = host.to_owned();
         let cause = innermost(error);
@@ -114,13 +109,14 @@ impl HubError {
     }
 }
 
-/// The text of the last error of the chain, which is the one that says what
-/// happened ("Connection refused", "invalid peer certificate: …").
+/// The text of the last error in the chain of causes, which is the error that
+/// says what happened ("Connection refused", "invalid peer certificate: …").
 fn innermost(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// What to do about the hub's certificate, if that is what is wrong.
+/// What to do about the hub's certificate, if the certificate is what is wrong:
+/// a clause that begins with `; `.
 pub(crate) fn certificate_remedy(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     let wrong = causes(error).find_map(|cause| match cause.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(error)) => Some(error),
@@ -137,8 +133,8 @@ pub(crate) fn certificate_remedy(error: &(dyn StdError + 'static)) -> Option<&'s
     })
 }
 
-/// The error and what caused it. An [`io::Error`] made of another one does
-/// not name that as its source, but holds it.
+/// An error and its causes. An [`io::Error`] that wraps another error does not
+/// give that error as its source, but as what it holds.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
         let error = *error;
@@ -156,7 +152,8 @@ mod tests {
 
     #[test]
     fn only_a_lost_reply_leaves_open_whether_it_was_executed() {
-        let refused = |status, name| HubError::Refused(Box::new(Refusal::parse("h", status, Some(name), "")));
+        let refused =
+            |status, name| HubError::Refused(Box::new(HubRefusal::parse("h", status, Some(name), "")));
         assert!(refused(504, "GatewayTimeout").may_have_been_executed());
         assert!(refused(404, "DeviceConnectionClosedRemotely").may_have_been_executed());
         assert!(!refused(404, "DeviceNotOnline").may_have_been_executed());

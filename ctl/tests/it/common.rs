@@ -25,12 +25,12 @@ pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 pub struct FakeHub {
     directory: tempfile::TempDir,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct HttpRequest {
     pub method: String,
     pub path: String,
     pub query: String,
@@ -42,7 +42,7 @@ pub struct Request {
 
 /// What the hub answers.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
@@ -52,13 +52,16 @@ pub struct Answer {
 impl FakeHub {
     /// A hub named `localhost` that answers with `answer`, which also gets
     /// how many requests came before.
-    pub fn start(answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start(answer: impl Fn(&HttpRequest, usize) -> HttpResponse + Send + Sync + 'static) -> Self {
         Self::start_as("localhost", answer)
     }
 
     /// A hub whose certificate is for `name`, though it is reached as
     /// `localhost`.
-    pub fn start_as(name: &str, answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start_as(
+        name: &str,
+        answer: impl Fn(&HttpRequest, usize) -> HttpResponse + Send + Sync + 'static,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let tls = Arc::new(certificates(name, directory.path()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -102,17 +105,17 @@ impl FakeHub {
         fs::read_to_string(self.path("connection-string")).unwrap()
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<HttpRequest> {
         self.requests.lock().unwrap().clone()
     }
 
     /// The requests as `METHOD /path`.
     pub fn lines(&self) -> Vec<String> {
-        self.requests().iter().map(Request::line).collect()
+        self.requests().iter().map(HttpRequest::line).collect()
     }
 }
 
-impl Request {
+impl HttpRequest {
     pub fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
@@ -140,25 +143,25 @@ impl Request {
     }
 }
 
-impl Answer {
+impl HttpResponse {
     pub fn ok(body: Value) -> Self {
-        Answer::text(&body.to_string())
+        HttpResponse::text(&body.to_string())
     }
 
     /// A body as it is.
     pub fn text(body: &str) -> Self {
-        Answer { status: 200, headers: Vec::new(), body: body.to_owned(), hang_up: false }
+        HttpResponse { status: 200, headers: Vec::new(), body: body.to_owned(), hang_up: false }
     }
 
     pub fn twin(reported: Value) -> Self {
-        Answer::ok(json!({
+        HttpResponse::ok(json!({
             "deviceId": "gw1", "etag": "AAA=", "version": 7, "connectionState": "Connected",
             "properties": {"desired": {"$version": 3}, "reported": reported},
         }))
     }
 
     pub fn reply(status: i64, payload: Value) -> Self {
-        Answer::ok(json!({"status": status, "payload": payload}))
+        HttpResponse::ok(json!({"status": status, "payload": payload}))
     }
 
     /// The form of most errors: `Message` with `ErrorCode:NAME;text`, and the
@@ -166,7 +169,7 @@ impl Answer {
     pub fn classic(status: u16, name: &str) -> Self {
         let body =
             json!({"Message": format!("ErrorCode:{name};canned"), "ExceptionMessage": "Tracking ID:0"});
-        Answer {
+        HttpResponse {
             status,
             headers: vec![("iothub-errorcode", name.into())],
             body: body.to_string(),
@@ -178,12 +181,12 @@ impl Answer {
     pub fn nested(status: u16, number: u32) -> Self {
         let message = json!({"errorCode": number, "trackingId": "0", "message": "canned"}).to_string();
         let body = json!({"Message": message, "ExceptionMessage": ""});
-        Answer { status, headers: Vec::new(), body: body.to_string(), hang_up: false }
+        HttpResponse { status, headers: Vec::new(), body: body.to_string(), hang_up: false }
     }
 
     /// The connection breaks in place of an answer.
     pub fn hang_up() -> Self {
-        Answer { status: 0, headers: Vec::new(), body: String::new(), hang_up: true }
+        HttpResponse { status: 0, headers: Vec::new(), body: String::new(), hang_up: true }
     }
 
     pub fn status(mut self, status: u16) -> Self {
@@ -263,8 +266,8 @@ fn certificates(name: &str, directory: &Path) -> ServerConfig {
 fn serve(
     tcp: TcpStream,
     tls: Arc<ServerConfig>,
-    log: &Mutex<Vec<Request>>,
-    answer: &dyn Fn(&Request, usize) -> Answer,
+    log: &Mutex<Vec<HttpRequest>>,
+    answer: &dyn Fn(&HttpRequest, usize) -> HttpResponse,
 ) {
     let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), tcp);
     let Some(request) = read(&mut stream) else { return };
@@ -291,7 +294,7 @@ fn serve(
     let _ = stream.flush();
 }
 
-fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<Request> {
+fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<HttpRequest> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
@@ -308,12 +311,12 @@ fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<Request
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
     let (path, query) = (path.to_owned(), query.to_owned());
-    let request = Request { method, path, query, headers, text: String::new(), body: Value::Null };
+    let request = HttpRequest { method, path, query, headers, text: String::new(), body: Value::Null };
     let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let text = String::from_utf8(body).unwrap();
-    Some(Request { body: serde_json::from_str(&text).unwrap_or_default(), text, ..request })
+    Some(HttpRequest { body: serde_json::from_str(&text).unwrap_or_default(), text, ..request })
 }
 
 /// How a run on a terminal ended, and all that came to the terminal.

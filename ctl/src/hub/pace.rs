@@ -1,30 +1,38 @@
-//! How fast a hub is asked: as fast as it takes it.
+//! How fast HTTP requests of one kind go to the hub: as fast as the hub takes
+//! them.
 //!
-//! Requests are spaced by a gap, which grows at once when the hub throttles
-//! and shrinks slowly while all goes well, so that many devices at a time
-//! settle at what the hub's tier allows.
+//! Requests are spaced by a gap, which doubles at once when the hub throttles
+//! and shrinks slowly while all goes well, so that a run over many devices
+//! settles at what the hub's tier allows.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// The pace of one kind of request.
+/// The pace of one kind of HTTP request.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Pace {
+    /// The gap is never smaller: the operator has set a limit.
     least: Cell<Duration>,
+    /// The gap is never larger.
     longest: Duration,
+    /// How long after one request the next one may go out.
     gap: Cell<Duration>,
+    /// When the next request may go out.
     next: Cell<Instant>,
+    /// When the gap was last doubled.
     slowed: Cell<Instant>,
 }
 
-/// The gap that the first throttling leads to.
+/// The gap that the first throttling leads to: 50 requests in a second, a little
+/// more than the 40 calls that the smallest paid tier takes.
 const FIRST_GAP: Duration = Duration::from_millis(20);
 
 impl Pace {
-    /// Of a kind of which a hub takes one in `longest` at the very least.
-    pub fn new(longest: Duration) -> Self {
+    /// The pace of a kind of which even the smallest hub takes one request in
+    /// `longest`.
+    pub(super) fn new(longest: Duration) -> Self {
         let now = Instant::now();
         Pace {
             least: Cell::default(),
@@ -35,29 +43,30 @@ impl Pace {
         }
     }
 
-    /// Keeps requests at least `gap` apart from now on.
-    pub fn no_faster_than(&self, gap: Duration) {
+    /// From now on, keeps requests at least `gap` apart.
+    pub(super) fn no_faster_than(&self, gap: Duration) {
         self.least.set(gap);
         self.gap.set(self.gap.get().max(gap));
     }
 
-    /// Waits until it is a request's turn, and returns when that was.
-    pub async fn turn(&self) -> Instant {
+    /// Waits until it is a request's turn, and returns when its turn was.
+    pub(super) async fn turn(&self) -> Instant {
         let turn = self.next.get().max(Instant::now());
         self.next.set(turn + self.gap.get());
         sleep_until(turn).await;
         turn
     }
 
-    /// The hub answered a request.
-    pub fn went_well(&self) {
+    /// The hub did not throttle a request.
+    pub(super) fn went_well(&self) {
         let gap = self.gap.get();
         self.gap.set((gap - gap / 8).max(self.least.get()));
     }
 
-    /// The hub throttled the request whose turn was at `turn`, and wants a
-    /// pause. Those that were under way at the same time slow it down once.
-    pub fn throttled(&self, turn: Instant, pause: Duration) {
+    /// The hub throttled the request whose turn was at `turn`, and wants `pause`
+    /// before the next one. Several throttled requests that were under way at
+    /// the same time double the gap once.
+    pub(super) fn throttled(&self, turn: Instant, pause: Duration) {
         let now = Instant::now();
         self.next.set(self.next.get().max(now + pause));
         if turn < self.slowed.get() {
@@ -72,7 +81,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// The time that passes stands still but for waiting.
+    /// Runs `test` with a clock that stands still except while it is waited for.
     fn in_still_time(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(test);

@@ -1,0 +1,171 @@
+//! What became of a run's request on one device, as it is printed and journalled.
+
+use iotdm_proto::{DeviceId, RequestId};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::outcome::Outcome;
+use crate::exit::Exit;
+use crate::reply::MethodReply;
+use crate::reported::Reported;
+use crate::values;
+
+/// What became of the request on one device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceOutcome {
+    /// The device.
+    #[serde(deserialize_with = "device_id")]
+    pub(super) device: DeviceId,
+    /// The request's id.
+    pub(super) id: RequestId,
+    /// The kind of outcome.
+    pub(super) outcome: Outcome,
+    /// What the device said on the way.
+    #[serde(flatten)]
+    pub(super) told: Told,
+    /// What went wrong, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+    /// Whether the hub or the way to the hub failed, so that the outcome would
+    /// be the same for any other device.
+    #[serde(skip)]
+    pub(super) hubs_fault: bool,
+}
+
+/// What the device said, and when.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Told {
+    /// The device's reply to the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reply: Option<MethodReply>,
+    /// What the device reported when the outcome was seen, without `agent`.
+    #[serde(flatten)]
+    pub(super) reported: Reported,
+    /// How long it was from the call until the outcome was seen, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seconds: Option<f64>,
+}
+
+/// An outcome, as far as the order of the other devices depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OutcomeClass {
+    /// The device did what it was asked for.
+    Success,
+    /// The device did not.
+    Failure,
+    /// The hub failed, as it would with any other device.
+    HubFailure,
+}
+
+/// Reads a device id, which has to fit into a URL: the file it stands in may have
+/// been edited.
+pub(super) fn device_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeviceId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    values::device_id(&text).map_err(serde::de::Error::custom)
+}
+
+impl Told {
+    /// Whether the device reports another boot id than it had before. Only this
+    /// shows that its kernel was started anew.
+    pub(super) fn booted_anew(&self) -> bool {
+        let replied = || self.reply.as_ref()?.boot_id();
+        let before = self.reported.previous_boot_id().or_else(replied);
+        let after = self.reported.new_boot_id();
+        before.is_some() && after.is_some() && before != after
+    }
+}
+
+impl DeviceOutcome {
+    /// The outcome on a device that the run did not come to.
+    pub(super) fn not_started(device: &DeviceId, id: &RequestId) -> Self {
+        DeviceOutcome {
+            device: device.clone(),
+            id: id.clone(),
+            outcome: Outcome::NotStarted,
+            told: Told::default(),
+            error: None,
+            hubs_fault: false,
+        }
+    }
+
+    /// Whether there is anything left to do or to learn about the device, for a
+    /// later run to take up.
+    pub(super) fn can_be_resumed(&self) -> bool {
+        match self.outcome {
+            Outcome::TimedOut
+            | Outcome::NotAuthorized
+            | Outcome::Throttled
+            | Outcome::Error
+            | Outcome::NotStarted => true,
+            Outcome::Accepted
+            | Outcome::Checked
+            | Outcome::Completed
+            | Outcome::Unclean
+            | Outcome::Failed
+            | Outcome::Cancelled
+            | Outcome::Refused
+            | Outcome::Offline
+            | Outcome::NoSuchDevice => false,
+        }
+    }
+
+    /// The outcome, as far as the order of the other devices depends on it.
+    pub(super) fn class(&self) -> OutcomeClass {
+        match self.outcome.exit() {
+            Exit::Done => OutcomeClass::Success,
+            _ if self.hubs_fault => OutcomeClass::HubFailure,
+            _ => OutcomeClass::Failure,
+        }
+    }
+
+    /// The outcome without what only JSON output shows, for keeping many of them.
+    pub(super) fn brief(mut self) -> Self {
+        let reboot_time = self.told.reported.reboot_time;
+        self.told = Told {
+            reply: None,
+            reported: Reported { reboot_time, ..Reported::default() },
+            seconds: self.told.seconds,
+        };
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::reported::tests::full_report;
+
+    #[test]
+    fn the_help_names_every_key() {
+        let reported = Reported::from(&json!(full_report()));
+        let told = Told {
+            reply: Some(MethodReply { status: 200, payload: json!(null) }),
+            reported: Reported { agent: None, ..reported },
+            seconds: Some(1.0),
+        };
+        let outcome = DeviceOutcome {
+            device: "gw1".parse().unwrap(),
+            id: "r-1".parse().unwrap(),
+            outcome: Outcome::Failed,
+            told,
+            error: Some("e".into()),
+            hubs_fault: true,
+        };
+        let printed = json!(outcome);
+        let keys: Vec<&str> = printed.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected =
+            ["device", "id", "outcome", "reply", "rebootTime", "reboot", "boot", "seconds", "error"];
+        assert_eq!(keys, expected);
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("reboot").unwrap().render_long_help().to_string();
+        let (_, named) = help.split_once("Keys: ").unwrap();
+        for key in keys {
+            assert!(named.contains(key), "{key}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The handle by which commands speak to a hub.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use iotdm_proto::Endpoint;
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+
+use super::throttle::Paces;
+use crate::credential::Credential;
+use crate::error::Usage;
+use crate::target::Target;
+use crate::tls;
+
+/// How long TCP and TLS together may take: several lost packets' worth, so that
+/// a hub that is reached at all is reached, and the user does not wait minutes
+/// for one that is not.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// How often an HTTP request is sent at most: with our own pauses that takes
+/// about 8 s, for which a person waits.
+pub(super) const TRIES: u32 = 5;
+/// How often a throttled HTTP request is sent at most in a run over many devices:
+/// with our own pauses that takes between 4 and 5 min, since such a run had better
+/// wait than leave a device out.
+const PATIENT_TRIES: u32 = 15;
+/// How many HTTP requests are under way at once, each of which has a connection of
+/// its own: a run over thousands of devices must not open thousands of
+/// connections. Method calls are not counted, since a call lasts as long as the
+/// device takes to reply; how many are under way is for `--max-in-flight`.
+const CONNECTIONS: usize = 64;
+
+/// An operator's access to a hub.
+pub struct HubClient {
+    pub(super) http: reqwest::Client,
+    pub(super) endpoint: Endpoint,
+    /// The hub's host with its port, as URLs and tokens have it.
+    pub(super) host: String,
+    pub(super) credential: Credential,
+    pub(super) tls: ClientConfig,
+    /// How often a throttled HTTP request is sent at most.
+    pub(super) tries: Cell<u32>,
+    /// How many HTTP requests the hub has throttled.
+    pub(super) throttled: Cell<usize>,
+    pub(super) has_sent_changes: Cell<bool>,
+    pub(super) paces: Paces,
+    /// One permit for each connection that may be open at once.
+    pub(super) connections: Semaphore,
+}
+
+impl HubClient {
+    /// Prepares HTTP requests to `target`; nothing is sent yet. Fails where the
+    /// CA file cannot be used.
+    pub fn new(target: Target) -> anyhow::Result<Self> {
+        let tls = tls::client_config(target.ca_file.as_deref())?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_LIMIT)
+            .user_agent(concat!("iotdm-ctl/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("the HTTPS client cannot be set up")?;
+        Ok(HubClient {
+            http,
+            host: target.endpoint.to_string(),
+            endpoint: target.endpoint,
+            credential: target.credential,
+            tls,
+            tries: Cell::new(TRIES),
+            throttled: Cell::default(),
+            has_sent_changes: Cell::default(),
+            paces: Paces::default(),
+            connections: Semaphore::new(CONNECTIONS),
+        })
+    }
+
+    /// From now on, waits longer for a hub that throttles: 15 tries in place of
+    /// 5.
+    pub fn be_patient(&self) {
+        self.tries.set(PATIENT_TRIES);
+    }
+
+    /// From now on, makes at most `calls_per_second` method calls in a second
+    /// (at least 1), and two and a half times as many other HTTP requests. The
+    /// factor is that of the smallest paid tier, of which one unit takes 40
+    /// calls a second and the hub 100 reads of twins.
+    ///
+    /// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and
+    /// throttling".
+    pub fn no_faster_than(&self, calls_per_second: u32) {
+        self.paces.no_faster_than(Duration::from_secs(1) / calls_per_second);
+    }
+
+    /// The hub's host and port.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How many HTTP requests of this process the hub has throttled.
+    pub fn throttled(&self) -> usize {
+        self.throttled.get()
+    }
+
+    /// Whether any HTTP request went out that may change something.
+    pub fn has_sent_changes(&self) -> bool {
+        self.has_sent_changes.get()
+    }
+
+    /// How TLS is spoken to the hub.
+    pub fn tls(&self) -> &ClientConfig {
+        &self.tls
+    }
+
+    /// A token of the shared access policy, valid until `expiry`, in seconds
+    /// since the Unix epoch. Only a connection string has a key to sign with.
+    pub fn token(&self, expiry: u64) -> Result<String, Usage> {
+        self.credential.sign(&self.host, expiry)
+    }
+}

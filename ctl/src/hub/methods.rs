@@ -1,0 +1,96 @@
+//! Direct methods.
+
+use std::time::Duration;
+
+use iotdm_proto::DeviceId;
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::client::HubClient;
+use super::error::HubError;
+use super::http::{HttpRequest, RESPONSE_LIMIT, device_path};
+use super::throttle::Throttle;
+use crate::reply::MethodReply;
+
+/// A call of a direct method, as the hub takes it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MethodCall {
+    /// The method's name.
+    pub method_name: String,
+    /// The method's argument; absent if `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+    /// How long the hub waits for the device's reply, in seconds: 5 to 300.
+    pub response_timeout_in_seconds: u64,
+    /// How long the hub waits for the device to connect, in seconds: 0 to 300.
+    pub connect_timeout_in_seconds: u64,
+}
+
+impl MethodCall {
+    /// A call of `method`. The timeouts, in whole seconds, are how long the hub
+    /// waits for the device's reply and, before that, for the device to connect.
+    pub fn new(
+        method: &(impl ToString + ?Sized),
+        payload: Option<Value>,
+        response_timeout: Duration,
+        connect_timeout: Duration,
+    ) -> Self {
+        MethodCall {
+            method_name: method.to_string(),
+            payload,
+            response_timeout_in_seconds: response_timeout.as_secs(),
+            connect_timeout_in_seconds: connect_timeout.as_secs(),
+        }
+    }
+}
+
+impl HubClient {
+    /// Calls a direct method and waits for the device's reply.
+    pub async fn invoke(&self, device: &DeviceId, call: &MethodCall) -> Result<MethodReply, HubError> {
+        self.invoke_in_turn(device, call, None).await
+    }
+
+    /// Waits until the next call may go out, which [`HubClient::invoke_in_turn`]
+    /// then sends at once.
+    pub async fn turn_to_call(&self) -> Instant {
+        self.paces.of(Throttle::MethodCalls).turn().await
+    }
+
+    /// Calls a direct method as [`HubClient::invoke`] does, in a turn that has
+    /// been waited for with [`HubClient::turn_to_call`].
+    pub async fn invoke_in_turn(
+        &self,
+        device: &DeviceId,
+        call: &MethodCall,
+        turn: Option<Instant>,
+    ) -> Result<MethodReply, HubError> {
+        let body = json!(call);
+        let path = format!("{}/methods", device_path("twins", device));
+        let mut request = HttpRequest::new(Throttle::MethodCalls, Method::POST, path).body(&body);
+        request.turn = turn;
+        let seconds = call.response_timeout_in_seconds + call.connect_timeout_in_seconds;
+        request.limit = Duration::from_secs(seconds) + RESPONSE_LIMIT;
+        match self.json(request).await {
+            Err(HubError::NoAnswer { host, seconds, .. }) => {
+                Err(HubError::NoAnswer { host, seconds, method: true })
+            }
+            result => result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_without_payload_has_no_payload_key() {
+        let call = MethodCall::new("m", None, Duration::from_secs(60), Duration::ZERO);
+        let expected =
+            json!({"methodName": "m", "responseTimeoutInSeconds": 60, "connectTimeoutInSeconds": 0});
+        assert_eq!(serde_json::to_value(call).unwrap(), expected);
+    }
+}

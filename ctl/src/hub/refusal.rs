@@ -1,0 +1,253 @@
+//! The hub says no: its error response, read once and then branched upon.
+//!
+//! IoT Hub writes errors in two forms: the classic
+//! `{"Message":"ErrorCode:DeviceNotFound;text"}`, and a nested one whose
+//! `Message` is itself JSON text with a numeric `errorCode`. The header
+//! `iothub-errorcode` names the error in both. Source: captures of the
+//! service's answers in public issues, and IoT Hub's documentation,
+//! "Troubleshooting Azure IoT Hub error codes".
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// An error response of the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubRefusal {
+    /// The hub's host and port.
+    pub host: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The hub's number for the error, such as 404103.
+    pub number: Option<u32>,
+    /// The hub's name for the error, such as `DeviceNotOnline`.
+    pub name: Option<String>,
+    /// The hub's sentence.
+    pub message: String,
+    /// How far our clock is ahead of the hub's, in seconds.
+    pub clock_ahead: Option<i64>,
+}
+
+/// What a refusal of the hub means to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The registry has no device of that id.
+    NoSuchDevice,
+    /// The device is not connected, or takes no methods.
+    Offline,
+    /// The device's connection broke during the call.
+    ConnectionLost,
+    /// The device did not reply in time.
+    NoReply,
+    /// A bad key, a bad token, or a policy without the right.
+    NotAuthorized,
+    /// Too many requests.
+    Throttled,
+    /// Something of this name exists already.
+    Exists,
+    /// What was to be changed has another etag than the given one.
+    Changed,
+    /// The hub's messages of the day are used up.
+    Quota,
+    /// The hub's own failure.
+    Server,
+    /// The hub's tier does not have what was asked for.
+    NotInTier,
+    /// Anything else.
+    Other,
+}
+
+/// How far a clock may be from the hub's before the hub refuses tokens, in
+/// seconds.
+///
+/// Source: IoT Hub developer guide, "Control access using shared access
+/// signatures".
+pub const CLOCK_TOLERANCE: i64 = 300;
+
+impl HubRefusal {
+    /// Reads an error response: its HTTP status, the value of its header
+    /// `iothub-errorcode`, and its body.
+    pub fn parse(host: &str, status: u16, header: Option<&str>, body: &str) -> Self {
+        let mut refusal = HubRefusal {
+            host: host.to_owned(),
+            status,
+            number: None,
+            name: header.map(str::to_owned),
+            message: String::new(),
+            clock_ahead: None,
+        };
+        let text = match serde_json::from_str::<Value>(body) {
+            Ok(Value::Object(object)) => ["Message", "message"]
+                .iter()
+                .find_map(|key| object.get(*key)?.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            _ => String::new(),
+        };
+        if let Ok(Value::Object(nested)) = serde_json::from_str::<Value>(&text) {
+            let number = nested.get("errorCode").and_then(Value::as_u64);
+            refusal.number = number.and_then(|number| u32::try_from(number).ok());
+            refusal.message = nested.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
+        } else if let Some((name, message)) =
+            text.strip_prefix("ErrorCode:").and_then(|rest| rest.split_once(';'))
+        {
+            refusal.name.get_or_insert_with(|| name.to_owned());
+            refusal.message = message.to_owned();
+        } else {
+            refusal.message = text;
+        }
+        refusal
+    }
+
+    /// What the refusal means to us. The error's name decides, then its number,
+    /// then the HTTP status.
+    pub fn kind(&self) -> RefusalKind {
+        let by_name = match self.name.as_deref() {
+            Some("DeviceNotFound") => Some(RefusalKind::NoSuchDevice),
+            Some("DeviceNotOnline") => Some(RefusalKind::Offline),
+            Some("DeviceConnectionClosedRemotely" | "ConnectionForcefullyClosedOnNewConnection") => {
+                Some(RefusalKind::ConnectionLost)
+            }
+            Some("GatewayTimeout") => Some(RefusalKind::NoReply),
+            Some("DeviceAlreadyExists") => Some(RefusalKind::Exists),
+            Some("PreconditionFailed") => Some(RefusalKind::Changed),
+            // The HTTP status is 403 here, but it is not a matter of rights.
+            Some("IotHubQuotaExceeded") => Some(RefusalKind::Quota),
+            Some("OperationNotAvailableInCurrentTier") => Some(RefusalKind::NotInTier),
+            Some(
+                "IotHubSuspended"
+                | "JobQuotaExceeded"
+                | "DeviceMaximumQueueDepthExceeded"
+                | "DeviceDisabled"
+                | "DeviceMaximumInflightMethodExceeded",
+            ) => Some(RefusalKind::Other),
+            _ => None,
+        };
+        let by_number = || match self.number? {
+            404_001 => Some(RefusalKind::NoSuchDevice),
+            404_102 | 404_103 => Some(RefusalKind::Offline),
+            404_104 | 400_027 => Some(RefusalKind::ConnectionLost),
+            504_101 => Some(RefusalKind::NoReply),
+            409_001 => Some(RefusalKind::Exists),
+            412_001 => Some(RefusalKind::Changed),
+            403_002 => Some(RefusalKind::Quota),
+            403_010 => Some(RefusalKind::NotInTier),
+            403_001..=403_999 => Some(RefusalKind::Other),
+            _ => None,
+        };
+        by_name.or_else(by_number).unwrap_or(match self.status {
+            401 | 403 => RefusalKind::NotAuthorized,
+            409 => RefusalKind::Exists,
+            412 => RefusalKind::Changed,
+            429 => RefusalKind::Throttled,
+            500.. => RefusalKind::Server,
+            _ => RefusalKind::Other,
+        })
+    }
+
+    /// What to do: nothing, or a clause that begins with `; `.
+    fn remedy(&self) -> &'static str {
+        match self.kind() {
+            RefusalKind::NoSuchDevice => "; see iotdm-ctl device list",
+            RefusalKind::Offline => {
+                "; start the device's agent, or let the hub wait for it with --connect-timeout SECONDS"
+            }
+            RefusalKind::ConnectionLost | RefusalKind::NoReply => {
+                "; it is not known whether the device has carried it out"
+            }
+            RefusalKind::NotAuthorized => {
+                "; check the connection string's key, or the token, and that it has the right"
+            }
+            RefusalKind::Throttled => "; try again later, or with fewer devices at a time",
+            RefusalKind::Changed => "; read it again and give its new --etag, or none",
+            RefusalKind::Quota => "; add units to the hub, or wait until its day ends, at midnight UTC",
+            RefusalKind::NotInTier => "; a hub of a standard tier, or the free one, has it",
+            RefusalKind::Other if self.name.as_deref() == Some("JobNotFound") => "; see iotdm-ctl job list",
+            RefusalKind::Exists | RefusalKind::Server | RefusalKind::Other => "",
+        }
+    }
+}
+
+impl RefusalKind {
+    /// The kind in words.
+    fn sentence(self) -> &'static str {
+        match self {
+            RefusalKind::NoSuchDevice => "no such device",
+            RefusalKind::Offline => "the device is offline",
+            RefusalKind::ConnectionLost => "the device's connection broke during the call",
+            RefusalKind::NoReply => "the device did not reply in time",
+            RefusalKind::NotAuthorized => "not authorised",
+            RefusalKind::Throttled => "throttled",
+            RefusalKind::Exists => "it exists already",
+            RefusalKind::Changed => "it was changed meanwhile",
+            RefusalKind::Server => "the hub failed",
+            RefusalKind::Quota => "the hub's quota is used up",
+            RefusalKind::NotInTier => "the hub's tier does not have this",
+            RefusalKind::Other => "the hub refused",
+        }
+    }
+}
+
+impl fmt::Display for HubRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (hub {}: {}", self.kind().sentence(), self.host, self.status)?;
+        if let Some(number) = self.number {
+            write!(f, " {number}")?;
+        }
+        if let Some(name) = &self.name {
+            write!(f, " {name}")?;
+        }
+        if !self.message.is_empty() {
+            // On one line, whatever the hub has put into it.
+            write!(f, ", \"{}\"", self.message.split_whitespace().collect::<Vec<_>>().join(" "))?;
+        }
+        write!(f, "){}", self.remedy())?;
+        match self.clock_ahead {
+            Some(ahead) if self.kind() == RefusalKind::NotAuthorized && ahead.abs() > CLOCK_TOLERANCE => {
+                let side = if ahead > 0 { "ahead of" } else { "behind" };
+                write!(f, "; this machine's clock is {} s {side} the hub's, set it right", ahead.abs())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NESTED: &str = r#"{"Message":"{\"errorCode\":404103,\"trackingId\":\"0-TimeStamp:11/22/2026 18:00:00\",\"message\":\"Timed out waiting for device to connect.\",\"info\":{\"timeout\":\"00:00:00\"},\"timestampUtc\":\"2026-11-22T18:00:00Z\"}","ExceptionMessage":""}"#;
+    const CLASSIC: &str = r#"{"Message":"ErrorCode:DeviceNotFound;gw1","ExceptionMessage":"Tracking ID:0-G:0-TimeStamp:11/22/2026 18:00:00"}"#;
+
+    #[test]
+    fn reads_both_forms_and_prefers_the_header() {
+        let nested = HubRefusal::parse("h", 404, Some("DeviceNotOnline"), NESTED);
+        assert_eq!((nested.number, nested.name.as_deref()), (Some(404_103), Some("DeviceNotOnline")));
+        assert_eq!(nested.message, "Timed out waiting for device to connect.");
+        assert_eq!(nested.kind(), RefusalKind::Offline);
+
+        let classic = HubRefusal::parse("h", 404, None, CLASSIC);
+        assert_eq!((classic.name.as_deref(), classic.message.as_str()), (Some("DeviceNotFound"), "gw1"));
+        assert_eq!(classic.kind(), RefusalKind::NoSuchDevice);
+
+        let contradicting = HubRefusal::parse("h", 404, Some("DeviceNotOnline"), CLASSIC);
+        assert_eq!(contradicting.kind(), RefusalKind::Offline);
+    }
+
+    #[test]
+    fn names_the_hub_the_code_and_the_remedy_and_a_wrong_clock() {
+        let mut refusal = HubRefusal::parse(
+            "hub:8443",
+            401,
+            None,
+            r#"{"Message":"ErrorCode:IotHubUnauthorizedAccess;Unauthorized"}"#,
+        );
+        let plain = refusal.to_string();
+        for part in ["hub:8443", "401", "IotHubUnauthorizedAccess", "connection string"] {
+            assert!(plain.contains(part), "{plain}");
+        }
+        refusal.clock_ahead = Some(300);
+        assert_eq!(refusal.to_string(), plain);
+        refusal.clock_ahead = Some(-301);
+        assert!(refusal.to_string().contains("301 s behind"), "{refusal}");
+    }
+}

@@ -1,0 +1,53 @@
+//! The registry: the identities of devices.
+
+use iotdm_proto::DeviceId;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::HubClient;
+use super::error::HubError;
+use super::http::{HttpRequest, device_path};
+use super::throttle::Throttle;
+
+impl HubClient {
+    /// Reads a device's identity, keys included.
+    pub async fn device(&self, device: &DeviceId) -> Result<Value, HubError> {
+        self.json(HttpRequest::new(Throttle::Others, Method::GET, device_path("devices", device))).await
+    }
+
+    /// Creates a device, or, with `etag`, replaces the identity that still has
+    /// this etag. Returns the identity, keys included.
+    pub async fn put_device(
+        &self,
+        device: &DeviceId,
+        identity: &Value,
+        etag: Option<&str>,
+    ) -> Result<Value, HubError> {
+        let request =
+            HttpRequest::new(Throttle::Others, Method::PUT, device_path("devices", device)).body(identity);
+        self.json(match etag {
+            Some(etag) => request.if_match(etag),
+            None => request,
+        })
+        .await
+    }
+
+    /// Carries out up to 100 changes of the registry, and returns the errors of
+    /// those that failed, each with its `deviceId`.
+    pub async fn bulk(&self, changes: &Value) -> Result<Vec<Value>, HubError> {
+        let mut request =
+            HttpRequest::new(Throttle::Others, Method::POST, "/devices".to_owned()).body(changes);
+        request.results_with_400 = true;
+        let mut result: Value = self.json(request).await?;
+        match result.get_mut("errors").map(Value::take) {
+            Some(Value::Array(errors)) => Ok(errors),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Deletes a device, with its keys and its twin.
+    pub async fn delete_device(&self, device: &DeviceId) -> Result<(), HubError> {
+        let request = HttpRequest::new(Throttle::Others, Method::DELETE, device_path("devices", device));
+        self.send(&request.if_match("*")).await.map(drop)
+    }
+}

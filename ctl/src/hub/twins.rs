@@ -1,0 +1,51 @@
+//! Device twins.
+
+use iotdm_proto::DeviceId;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::HubClient;
+use super::error::HubError;
+use super::http::{HttpRequest, device_path};
+use super::throttle::Throttle;
+use crate::twin::Twin;
+
+impl HubClient {
+    /// Reads a device's twin.
+    pub async fn twin(&self, device: &DeviceId) -> Result<Twin, HubError> {
+        self.json(HttpRequest::new(Throttle::Others, Method::GET, device_path("twins", device))).await
+    }
+
+    /// Merges `patch` into a device's twin, if the twin's etag is `etag` where
+    /// one is given, and returns the new twin.
+    pub async fn patch_twin(
+        &self,
+        device: &DeviceId,
+        patch: &Value,
+        etag: Option<&str>,
+    ) -> Result<Twin, HubError> {
+        self.change_twin(Method::PATCH, device, patch, etag).await
+    }
+
+    /// Replaces the tags and the desired properties of a device's twin, if the
+    /// twin's etag is `etag` where one is given, and returns the new twin.
+    pub async fn replace_twin(
+        &self,
+        device: &DeviceId,
+        twin: &Value,
+        etag: Option<&str>,
+    ) -> Result<Twin, HubError> {
+        self.change_twin(Method::PUT, device, twin, etag).await
+    }
+
+    async fn change_twin(
+        &self,
+        method: Method,
+        device: &DeviceId,
+        body: &Value,
+        etag: Option<&str>,
+    ) -> Result<Twin, HubError> {
+        let request = HttpRequest::new(Throttle::Others, method, device_path("twins", device));
+        self.json(request.body(body).if_match(etag.unwrap_or("*"))).await
+    }
+}

@@ -1,0 +1,184 @@
+//! What a device reports in its twin, read leniently: the one place of this
+//! program that knows where in the reported properties what stands.
+//!
+//! The daemon's own report is [`iotdm_proto::report::Report`]. A device may run
+//! a newer or an older daemon, or somebody else's program, so each value is
+//! kept as it came, and what cannot be understood counts as not reported.
+
+use iotdm_proto::report::{BootCause, RebootStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The reported properties that matter here, each as the device wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reported {
+    /// `rebootTime`: when the running kernel booted, in the device's own
+    /// spelling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_time: Option<Value>,
+    /// `reboot`: the newest request and what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot: Option<Value>,
+    /// `boot`: the running boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Value>,
+    /// `agent`: the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Value>,
+}
+
+/// Takes what is needed out of `properties.reported`.
+impl From<&Value> for Reported {
+    fn from(reported: &Value) -> Self {
+        // An object always fits, as each field is any JSON value or none.
+        // Anything else reports nothing.
+        let object = reported.is_object().then_some(reported);
+        object.and_then(|object| Reported::deserialize(object).ok()).unwrap_or_default()
+    }
+}
+
+impl Reported {
+    /// The id of the newest request.
+    pub fn request_id(&self) -> Option<&str> {
+        text(self.reboot.as_ref(), "id")
+    }
+
+    /// How far the newest request is, in the device's own word.
+    pub fn status(&self) -> Option<&Value> {
+        self.reboot.as_ref()?.get("status")
+    }
+
+    /// How far the newest request is, if the word is one that we know.
+    pub fn known_status(&self) -> Option<RebootStatus> {
+        self.status()?.as_str()?.parse().ok()
+    }
+
+    /// Why the newest request failed, for programs.
+    pub fn error_code(&self) -> Option<&Value> {
+        self.error()?.get("code")
+    }
+
+    /// Why the newest request failed, in one sentence for people.
+    pub fn failure(&self) -> String {
+        match (text(self.error(), "code"), text(self.error(), "message")) {
+            (Some(code), Some(message)) => format!("the reboot failed: {code}, {message}"),
+            (Some(only), None) | (None, Some(only)) => format!("the reboot failed: {only}"),
+            (None, None) => "the reboot failed".into(),
+        }
+    }
+
+    /// The boot that the newest request was to end.
+    pub fn previous_boot_id(&self) -> Option<&str> {
+        text(self.reboot.as_ref(), "previousBootId")
+    }
+
+    /// The boot that followed the newest request.
+    pub fn new_boot_id(&self) -> Option<&str> {
+        text(self.reboot.as_ref(), "bootId")
+    }
+
+    /// Whether the boot that followed the newest request came without an
+    /// orderly shutdown. The cause of a later boot says nothing about this one.
+    pub fn came_back_unclean(&self) -> bool {
+        let is_newest = match (text(self.boot.as_ref(), "bootId"), self.new_boot_id()) {
+            (Some(running), Some(new)) => running == new,
+            _ => true,
+        };
+        is_newest && text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
+    }
+
+    /// What ended the boot before the running one, in the device's own word.
+    pub fn boot_cause(&self) -> Option<&Value> {
+        self.boot.as_ref()?.get("cause")
+    }
+
+    /// The daemon's version.
+    pub fn agent_version(&self) -> Option<&Value> {
+        self.agent.as_ref()?.get("version")
+    }
+
+    fn error(&self) -> Option<&Value> {
+        self.reboot.as_ref()?.get("error")
+    }
+}
+
+fn text<'a>(object: Option<&'a Value>, key: &str) -> Option<&'a str> {
+    object?.get(key)?.as_str()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use iotdm_proto::Time;
+    use iotdm_proto::report::{
+        Agent, Boot, Clock, Reboot, RebootError, RebootErrorCode, Report, RequestedBy,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// The daemon's report with every key.
+    pub(crate) fn full_report() -> Report {
+        let at = Some(Time::from_unix_millis(0));
+        Report {
+            reboot_time: at,
+            reboot: Some(Reboot {
+                id: "r-1".into(),
+                status: RebootStatus::Failed,
+                reason: Some("why".into()),
+                requested_by: RequestedBy::Method,
+                requested_at: Time::from_unix_millis(0),
+                not_before: at,
+                started_at: at,
+                completed_at: at,
+                previous_boot_id: "a".into(),
+                boot_id: Some("b".into()),
+                down_seconds: Some(1.0),
+                error: Some(RebootError { code: RebootErrorCode::UncleanBoot, message: "m".into() }),
+            }),
+            boot: Some(Boot {
+                boot_id: "b".into(),
+                boot_time: Time::from_unix_millis(0),
+                cause: BootCause::Unclean,
+                clock: Clock::Synchronized,
+            }),
+            agent: Some(Agent {
+                version: "1.0.0".into(),
+                methods: Vec::new(),
+                damaged_record: Some("d".into()),
+                wish_error: Some("w".into()),
+            }),
+        }
+    }
+
+    #[test]
+    fn every_key_that_is_read_is_one_that_the_daemon_writes() {
+        let written = serde_json::to_value(full_report()).unwrap();
+        let reported = Reported::from(&written);
+        assert_eq!(serde_json::to_value(&reported).unwrap(), written, "nothing is left out");
+        assert_eq!(reported.request_id(), Some("r-1"));
+        assert_eq!(reported.status(), Some(&json!("failed")));
+        assert_eq!(reported.known_status(), Some(RebootStatus::Failed));
+        assert_eq!(reported.error_code(), Some(&json!("uncleanBoot")));
+        assert_eq!(reported.failure(), "the reboot failed: uncleanBoot, m");
+        assert_eq!((reported.previous_boot_id(), reported.new_boot_id()), (Some("a"), Some("b")));
+        assert!(reported.came_back_unclean());
+        assert_eq!(reported.boot_cause(), Some(&json!("unclean")));
+        assert_eq!(reported.agent_version(), Some(&json!("1.0.0")));
+    }
+
+    #[test]
+    fn what_others_write_is_kept_and_not_taken_for_ours() {
+        let reported = Reported::from(&json!({
+            "rebootTime": 7, "reboot": "soon", "boot": null, "agent": [1], "other": {"x": 1},
+        }));
+        assert_eq!(reported.reboot_time, Some(json!(7)));
+        assert_eq!((reported.request_id(), reported.known_status(), reported.status()), (None, None, None));
+        assert_eq!(reported.failure(), "the reboot failed");
+        assert!(!reported.came_back_unclean() && reported.agent.is_some() && reported.boot.is_none());
+        assert_eq!(serde_json::to_value(&reported).unwrap().get("other"), None);
+        assert_eq!(Reported::from(&json!([])), Reported::default());
+        let new_word = Reported::from(&json!({"reboot": {"status": "fromTheFuture"}}));
+        assert_eq!((new_word.known_status(), new_word.status()), (None, Some(&json!("fromTheFuture"))));
+    }
+}
