@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
-use crate::device::now;
+use crate::clock::now;
 use crate::identity::Identity;
 
 /// Events that a slow reader may be behind.

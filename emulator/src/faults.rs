@@ -27,7 +27,7 @@ struct Inner {
 pub struct Fault {
     /// What.
     #[serde(flatten)]
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// How often.
     #[serde(default = "once")]
     pub count: u32,
@@ -36,7 +36,7 @@ pub struct Fault {
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "camelCase")]
-pub enum Kind {
+pub enum FaultKind {
     /// A QoS 1 publish takes effect but is not acknowledged.
     WithholdPuback,
     /// A twin request takes effect but is not answered.
@@ -100,20 +100,20 @@ impl Faults {
     }
 
     /// Whether to do `kind` wrong now; uses it up once.
-    pub fn happens(&self, device: &Identity, kind: Kind) -> bool {
+    pub fn happens(&self, device: &Identity, kind: FaultKind) -> bool {
         self.take(Some(device), |found| (found == kind).then_some(())).is_some()
     }
 
     /// Whether to refuse a service's request about `device`, if it is about
     /// one.
     pub fn throttles(&self, device: Option<&Identity>) -> bool {
-        self.take(device, |found| (found == Kind::ThrottleService).then_some(())).is_some()
+        self.take(device, |found| (found == FaultKind::ThrottleService).then_some(())).is_some()
     }
 
     /// The code to refuse this CONNECT with, if any; uses it up once.
     pub fn refused(&self, device: &Identity) -> Option<u8> {
         self.take(Some(device), |kind| match kind {
-            Kind::RefuseConnect { code } => Some(code),
+            FaultKind::RefuseConnect { code } => Some(code),
             _ => None,
         })
     }
@@ -121,10 +121,10 @@ impl Faults {
     /// How to deliver this method call; uses faults up once.
     pub fn delivery(&self, device: &Identity) -> Delivery {
         let delay = self.take(Some(device), |kind| match kind {
-            Kind::DelayMethod { milliseconds } => Some(Duration::from_millis(milliseconds)),
+            FaultKind::DelayMethod { milliseconds } => Some(Duration::from_millis(milliseconds)),
             _ => None,
         });
-        let twice = self.happens(device, Kind::DuplicateMethod);
+        let twice = self.happens(device, FaultKind::DuplicateMethod);
         Delivery { delay: delay.unwrap_or_default(), twice }
     }
 
@@ -133,7 +133,7 @@ impl Faults {
         self.lock().expired.get(device).is_some_and(|expired| expiry <= *expired)
     }
 
-    fn take<R>(&self, device: Option<&Identity>, matches: impl Fn(Kind) -> Option<R>) -> Option<R> {
+    fn take<R>(&self, device: Option<&Identity>, matches: impl Fn(FaultKind) -> Option<R>) -> Option<R> {
         let mut inner = self.lock();
         let (fault, outcome) = inner
             .pending
@@ -176,13 +176,13 @@ mod tests {
     fn each_happens_as_often_as_asked_to_its_device_only() {
         let faults = Faults::default();
         let (a, b) = ids();
-        faults.add(Some(a.clone()), Fault { kind: Kind::WithholdPuback, count: 2 });
-        faults.add(Some(a.clone()), Fault { kind: Kind::RefuseConnect { code: 3 }, count: 1 });
-        assert!(!faults.happens(&b, Kind::WithholdPuback));
-        assert!(!faults.happens(&a, Kind::WithholdTwinReply));
-        assert!(faults.happens(&a, Kind::WithholdPuback));
-        assert!(faults.happens(&a, Kind::WithholdPuback));
-        assert!(!faults.happens(&a, Kind::WithholdPuback));
+        faults.add(Some(a.clone()), Fault { kind: FaultKind::WithholdPuback, count: 2 });
+        faults.add(Some(a.clone()), Fault { kind: FaultKind::RefuseConnect { code: 3 }, count: 1 });
+        assert!(!faults.happens(&b, FaultKind::WithholdPuback));
+        assert!(!faults.happens(&a, FaultKind::WithholdTwinReply));
+        assert!(faults.happens(&a, FaultKind::WithholdPuback));
+        assert!(faults.happens(&a, FaultKind::WithholdPuback));
+        assert!(!faults.happens(&a, FaultKind::WithholdPuback));
         assert_eq!((faults.refused(&a), faults.refused(&a)), (Some(3), None));
         assert!(faults.list().is_empty());
     }
@@ -192,14 +192,14 @@ mod tests {
         let faults = Faults::default();
         let (a, b) = ids();
         for id in [&a, &b] {
-            faults.add(Some(id.clone()), Fault { kind: Kind::WithholdTwinReply, count: 1 });
+            faults.add(Some(id.clone()), Fault { kind: FaultKind::WithholdTwinReply, count: 1 });
         }
         faults.expire(a.clone(), 100);
         faults.clear(Some(&a));
         assert!(!faults.is_expired(&a, 100));
         assert_eq!(faults.list().len(), 1);
-        assert!(faults.happens(&b, Kind::WithholdTwinReply));
-        faults.add(Some(a), Fault { kind: Kind::WithholdTwinReply, count: 1 });
+        assert!(faults.happens(&b, FaultKind::WithholdTwinReply));
+        faults.add(Some(a), Fault { kind: FaultKind::WithholdTwinReply, count: 1 });
         faults.clear(None);
         assert!(faults.list().is_empty());
     }
@@ -208,8 +208,8 @@ mod tests {
     fn a_call_can_be_late_and_twice() {
         let faults = Faults::default();
         let (a, b) = ids();
-        faults.add(Some(a.clone()), Fault { kind: Kind::DelayMethod { milliseconds: 7 }, count: 1 });
-        faults.add(Some(a.clone()), Fault { kind: Kind::DuplicateMethod, count: 2 });
+        faults.add(Some(a.clone()), Fault { kind: FaultKind::DelayMethod { milliseconds: 7 }, count: 1 });
+        faults.add(Some(a.clone()), Fault { kind: FaultKind::DuplicateMethod, count: 2 });
         let delivery = |delay, twice| Delivery { delay: Duration::from_millis(delay), twice };
         assert_eq!(faults.delivery(&b), delivery(0, false));
         assert_eq!(faults.delivery(&a), delivery(7, true));
@@ -221,7 +221,7 @@ mod tests {
     fn throttling_is_of_one_device_or_of_all() {
         let faults = Faults::default();
         let (a, b) = ids();
-        let fault = Fault { kind: Kind::ThrottleService, count: 1 };
+        let fault = Fault { kind: FaultKind::ThrottleService, count: 1 };
         faults.add(Some(a.clone()), fault);
         assert!(!faults.throttles(Some(&b)) && !faults.throttles(None));
         assert!(faults.throttles(Some(&a)));
@@ -244,10 +244,10 @@ mod tests {
     fn read_from_json() {
         let read = |json| serde_json::from_value::<Fault>(json).unwrap();
         let fault = read(json!({"fault": "withholdPuback"}));
-        assert_eq!(fault, Fault { kind: Kind::WithholdPuback, count: 1 });
+        assert_eq!(fault, Fault { kind: FaultKind::WithholdPuback, count: 1 });
         let fault = read(json!({"fault": "refuseConnect", "count": 3}));
-        assert_eq!(fault, Fault { kind: Kind::RefuseConnect { code: 5 }, count: 3 });
+        assert_eq!(fault, Fault { kind: FaultKind::RefuseConnect { code: 5 }, count: 3 });
         let fault = read(json!({"fault": "delayMethod", "milliseconds": 50}));
-        assert_eq!(fault, Fault { kind: Kind::DelayMethod { milliseconds: 50 }, count: 1 });
+        assert_eq!(fault, Fault { kind: FaultKind::DelayMethod { milliseconds: 50 }, count: 1 });
     }
 }

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::task::block_in_place;
 
-use crate::device::now;
-use crate::error::{Code, HubError};
+use crate::clock::now;
 use crate::identity::Identity;
 use crate::link::Message;
 use crate::random;
+use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, MESSAGES, Store};
 
 /// How many may wait for one device.
@@ -61,16 +61,16 @@ impl Messages {
     }
 
     /// Takes on a message `{"body","properties"?}` for a device that exists.
-    pub fn add(&self, id: &Identity, message: &Value) -> Result<Message, HubError> {
+    pub fn add(&self, id: &Identity, message: &Value) -> Result<Message, HubRefusal> {
         let stored = Stored::parse(id, message)?;
         let mut inner = self.lock();
         if inner.waiting.get(id).is_some_and(|waiting| waiting.len() >= MAX_WAITING) {
             let why = format!("{MAX_WAITING} messages wait for {id} already");
-            return Err(Code::DeviceMaximumQueueDepthExceeded.because(why));
+            return Err(ErrorCode::DeviceMaximumQueueDepthExceeded.because(why));
         }
         let number = inner.next;
         block_in_place(|| inner.store.put(MESSAGES, &name(id, number), &stored))
-            .map_err(HubError::internal)?;
+            .map_err(HubRefusal::internal)?;
         inner.next += 1;
         let message = stored.message(id, number);
         inner.waiting.entry(id.clone()).or_default().insert(number, stored);
@@ -90,9 +90,9 @@ impl Messages {
     }
 
     /// Forgets a message that the device has acknowledged.
-    pub fn complete(&self, id: &Identity, number: u64) -> Result<(), HubError> {
+    pub fn complete(&self, id: &Identity, number: u64) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
-        block_in_place(|| inner.store.remove(MESSAGES, &name(id, number))).map_err(HubError::internal)?;
+        block_in_place(|| inner.store.remove(MESSAGES, &name(id, number))).map_err(HubRefusal::internal)?;
         if let Some(waiting) = inner.waiting.get_mut(id) {
             waiting.remove(&number);
         }
@@ -100,7 +100,7 @@ impl Messages {
     }
 
     /// Forgets all that wait for a device; how many they were.
-    pub fn purge(&self, id: &Identity) -> Result<usize, HubError> {
+    pub fn purge(&self, id: &Identity) -> Result<usize, HubRefusal> {
         let mut inner = self.lock();
         let Some(waiting) = inner.waiting.get(id).filter(|waiting| !waiting.is_empty()) else { return Ok(0) };
         let remove = || -> Result<()> {
@@ -110,7 +110,7 @@ impl Messages {
             }
             inner.store.write(&batch)
         };
-        block_in_place(remove).map_err(HubError::internal)?;
+        block_in_place(remove).map_err(HubRefusal::internal)?;
         Ok(inner.waiting.remove(id).map_or(0, |waiting| waiting.len()))
     }
 
@@ -120,15 +120,17 @@ impl Messages {
 }
 
 impl Stored {
-    fn parse(id: &Identity, message: &Value) -> Result<Self, HubError> {
-        let invalid = |why: &str| Code::ArgumentInvalid.because(why);
+    fn parse(id: &Identity, message: &Value) -> Result<Self, HubRefusal> {
+        let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
         let body = match message.get("body") {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
             None => return Err(invalid("body is missing")),
         };
         if body.len() > MAX_BODY {
-            return Err(Code::MessageTooLarge.because(format!("the body has more than {MAX_BODY} bytes")));
+            return Err(
+                ErrorCode::MessageTooLarge.because(format!("the body has more than {MAX_BODY} bytes"))
+            );
         }
         let empty = Map::new();
         let properties = match message.get("properties") {

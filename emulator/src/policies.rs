@@ -9,8 +9,8 @@ use iotdm_proto::SecretKey;
 use iotdm_proto::sas::{SasError, SasToken};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, HubError};
 use crate::random::{self, NoRandom};
+use crate::refusal::{ErrorCode, HubRefusal};
 
 /// Something a policy may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +84,15 @@ impl Policies {
     /// Whether `token` is one of a policy that has `right`, valid at `now`
     /// (seconds since the Unix epoch), for any of `scopes`, which spell the
     /// same resource differently.
-    pub fn check(&self, token: &SasToken, right: Right, now: u64, scopes: &[String]) -> Result<(), HubError> {
+    pub fn check(
+        &self,
+        token: &SasToken,
+        right: Right,
+        now: u64,
+        scopes: &[String],
+    ) -> Result<(), HubRefusal> {
         let Some(policy) = self.0.iter().find(|policy| Some(policy.name.as_str()) == token.policy()) else {
-            return Err(Code::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
+            return Err(ErrorCode::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
         };
         let mut verdict = Err(SasError::Malformed("no scope"));
         for scope in scopes {
@@ -98,10 +104,10 @@ impl Policies {
         match verdict {
             Ok(()) => {}
             Err(error @ (SasError::Expired(_) | SasError::Scope(_))) => {
-                return Err(Code::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
+                return Err(ErrorCode::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
             }
             Err(error) => {
-                return Err(Code::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}")));
+                return Err(ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}")));
             }
         }
         let rights = POLICIES.iter().find(|(name, _)| *name == policy.name).map(|(_, rights)| *rights);
@@ -109,7 +115,7 @@ impl Policies {
             Ok(())
         } else {
             let message = format!("Unauthorized: policy {} lacks the right {right}", policy.name);
-            Err(Code::IotHubUnauthorizedAccess.because(message))
+            Err(ErrorCode::IotHubUnauthorizedAccess.because(message))
         }
     }
 }
@@ -126,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    fn check(policy: &str, right: Right) -> Result<(), HubError> {
+    fn check(policy: &str, right: Right) -> Result<(), HubRefusal> {
         let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
         let key = &policies.iter().find(|found| found.name == policy).unwrap().key;
         let token = sas::sign("localhost:8443", key, 100, Some(policy)).parse().unwrap();
@@ -141,7 +147,7 @@ mod tests {
                 let verdict = check(policy, right);
                 assert_eq!(verdict.is_ok(), allowed.contains(&right), "{policy} {right}");
                 if let Err(error) = verdict {
-                    assert_eq!(error.code, Code::IotHubUnauthorizedAccess);
+                    assert_eq!(error.code, ErrorCode::IotHubUnauthorizedAccess);
                 }
             }
         }
@@ -152,15 +158,15 @@ mod tests {
         let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
         let key = &policies.iter().next().unwrap().key;
         let other = SecretKey::from_bytes(vec![1; 32]);
-        let unauthorized = |token: String, code: Code| {
+        let unauthorized = |token: String, code: ErrorCode| {
             let token = token.parse().unwrap();
             let error = policies.check(&token, ServiceConnect, 50, &["localhost/x".to_owned()]).unwrap_err();
             assert_eq!(error.code, code, "{error}");
         };
-        unauthorized(sas::sign("localhost", &other, 100, Some(OWNER)), Code::IotHubUnauthorizedAccess);
-        unauthorized(sas::sign("localhost", key, 100, Some("root")), Code::IotHubUnauthorizedAccess);
-        unauthorized(sas::sign("localhost", key, 100, None), Code::IotHubUnauthorizedAccess);
-        unauthorized(sas::sign("localhost", key, 50, Some(OWNER)), Code::IotHubUnauthorized);
-        unauthorized(sas::sign("elsewhere", key, 100, Some(OWNER)), Code::IotHubUnauthorized);
+        unauthorized(sas::sign("localhost", &other, 100, Some(OWNER)), ErrorCode::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 100, Some("root")), ErrorCode::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 100, None), ErrorCode::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 50, Some(OWNER)), ErrorCode::IotHubUnauthorized);
+        unauthorized(sas::sign("elsewhere", key, 100, Some(OWNER)), ErrorCode::IotHubUnauthorized);
     }
 }

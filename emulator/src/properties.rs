@@ -7,7 +7,7 @@ use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
 use crate::query::{Condition, Query};
-use crate::twin::{Change, Edit, Twin};
+use crate::twin::{Edit, Twin, TwinChange};
 
 fn now() -> Time {
     Time::from_unix_millis(0)
@@ -115,7 +115,7 @@ proptest! {
         let mut expected = json!({});
         for (count, patch) in patches.into_iter().enumerate() {
             expected = merge_patch(expected, &Value::Object(patch.clone()));
-            let change = Change { tags: Edit::With(patch.clone()), desired: Edit::With(patch) };
+            let change = TwinChange { tags: Edit::With(patch.clone()), desired: Edit::With(patch) };
             let (_, version) = twin.patch(&change, now()).unwrap().unwrap();
             prop_assert_eq!(version, count as u64 + 2);
             let (values, metadata) = desired(&twin);
@@ -131,7 +131,7 @@ proptest! {
         let mut device = json!({});
         for (patch, replace) in patches {
             let edit = if patch.is_empty() { Edit::Clear } else { Edit::With(patch) };
-            let change = Change { tags: Edit::None, desired: edit };
+            let change = TwinChange { tags: Edit::None, desired: edit };
             let changed = if replace { twin.replace(&change, now()) } else { twin.patch(&change, now()) };
             let (notified, _) = changed.unwrap().unwrap();
             device = merge_patch(device, &Value::Object(notified));

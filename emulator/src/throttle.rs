@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Code, HubError};
+use crate::refusal::{ErrorCode, HubRefusal};
 
 /// What a hub is paid for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -63,10 +63,10 @@ impl Throttle {
     }
 
     /// Counts an operation; refuses it when the allowance is used up.
-    pub fn take(&self, operation: Operation) -> Result<(), HubError> {
+    pub fn take(&self, operation: Operation) -> Result<(), HubRefusal> {
         self.take_at(operation, Instant::now()).map_err(|wait| {
             let why = format!("{operation:?} is throttled; try again in {:.1} s", wait.as_secs_f64());
-            Code::ThrottlingException.because(why)
+            ErrorCode::ThrottlingException.because(why)
         })
     }
 
@@ -156,7 +156,7 @@ mod tests {
     fn what_is_refused_says_when_to_come_back() {
         let throttle = Throttle::new(Some(Tier::F1));
         let refused = (0..1000).find_map(|_| throttle.take(Operation::Query).err()).unwrap();
-        assert_eq!(refused.code, Code::ThrottlingException);
+        assert_eq!(refused.code, ErrorCode::ThrottlingException);
         assert!(refused.message.contains("Query") && refused.message.contains(" s"), "{refused}");
     }
 }

@@ -1,7 +1,7 @@
 //! `/emulator/faults`: what tests switch on; no part of IoT Hub.
 //!
 //! `POST {"deviceId","fault","count"?,…}`, where the fault is one of
-//! [`Kind`]'s or, at once, `dropLink` or `expireToken`; `throttleService` can
+//! [`FaultKind`]'s or, at once, `dropLink` or `expireToken`; `throttleService` can
 //! do without a device. The device may be a module, `device/module`. `GET`
 //! lists what is left, `DELETE` (`?deviceId=`) forgets it.
 
@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::request::{Body, Caller};
-use crate::error::{Code, HubError};
-use crate::faults::{Fault, Kind};
+use crate::faults::{Fault, FaultKind};
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::Closed;
 use crate::policies::Right;
+use crate::refusal::{ErrorCode, HubRefusal};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -36,7 +36,10 @@ pub(super) struct Whose {
     device_id: Option<String>,
 }
 
-pub(super) async fn list(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Vec<Listed>>, HubError> {
+pub(super) async fn list(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+) -> Result<Json<Vec<Listed>>, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let listed =
         |(id, fault): (Option<Identity>, Fault)| Listed { device_id: id.map(|id| id.to_string()), fault };
@@ -47,9 +50,9 @@ pub(super) async fn add(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Body(body): Body,
-) -> Result<StatusCode, HubError> {
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let invalid = |why: String| Code::ArgumentInvalid.because(why);
+    let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
     let id: Option<Identity> = match body.get("deviceId").and_then(Value::as_str) {
         Some(id) => Some(id.parse().map_err(|error| invalid(format!("{error}")))?),
         None => None,
@@ -59,18 +62,20 @@ pub(super) async fn add(
     }
     match (body.get("fault").and_then(Value::as_str), &id) {
         (Some("dropLink"), Some(id)) if hub.links.close(id, Closed::Fault) => Ok(StatusCode::NO_CONTENT),
-        (Some("dropLink"), Some(id)) => Err(Code::DeviceNotOnline.because(format!("{id} is not connected"))),
+        (Some("dropLink"), Some(id)) => {
+            Err(ErrorCode::DeviceNotOnline.because(format!("{id} is not connected")))
+        }
         (Some("expireToken"), Some(id)) => hub.expire_token(id).map(|()| StatusCode::NO_CONTENT),
         (Some("throttleService"), _) | (_, Some(_)) => add_pending(&hub, id, body),
         (_, None) => Err(invalid("deviceId is missing".into())),
     }
 }
 
-fn add_pending(hub: &Hub, id: Option<Identity>, body: Value) -> Result<StatusCode, HubError> {
-    let invalid = |why: String| Code::ArgumentInvalid.because(why);
+fn add_pending(hub: &Hub, id: Option<Identity>, body: Value) -> Result<StatusCode, HubRefusal> {
+    let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
     let fault: Fault = serde_json::from_value(body).map_err(|error| invalid(error.to_string()))?;
     match fault.kind {
-        Kind::RefuseConnect { code } if !(1..=5).contains(&code) => {
+        FaultKind::RefuseConnect { code } if !(1..=5).contains(&code) => {
             Err(invalid("code ranges from 1 to 5".into()))
         }
         _ if fault.count == 0 => Err(invalid("count is at least 1".into())),
@@ -85,10 +90,10 @@ pub(super) async fn clear(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Query(Whose { device_id }): Query<Whose>,
-) -> Result<StatusCode, HubError> {
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let id = device_id.map(|id| id.parse()).transpose();
-    let id = id.map_err(|error| Code::ArgumentInvalid.because(format!("{error}")))?;
+    let id = id.map_err(|error| ErrorCode::ArgumentInvalid.because(format!("{error}")))?;
     hub.faults.clear(id.as_ref());
     Ok(StatusCode::NO_CONTENT)
 }

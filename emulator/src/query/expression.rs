@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::ast::{Expression, Operator, Path};
 use super::lexer::{Token, invalid, tokens};
-use crate::error::HubError;
+use crate::refusal::HubRefusal;
 
 /// The documented limit of a query, in characters.
 const MAX_LENGTH: usize = 8192;
@@ -36,7 +36,7 @@ pub(super) struct Parser {
 
 impl Parser {
     /// A parser at the beginning of `text`.
-    pub(super) fn new(text: &str) -> Result<Self, HubError> {
+    pub(super) fn new(text: &str) -> Result<Self, HubRefusal> {
         if text.chars().count() > MAX_LENGTH {
             return Err(invalid(format!("it has more than {MAX_LENGTH} characters")));
         }
@@ -44,7 +44,7 @@ impl Parser {
     }
 
     /// An expression of any kind.
-    pub(super) fn expression(&mut self) -> Result<Expression, HubError> {
+    pub(super) fn expression(&mut self) -> Result<Expression, HubRefusal> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(invalid("it is nested too deeply"));
@@ -57,7 +57,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn conjunction(&mut self) -> Result<Expression, HubError> {
+    fn conjunction(&mut self) -> Result<Expression, HubRefusal> {
         let mut left = self.negation()?;
         while self.take_word("AND") {
             left = binary(Operator::And, left, self.negation()?);
@@ -65,7 +65,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn negation(&mut self) -> Result<Expression, HubError> {
+    fn negation(&mut self) -> Result<Expression, HubRefusal> {
         let mut negated = false;
         while self.take_word("NOT") {
             negated = !negated;
@@ -74,7 +74,7 @@ impl Parser {
         Ok(if negated { Expression::Not(Box::new(inner)) } else { inner })
     }
 
-    fn comparison(&mut self) -> Result<Expression, HubError> {
+    fn comparison(&mut self) -> Result<Expression, HubRefusal> {
         let left = self.sum()?;
         if let Some(operator) = self.take_operator(&COMPARISONS) {
             return Ok(binary(operator, left, self.sum()?));
@@ -89,7 +89,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn sum(&mut self) -> Result<Expression, HubError> {
+    fn sum(&mut self) -> Result<Expression, HubRefusal> {
         let mut left = self.product()?;
         while let Some(operator) = self.take_operator(&SUMS) {
             left = binary(operator, left, self.product()?);
@@ -97,7 +97,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn product(&mut self) -> Result<Expression, HubError> {
+    fn product(&mut self) -> Result<Expression, HubRefusal> {
         let mut left = self.operand()?;
         while let Some(operator) = self.take_operator(&PRODUCTS) {
             left = binary(operator, left, self.operand()?);
@@ -105,7 +105,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn operand(&mut self) -> Result<Expression, HubError> {
+    fn operand(&mut self) -> Result<Expression, HubRefusal> {
         if self.take_symbol("(") {
             let inner = self.expression()?;
             self.expect_symbol(")")?;
@@ -143,7 +143,7 @@ impl Parser {
     }
 
     /// Its name and parenthesis are read already.
-    fn function(&mut self, name: &str) -> Result<Expression, HubError> {
+    fn function(&mut self, name: &str) -> Result<Expression, HubRefusal> {
         let arguments = self.list(")")?;
         if ["IS_DEFINED", "IsDefined"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return match <[Expression; 1]>::try_from(arguments) {
@@ -161,7 +161,7 @@ impl Parser {
     }
 
     /// Expressions up to `end`, which is consumed.
-    fn list(&mut self, end: &'static str) -> Result<Vec<Expression>, HubError> {
+    fn list(&mut self, end: &'static str) -> Result<Vec<Expression>, HubRefusal> {
         let mut items = Vec::new();
         while !self.take_symbol(end) {
             if !items.is_empty() {
@@ -173,7 +173,7 @@ impl Parser {
     }
 
     /// A dotted path as it is written; `[[…]]` holds a name that is no word.
-    pub(super) fn path(&mut self) -> Result<Path, HubError> {
+    pub(super) fn path(&mut self) -> Result<Path, HubRefusal> {
         let mut path = vec![self.word()?];
         while self.take_symbol(".") {
             path.push(self.word()?);
@@ -190,7 +190,7 @@ impl Parser {
         }
     }
 
-    pub(super) fn word(&mut self) -> Result<String, HubError> {
+    pub(super) fn word(&mut self) -> Result<String, HubRefusal> {
         match self.tokens.next() {
             Some(Token::Word(word)) => Ok(word),
             Some(token) => Err(invalid(format!("{} stands where a name belongs", shown(&token)))),
@@ -216,7 +216,7 @@ impl Parser {
         self.tokens.next_if(matches).is_some()
     }
 
-    pub(super) fn expect_word(&mut self, keyword: &str) -> Result<(), HubError> {
+    pub(super) fn expect_word(&mut self, keyword: &str) -> Result<(), HubRefusal> {
         if self.take_word(keyword) { Ok(()) } else { Err(invalid(format!("{keyword} is missing"))) }
     }
 
@@ -224,12 +224,12 @@ impl Parser {
         self.tokens.next_if(|token| *token == Token::Symbol(symbol)).is_some()
     }
 
-    pub(super) fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), HubError> {
+    pub(super) fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), HubRefusal> {
         if self.take_symbol(symbol) { Ok(()) } else { Err(invalid(format!("{symbol:?} is missing"))) }
     }
 
     /// That nothing is left.
-    pub(super) fn end(&mut self) -> Result<(), HubError> {
+    pub(super) fn end(&mut self) -> Result<(), HubRefusal> {
         match self.tokens.next() {
             None => Ok(()),
             Some(token) => Err(invalid(format!("{} comes too late", shown(&token)))),

@@ -1,6 +1,6 @@
 //! Text to tokens.
 
-use crate::error::{Code, HubError};
+use crate::refusal::{ErrorCode, HubRefusal};
 
 /// A token.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ const SYMBOLS: [&str; 19] =
     ["!=", "<>", "<=", ">=", "=", "<", ">", ",", ".", "*", "/", "%", "+", "-", "(", ")", "[", "]", ";"];
 
 /// Splits a query into tokens.
-pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
+pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubRefusal> {
     let mut tokens = Vec::new();
     let mut rest = query.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -43,8 +43,8 @@ pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
 }
 
 /// A refusal of a query.
-pub(super) fn invalid(why: impl std::fmt::Display) -> HubError {
-    Code::ArgumentInvalid.because(format!("the query is not understood: {why}"))
+pub(super) fn invalid(why: impl std::fmt::Display) -> HubRefusal {
+    ErrorCode::ArgumentInvalid.because(format!("the query is not understood: {why}"))
 }
 
 fn is_word(c: char) -> bool {
@@ -52,7 +52,7 @@ fn is_word(c: char) -> bool {
 }
 
 /// Quotes are doubled or escaped with a backslash inside a string.
-fn text(rest: &str, quote: char) -> Result<(Token, &str), HubError> {
+fn text(rest: &str, quote: char) -> Result<(Token, &str), HubRefusal> {
     let mut value = String::new();
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((index, c)) = chars.next() {
@@ -70,7 +70,7 @@ fn text(rest: &str, quote: char) -> Result<(Token, &str), HubError> {
     Err(invalid("a string is not closed"))
 }
 
-fn number(rest: &str) -> Result<(Token, &str), HubError> {
+fn number(rest: &str) -> Result<(Token, &str), HubRefusal> {
     let mut before = ' ';
     let ends = |c: char| {
         // An exponent has a sign of its own.
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         for bad in ["'open", "a ? b", "1x2", "a & b", "'\\"] {
-            assert_eq!(tokens(bad).unwrap_err().code, Code::ArgumentInvalid, "{bad}");
+            assert_eq!(tokens(bad).unwrap_err().code, ErrorCode::ArgumentInvalid, "{bad}");
         }
     }
 }

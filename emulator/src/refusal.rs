@@ -19,7 +19,7 @@ use crate::random;
 /// status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Code {
+pub enum ErrorCode {
     /// A request that makes no sense here.
     InvalidOperation = 400_003,
     /// A value that is not allowed.
@@ -82,14 +82,14 @@ pub enum Code {
 /// A refusal.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{code:?}: {message}")]
-pub struct HubError {
+pub struct HubRefusal {
     /// Its number.
-    pub code: Code,
+    pub code: ErrorCode,
     /// What is wrong, for people.
     pub message: String,
 }
 
-impl Code {
+impl ErrorCode {
     /// The HTTP status.
     pub fn status(self) -> StatusCode {
         let status = u16::try_from(self as u32 / 1000).unwrap_or(500);
@@ -97,17 +97,17 @@ impl Code {
     }
 
     /// A refusal with this number.
-    pub fn because(self, message: impl Into<String>) -> HubError {
-        HubError { code: self, message: message.into() }
+    pub fn because(self, message: impl Into<String>) -> HubRefusal {
+        HubRefusal { code: self, message: message.into() }
     }
 }
 
-impl HubError {
+impl HubRefusal {
     /// The failure of something the caller has no part in. The details go to
     /// the log.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed inside the emulator");
-        Code::ServerError.because("the emulator failed; its log says why")
+        ErrorCode::ServerError.because("the emulator failed; its log says why")
     }
 
     /// As a device receives it on `$iothub/twin/res/{status}`.
@@ -143,7 +143,7 @@ impl HubError {
     }
 }
 
-impl IntoResponse for HubError {
+impl IntoResponse for HubRefusal {
     /// The classic shape.
     fn into_response(self) -> Response {
         self.respond(json!({
@@ -153,19 +153,19 @@ impl IntoResponse for HubError {
     }
 }
 
-impl From<TwinError> for HubError {
+impl From<TwinError> for HubRefusal {
     fn from(error: TwinError) -> Self {
         let code = match error {
-            TwinError::Version { .. } => Code::PreconditionFailed,
-            _ => Code::ArgumentInvalid,
+            TwinError::Version { .. } => ErrorCode::PreconditionFailed,
+            _ => ErrorCode::ArgumentInvalid,
         };
         code.because(error.to_string())
     }
 }
 
-impl From<random::NoRandom> for HubError {
+impl From<random::NoRandom> for HubRefusal {
     fn from(error: random::NoRandom) -> Self {
-        HubError::internal(error)
+        HubRefusal::internal(error)
     }
 }
 
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn the_number_starts_with_the_status() {
         for (code, status) in [
-            (Code::ArgumentInvalid, 400),
-            (Code::IotHubUnauthorized, 401),
-            (Code::DeviceNotOnline, 404),
-            (Code::DeviceAlreadyExists, 409),
-            (Code::PreconditionFailed, 412),
-            (Code::MessageTooLarge, 413),
-            (Code::GatewayTimeout, 504),
+            (ErrorCode::ArgumentInvalid, 400),
+            (ErrorCode::IotHubUnauthorized, 401),
+            (ErrorCode::DeviceNotOnline, 404),
+            (ErrorCode::DeviceAlreadyExists, 409),
+            (ErrorCode::PreconditionFailed, 412),
+            (ErrorCode::MessageTooLarge, 413),
+            (ErrorCode::GatewayTimeout, 504),
         ] {
             assert_eq!(code.status().as_u16(), status);
         }
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_stale_twin_version_is_a_failed_precondition() {
-        let error = HubError::from(TwinError::Version { expected: 1, current: 2 });
-        assert_eq!(error.code, Code::PreconditionFailed);
-        assert_eq!(HubError::from(TwinError::Key { path: "a".into() }).code, Code::ArgumentInvalid);
+        let error = HubRefusal::from(TwinError::Version { expected: 1, current: 2 });
+        assert_eq!(error.code, ErrorCode::PreconditionFailed);
+        assert_eq!(HubRefusal::from(TwinError::Key { path: "a".into() }).code, ErrorCode::ArgumentInvalid);
     }
 }
