@@ -2,8 +2,8 @@
 //! resource, and the HTTP connection that requests come by.
 //!
 //! Clients differ in the `api-version` that they send, and add query parameters
-//! of their own. Neither changes an answer: nor does it with the real hub for
-//! the routes that are here.
+//! of their own. Neither changes an answer, here or (for the routes that are
+//! here) in the real hub.
 
 mod bulk;
 mod configurations;
@@ -105,17 +105,16 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/emulator/messages/{device}", post(UNMETERED, messages::send))
         .route("/emulator/events", get(UNMETERED, messages::events))
         .route("/$iothub/websocket", get(UNMETERED, websocket::upgrade))
-        .into_router()
+        .into_router(hub)
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
         .layer(middleware::from_fn(finish))
         .layer(middleware::from_fn(log))
-        .with_state(hub)
 }
 
 /// How long the head of a request may take to arrive, the wait for a further
-/// request on the same connection included: longer than the pause of a client
-/// that asks every half minute, and an end for one that is gone.
+/// request on the same connection included, so that a client that is gone does
+/// not keep a socket.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The largest head of a request, in bytes; a token has a few hundred of them.
@@ -168,4 +167,83 @@ async fn finish(request: axum::extract::Request, next: Next) -> Result<Response,
 async fn not_emulated(request: axum::extract::Request) -> HubRefusal {
     let message = format!("{} {} is not emulated", request.method(), request.uri().path());
     ErrorCode::InvalidOperation.because(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+    use crate::address::Address;
+    use crate::certificates::Authorities;
+    use crate::data_dir::DataDir;
+    use crate::faults::{Fault, FaultKind};
+    use crate::store::Store;
+    use crate::throttle::Throttle;
+
+    fn hub(dir: &tempfile::TempDir) -> Arc<Hub> {
+        let data = DataDir::create(dir.path()).unwrap();
+        let store = Store::open(&data.store()).unwrap();
+        let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
+        Arc::new(Hub::open(store, data, address, Authorities::default(), Throttle::new(None)).unwrap())
+    }
+
+    /// Whether the request is refused for throttling, and not for its lack of a
+    /// token.
+    async fn is_throttled(hub: &Arc<Hub>, method: &str, path: &str) -> bool {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = TowerToHyperService::new(router(hub.clone())).call(request).await.unwrap();
+        response.status() == 429
+    }
+
+    #[tokio::test]
+    async fn a_request_is_about_whom_its_route_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub(&dir);
+        for (method, path, about) in [
+            ("GET", "/devices/gw1", Some("gw1")),
+            ("DELETE", "/devices/gw1/commands", Some("gw1")),
+            ("GET", "/devices/gw1/modules", Some("gw1")),
+            ("PUT", "/devices/gw1/modules/m", Some("gw1/m")),
+            ("GET", "/twins/gw%31", Some("gw1")),
+            ("PATCH", "/twins/gw1/modules/m", Some("gw1/m")),
+            ("POST", "/twins/methods/methods", Some("methods")),
+            ("GET", "/twins/methods/modules/methods", Some("methods/methods")),
+            ("POST", "/devices/query", None),
+            ("GET", "/devices", None),
+            ("GET", "/jobs/v2/gw1", None),
+            ("GET", "/configurations/gw1", None),
+        ] {
+            let fault = Fault::new(FaultKind::ThrottleService, 1);
+            for other in ["gw1", "gw1/m", "query", "v2", "other"].into_iter().filter(|id| Some(*id) != about)
+            {
+                hub.faults.add(Some(other.parse().unwrap()), fault);
+            }
+            assert!(!is_throttled(&hub, method, path).await, "{method} {path} is about another");
+            hub.faults.add(about.map(|id| id.parse().unwrap()), fault);
+            assert!(is_throttled(&hub, method, path).await, "{method} {path} is about {about:?}");
+            hub.faults.clear(None);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_part_of_the_service_interface_is_not_throttled() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub(&dir);
+        hub.faults.add(None, Fault::new(FaultKind::ThrottleService, 1));
+        for (method, path) in [
+            ("GET", "/emulator/faults"),
+            ("POST", "/emulator/messages/gw1"),
+            ("GET", "/$iothub/websocket"),
+            ("GET", "/enrollments/gw1"),
+            ("PUT", "/enrollmentGroups/gw1"),
+            ("GET", "/registrations/gw1"),
+            ("PUT", "/0ne00000000/registrations/gw1/register"),
+            ("GET", "/nowhere"),
+            ("PATCH", "/devices/gw1"),
+        ] {
+            assert!(!is_throttled(&hub, method, path).await, "{method} {path}");
+        }
+        assert!(is_throttled(&hub, "GET", "/devices").await);
+    }
 }

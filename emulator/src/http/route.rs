@@ -5,8 +5,8 @@
 //! used up. That kind is declared together with the handler, and the device
 //! that the request is about is what the route's pattern calls `{device}` and
 //! `{module}`: nothing here looks at the text of a path. [`Routes`] takes
-//! [`Resource`]s only, which [`get`], [`post`], [`put`] and [`delete`] make and
-//! which axum's own functions of these names do not.
+//! [`Resource`]s only, which [`get`], [`post`], [`put`], [`patch`] and [`delete`]
+//! make and which axum's own functions of these names do not.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use crate::throttle::Operation;
 /// does not throttle here: neither tiers nor faults refuse their requests.
 pub(super) const UNMETERED: Option<Operation> = None;
 
-/// What can be asked of the paths of one pattern.
+/// The methods that the paths of one pattern serve.
 #[derive(Clone)]
 pub(super) struct Resource(MethodRouter<Arc<Hub>>);
 
-/// The routes of the REST interface.
+/// The routes of the REST interface, each a pattern with its resource.
 pub(super) struct Routes(Router<Arc<Hub>>);
 
 /// A handler whose requests count as `operation`, if as any.
@@ -104,9 +104,10 @@ impl Routes {
         Routes(self.0.route(pattern, resource.0))
     }
 
-    /// The routes as axum takes them.
-    pub(super) fn into_router(self) -> Router<Arc<Hub>> {
-        self.0
+    /// The routes, on the hub. No handler that needs the hub can be routed past
+    /// this file after that.
+    pub(super) fn into_router(self, hub: Arc<Hub>) -> Router {
+        self.0.with_state(hub)
     }
 }
 
