@@ -14,7 +14,7 @@ use crate::refusal::{ErrorCode, HubRefusal};
 pub enum Authentication {
     /// A token signed with one of two keys.
     Sas(Keys),
-    /// One of two certificates, known by their thumbprints.
+    /// A certificate that has one of two thumbprints.
     SelfSigned(Thumbprints),
     /// A certificate made out to the identity by a CA that the hub knows.
     CertificateAuthority,

@@ -29,24 +29,24 @@ A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
 It is never needed on a gateway, and replaces no test against the real service.";
 
-/// The command line.
+/// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "iotdm-emulator", version, about = ABOUT, arg_required_else_help = true)]
 pub struct Cli {
     /// Log every exchange with devices and services
     #[arg(short, long, global = true)]
     pub verbose: bool,
-    /// What to do.
+    /// The command to carry out.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve MQTT and HTTPS until SIGTERM or Ctrl-C
     ///
-    /// Prints one line to standard output when it serves:
+    /// Prints one line to standard output as soon as clients can connect:
     /// "ready mqtts=ADDRESS https=ADDRESS data=DIR". DIR holds ca.pem (trust it), service-connection-string,
     /// policies/NAME, devices/ID (connection strings) and the store.
     Serve(Serve),
@@ -100,9 +100,9 @@ pub struct Serve {
 /// The options of `events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Of this device alone
+    /// The device whose messages to print [default: all]
     pub device: Option<DeviceId>,
-    /// End after so many
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// The running emulator's directory
@@ -131,10 +131,10 @@ pub struct Send {
 pub struct Enrol {
     /// The registration id of the device, or the name of the group
     pub id: DeviceId,
-    /// A group of devices
+    /// Let a group of devices register, instead of one
     #[arg(long)]
     pub group: bool,
-    /// Write its key to this file, which only you can read
+    /// Write the key of the device or group to this file, which only you can read
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// The certificate (PEM) of the device, or of the CA of the group's devices

@@ -1,4 +1,5 @@
-//! Configurations: kept and listed, and applied to nothing.
+//! Configurations of fleets: kept and listed, and applied to nothing. Source:
+//! the REST reference of configurations.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{CONFIGURATIONS, Store};
 
-/// All configurations.
+/// All configurations, by id.
 pub struct Configurations(Mutex<Inner>);
 
 struct Inner {
@@ -23,14 +24,14 @@ struct Inner {
 }
 
 impl Configurations {
-    /// What the store has.
+    /// The configurations in the store.
     pub fn open(store: Store) -> Result<Self> {
         let all = store.all(CONFIGURATIONS)?.into_iter().collect();
         Ok(Configurations(Mutex::new(Inner { store, all })))
     }
 
-    /// Creates a configuration, or with `If-Match` changes it. What it holds
-    /// is its creator's business.
+    /// Creates a configuration, or with `If-Match` changes it, and returns it with
+    /// etag and times. What a configuration holds is not looked at.
     pub fn put(&self, id: &str, body: Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
         let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         // Configuration ids are narrower, but not wider, than device ids.
@@ -58,17 +59,17 @@ impl Configurations {
         Ok(Value::Object(body))
     }
 
-    /// One of them.
+    /// The configuration `id`.
     pub fn read(&self, id: &str) -> Result<Value, HubRefusal> {
         self.lock().all.get(id).cloned().map(Value::Object).ok_or_else(|| not_found(id))
     }
 
-    /// The first of them.
+    /// The first `top` configurations, in the order of their ids.
     pub fn list(&self, top: usize) -> Vec<Value> {
         self.lock().all.values().take(top).cloned().map(Value::Object).collect()
     }
 
-    /// Removes one.
+    /// Removes a configuration.
     pub fn remove(&self, id: &str, if_match: &IfMatch) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
         let old = inner.all.get(id).ok_or_else(|| not_found(id))?;
@@ -83,6 +84,7 @@ impl Configurations {
     }
 }
 
+/// The configuration's etag; empty when there is no configuration.
 fn etag(configuration: Option<&Map<String, Value>>) -> &str {
     configuration.and_then(|found| found.get("etag")).and_then(Value::as_str).unwrap_or_default()
 }

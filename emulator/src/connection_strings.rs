@@ -17,13 +17,13 @@ pub struct ConnectionStrings {
 }
 
 impl ConnectionStrings {
-    /// Those in `dir` for the hub at `address`.
+    /// The connection strings in `dir` for the hub at `address`.
     pub fn new(dir: DataDir, address: Address) -> Self {
         ConnectionStrings { dir, address }
     }
 
     /// The part of the address that the devices' connection strings depend
-    /// on: when it is another, they all have to be written again.
+    /// on: when that part changes, all their files have to be written again.
     pub fn devices_depend_on(&self) -> String {
         format!("{}:{}", self.address.host, self.address.mqtt_port)
     }
@@ -35,7 +35,7 @@ impl ConnectionStrings {
     }
 
     /// Writes the file of a device or module. An identity without any
-    /// authentication has none, since there is no string that it could
+    /// authentication has no file, since there is no string that a client could
     /// connect with.
     pub fn write_device(&self, id: &Identity, device: &Device) -> Result<()> {
         match self.of_device(id, device) {
@@ -73,8 +73,8 @@ impl ConnectionStrings {
 
     /// The connection string of a device with a final newline; `None` where
     /// the device has nothing to authenticate with. A port other than the
-    /// standard one goes into `GatewayHostName`, the only place where the SDKs
-    /// take one.
+    /// standard one goes into `GatewayHostName`, which clients connect to while
+    /// they sign tokens for `HostName`.
     fn of_device(&self, id: &Identity, device: &Device) -> Option<String> {
         let Address { host, mqtt_port, .. } = &self.address;
         let mut text = format!("HostName={host};DeviceId={}", id.device);

@@ -2,7 +2,7 @@
 //! `parentScopes` of an identity.
 //!
 //! An IoT Edge device has a scope of its own, which the hub makes, and may stand
-//! behind parents. Any other device has the scope of the device that it stands
+//! behind others, its parents. Any other device has the scope of the device that it stands
 //! behind. The emulator keeps and shows scopes; it routes nothing by them.
 
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
 //! Faults that tests switch on: what the hub shall do wrong, to which device,
 //! and how often. All of them are gone after a restart.
 //!
-//! [`FaultKind`] is the only list of faults. The command line, the REST
-//! interface and this file take the kinds from it and match on it without a
-//! wildcard, so that a new kind does not compile until each has a place for it.
+//! [`FaultKind`] is the only list of faults. The command line offers its kinds,
+//! JSON spells them, and the REST interface and this file match on them without a
+//! wildcard, so that a new kind does not compile before it has a place in both.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::refusal::{ErrorCode, HubRefusal};
 pub const RETURN_CODES: std::ops::RangeInclusive<u8> = 1..=5;
 
 /// Everything that can be made to go wrong. The command line calls a kind
-/// `drop-link` and shows its comment as help; JSON calls it `dropLink`.
+/// `drop-link` and shows the comment on the kind as help; JSON calls it `dropLink`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub enum FaultKind {
@@ -69,7 +69,7 @@ pub struct Faults(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Each with its device; without one, it can spoil any request.
+    /// Each fault with its device; a fault without one can spoil any request.
     pending: Vec<(Option<Identity>, Fault)>,
     /// A time for each device, in seconds since the Unix epoch: the device's
     /// tokens that end no later count as expired.
@@ -79,7 +79,7 @@ struct Inner {
 /// How a method call shall reach its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
-    /// How much later than it would without a fault.
+    /// How much later the call is sent than without a fault.
     pub delay: Duration,
     /// Whether the call is sent a second time, with the same `$rid`.
     pub twice: bool,

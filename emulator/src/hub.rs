@@ -1,7 +1,7 @@
 //! The hub: its parts, and the operations that touch several of them.
 //!
-//! The longer operations have files of their own: [`call`] a direct method,
-//! [`register`] with the provisioning service. All front doors (MQTT, REST,
+//! Two operations have files of their own: `call`, of a direct method, and
+//! `register`, with the provisioning service. All front doors (MQTT, REST,
 //! the runner of jobs) stand above the hub and go through it.
 
 mod call;
@@ -21,7 +21,6 @@ use crate::connection_strings::ConnectionStrings;
 use crate::data_dir::DataDir;
 use crate::device::{Device, DeviceStatus, IdentityChange};
 use crate::etag::IfMatch;
-use crate::events::Events;
 use crate::faults::Faults;
 use crate::identity::Identity;
 use crate::jobs::Jobs;
@@ -35,6 +34,7 @@ use crate::refusal::{ErrorCode, HubRefusal};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::subscriptions::Subscriptions;
+use crate::telemetry::Telemetry;
 use crate::throttle::Throttle;
 use crate::twin::TwinChange;
 
@@ -54,7 +54,7 @@ pub struct Hub {
     /// The cloud-to-device messages that wait for devices.
     pub messages: Messages,
     /// The telemetry that devices send.
-    pub events: Events,
+    pub telemetry: Telemetry,
     /// How operators want fleets to be configured.
     pub configurations: Configurations,
     /// Who may become a device of this hub, and who has.
@@ -92,7 +92,7 @@ impl Hub {
             links: Links::default(),
             jobs,
             messages,
-            events: Events::default(),
+            telemetry: Telemetry::default(),
             configurations,
             provisioning,
             throttle,

@@ -87,7 +87,7 @@ async fn try_carry_out(hub: &Arc<Hub>, id: &str) -> Result<(), HubRefusal> {
         while under_way.len() < AT_ONCE
             && let Some(device) = left.next()
         {
-            under_way.spawn(one(hub.clone(), job.clone(), device));
+            under_way.spawn(carry_out_on(hub.clone(), job.clone(), device));
         }
         tokio::select! {
             ended = under_way.join_next() => match ended {
@@ -105,8 +105,9 @@ async fn try_carry_out(hub: &Arc<Hub>, id: &str) -> Result<(), HubRefusal> {
         .await
 }
 
-/// Deals with one device, unless the job was cancelled before its turn.
-async fn one(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubRefusal> {
+/// Carries a job out on one device, unless the job was cancelled before the
+/// device's turn.
+async fn carry_out_on(hub: Arc<Hub>, job: Arc<Job>, device: Identity) -> Result<(), HubRefusal> {
     loop {
         let wait = hub.throttle.wait(Operation::JobDevice);
         if wait.is_zero() {

@@ -66,7 +66,7 @@ impl Jobs {
         let mut jobs: BTreeMap<String, Entry> =
             store.all::<Job>(JOBS)?.into_iter().map(|(id, job)| (id, Entry::new(job))).collect();
         for (name, mut device_job) in store.all::<DeviceJob>(DEVICE_JOBS)? {
-            let (id, device) = name.split_once('/').context("a stored outcome of a job names no device")?;
+            let (id, device) = name.split_once('/').context("a stored part of a job names no device")?;
             let entry = jobs.get_mut(id).with_context(|| format!("the stored job {id:?} is missing"))?;
             device_job.resume(&entry.job.work, now());
             entry.devices.insert(device.parse()?, device_job);

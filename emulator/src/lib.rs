@@ -22,7 +22,7 @@ pub mod data_dir;
 pub mod device;
 pub mod edge_scopes;
 pub mod etag;
-pub mod events;
+
 pub mod fault_command;
 pub mod faults;
 pub mod http;
@@ -49,5 +49,6 @@ pub mod serve;
 pub mod server;
 pub mod store;
 pub mod subscriptions;
+pub mod telemetry;
 pub mod throttle;
 pub mod twin;

@@ -51,7 +51,7 @@ pub enum Closed {
     /// The identity was disabled or deleted.
     #[error("the device was disabled or deleted")]
     Refused,
-    /// A fault asked for it.
+    /// A fault dropped the connection.
     #[error("a fault dropped the link")]
     Fault,
     /// A fault made the token expire.

@@ -1,8 +1,8 @@
-//! Cloud-to-device messages: kept until the device acknowledges them.
+//! Cloud-to-device messages, each kept until its device acknowledges it.
 //!
-//! Over MQTT a device can only accept a message (PUBACK); one that it does not
-//! acknowledge comes again with its next connection. Source: "Understand
-//! cloud-to-device messaging": at most 50 wait for a device, of 64 KB each.
+//! Over MQTT a device can only accept a message (PUBACK); a message that is not
+//! acknowledged is sent again when the device connects the next time. Source of
+//! this and of the limits: "Understand cloud-to-device messaging".
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,34 +21,37 @@ use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, MESSAGES, Store};
 
-/// How many may wait for one device.
+/// How many messages may wait for one device.
 const MAX_WAITING: usize = 50;
-/// The largest body, in bytes.
+/// The largest body of a message, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Everything but RFC 3986's unreserved characters is encoded.
+/// The characters that are encoded in properties: all but RFC 3986's unreserved
+/// ones.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// All messages that wait.
+/// The messages that wait for devices.
 pub struct Messages(Mutex<Inner>);
 
 struct Inner {
     store: Store,
+    /// By device, and within a device by number: the oldest first.
     waiting: BTreeMap<Identity, BTreeMap<u64, Stored>>,
+    /// The number of the next message.
     next: u64,
 }
 
-/// A message as it is kept.
+/// A message as the store keeps it.
 #[derive(Clone, Serialize, Deserialize)]
 struct Stored {
-    /// Its properties, encoded as they stand in the topic.
+    /// The properties, encoded as they stand in the topic.
     bag: String,
     body: String,
     enqueued: Time,
 }
 
 impl Messages {
-    /// What the store has.
+    /// The messages in the store.
     pub fn open(store: Store) -> Result<Self> {
         let (mut waiting, mut next) = (BTreeMap::<Identity, BTreeMap<u64, Stored>>::new(), 1);
         for (name, message) in store.all::<Stored>(MESSAGES)? {
@@ -60,7 +63,7 @@ impl Messages {
         Ok(Messages(Mutex::new(Inner { store, waiting, next })))
     }
 
-    /// Takes on a message `{"body","properties"?}` for a device that exists.
+    /// Keeps a message `{"body","properties"?}` for a device that exists.
     pub fn add(&self, id: &Identity, message: &Value) -> Result<Message, HubRefusal> {
         let stored = Stored::parse(id, message)?;
         let mut inner = self.lock();
@@ -77,14 +80,14 @@ impl Messages {
         Ok(message)
     }
 
-    /// Those that wait for a device, the oldest first.
+    /// The messages that wait for a device, the oldest first.
     pub fn pending(&self, id: &Identity) -> Vec<Message> {
         let inner = self.lock();
         let waiting = inner.waiting.get(id).into_iter().flatten();
         waiting.map(|(number, stored)| stored.message(id, *number)).collect()
     }
 
-    /// How many wait for a device.
+    /// How many messages wait for a device.
     pub fn count(&self, id: &Identity) -> usize {
         self.lock().waiting.get(id).map_or(0, BTreeMap::len)
     }
@@ -99,7 +102,8 @@ impl Messages {
         Ok(())
     }
 
-    /// Forgets all that wait for a device; how many they were.
+    /// Forgets all messages that wait for a device and returns how many there
+    /// were.
     pub fn purge(&self, id: &Identity) -> Result<usize, HubRefusal> {
         let mut inner = self.lock();
         let Some(waiting) = inner.waiting.get(id).filter(|waiting| !waiting.is_empty()) else { return Ok(0) };
@@ -155,11 +159,13 @@ impl Stored {
     }
 }
 
+/// A message's name in the store.
 fn name(id: &Identity, number: u64) -> String {
-    // With zeros, so that the store's order is that of the numbers.
+    // Zeros in front, so that the store's order is that of the numbers.
     format!("{id}/{number:020}")
 }
 
+/// A property as it stands in a topic.
 fn pair(key: &str, value: &str) -> String {
     format!("{}={}", utf8_percent_encode(key, ENCODED), utf8_percent_encode(value, ENCODED))
 }

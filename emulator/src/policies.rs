@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::random::{self, NoRandom};
 use crate::refusal::{ErrorCode, HubRefusal};
 
-/// Something a policy may allow.
+/// Something that a policy may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     /// Reading identities.
@@ -23,8 +23,8 @@ pub enum Right {
     ServiceConnect,
     /// Connecting as any device.
     DeviceConnect,
-    /// Enrolling devices in the provisioning service, which has policies of
-    /// its own.
+    /// Enrolling devices in the provisioning service, which has policies apart
+    /// from the hub's.
     Enrolment,
 }
 
@@ -40,10 +40,10 @@ const POLICIES: [(&str, &[Right]); 6] = [
     ("provisioningserviceowner", &[Enrolment]),
 ];
 
-/// The policy that may do everything.
+/// The policy with all rights over the hub.
 pub const OWNER: &str = "iothubowner";
 
-/// A policy's name and key, base64, as they are stored.
+/// A policy's name and its key in base64, as the store keeps them.
 #[derive(Serialize, Deserialize)]
 pub struct StoredPolicy(String, String);
 
@@ -51,17 +51,17 @@ pub struct StoredPolicy(String, String);
 #[derive(Debug)]
 pub struct Policies(Vec<Policy>);
 
-/// One policy.
+/// A shared access policy.
 #[derive(Debug)]
 pub struct Policy {
-    /// Its name, `skn` in tokens.
+    /// The policy's name, which is `skn` in tokens.
     pub name: String,
-    /// Its key.
+    /// The key that signs the policy's tokens.
     pub key: SecretKey,
 }
 
 impl Policies {
-    /// The stored form of new policies with fresh keys.
+    /// New policies with fresh keys, as the store keeps them.
     pub fn generate() -> Result<Vec<StoredPolicy>, NoRandom> {
         let policy = |(name, _): &(&str, _)| {
             Ok(StoredPolicy((*name).to_owned(), random::key()?.expose_base64().as_str().to_owned()))
@@ -69,7 +69,7 @@ impl Policies {
         POLICIES.iter().map(policy).collect()
     }
 
-    /// The policies from their stored form.
+    /// The policies that the store has.
     pub fn load(stored: &[StoredPolicy]) -> Result<Self, iotdm_proto::key::KeyError> {
         let policy =
             |StoredPolicy(name, key): &StoredPolicy| Ok(Policy { name: name.clone(), key: key.parse()? });
@@ -81,27 +81,27 @@ impl Policies {
         self.0.iter()
     }
 
-    /// Whether `token` is one of a policy that has `right`, valid at `now`
-    /// (seconds since the Unix epoch), for any of `scopes`, which spell the
-    /// same resource differently.
+    /// Refuses unless a policy with `right` has signed `token`, for one of
+    /// `resources` (which write the same resource in different ways), and the
+    /// token is valid at `now`, in seconds since the Unix epoch.
     pub fn check(
         &self,
         token: &SasToken,
         right: Right,
         now: u64,
-        scopes: &[String],
+        resources: &[String],
     ) -> Result<(), HubRefusal> {
         let Some(policy) = self.0.iter().find(|policy| Some(policy.name.as_str()) == token.policy()) else {
             return Err(ErrorCode::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
         };
-        let mut verdict = Err(SasError::Malformed("no scope"));
-        for scope in scopes {
-            verdict = token.verify(&policy.key, now, scope);
-            if verdict.is_ok() {
+        let mut verified = Err(SasError::Malformed("no resource"));
+        for resource in resources {
+            verified = token.verify(&policy.key, now, resource);
+            if verified.is_ok() {
                 break;
             }
         }
-        match verdict {
+        match verified {
             Ok(()) => {}
             Err(error @ (SasError::Expired(_) | SasError::Scope(_))) => {
                 return Err(ErrorCode::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
@@ -144,9 +144,9 @@ mod tests {
     fn each_policy_has_its_rights_and_no_others() {
         for (policy, allowed) in POLICIES {
             for right in [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect, Enrolment] {
-                let verdict = check(policy, right);
-                assert_eq!(verdict.is_ok(), allowed.contains(&right), "{policy} {right}");
-                if let Err(error) = verdict {
+                let checked = check(policy, right);
+                assert_eq!(checked.is_ok(), allowed.contains(&right), "{policy} {right}");
+                if let Err(error) = checked {
                     assert_eq!(error.code, ErrorCode::IotHubUnauthorizedAccess);
                 }
             }

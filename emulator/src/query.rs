@@ -1,8 +1,10 @@
 //! IoT Hub's query language over device twins, module twins and jobs.
 //!
-//! Parsed by hand: the dialect is small and none of SQL's (`IN ['a']`, `NIN`,
-//! `"…"` as a string, `$version` in paths), so a general SQL parser would need
-//! as much code around it as this takes.
+//! A text goes through `lexer`, `expression` and `parser` to the values of
+//! `ast`; `eval` selects documents and makes rows, `aggregate` makes rows of
+//! groups. The dialect is parsed by hand, since it is small and not SQL
+//! (`IN ['a']`, `NIN`, `"…"` as a string, `$version` in paths): a general SQL
+//! parser would need as much code around it as this takes.
 //!
 //! Source: "IoT Hub query language for device and module twins, jobs, and
 //! message routing".

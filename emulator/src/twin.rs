@@ -87,9 +87,8 @@ impl Twin {
     }
 
     /// Replaces the sections that the change names at the time `now`. On an error
-    /// nothing changes. Whether the real hub
-    /// empties a section that is not named is unverified; the documentation
-    /// describes replacing per section.
+    /// nothing changes. Whether the real hub empties a section that is not named
+    /// is unverified; the documentation describes replacing per section.
     pub fn replace(&mut self, change: &TwinChange, now: Time) -> Result<Notification, HubRefusal> {
         self.change(change, true, now)
     }

@@ -88,10 +88,10 @@ pub(super) async fn write(
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
-    let wish = IdentityChange::parse(&id, &body)?;
+    let identity = IdentityChange::parse(&id, &body)?;
     let device = match if_match {
-        IfMatch::Absent => hub.create_device(&id, wish, &TwinChange::default()).await?,
-        if_match => hub.update_device(&id, wish, &if_match).await?,
+        IfMatch::Absent => hub.create_device(&id, identity, &TwinChange::default()).await?,
+        if_match => hub.update_device(&id, identity, &if_match).await?,
     };
     Ok(with_etag(device))
 }

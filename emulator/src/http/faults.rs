@@ -34,7 +34,7 @@ pub(super) struct Listed {
 /// The query of `DELETE`: whose faults to forget.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Whose {
+pub(super) struct FaultsQuery {
     device_id: Option<String>,
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn add(
 pub(super) async fn clear(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Query(Whose { device_id }): Query<Whose>,
+    Query(FaultsQuery { device_id }): Query<FaultsQuery>,
 ) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let id = device_id.as_deref().map(parse_id).transpose()?;

@@ -22,7 +22,7 @@ use crate::refusal::HubRefusal;
 /// The query of `/emulator/events`: whose telemetry to show.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Whose {
+pub(super) struct EventsQuery {
     device_id: Option<String>,
 }
 
@@ -55,20 +55,23 @@ pub(super) async fn purge(
 pub(super) async fn events(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Query(Whose { device_id }): Query<Whose>,
+    Query(EventsQuery { device_id }): Query<EventsQuery>,
 ) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let lines = futures_util::stream::unfold((hub.events.listen(), device_id), |(mut events, whose)| async {
-        loop {
-            match events.recv().await {
-                Ok(event) if whose.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into())) => {
-                    let line = Bytes::from(format!("{event}\n"));
-                    return Some((Ok::<_, Infallible>(line), (events, whose)));
+    let lines =
+        futures_util::stream::unfold((hub.telemetry.listen(), device_id), |(mut events, whose)| async {
+            loop {
+                match events.recv().await {
+                    Ok(event)
+                        if whose.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into())) =>
+                    {
+                        let line = Bytes::from(format!("{event}\n"));
+                        return Some((Ok::<_, Infallible>(line), (events, whose)));
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
                 }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
             }
-        }
-    });
+        });
     Ok(axum::body::Body::from_stream(lines).into_response())
 }

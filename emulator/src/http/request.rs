@@ -20,8 +20,8 @@ use crate::identity::Identity;
 use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
 
-/// The largest body that is taken, in bytes: twins have at most 72 KB, method
-/// payloads 128 KB, and a hundred bulk changes fit as well.
+/// The largest body that is taken, in bytes: twins have at most 72 KB and method
+/// payloads 128 KB.
 const MAX_BODY: usize = 512 * 1024;
 
 /// How long a body may take to arrive, so that a slow client does not keep a

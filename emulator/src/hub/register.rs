@@ -18,8 +18,8 @@ use crate::twin::TwinChange;
 
 impl Hub {
     /// Registers the device that `enrolment` lets in as `id`, having shown
-    /// `proof`; `over_websocket` says how the device came, and so which of the
-    /// hub's ports it is told. A disabled enrolment gives a registration
+    /// `proof`; `over_websocket` says how the device came, and so which port
+    /// of the hub the device is told. A disabled enrolment gives a registration
     /// without a device.
     pub async fn register(
         &self,

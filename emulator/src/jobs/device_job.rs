@@ -12,7 +12,7 @@ use crate::refusal::{ErrorCode, HubRefusal};
 /// One device's part of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceJob {
-    /// How it goes.
+    /// How the job goes with the device.
     // Stores of earlier versions have it as "outcome".
     #[serde(alias = "outcome")]
     pub status: DeviceJobStatus,

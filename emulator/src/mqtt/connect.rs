@@ -1,4 +1,4 @@
-//! CONNECT: who the client says it is, and whether it is.
+//! CONNECT: who the client says it is, and whether that is true.
 //!
 //! User names are `{host}/{client id}/?api-version=…[&model-id=…]`, also seen
 //! without the query; the client id is `{device}` or `{device}/{module}`. The
@@ -113,8 +113,9 @@ struct UserName<'a> {
 }
 
 impl<'a> UserName<'a> {
-    /// Reads the user name of the client `client_id`; `None` when it is not in
-    /// the form above or is another client's.
+    /// Reads the user name of the client `client_id`; `None` when the
+    /// name is another client's, or not in the form that the head of this file
+    /// describes.
     fn parse(text: &'a str, client_id: &str) -> Option<Self> {
         // A client id may contain a slash, but a host never does.
         let (host, rest) = text.split_once('/')?;

@@ -19,7 +19,7 @@ use crate::certificates::ClientCertificate;
 pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
 
 /// The largest CONNECT, in bytes. A client that has not proved who it is gets
-/// less memory than a device; names, token and Will are far smaller.
+/// less memory than a device; user name and token are far smaller.
 pub const MAX_CONNECT: usize = 32 * 1024;
 
 /// How long a client may leave the connection's buffers full before the hub
@@ -51,7 +51,7 @@ pub enum ConnectionError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
-    /// What came is not MQTT 3.1.1, or is larger than may be.
+    /// What came is not MQTT 3.1.1, or larger than the hub takes.
     #[error("not a packet that the hub takes: {0}")]
     Malformed(#[from] mqttbytes::Error),
 }

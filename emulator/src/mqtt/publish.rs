@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::clock::now;
 use crate::device::Device;
-use crate::events::with;
 use crate::faults::FaultKind;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::{Link, Message};
 use crate::refusal::{ErrorCode, HubRefusal};
+use crate::telemetry::with;
 use crate::throttle::Operation;
 
 /// Lets a publish take effect and returns the reply to a twin request, if the
@@ -23,7 +23,7 @@ use crate::throttle::Operation;
 /// real hub ends the connection is unverified.)
 pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
     if let Some(bag) = telemetry_bag(&link.device, &published.topic) {
-        hub.events.note(&link.device, &with_retain(bag, published.retain), &published.payload);
+        hub.telemetry.note(&link.device, &with_retain(bag, published.retain), &published.payload);
         return Ok(None);
     }
     let refuse = || format!("the client published to {:?}", published.topic);

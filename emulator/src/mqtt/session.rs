@@ -36,7 +36,7 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
             };
             let Err(end) = session.run(accepted.session_present, accepted.expiry).await;
             if let Some(will) = accepted.will.filter(|_| !matches!(end, SessionEnd::Disconnect)) {
-                will.send(&device, &hub.events);
+                will.send(&device, &hub.telemetry);
             }
             hub.links.detach(&device, number);
             info!(%device, why = %end, "device disconnected");

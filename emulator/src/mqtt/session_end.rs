@@ -14,8 +14,8 @@ use crate::link::Closed;
 /// keep-alive timeout.
 const MAX_SILENCE: Duration = Duration::from_secs(1767);
 
-/// How long a timer runs that shall never end a session: ten years, which is
-/// longer than any session and not too long for tokio's timers.
+/// How long a timer runs that shall never end a session: ten years, which no
+/// connection lasts, and which can be added to an instant without overflow.
 pub const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Why the hub ends a session, or sees it end.

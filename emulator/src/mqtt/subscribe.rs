@@ -8,8 +8,8 @@ use crate::hub::Hub;
 use crate::link::Link;
 use crate::subscriptions::Subscriptions;
 
-/// Adds subscriptions, in a session that is `persistent` for good. QoS 2 is
-/// granted as 1; a topic filter that the hub does not have ends the
+/// Adds subscriptions; those of a `persistent` session are kept. QoS 2 is granted
+/// as 1; a topic filter that the hub does not have ends the
 /// connection, as it does with the real hub.
 pub async fn subscribe(
     hub: &Hub,
@@ -24,7 +24,8 @@ pub async fn subscribe(
     Ok(SubAck::new(asked.pkid, granted))
 }
 
-/// Ends subscriptions, under the same conditions.
+/// Ends subscriptions, with the same meaning of `persistent` and the same end of
+/// the connection for an unknown filter.
 pub async fn unsubscribe(
     hub: &Hub,
     link: &Link,

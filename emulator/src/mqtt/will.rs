@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rumqttc::mqttbytes::v4::LastWill;
 
 use super::publish::{telemetry_bag, with_retain};
-use crate::events::{Events, with};
 use crate::identity::Identity;
+use crate::telemetry::{Telemetry, with};
 
 /// The message that is sent when the connection ends without DISCONNECT.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Will {
     }
 
     /// Sends the Will in the name of `device`.
-    pub fn send(&self, device: &Identity, events: &Events) {
-        events.note(device, &self.bag, &self.payload);
+    pub fn send(&self, device: &Identity, telemetry: &Telemetry) {
+        telemetry.note(device, &self.bag, &self.payload);
     }
 }

@@ -1,5 +1,6 @@
-//! Tokens to expressions, by recursive descent. From weakest to strongest:
-//! `OR`; `AND`; `NOT`; comparisons and `IN`; `+ -`; `* / %`.
+//! From tokens to expressions, by recursive descent. Operators bind, from
+//! weakest to strongest: `OR`; `AND`; `NOT`; comparisons and `IN`; `+ -`;
+//! `* / %`.
 
 use serde_json::Value;
 
@@ -7,9 +8,10 @@ use super::ast::{Expression, Operator, Path};
 use super::lexer::{Token, invalid, tokens};
 use crate::refusal::HubRefusal;
 
-/// The documented limit of a query, in characters.
+/// The longest query, in characters. Source: "IoT Hub query language".
 const MAX_LENGTH: usize = 8192;
-/// Deeper parentheses are refused rather than run out of stack.
+/// How deep parentheses and lists may be nested: each level takes some of the
+/// stack, which must not run out.
 const MAX_DEPTH: usize = 64;
 
 const COMPARISONS: [(&str, Operator); 7] = [
@@ -25,12 +27,13 @@ const SUMS: [(&str, Operator); 2] = [("+", Operator::Add), ("-", Operator::Subtr
 const PRODUCTS: [(&str, Operator); 3] =
     [("*", Operator::Multiply), ("/", Operator::Divide), ("%", Operator::Remainder)];
 
-/// The tokens that are left, and what names the row.
+/// The tokens that are not parsed yet, and what is known of the query so far.
 pub(super) struct Parser {
     tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
-    /// How paths may begin without meaning a part of the row: the source
-    /// (`devices.jobs`) and the alias it was given.
+    /// How paths may begin without meaning a part of the document: with the source
+    /// (`devices.jobs`) and with the alias that it was given.
     pub(super) prefixes: Vec<Path>,
+    /// How many expressions the current one is nested in.
     depth: usize,
 }
 
@@ -142,7 +145,8 @@ impl Parser {
         Ok(Expression::Path(self.within_row(path)))
     }
 
-    /// Its name and parenthesis are read already.
+    /// The rest of a function, of which the name and the parenthesis are read
+    /// already.
     fn function(&mut self, name: &str) -> Result<Expression, HubRefusal> {
         let arguments = self.list(")")?;
         if ["IS_DEFINED", "IsDefined"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -160,7 +164,7 @@ impl Parser {
         Err(invalid(format!("{name}() is no function of conditions over twins and jobs")))
     }
 
-    /// Expressions up to `end`, which is consumed.
+    /// Expressions with commas between them, up to and with the symbol `end`.
     fn list(&mut self, end: &'static str) -> Result<Vec<Expression>, HubRefusal> {
         let mut items = Vec::new();
         while !self.take_symbol(end) {
@@ -172,7 +176,7 @@ impl Parser {
         Ok(items)
     }
 
-    /// A dotted path as it is written; `[[…]]` holds a name that is no word.
+    /// A dotted path as it is written.
     pub(super) fn path(&mut self) -> Result<Path, HubRefusal> {
         let mut path = vec![self.word()?];
         while self.take_symbol(".") {
@@ -181,7 +185,8 @@ impl Parser {
         Ok(path)
     }
 
-    /// `d.tags.x` is `tags.x` after `FROM devices d`.
+    /// The path without a prefix that names the source: `d.tags.x` is `tags.x`
+    /// after `FROM devices d`.
     pub(super) fn within_row(&self, path: Path) -> Path {
         let longer = |prefix: &&Path| path.len() > prefix.len() && path.starts_with(prefix);
         match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
@@ -228,7 +233,7 @@ impl Parser {
         if self.take_symbol(symbol) { Ok(()) } else { Err(invalid(format!("{symbol:?} is missing"))) }
     }
 
-    /// That nothing is left.
+    /// Refuses the query unless all tokens are parsed.
     pub(super) fn end(&mut self) -> Result<(), HubRefusal> {
         match self.tokens.next() {
             None => Ok(()),
@@ -245,6 +250,7 @@ fn binary(operator: Operator, left: Expression, right: Expression) -> Expression
     Expression::Binary(operator, Box::new(left), Box::new(right))
 }
 
+/// A token as a refusal quotes it.
 fn shown(token: &Token) -> String {
     match token {
         Token::Word(word) => word.clone(),

@@ -1,4 +1,4 @@
-//! Text to queries and to conditions.
+//! From text to queries and to conditions.
 
 use super::ast::{Aggregate, Column, Condition, Path, Projection, Query, Selection, Source};
 use super::expression::Parser;
@@ -66,11 +66,12 @@ fn columns(parser: &mut Parser) -> Result<Vec<Column<Projection>>, HubRefusal> {
     }
 }
 
-/// Its name and parenthesis are read already.
+/// The rest of a function over a group, of which the name and the parenthesis
+/// are read already.
 fn aggregate(parser: &mut Parser, name: &Path) -> Result<Projection, HubRefusal> {
     let name = name.join(".");
     if name.eq_ignore_ascii_case("COUNT") {
-        // `COUNT(*)` is SQL's, and harmless.
+        // `COUNT(*)` is how SQL writes it, and means the same.
         parser.take_symbol("*");
         parser.expect_symbol(")")?;
         return Ok(Projection::Count);
@@ -84,6 +85,7 @@ fn aggregate(parser: &mut Parser, name: &Path) -> Result<Projection, HubRefusal>
     Ok(Projection::Over(*aggregate, path))
 }
 
+/// What follows `FROM`; paths may begin with the names that it introduces.
 fn source(parser: &mut Parser) -> Result<Source, HubRefusal> {
     let written = parser.path()?;
     let name = written.join(".").to_ascii_lowercase();
@@ -105,6 +107,7 @@ fn source(parser: &mut Parser) -> Result<Source, HubRefusal> {
     Ok(source)
 }
 
+/// The paths that follow `GROUP BY`, if it is there.
 fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubRefusal> {
     let mut paths = Vec::new();
     if !parser.take_word("GROUP") {
@@ -120,7 +123,8 @@ fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubRefusal> {
     }
 }
 
-/// Sorts out what kind of selection the columns are.
+/// What rows consist of, now that the source and the groups are known; without
+/// `columns`, of whole documents.
 fn select(
     columns: Option<Vec<Column<Projection>>>,
     group_by: &[Path],
@@ -156,6 +160,7 @@ fn select(
     Ok(Selection::Aggregates(columns))
 }
 
+/// The number that follows `TOP`.
 fn count(parser: &mut Parser) -> Result<usize, HubRefusal> {
     let parenthesis = parser.take_symbol("(");
     let count = parser.number().and_then(|number| usize::try_from(number.as_u64()?).ok());
