@@ -1,9 +1,11 @@
-//! What a user has to set so that other programs find and trust the emulator.
+//! The texts of `env` and `trust`: what a user has to set so that other programs
+//! find and trust the emulator.
 
 use crate::data_dir::DataDir;
 
-/// Lines for `eval`: our tools and the official SDKs find the hub, and trust
-/// it. The secret stays in its file until the shell reads it.
+/// Lines for `eval`, by which our tools and the official SDKs find the hub in
+/// `dir` and trust it, also as `device` if one is given. The lines hold no
+/// secret: the shell reads it from its file.
 pub fn environment(dir: &DataDir, device: Option<&crate::identity::Identity>) -> String {
     let (ca, service) = (quoted(&dir.ca()), quoted(&dir.service_connection_string()));
     let mut lines = vec![
@@ -22,7 +24,7 @@ pub fn environment(dir: &DataDir, device: Option<&crate::identity::Identity>) ->
     lines.join("\n")
 }
 
-/// How to trust the CA, for each kind of client.
+/// How to trust the CA of the emulator in `dir`, for each kind of client.
 pub fn trust(dir: &DataDir) -> String {
     let ca = quoted(&dir.ca());
     format!(
@@ -49,7 +51,7 @@ listen on 443 after: sudo sysctl net.ipv4.ip_unprivileged_port_start=443",
     )
 }
 
-/// For a shell.
+/// A path in the quotes of a shell.
 fn quoted(path: &std::path::Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

@@ -1,87 +1,292 @@
-//! Whether a client is who it says it is.
+//! How an identity proves who it is: the `authentication` of its JSON, with
+//! keys, thumbprints or nothing at all.
 
-use iotdm_proto::Time;
-use iotdm_proto::sas::{SasError, SasToken};
+use iotdm_proto::SecretKey;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
-use crate::certificates::{Authorities, ClientCertificate};
-use crate::credentials::{Credentials, Keys};
-use crate::error::{Code, HubError};
-use crate::identity::Identity;
-use crate::policies::{Policies, Right};
+use crate::random;
+use crate::refusal::{ErrorCode, HubRefusal};
 
-/// What a client shows.
-#[derive(Debug)]
-pub enum Proof {
-    /// A token, as the CONNECT's password.
-    Token(SasToken),
-    /// A certificate, in the TLS handshake.
-    Certificate(ClientCertificate),
+/// What the proof that a client shows is checked against.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Authentication {
+    /// A token signed with one of two keys.
+    Sas(Keys),
+    /// A certificate that has one of two thumbprints.
+    SelfSigned(Thumbprints),
+    /// A certificate made out to the identity by a CA that the hub knows.
+    CertificateAuthority,
+    /// Nothing of the identity's own: only the token of a shared access policy
+    /// lets a client in.
+    None,
 }
 
-impl Proof {
-    /// When it ends, in seconds since the Unix epoch; a connection by
-    /// certificate does not.
-    pub fn expiry(&self) -> Option<u64> {
+/// The two keys of an identity or enrolment. They can be serialised, since the
+/// store is where they are kept.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Keys {
+    /// The key in the connection string.
+    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
+    pub primary: SecretKey,
+    /// The key to use while the primary one is renewed.
+    #[serde(serialize_with = "write_key", deserialize_with = "read_key")]
+    pub secondary: SecretKey,
+}
+
+/// The thumbprints of two certificates: the SHA-1 or SHA-256 of each in
+/// upper-case hexadecimal.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Thumbprints {
+    /// The thumbprint of the certificate in use.
+    pub primary: Option<String>,
+    /// The thumbprint of the certificate to use while the first is renewed.
+    pub secondary: Option<String>,
+}
+
+/// What a service wants an `authentication` to be; absent parts stay as they
+/// are, or are for the hub to choose.
+#[derive(Debug, Default)]
+pub struct AuthenticationChange {
+    kind: Option<AuthenticationType>,
+    primary: Option<SecretKey>,
+    secondary: Option<SecretKey>,
+    thumbprints: Thumbprints,
+}
+
+/// The `type` of an `authentication`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum AuthenticationType {
+    Sas,
+    SelfSigned,
+    CertificateAuthority,
+    None,
+}
+
+impl Authentication {
+    /// A new `authentication` with what `change` names; keys are made where none
+    /// are given.
+    pub fn new(change: AuthenticationChange) -> Result<Self, HubRefusal> {
+        let fresh = Authentication::Sas(Keys { primary: random::key()?, secondary: random::key()? });
+        fresh.changed(change)
+    }
+
+    /// This `authentication` with what `change` names put in place of what it
+    /// has.
+    pub fn changed(&self, change: AuthenticationChange) -> Result<Self, HubRefusal> {
+        Ok(match (change.kind.unwrap_or(self.kind()), self) {
+            (AuthenticationType::Sas, old) => {
+                let key = |new: Option<SecretKey>, old: Option<&SecretKey>| match (new, old) {
+                    (Some(key), _) => Ok(key),
+                    (None, Some(key)) => Ok(key.clone()),
+                    (None, None) => random::key(),
+                };
+                let old = if let Authentication::Sas(keys) = old { Some(keys) } else { None };
+                Authentication::Sas(Keys {
+                    primary: key(change.primary, old.map(|keys| &keys.primary))?,
+                    secondary: key(change.secondary, old.map(|keys| &keys.secondary))?,
+                })
+            }
+            (AuthenticationType::SelfSigned, old) => {
+                let mut thumbprints = change.thumbprints;
+                if let Authentication::SelfSigned(old) = old {
+                    thumbprints.primary = thumbprints.primary.or_else(|| old.primary.clone());
+                    thumbprints.secondary = thumbprints.secondary.or_else(|| old.secondary.clone());
+                }
+                if thumbprints == Thumbprints::default() {
+                    return Err(ErrorCode::ArgumentInvalid.because("selfSigned needs a thumbprint"));
+                }
+                Authentication::SelfSigned(thumbprints)
+            }
+            (AuthenticationType::CertificateAuthority, _) => Authentication::CertificateAuthority,
+            (AuthenticationType::None, _) => Authentication::None,
+        })
+    }
+
+    /// What IoT Hub calls the type of this `authentication`.
+    pub fn type_name(&self) -> Value {
+        json!(self.kind())
+    }
+
+    /// The JSON of the `authentication`, keys included.
+    pub fn json(&self) -> Value {
+        let (primary_key, secondary_key) = match self {
+            Authentication::Sas(keys) => {
+                let text = |key: &SecretKey| json!(key.expose_base64().as_str());
+                (text(&keys.primary), text(&keys.secondary))
+            }
+            _ => (Value::Null, Value::Null),
+        };
+        json!({
+            "symmetricKey": { "primaryKey": primary_key, "secondaryKey": secondary_key },
+            "x509Thumbprint": self.thumbprint_json(),
+            "type": self.kind(),
+        })
+    }
+
+    /// The `x509Thumbprint` of identities and twins, which is there for every
+    /// type.
+    pub fn thumbprint_json(&self) -> Value {
+        let none = Thumbprints::default();
+        let thumbprints = if let Authentication::SelfSigned(found) = self { found } else { &none };
+        json!({
+            "primaryThumbprint": thumbprints.primary,
+            "secondaryThumbprint": thumbprints.secondary,
+        })
+    }
+
+    fn kind(&self) -> AuthenticationType {
         match self {
-            Proof::Token(token) => Some(token.expiry()),
-            Proof::Certificate(_) => None,
+            Authentication::Sas(_) => AuthenticationType::Sas,
+            Authentication::SelfSigned(_) => AuthenticationType::SelfSigned,
+            Authentication::CertificateAuthority => AuthenticationType::CertificateAuthority,
+            Authentication::None => AuthenticationType::None,
         }
     }
 }
 
-/// Whether `proof` shows that a client is `id`, which has `credentials`.
-/// `scopes` spell its SAS resource in the ways in which clients do.
-pub fn check(
-    id: &Identity,
-    credentials: &Credentials,
-    proof: &Proof,
-    policies: &Policies,
-    authorities: &Authorities,
-    scopes: &[String],
-    now: Time,
-) -> Result<(), HubError> {
-    let refuse = |why: String| Err(Code::IotHubUnauthorized.because(why));
-    match (proof, credentials) {
-        (Proof::Token(token), _) if token.policy().is_some() => {
-            policies.check(token, Right::DeviceConnect, now.unix_seconds(), scopes)
-        }
-        (Proof::Token(token), Credentials::Sas(keys)) => check_token(token, keys, scopes, now),
-        (Proof::Certificate(shown), Credentials::SelfSigned(known)) => {
-            let known = [&known.primary, &known.secondary].into_iter().flatten();
-            match known.into_iter().any(|thumbprint| shown.has_thumbprint(thumbprint)) {
-                true => Ok(()),
-                false => refuse(format!("the {shown} is none of the identity's")),
+impl AuthenticationChange {
+    /// Reads a service's `authentication`. Services leave keys out, or send
+    /// `null`, `""` or `{}`, for the hub to make them. Keys have 16 to 64 bytes.
+    pub fn parse(body: &Map<String, Value>) -> Result<Self, HubRefusal> {
+        let text = |part: &str, name: &str| match body.get(part).and_then(|part| part.get(name)) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(ErrorCode::ArgumentInvalid.because(format!("{name} is not a string"))),
+        };
+        let key = |name: &str| match text("symmetricKey", name)?.map(|text| text.parse::<SecretKey>()) {
+            None => Ok(None),
+            Some(Ok(key)) if (16..=64).contains(&key.expose().len()) => Ok(Some(key)),
+            Some(_) => {
+                Err(ErrorCode::ArgumentInvalid.because(format!("{name} is not base64 of 16 to 64 bytes")))
             }
-        }
-        (Proof::Certificate(shown), Credentials::CertificateAuthority) => {
-            if let Err(why) = authorities.check(shown) {
-                return refuse(format!("the {shown} does not come from a known CA: {why}"));
+        };
+        let thumbprint = |name: &str| match text("x509Thumbprint", name)? {
+            None => Ok(None),
+            Some(text) if is_thumbprint(&text) => Ok(Some(text.to_ascii_uppercase())),
+            Some(_) => Err(ErrorCode::ArgumentInvalid
+                .because(format!("{name} is not the SHA-1 or SHA-256 of a certificate in hexadecimal"))),
+        };
+        let mut change = AuthenticationChange {
+            kind: None,
+            primary: key("primaryKey")?,
+            secondary: key("secondaryKey")?,
+            thumbprints: Thumbprints {
+                primary: thumbprint("primaryThumbprint")?,
+                secondary: thumbprint("secondaryThumbprint")?,
+            },
+        };
+        change.kind = match body.get("type") {
+            // Clients from before there was a type send thumbprints alone.
+            None | Some(Value::Null) if change.thumbprints != Thumbprints::default() => {
+                Some(AuthenticationType::SelfSigned)
             }
-            match shown.common_name() {
-                Some(name) if name == id.to_string() => Ok(()),
-                _ => refuse(format!("the {shown} is not made out to {id}")),
-            }
-        }
-        (Proof::Token(_), other) => {
-            refuse(format!("{id} authenticates by {}, not by a token of its own", other.type_name()))
-        }
-        (Proof::Certificate(_), other) => {
-            refuse(format!("{id} authenticates by {}, not by a certificate", other.type_name()))
-        }
+            None | Some(Value::Null) => None,
+            Some(kind) => Some(AuthenticationType::deserialize(kind).map_err(|_| {
+                ErrorCode::ArgumentInvalid.because("type is sas, selfSigned, certificateAuthority or none")
+            })?),
+        };
+        Ok(change)
     }
 }
 
-fn check_token(token: &SasToken, keys: &Keys, scopes: &[String], now: Time) -> Result<(), HubError> {
-    let mut refusal = None;
-    for key in [&keys.primary, &keys.secondary] {
-        for scope in scopes {
-            match token.verify(key, now.unix_seconds(), scope) {
-                Ok(()) => return Ok(()),
-                Err(SasError::Signature) if refusal.is_some() => {}
-                Err(error) => refusal = Some(error),
-            }
+fn is_thumbprint(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+impl PartialEq for Keys {
+    /// Compares the keys' bytes, and not in constant time: both are the hub's own,
+    /// before and after a change.
+    fn eq(&self, other: &Self) -> bool {
+        self.primary.expose() == other.primary.expose() && self.secondary.expose() == other.secondary.expose()
+    }
+}
+
+fn write_key<S: Serializer>(key: &SecretKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&key.expose_base64())
+}
+
+fn read_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretKey, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(body: Value) -> Result<AuthenticationChange, HubRefusal> {
+        AuthenticationChange::parse(body.as_object().unwrap())
+    }
+
+    fn new(body: Value) -> Authentication {
+        Authentication::new(change(body).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn keys_are_made_where_none_are_given() {
+        for body in [
+            json!({}),
+            json!({"symmetricKey": {}}),
+            json!({"type": "sas", "symmetricKey": {"primaryKey": "", "secondaryKey": null}}),
+        ] {
+            let Authentication::Sas(keys) = new(body) else { panic!("not sas") };
+            assert_eq!(keys.primary.expose().len(), 32);
+            assert_ne!(keys.primary.expose(), keys.secondary.expose());
         }
     }
-    let why = refusal.map_or_else(String::new, |error| error.to_string());
-    Err(Code::IotHubUnauthorized.because(why))
+
+    #[test]
+    fn thumbprints_and_authorities_have_no_keys() {
+        let print = "ab".repeat(20);
+        for body in [
+            json!({"x509Thumbprint": {"primaryThumbprint": print}}),
+            json!({"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": print, "secondaryThumbprint": ""}}),
+        ] {
+            let expected = json!({
+                "symmetricKey": {"primaryKey": null, "secondaryKey": null},
+                "x509Thumbprint": {"primaryThumbprint": print.to_uppercase(), "secondaryThumbprint": null},
+                "type": "selfSigned",
+            });
+            assert_eq!(new(body).json(), expected);
+        }
+        let authority = new(json!({"type": "certificateAuthority"})).json();
+        assert_eq!(
+            (&authority["type"], &authority["symmetricKey"]["primaryKey"]),
+            (&json!("certificateAuthority"), &Value::Null)
+        );
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name_and_drops_what_no_longer_counts() {
+        let old = new(json!({}));
+        let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        let renewed = old.changed(change(json!({"symmetricKey": {"primaryKey": key}})).unwrap()).unwrap();
+        assert_eq!(renewed.json()["symmetricKey"]["primaryKey"], key);
+        assert_eq!(
+            renewed.json()["symmetricKey"]["secondaryKey"],
+            old.json()["symmetricKey"]["secondaryKey"]
+        );
+        let other = renewed.changed(change(json!({"type": "certificateAuthority"})).unwrap()).unwrap();
+        let back = other.changed(change(json!({"type": "sas"})).unwrap()).unwrap();
+        assert_ne!(back.json()["symmetricKey"]["primaryKey"], key, "made anew");
+        assert!(old.changed(change(json!({"type": "selfSigned"})).unwrap()).is_err());
+    }
+
+    #[test]
+    fn each_bad_body_is_refused() {
+        for body in [
+            json!({"type": "password"}),
+            json!({"type": 1}),
+            json!({"symmetricKey": {"primaryKey": "?"}}),
+            json!({"symmetricKey": {"primaryKey": "c2hvcnQ="}}),
+            json!({"symmetricKey": {"secondaryKey": 7}}),
+            json!({"x509Thumbprint": {"primaryThumbprint": "abc"}}),
+            json!({"x509Thumbprint": {"primaryThumbprint": "g".repeat(40)}}),
+        ] {
+            assert_eq!(change(body.clone()).unwrap_err().code, ErrorCode::ArgumentInvalid, "{body}");
+        }
+    }
 }

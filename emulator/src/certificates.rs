@@ -1,9 +1,10 @@
-//! Client certificates: asked for in every handshake, judged when the CONNECT
-//! (over TCP or over a WebSocket) says who the client is.
+//! Client certificates: every TLS handshake asks for one, which is judged when
+//! the CONNECT (over TCP or over a WebSocket) says who the client is.
 //!
-//! Source: "Authenticate identities with X.509 certificates". A self-signed
-//! certificate is compared by its thumbprint alone; one of a CA needs a chain
-//! to it and the identity as its common name (`device` or `device/module`).
+//! A self-signed certificate is compared by its thumbprint alone; a certificate
+//! from a CA needs a chain to that CA, and the identity as its common name
+//! (`device` or `device/module`). Source: "Authenticate identities with X.509
+//! certificates".
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -24,57 +25,59 @@ use sha2::{Digest as _, Sha256};
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What a client showed in its handshake, having proved that it has the
-/// private key.
+/// The certificate that a client showed in its TLS handshake, where the client
+/// has proved that it has the private key, with the certificates of CAs that came
+/// along.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
     leaf: CertificateDer<'static>,
     intermediates: Vec<CertificateDer<'static>>,
 }
 
-/// The CAs that devices' certificates may come from.
+/// The CAs that devices' certificates may come from; by default none.
 #[derive(Debug, Default)]
 pub struct Authorities(Option<Arc<dyn ClientCertVerifier>>);
 
 impl ClientCertificate {
-    /// The chain of a TLS connection; `None` when the client showed none.
+    /// The certificate of a TLS connection; `None` when the client showed none.
     pub fn shown_in<IO>(stream: &TlsStream<IO>) -> Option<Self> {
         ClientCertificate::new(stream.get_ref().1.peer_certificates())
     }
 
-    /// The same from the chain itself.
+    /// The certificate with its chain; `None` when there is none.
     pub fn new(chain: Option<&[CertificateDer<'static>]>) -> Option<Self> {
         let (leaf, intermediates) = chain?.split_first()?;
         Some(ClientCertificate { leaf: leaf.clone(), intermediates: intermediates.to_vec() })
     }
 
-    /// One of DER in base64.
+    /// The certificate in a text: DER in base64.
     pub fn from_base64(text: &str) -> Option<Self> {
         let der = STANDARD.decode(text).ok()?;
         Some(ClientCertificate { leaf: CertificateDer::from(der), intermediates: Vec::new() })
     }
 
-    /// Whether it is an X.509 certificate at all.
+    /// Whether the bytes are an X.509 certificate at all.
     pub fn is_readable(&self) -> bool {
         X509Certificate::from_der(&self.leaf).is_ok()
     }
 
-    /// Whether it is the certificate of this DER in base64.
+    /// Whether this is the certificate in `base64`, which is DER in base64.
     pub fn is(&self, base64: &str) -> bool {
         STANDARD.encode(&self.leaf) == base64
     }
 
-    /// Its SHA-1, upper-case hexadecimal.
+    /// The certificate's SHA-1 in upper-case hexadecimal.
     pub fn thumbprint(&self) -> String {
         hex(&Sha1::digest(&self.leaf))
     }
 
-    /// Whether `thumbprint`, upper-case hexadecimal, is its SHA-1 or SHA-256.
+    /// Whether `thumbprint` is the certificate's SHA-1 or SHA-256 in upper-case
+    /// hexadecimal.
     pub fn has_thumbprint(&self, thumbprint: &str) -> bool {
         thumbprint == self.thumbprint() || thumbprint == hex(&Sha256::digest(&self.leaf))
     }
 
-    /// Its common name, if it has exactly one.
+    /// The common name, if the certificate has exactly one.
     pub fn common_name(&self) -> Option<String> {
         let (_, parsed) = X509Certificate::from_der(&self.leaf).ok()?;
         let mut names = parsed.subject().iter_common_name();
@@ -86,7 +89,7 @@ impl ClientCertificate {
 }
 
 impl Authorities {
-    /// Reads the CA certificates of PEM files.
+    /// Reads the CA certificates in PEM files.
     pub fn read(files: &[PathBuf]) -> Result<Self> {
         if files.is_empty() {
             return Ok(Authorities::default());
@@ -105,7 +108,7 @@ impl Authorities {
         Authorities::new(roots).context("cannot use the CAs of devices")
     }
 
-    /// The CAs of these certificates, DER in base64.
+    /// The CAs with these certificates, each DER in base64.
     pub fn of(certificates: &[String]) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates.iter().filter_map(|text| ClientCertificate::from_base64(text)) {
@@ -120,7 +123,7 @@ impl Authorities {
         Ok(Authorities(Some(verifier)))
     }
 
-    /// Why `certificate` does not come from one of the CAs; `Ok` when it does.
+    /// Whether `certificate` comes from one of the CAs; the error says why not.
     pub fn check(&self, certificate: &ClientCertificate) -> Result<(), String> {
         let verifier = self.0.as_ref().ok_or("the hub has no CA of devices; give it one with --x509-ca")?;
         let ClientCertificate { leaf, intermediates } = certificate;
@@ -129,8 +132,9 @@ impl Authorities {
     }
 }
 
-/// Takes every certificate whose private key the client has: which device it
-/// is for, and so what it has to be, only the CONNECT says.
+/// Lets every certificate through the handshake whose private key the client
+/// has. Only the CONNECT says which device the certificate is for, and so what
+/// it has to be.
 #[derive(Debug)]
 pub struct AnyCertificate(CryptoProvider);
 
@@ -190,6 +194,7 @@ impl fmt::Display for ClientCertificate {
     }
 }
 
+/// Upper-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -236,7 +241,7 @@ mod tests {
 
     #[test]
     fn both_kinds_of_thumbprints() {
-        // Of the bytes "abc": the test vectors of FIPS 180.
+        // The hashes of the bytes "abc" are the test vectors of FIPS 180.
         let certificate =
             ClientCertificate { leaf: CertificateDer::from(b"abc".to_vec()), intermediates: Vec::new() };
         assert!(certificate.has_thumbprint("A9993E364706816ABA3E25717850C26C9CD0D89D"));

@@ -1,16 +1,19 @@
-//! The command line.
+//! The command line: its options, and the help that `--help` and the manual
+//! page show. (The comments on options are that help.)
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand};
 use iotdm_proto::{DeviceId, HostName};
 
+use crate::faults::{FaultKind, RETURN_CODES};
 use crate::identity::Identity;
 use crate::throttle::Tier;
 
-/// What the emulator does not do stands first: nobody should find out by
-/// trying.
+/// The introduction of the help. What the emulator does not do stands first, so
+/// that nobody has to find that out by trying.
 const ABOUT: &str = "\
 A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
@@ -26,30 +29,30 @@ A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
 
 It is never needed on a gateway, and replaces no test against the real service.";
 
-/// The command line.
+/// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "iotdm-emulator", version, about = ABOUT, arg_required_else_help = true)]
 pub struct Cli {
     /// Log every exchange with devices and services
     #[arg(short, long, global = true)]
     pub verbose: bool,
-    /// What to do.
+    /// The command to carry out.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve MQTT and HTTPS until SIGTERM or Ctrl-C
     ///
-    /// Prints one line to standard output when it serves:
+    /// Prints one line to standard output as soon as clients can connect:
     /// "ready mqtts=ADDRESS https=ADDRESS data=DIR". DIR holds ca.pem (trust it), service-connection-string,
     /// policies/NAME, devices/ID (connection strings) and the store.
     Serve(Serve),
     /// Make the running emulator misbehave towards a device, for tests
     #[command(subcommand)]
-    Fault(Fault),
+    Fault(FaultCommand),
     /// Print what devices send from now on, one JSON document a line
     Events(Events),
     /// Send a cloud-to-device message
@@ -65,7 +68,7 @@ pub enum Command {
     Trust(Data),
 }
 
-/// How to serve.
+/// The options of `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Address to listen on
@@ -94,12 +97,12 @@ pub struct Serve {
     pub tier: Option<Tier>,
 }
 
-/// Whose messages to print.
+/// The options of `events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Of this device alone
+    /// The device whose messages to print [default: all]
     pub device: Option<DeviceId>,
-    /// End after so many
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// The running emulator's directory
@@ -107,7 +110,7 @@ pub struct Events {
     pub data: Data,
 }
 
-/// What to send.
+/// The options of `send`.
 #[derive(Debug, Args)]
 pub struct Send {
     /// The device
@@ -122,16 +125,16 @@ pub struct Send {
     pub data: Data,
 }
 
-/// Whom to let register.
+/// The options of `enrol`.
 #[derive(Debug, Args)]
 #[group(id = "attestation", required = true, multiple = false, args = ["out", "certificate"])]
 pub struct Enrol {
     /// The registration id of the device, or the name of the group
     pub id: DeviceId,
-    /// A group of devices
+    /// Let a group of devices register, instead of one
     #[arg(long)]
     pub group: bool,
-    /// Write its key to this file, which only you can read
+    /// Write the key of the device or group to this file, which only you can read
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// The certificate (PEM) of the device, or of the CA of the group's devices
@@ -142,7 +145,7 @@ pub struct Enrol {
     pub data: Data,
 }
 
-/// What the environment is for.
+/// The options of `env`.
 #[derive(Debug, Args)]
 pub struct Environment {
     /// Also IOTHUB_DEVICE_CONNECTION_STRING, of this device
@@ -153,9 +156,9 @@ pub struct Environment {
     pub data: Data,
 }
 
-/// What to do with faults.
+/// The subcommands of `fault`.
 #[derive(Debug, Subcommand)]
-pub enum Fault {
+pub enum FaultCommand {
     /// Do something wrong to a device, the next COUNT times
     Set {
         /// The device, or DEVICE/MODULE
@@ -166,7 +169,7 @@ pub enum Fault {
         #[arg(long, default_value_t = 1)]
         count: u32,
         /// Return code for refuse-connect, 1 to 5
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
+        #[arg(long, default_value_t = 5, value_parser = return_code())]
         code: u8,
         /// Delay for delay-method, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
@@ -200,7 +203,7 @@ pub enum Fault {
     },
 }
 
-/// Where the running emulator keeps its files.
+/// The option that names a running emulator, by where it keeps its files.
 #[derive(Debug, Args)]
 pub struct Data {
     /// The running emulator's directory [default: $XDG_STATE_HOME/iotdm-emulator]
@@ -208,29 +211,12 @@ pub struct Data {
     pub dir: Option<PathBuf>,
 }
 
-/// What to do wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FaultKind {
-    /// Carry out a QoS 1 publish, but do not acknowledge it
-    WithholdPuback,
-    /// Carry out a twin request, but do not answer it
-    WithholdTwinReply,
-    /// Refuse a CONNECT
-    RefuseConnect,
-    /// Drop the connection now
-    DropLink,
-    /// Drop the connection now and take its token, and older ones, for expired
-    ExpireToken,
-    /// Deliver a method call late; the caller's time runs meanwhile
-    DelayMethod,
-    /// Deliver a method call twice
-    DuplicateMethod,
-    /// Answer a twin request with 429
-    ThrottleDevice,
-    /// Answer a service's request about the device with 429
-    ThrottleService,
+/// Takes the return codes that refuse a CONNECT.
+fn return_code() -> impl TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(i64::from(*RETURN_CODES.start())..=i64::from(*RETURN_CODES.end()))
 }
 
+/// Reads `KEY=VALUE`, of which only the value may be empty.
 fn key_value(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
     pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| "expected KEY=VALUE".to_owned())

@@ -1,4 +1,5 @@
-//! A client of a running emulator, for its own commands.
+//! A client of a running emulator's REST interface, for the emulator's own
+//! commands.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,13 +16,14 @@ use serde_json::Value;
 
 use crate::data_dir::DataDir;
 
-/// How long the token of one request is valid, in seconds.
+/// How long a token is valid, in seconds: each request gets a token of its own,
+/// so that some minutes allow for clocks that differ.
 const TOKEN_LIFE: u64 = 300;
 
-/// How long an answer may take.
+/// How long the emulator may be silent before a command gives up.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The directory of a running emulator: this one, or the default.
+/// The directory of a running emulator: `dir`, or the default one.
 pub fn directory(dir: Option<PathBuf>) -> Result<DataDir> {
     let path = match dir {
         Some(dir) => {
@@ -32,26 +34,27 @@ pub fn directory(dir: Option<PathBuf>) -> Result<DataDir> {
     Ok(DataDir::existing(&path))
 }
 
-/// A running emulator.
+/// A running emulator, as one of its policies.
 pub struct Emulator {
     service: ServiceConnectionString,
     client: Client,
 }
 
 impl Emulator {
-    /// The emulator that runs on the directory, or on the default one.
+    /// The emulator that runs on `dir`, or on the default directory.
     pub fn open(dir: Option<PathBuf>) -> Result<Self> {
         Emulator::open_for(dir, READ_TIMEOUT)
     }
 
-    /// The same for answers that may be silent for `read_timeout`.
+    /// The emulator that runs on `dir` or on the default directory, which may be
+    /// silent for `read_timeout` in its answers.
     pub fn open_for(dir: Option<PathBuf>, read_timeout: Duration) -> Result<Self> {
         let dir = directory(dir)?;
         let file = dir.service_connection_string();
         Emulator::with(&dir, &file, read_timeout)
     }
 
-    /// Its provisioning service.
+    /// The provisioning service of the emulator that runs on `dir`.
     pub fn open_provisioning(dir: &DataDir) -> Result<Self> {
         Emulator::with(dir, &dir.policy("provisioningserviceowner"), READ_TIMEOUT)
     }
@@ -80,7 +83,8 @@ impl Emulator {
         Ok(Emulator { service, client })
     }
 
-    /// Asks it for something; a refusal is an error.
+    /// Sends a request, with JSON in `body`, and returns the response; a refusal
+    /// is an error.
     pub async fn request(
         &self,
         path: &str,

@@ -1,4 +1,5 @@
-//! The small commands beside `serve` and `fault`.
+//! The small commands beside `serve` and `fault`: `env` and `trust` print what a
+//! user needs, `events`, `send` and `enrol` ask a running emulator.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,10 +19,11 @@ use crate::cli::{Enrol, Environment, Events, Send};
 use crate::client::{Emulator, directory};
 use crate::data_dir::DataDir;
 
-/// A device may be silent for long.
+/// How long `events` waits for the next message, a week: devices may be silent
+/// for long.
 const SILENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Prints lines for a shell.
+/// Prints the lines that a shell evaluates to find and trust the emulator.
 pub fn environment(options: Environment) -> Result<()> {
     let dir = existing(options.data.dir)?;
     if let Some(device) = &options.device {
@@ -34,22 +36,23 @@ pub fn environment(options: Environment) -> Result<()> {
     Ok(())
 }
 
-/// Prints how to trust the CA.
+/// Prints how other programs come to trust the emulator's CA.
 pub fn trust(dir: Option<PathBuf>) -> Result<()> {
     println!("{}", advice::trust(&existing(dir)?));
     Ok(())
 }
 
-/// Prints what devices send.
+/// Prints what devices send from now on, until the emulator stops or the asked
+/// number of messages is printed.
 pub async fn events(options: Events) -> Result<()> {
     let emulator = Emulator::open_for(options.data.dir, SILENCE)?;
     let whose = options.device.map(|device| ("deviceId", device.to_string()));
-    let mut answer = emulator.request("/emulator/events", Method::GET, whose.as_slice(), None).await?;
+    let mut response = emulator.request("/emulator/events", Method::GET, whose.as_slice(), None).await?;
     eprintln!("waiting for what devices send");
     let (mut left, mut stdout) = (options.count.unwrap_or(u64::MAX), std::io::stdout().lock());
     let mut pending = Vec::new();
     while left > 0 {
-        let Some(part) = answer.chunk().await.context("the emulator has stopped")? else { break };
+        let Some(part) = response.chunk().await.context("the emulator has stopped")? else { break };
         pending.extend_from_slice(&part);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n').filter(|_| left > 0) {
             let line: Vec<u8> = pending.drain(..=end).collect();
@@ -63,7 +66,7 @@ pub async fn events(options: Events) -> Result<()> {
     Ok(())
 }
 
-/// Sends a message to a device.
+/// Sends a cloud-to-device message.
 pub async fn send(options: Send) -> Result<()> {
     let properties: HashMap<String, String> = options.property.into_iter().collect();
     let body = json!({ "body": options.text, "properties": properties });
@@ -74,7 +77,8 @@ pub async fn send(options: Send) -> Result<()> {
     Emulator::open(options.data.dir)?.request(&path, Method::POST, &[], Some(body)).await.map(drop)
 }
 
-/// Lets a device or a group register.
+/// Lets a device or a group of devices register, writes the key that the
+/// emulator made to a file, and prints the id scope.
 pub async fn enrol(options: Enrol) -> Result<()> {
     let dir = existing(options.data.dir)?;
     let attestation = match &options.certificate {
@@ -105,7 +109,8 @@ pub async fn enrol(options: Enrol) -> Result<()> {
         let key = key.context("the emulator gave no key")?;
         let write = || -> std::io::Result<()> {
             let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-            // For its owner only, and whole or not at all.
+            // A temporary file is readable by its owner only, and is put in
+            // place whole or not at all.
             let mut temporary = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
             temporary.write_all(key.as_bytes())?;
             temporary.persist(file)?;
@@ -117,6 +122,7 @@ pub async fn enrol(options: Enrol) -> Result<()> {
     Ok(())
 }
 
+/// The directory of an emulator that has run.
 fn existing(dir: Option<PathBuf>) -> Result<DataDir> {
     let dir = directory(dir)?;
     if !dir.ca().exists() {

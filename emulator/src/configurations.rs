@@ -1,4 +1,5 @@
-//! Configurations: kept and listed, and applied to nothing.
+//! Configurations of fleets: kept and listed, and applied to nothing. Source:
+//! the REST reference of configurations.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,13 +9,13 @@ use iotdm_proto::DeviceId;
 use serde_json::{Map, Value};
 use tokio::task::block_in_place;
 
-use crate::device::now;
-use crate::error::{Code, HubError};
-use crate::hub::IfMatch;
+use crate::clock::now;
+use crate::etag::IfMatch;
 use crate::random;
+use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{CONFIGURATIONS, Store};
 
-/// All configurations.
+/// All configurations, by id.
 pub struct Configurations(Mutex<Inner>);
 
 struct Inner {
@@ -23,16 +24,16 @@ struct Inner {
 }
 
 impl Configurations {
-    /// What the store has.
+    /// The configurations in the store.
     pub fn open(store: Store) -> Result<Self> {
         let all = store.all(CONFIGURATIONS)?.into_iter().collect();
         Ok(Configurations(Mutex::new(Inner { store, all })))
     }
 
-    /// Creates a configuration, or with `If-Match` changes it. What it holds
-    /// is its creator's business.
-    pub fn put(&self, id: &str, body: Value, if_match: &IfMatch) -> Result<Value, HubError> {
-        let invalid = |why: String| Code::ArgumentInvalid.because(why);
+    /// Creates a configuration, or with `If-Match` changes it, and returns it with
+    /// etag and times. What a configuration holds is not looked at.
+    pub fn put(&self, id: &str, body: Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
+        let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         // Configuration ids are narrower, but not wider, than device ids.
         id.parse::<DeviceId>().map_err(|error| invalid(format!("{error}")))?;
         let Value::Object(mut body) = body else {
@@ -44,7 +45,7 @@ impl Configurations {
         let mut inner = self.lock();
         let old = inner.all.get(id);
         if old.is_some() && *if_match == IfMatch::Absent {
-            return Err(Code::ConfigurationAlreadyExists.because(format!("{id} exists")));
+            return Err(ErrorCode::ConfigurationAlreadyExists.because(format!("{id} exists")));
         }
         if_match.check(etag(old))?;
         let created = old.and_then(|old| old.get("createdTimeUtc")).cloned();
@@ -53,27 +54,27 @@ impl Configurations {
         body.insert("etag".into(), random::etag()?.into());
         body.insert("createdTimeUtc".into(), created.unwrap_or_else(|| now.clone()));
         body.insert("lastUpdatedTimeUtc".into(), now);
-        block_in_place(|| inner.store.put(CONFIGURATIONS, id, &body)).map_err(HubError::internal)?;
+        block_in_place(|| inner.store.put(CONFIGURATIONS, id, &body)).map_err(HubRefusal::internal)?;
         inner.all.insert(id.to_owned(), body.clone());
         Ok(Value::Object(body))
     }
 
-    /// One of them.
-    pub fn read(&self, id: &str) -> Result<Value, HubError> {
+    /// The configuration `id`.
+    pub fn read(&self, id: &str) -> Result<Value, HubRefusal> {
         self.lock().all.get(id).cloned().map(Value::Object).ok_or_else(|| not_found(id))
     }
 
-    /// The first of them.
+    /// The first `top` configurations, in the order of their ids.
     pub fn list(&self, top: usize) -> Vec<Value> {
         self.lock().all.values().take(top).cloned().map(Value::Object).collect()
     }
 
-    /// Removes one.
-    pub fn remove(&self, id: &str, if_match: &IfMatch) -> Result<(), HubError> {
+    /// Removes a configuration.
+    pub fn remove(&self, id: &str, if_match: &IfMatch) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
         let old = inner.all.get(id).ok_or_else(|| not_found(id))?;
         if_match.check(etag(Some(old)))?;
-        block_in_place(|| inner.store.remove(CONFIGURATIONS, id)).map_err(HubError::internal)?;
+        block_in_place(|| inner.store.remove(CONFIGURATIONS, id)).map_err(HubRefusal::internal)?;
         inner.all.remove(id);
         Ok(())
     }
@@ -83,10 +84,11 @@ impl Configurations {
     }
 }
 
+/// The configuration's etag; empty when there is no configuration.
 fn etag(configuration: Option<&Map<String, Value>>) -> &str {
     configuration.and_then(|found| found.get("etag")).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn not_found(id: &str) -> HubError {
-    Code::ConfigurationNotFound.because(format!("{id}: no such configuration"))
+fn not_found(id: &str) -> HubRefusal {
+    ErrorCode::ConfigurationNotFound.because(format!("{id}: no such configuration"))
 }

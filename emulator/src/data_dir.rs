@@ -1,8 +1,8 @@
 //! The emulator's directory: readable by its owner only, with files that are
 //! written whole or not at all.
 //!
-//! Everything but the store is derived from the store and written anew at each
-//! start, so that a changed port or a kill between two writes does no harm.
+//! All files but the store are derived from the store and mended at each start,
+//! so that a changed port or a kill between two writes does no harm.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, Permissions};
@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::identity::Identity;
 
-/// How the names of half-written files begin.
+/// How the names of files begin that are not written whole yet.
 const TEMPORARY: &str = ".writing-";
 
-/// The directory.
+/// The emulator's directory, and where in it each file is.
 #[derive(Debug, Clone)]
 pub struct DataDir(PathBuf);
 
@@ -32,7 +32,8 @@ impl DataDir {
         }
     }
 
-    /// Makes the directory, or takes an existing one, and closes it to others.
+    /// Makes the directory, or takes an existing one, and closes it to other
+    /// users.
     pub fn create(path: &Path) -> Result<Self> {
         let make = |path: &Path| -> std::io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -52,7 +53,7 @@ impl DataDir {
         DataDir(path.to_owned())
     }
 
-    /// Where it is.
+    /// Where the directory is.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -62,29 +63,29 @@ impl DataDir {
         self.0.join("store.redb")
     }
 
-    /// The certificate that clients have to trust.
+    /// The file with the CA certificate that clients have to trust.
     pub fn ca(&self) -> PathBuf {
         self.0.join("ca.pem")
     }
 
-    /// The connection string with all rights.
+    /// The file with the connection string that has all rights.
     pub fn service_connection_string(&self) -> PathBuf {
         self.0.join("service-connection-string")
     }
 
-    /// The id scope of the provisioning service.
+    /// The file with the id scope of the provisioning service.
     pub fn id_scope(&self) -> PathBuf {
         self.0.join("id-scope")
     }
 
-    /// The connection string of one shared access policy.
+    /// The file with the connection string of one shared access policy.
     pub fn policy(&self, name: &str) -> PathBuf {
         self.0.join("policies").join(name)
     }
 
-    /// The connection string of a device, or of a module (`device~module`). No
-    /// id leads out of the directory: ids have no `/`, and the two that name
-    /// directories get a `~`, which no id has.
+    /// The file with the connection string of a device, or of a module
+    /// (`device~module`). No id leads out of the directory: ids have no `/`, and
+    /// the ids `.` and `..`, which name directories, get a `~`, which no id has.
     pub fn device(&self, id: &Identity) -> PathBuf {
         let devices = self.0.join("devices");
         match (id.device.as_str(), &id.module) {
@@ -94,14 +95,14 @@ impl DataDir {
         }
     }
 
-    /// Writes a file for the owner only (0600), whole or not at all; one that
+    /// Writes a file for the owner only (0600), whole or not at all; a file that
     /// has this text already is left alone.
     pub fn write(&self, file: &Path, text: &str) -> Result<()> {
         if std::fs::read(file).is_ok_and(|old| old == text.as_bytes()) {
             return Ok(());
         }
         let write = || -> std::io::Result<()> {
-            // Beside the named files, never among the devices' ones, whose
+            // In the directory itself, not among the files of devices, whose
             // names anybody may choose.
             let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.0)?;
             temporary.write_all(text.as_bytes())?;
@@ -111,7 +112,7 @@ impl DataDir {
         write().with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     pub fn remove(&self, file: &Path) -> Result<()> {
         match std::fs::remove_file(file) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -122,8 +123,8 @@ impl DataDir {
     }
 
     /// Removes what a killed emulator left behind: half-written files, and the
-    /// connection strings of others than `kept`. Only for the process
-    /// that holds the store.
+    /// connection strings of all devices but `kept`. Only the process that holds
+    /// the store may do so, since others may be writing.
     pub fn sweep<'a>(&self, kept: impl Iterator<Item = &'a Identity>) -> Result<()> {
         let kept: HashSet<PathBuf> = kept.map(|id| self.device(id)).collect();
         for file in files(&self.0.join("devices"))? {
@@ -141,6 +142,7 @@ impl DataDir {
     }
 }
 
+/// All that is in a directory.
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let read = || dir.read_dir()?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
     read().with_context(|| format!("cannot read {}", dir.display()))

@@ -1,106 +1,110 @@
-//! A device or module as the registry keeps it, and its JSON.
-
-use std::time::SystemTime;
+//! A device or module as the registry keeps it, and the JSON of its identity
+//! and twin.
 
 use iotdm_proto::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::credentials::{self, Credentials};
-use crate::error::{Code, HubError};
+use crate::authentication::{Authentication, AuthenticationChange};
+use crate::edge_scopes::EdgeScopes;
 use crate::identity::Identity;
 use crate::link::Presence;
 use crate::random;
-use crate::scopes::Scopes;
+use crate::refusal::{ErrorCode, HubRefusal};
+use crate::subscriptions::Subscriptions;
 use crate::twin::Twin;
 
-/// What "never" looks like in the service's JSON.
+/// How the service's JSON spells "never", as .NET's `DateTime.MinValue`.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// All that is kept of one device or module.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
-    /// Tells a device from an earlier one with the same id.
+    /// Tells the device from earlier ones with the same id.
     pub generation_id: String,
-    /// Changes with the identity, not with the twin.
+    /// Changes with the identity; the twin has an etag of its own.
     pub etag: String,
-    /// Whether it may connect. A module has its device's.
-    pub status: Status,
+    /// Whether the device may connect. What a module has here means nothing:
+    /// the status of its device counts.
+    pub status: DeviceStatus,
     /// An operator's remark on the status.
     pub status_reason: Option<String>,
     /// When the status last changed.
     pub status_updated: Option<Time>,
-    /// What proves that a client is this.
-    pub credentials: Credentials,
-    /// Who looks after a module; only its creator knows what it means.
+    /// What a client has to prove to be let in as this device.
+    // Stores of earlier versions have it as "credentials".
+    #[serde(alias = "credentials")]
+    pub authentication: Authentication,
+    /// Who looks after a module, in whatever terms its creator chose.
     pub managed_by: Option<String>,
-    /// A flag that operators can query for.
+    /// Whether the device is an IoT Edge device; operators can query for that.
     pub iot_edge: bool,
-    /// The IoT Edge devices that it stands behind.
+    /// The scopes of the IoT Edge devices that the device stands behind.
     #[serde(default)]
-    pub scopes: Scopes,
+    pub scopes: EdgeScopes,
     /// The twin.
     pub twin: Twin,
-    /// The subscriptions of its persistent MQTT session, if it has one.
-    pub session: Option<crate::subscriptions::Subscriptions>,
+    /// The subscriptions of the device's persistent MQTT session, if it has one.
+    pub session: Option<Subscriptions>,
 }
 
 /// Whether a device may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Status {
-    /// It may.
+pub enum DeviceStatus {
+    /// The device may connect.
     Enabled,
-    /// It may not.
+    /// The device may not connect.
     Disabled,
 }
 
-/// What a client wants an identity to be; absent parts are left to the hub.
+/// What a service wants an identity to be; absent parts stay as they are, or
+/// are for the hub to choose when the identity is new.
 #[derive(Debug, Default)]
-pub struct Wish {
-    status: Option<Status>,
+pub struct IdentityChange {
+    status: Option<DeviceStatus>,
     status_reason: Option<Option<String>>,
-    credentials: credentials::Wish,
+    authentication: AuthenticationChange,
     managed_by: Option<String>,
     iot_edge: Option<bool>,
-    scopes: Option<Scopes>,
+    scopes: Option<EdgeScopes>,
 }
 
 impl Device {
-    /// A new device as wished for.
-    pub fn new(mut wish: Wish, now: Time) -> Result<Self, HubError> {
+    /// A new device with what `change` names.
+    pub fn new(mut change: IdentityChange, now: Time) -> Result<Self, HubRefusal> {
         let mut device = Device {
             generation_id: now.unix_millis().to_string(),
             etag: String::new(),
-            status: Status::Enabled,
+            status: DeviceStatus::Enabled,
             status_reason: None,
             status_updated: None,
-            credentials: Credentials::new(std::mem::take(&mut wish.credentials))?,
+            authentication: Authentication::new(std::mem::take(&mut change.authentication))?,
             managed_by: None,
             iot_edge: false,
-            scopes: Scopes::default(),
+            scopes: EdgeScopes::default(),
             twin: Twin::new(now)?,
             session: None,
         };
-        device.update(wish, now)?;
+        device.update(change, now)?;
         Ok(device)
     }
 
-    /// Changes what the wish names.
-    pub fn update(&mut self, wish: Wish, now: Time) -> Result<(), HubError> {
-        self.credentials = self.credentials.changed(wish.credentials)?;
-        let status = wish.status.unwrap_or(self.status);
+    /// Changes what `change` names, at the time `now`.
+    pub fn update(&mut self, change: IdentityChange, now: Time) -> Result<(), HubRefusal> {
+        self.authentication = self.authentication.changed(change.authentication)?;
+        let status = change.status.unwrap_or(self.status);
         if status != self.status {
             self.status = status;
             self.status_updated = Some(now);
         }
-        if let Some(reason) = wish.status_reason {
+        if let Some(reason) = change.status_reason {
             self.status_reason = reason;
         }
-        self.managed_by = wish.managed_by.or(self.managed_by.take());
-        self.iot_edge = wish.iot_edge.unwrap_or(self.iot_edge);
-        if let Some(scopes) = wish.scopes {
+        self.managed_by = change.managed_by.or(self.managed_by.take());
+        self.iot_edge = change.iot_edge.unwrap_or(self.iot_edge);
+        if let Some(scopes) = change.scopes {
             self.scopes = scopes;
         }
         self.etag = random::etag()?;
@@ -117,7 +121,7 @@ impl Device {
             "connectionStateUpdatedTime": time_or_never(presence.changed),
             "lastActivityTime": time_or_never(presence.last_activity),
             "cloudToDeviceMessageCount": presence.messages,
-            "authentication": self.credentials.json(),
+            "authentication": self.authentication.json(),
         });
         let more = match &id.module {
             Some(module) => json!({ "moduleId": module.as_str(), "managedBy": self.managed_by }),
@@ -129,7 +133,7 @@ impl Device {
             }),
         };
         extend(&mut json, more);
-        extend(&mut json, self.scopes.json(id, self));
+        extend(&mut json, self.scopes.json(id, &self.generation_id, self.iot_edge));
         json
     }
 
@@ -145,8 +149,8 @@ impl Device {
             "connectionState": presence.state(),
             "lastActivityTime": time_or_never(presence.last_activity),
             "cloudToDeviceMessageCount": presence.messages,
-            "authenticationType": self.credentials.type_name(),
-            "x509Thumbprint": self.credentials.thumbprint_json(),
+            "authenticationType": self.authentication.type_name(),
+            "x509Thumbprint": self.authentication.thumbprint_json(),
             "modelId": self.twin.model_id,
             "version": self.twin.version,
             "tags": self.twin.tags,
@@ -162,15 +166,15 @@ impl Device {
                 None => json!({ "capabilities": { "iotEdge": self.iot_edge } }),
             },
         );
-        extend(&mut json, self.scopes.json(id, self));
+        extend(&mut json, self.scopes.json(id, &self.generation_id, self.iot_edge));
         json
     }
 }
 
-impl Wish {
-    /// Reads a client's JSON for the device or module `id`.
-    pub fn parse(id: &Identity, body: &Value) -> Result<Self, HubError> {
-        let invalid = |message: String| Err(Code::ArgumentInvalid.because(message));
+impl IdentityChange {
+    /// Reads a service's JSON for the device or module `id`.
+    pub fn parse(id: &Identity, body: &Value) -> Result<Self, HubRefusal> {
+        let invalid = |message: String| Err(ErrorCode::ArgumentInvalid.because(message));
         let Value::Object(body) = body else {
             return invalid("the body is not a JSON object".into());
         };
@@ -183,7 +187,7 @@ impl Wish {
         }
         let status = match body.get("status") {
             None | Some(Value::Null) => None,
-            Some(status) => match Status::deserialize(status) {
+            Some(status) => match DeviceStatus::deserialize(status) {
                 Ok(status) => Some(status),
                 Err(_) => return invalid("status is enabled or disabled".into()),
             },
@@ -196,18 +200,13 @@ impl Wish {
         };
         let iot_edge = body.get("capabilities").and_then(|all| all.get("iotEdge")).and_then(Value::as_bool);
         let managed_by = body.get("managedBy").and_then(Value::as_str).map(str::to_owned);
-        let credentials = match body.get("authentication") {
-            Some(Value::Object(authentication)) => credentials::Wish::parse(authentication)?,
-            _ => credentials::Wish::default(),
+        let authentication = match body.get("authentication") {
+            Some(Value::Object(authentication)) => AuthenticationChange::parse(authentication)?,
+            _ => AuthenticationChange::default(),
         };
-        let scopes = Scopes::parse(body)?;
-        Ok(Wish { status, status_reason, credentials, managed_by, iot_edge, scopes })
+        let scopes = EdgeScopes::parse(body)?;
+        Ok(IdentityChange { status, status_reason, authentication, managed_by, iot_edge, scopes })
     }
-}
-
-/// The current time.
-pub fn now() -> Time {
-    SystemTime::now().into()
 }
 
 fn time_or_never(time: Option<Time>) -> String {
@@ -223,6 +222,7 @@ fn extend(json: &mut Value, more: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::now;
 
     fn id() -> Identity {
         "gw1".parse().unwrap()
@@ -230,13 +230,14 @@ mod tests {
 
     #[test]
     fn an_update_keeps_what_it_does_not_name() {
-        let wish = Wish::parse(&id(), &json!({"status": "disabled", "statusReason": "stolen"})).unwrap();
-        let mut device = Device::new(wish, now()).unwrap();
-        let (credentials, etag) = (device.credentials.json(), device.etag.clone());
-        device.update(Wish::parse(&id(), &json!({"deviceId": "gw1"})).unwrap(), now()).unwrap();
-        assert_eq!(device.status, Status::Disabled);
+        let change =
+            IdentityChange::parse(&id(), &json!({"status": "disabled", "statusReason": "stolen"})).unwrap();
+        let mut device = Device::new(change, now()).unwrap();
+        let (authentication, etag) = (device.authentication.json(), device.etag.clone());
+        device.update(IdentityChange::parse(&id(), &json!({"deviceId": "gw1"})).unwrap(), now()).unwrap();
+        assert_eq!(device.status, DeviceStatus::Disabled);
         assert_eq!(device.status_reason.as_deref(), Some("stolen"));
-        assert_eq!(device.credentials.json(), credentials);
+        assert_eq!(device.authentication.json(), authentication);
         assert_ne!(device.etag, etag);
     }
 
@@ -251,30 +252,39 @@ mod tests {
             json!({"moduleId": "m"}),
             json!({"authentication": {"type": "password"}}),
         ] {
-            let error = Wish::parse(&id(), &body).unwrap_err();
-            assert_eq!(error.code, Code::ArgumentInvalid, "{body}");
+            let error = IdentityChange::parse(&id(), &body).unwrap_err();
+            assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{body}");
         }
     }
 
     #[test]
     fn a_module_has_its_own_shape() {
         let id: Identity = "gw1/m".parse().unwrap();
-        let wish = Wish::parse(&id, &json!({"deviceId": "gw1", "moduleId": "m", "managedBy": "x"})).unwrap();
-        let module = Device::new(wish, now()).unwrap();
+        let change =
+            IdentityChange::parse(&id, &json!({"deviceId": "gw1", "moduleId": "m", "managedBy": "x"}))
+                .unwrap();
+        let module = Device::new(change, now()).unwrap();
         let json = module.identity_json(&id, &Presence::default());
         assert_eq!((&json["moduleId"], &json["managedBy"]), (&json!("m"), &json!("x")));
         assert!(json.get("status").is_none() && json.get("capabilities").is_none());
         assert_eq!(module.twin_json(&id, &Presence::default())["moduleId"], "m");
-        assert!(Wish::parse(&id, &json!({"moduleId": "other"})).is_err());
+        assert!(IdentityChange::parse(&id, &json!({"moduleId": "other"})).is_err());
     }
 
     #[test]
     fn a_device_survives_its_own_serialisation() {
-        let device = Device::new(Wish::default(), now()).unwrap();
+        let device = Device::new(IdentityChange::default(), now()).unwrap();
         let text = serde_json::to_string(&device).unwrap();
-        let back: Device = serde_json::from_str(&text).unwrap();
-        let presence = Presence::default();
-        assert_eq!(back.identity_json(&id(), &presence), device.identity_json(&id(), &presence));
-        assert_eq!(back.twin_json(&id(), &presence), device.twin_json(&id(), &presence));
+        assert!(serde_json::from_str::<Device>(&text).unwrap() == device);
+    }
+
+    #[test]
+    fn a_device_that_an_earlier_version_stored_is_read() {
+        let device = Device::new(IdentityChange::default(), now()).unwrap();
+        let mut stored = serde_json::to_value(&device).unwrap();
+        let stored = stored.as_object_mut().unwrap();
+        let authentication = stored.remove("authentication").unwrap();
+        stored.insert("credentials".into(), authentication);
+        assert!(Device::deserialize(Value::Object(stored.clone())).unwrap() == device);
     }
 }

@@ -1,4 +1,5 @@
-//! `iotdm-emulator fault`: a client of `/emulator/faults`.
+//! `iotdm-emulator fault`: sets, lists and clears the faults of a running
+//! emulator, by its REST interface.
 
 use std::time::Duration;
 
@@ -6,26 +7,18 @@ use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::cli::{Fault, FaultKind};
+use crate::cli::FaultCommand;
 use crate::client::Emulator;
+use crate::faults::FaultKind;
 
+/// The path of the faults, which `http` has a route for.
 const FAULTS: &str = "/emulator/faults";
 
-/// Carries out the command against the emulator that runs on the directory.
-pub async fn run(fault: Fault) -> Result<()> {
-    match fault {
-        Fault::Set { device, fault, count, code, delay, data } => {
-            let fault = match fault {
-                FaultKind::WithholdPuback => "withholdPuback",
-                FaultKind::WithholdTwinReply => "withholdTwinReply",
-                FaultKind::RefuseConnect => "refuseConnect",
-                FaultKind::DropLink => "dropLink",
-                FaultKind::ExpireToken => "expireToken",
-                FaultKind::DelayMethod => "delayMethod",
-                FaultKind::DuplicateMethod => "duplicateMethod",
-                FaultKind::ThrottleDevice => "throttleDevice",
-                FaultKind::ThrottleService => "throttleService",
-            };
+/// Carries out the command against the emulator that runs on the data
+/// directory.
+pub async fn run(command: FaultCommand) -> Result<()> {
+    match command {
+        FaultCommand::Set { device, fault, count, code, delay, data } => {
             let delay = Duration::try_from_secs_f64(delay).context("--delay is not a number of seconds")?;
             let body = json!({
                 "deviceId": device.to_string(),
@@ -36,15 +29,15 @@ pub async fn run(fault: Fault) -> Result<()> {
             });
             Emulator::open(data.dir)?.request(FAULTS, Method::POST, &[], Some(body)).await?;
         }
-        Fault::Throttle { count, data } => {
-            let body = json!({ "fault": "throttleService", "count": count });
+        FaultCommand::Throttle { count, data } => {
+            let body = json!({ "fault": FaultKind::ThrottleService, "count": count });
             Emulator::open(data.dir)?.request(FAULTS, Method::POST, &[], Some(body)).await?;
         }
-        Fault::List { data } => {
+        FaultCommand::List { data } => {
             let faults = Emulator::open(data.dir)?.request(FAULTS, Method::GET, &[], None).await?;
             println!("{}", faults.text().await.context("the answer broke off")?);
         }
-        Fault::Clear { device, data } => {
+        FaultCommand::Clear { device, data } => {
             let device = device.map(|device| ("deviceId", device.to_string()));
             Emulator::open(data.dir)?.request(FAULTS, Method::DELETE, device.as_slice(), None).await?;
         }

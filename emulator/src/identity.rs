@@ -6,7 +6,7 @@ use std::str::FromStr;
 use iotdm_proto::DeviceId;
 use iotdm_proto::names::NameError;
 
-/// A module's name within its device. It has the alphabet of device ids.
+/// A module's name within its device, in the alphabet of device ids.
 pub type ModuleId = DeviceId;
 
 /// A device or a module of one. They are ordered by device; each device stands
@@ -20,17 +20,17 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The device that this is, or is a module of.
+    /// The device itself: of a module, the device that it is a module of.
     pub fn of_device(&self) -> Identity {
         self.device.clone().into()
     }
 
-    /// Whether it can be part of MQTT topics.
+    /// Whether the identity can be part of MQTT topics.
     pub fn fits_mqtt(&self) -> bool {
         self.device.fits_mqtt() && self.module.as_ref().is_none_or(DeviceId::fits_mqtt)
     }
 
-    /// Its part of topics, REST paths and SAS resources, not encoded.
+    /// The identity's part of topics, REST paths and SAS resources, not encoded.
     pub fn path(&self) -> String {
         match &self.module {
             None => format!("devices/{}", self.device),

@@ -1,4 +1,5 @@
-//! One device's connection, as the hub's other parts see it.
+//! A link: the handle by which the hub's other parts speak through a device's
+//! session.
 
 use bytes::Bytes;
 use iotdm_proto::Time;
@@ -11,12 +12,12 @@ use crate::identity::Identity;
 /// A message to a device.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Where to.
+    /// The topic.
     pub topic: String,
-    /// What.
+    /// The body.
     pub payload: Bytes,
-    /// For one that the device has to acknowledge: its number, by which the
-    /// hub knows it.
+    /// The number by which the hub knows a message that the device has to
+    /// acknowledge; `None` for any other message.
     pub number: Option<u64>,
 }
 
@@ -27,17 +28,17 @@ impl Message {
     }
 }
 
-/// The connection's end of a link. It is removed from [`Links`](crate::links::Links) with
-/// [`Links::detach`](crate::links::Links::detach).
+/// The session's end of a link. The hub keeps the other end until the session
+/// detaches the link or the hub closes it.
 #[derive(Debug)]
 pub struct Link {
-    /// The device.
+    /// The device or module.
     pub device: Identity,
-    /// Tells it from other links of the device.
+    /// Tells the link from earlier and later ones of the device.
     pub number: u64,
-    /// What to send.
+    /// The messages that the session has to send.
     pub outbox: mpsc::Receiver<Message>,
-    /// Resolves when the connection has to be closed.
+    /// Resolves when the session has to close its connection.
     pub closed: oneshot::Receiver<Closed>,
 }
 
@@ -50,7 +51,7 @@ pub enum Closed {
     /// The identity was disabled or deleted.
     #[error("the device was disabled or deleted")]
     Refused,
-    /// A fault asked for it.
+    /// A fault dropped the connection.
     #[error("a fault dropped the link")]
     Fault,
     /// A fault made the token expire.
@@ -64,34 +65,36 @@ pub enum Closed {
     Shutdown,
 }
 
-/// How a call that reached its device ended.
+/// What became of a call that was sent to its device.
 #[derive(Debug, PartialEq)]
-pub enum CallEnd {
-    /// The device answered: its status, and its payload or `null`.
+pub enum CallOutcome {
+    /// The device replied with this status, and this payload or `null`.
     Reply(i64, Value),
-    /// A newer connection took over.
+    /// The device opened a newer connection before it replied.
     Replaced,
 }
 
-/// A call on its way.
+/// A call that was sent to its device and not replied to yet.
 #[derive(Debug)]
-pub struct Call {
-    /// Its `$rid`.
+pub struct PendingCall {
+    /// The `$rid` that tells the call from the device's other calls.
     pub rid: String,
-    /// Resolves with its end; an error means that the connection ended.
-    pub end: oneshot::Receiver<CallEnd>,
+    /// Resolves with what became of the call; an error means that the
+    /// connection ended without a newer one.
+    pub outcome: oneshot::Receiver<CallOutcome>,
 }
 
-/// What is known about a device's connection. It is not kept over restarts.
+/// What is known about a device's connection. None of it is kept over
+/// restarts of the emulator.
 #[derive(Debug, Clone, Default)]
 pub struct Presence {
-    /// Whether it is connected.
+    /// Whether the device is connected.
     pub connected: bool,
-    /// When that last changed.
+    /// When the device last connected or disconnected.
     pub changed: Option<Time>,
-    /// When it last sent something.
+    /// When the device last sent something.
     pub last_activity: Option<Time>,
-    /// How many messages wait for it.
+    /// How many cloud-to-device messages wait for the device.
     pub messages: usize,
 }
 

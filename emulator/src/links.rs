@@ -1,10 +1,9 @@
-//! Who is connected, what each connection listens to, and which method calls
-//! it has not answered yet.
+//! The links of all devices that are connected: what each is subscribed to,
+//! and which method calls it has not replied to yet.
 //!
-//! A link is one MQTT connection after its CONNECT was accepted. There is at
-//! most one per device: the newest wins. Everything meant for a device goes
-//! through its link's bounded outbox; a device that does not read is cut off,
-//! so that it holds up nobody else.
+//! There is at most one link per device: the newest wins. Everything meant for
+//! a device goes through the bounded outbox of its link; a device that does not
+//! read is cut off, so that it holds up nobody else.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,19 +14,22 @@ use iotdm_proto::twin::Object;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::device::now;
+use crate::clock::now;
 use crate::faults::Delivery;
 use crate::identity::Identity;
-use crate::link::{Call, CallEnd, Closed, Link, Message, Presence};
+use crate::link::{CallOutcome, Closed, Link, Message, PendingCall, Presence};
 use crate::subscriptions::Subscriptions;
 
-/// Messages that may wait for a slow device before it is cut off.
+/// How many messages may wait for a slow device before it is cut off: the 50
+/// cloud-to-device messages that are queued at once when a device subscribes,
+/// and some room for others.
 const OUTBOX: usize = 64;
 
 /// All links.
 #[derive(Debug)]
 pub struct Links {
     inner: Mutex<Inner>,
+    /// Changes whenever a device connects or subscribes.
     changed: watch::Sender<()>,
 }
 
@@ -39,14 +41,17 @@ struct Inner {
     next_call: u64,
 }
 
+/// The hub's end of a link.
 #[derive(Debug)]
 struct Slot {
     number: u64,
     outbox: mpsc::Sender<Message>,
     close: oneshot::Sender<Closed>,
     subscriptions: Subscriptions,
+    /// The end of the device's token, in seconds since the Unix epoch.
     expiry: Option<u64>,
-    calls: HashMap<String, oneshot::Sender<CallEnd>>,
+    /// Who waits for a reply, by the call's `$rid`.
+    calls: HashMap<String, oneshot::Sender<CallOutcome>>,
 }
 
 impl Default for Links {
@@ -56,10 +61,9 @@ impl Default for Links {
 }
 
 impl Links {
-    /// Registers a new connection of `device`, which may be a module, and closes
-    /// the previous one.
-    /// `expiry` is that of its token, if it has one, in seconds since the Unix
-    /// epoch.
+    /// Opens the link of a new session of `device`, which may be a module, and
+    /// closes the previous one. `expiry` is the end of the device's token, if it
+    /// has one, in seconds since the Unix epoch.
     pub fn attach(&self, device: &Identity, subscriptions: Subscriptions, expiry: Option<u64>) -> Link {
         let mut inner = self.lock();
         inner.remove(device, Closed::Replaced);
@@ -77,8 +81,8 @@ impl Links {
         Link { device: device.clone(), number, outbox: messages, closed }
     }
 
-    /// Forgets a connection that has ended; without effect when a newer one
-    /// took its place.
+    /// Forgets the link of a session that has ended; without effect when a
+    /// newer link has taken its place.
     pub fn detach(&self, device: &Identity, number: u64) {
         let mut inner = self.lock();
         if inner.links.get(device).is_some_and(|slot| slot.number == number) {
@@ -87,7 +91,7 @@ impl Links {
         }
     }
 
-    /// Closes the device's connection, if there is one.
+    /// Closes the device's connection; `false` when it has none.
     pub fn close(&self, device: &Identity, why: Closed) -> bool {
         self.lock().remove(device, why)
     }
@@ -110,15 +114,15 @@ impl Links {
         }
     }
 
-    /// What the connection is subscribed to; `None` when it is no longer the
-    /// device's.
+    /// What the session with this link is subscribed to; `None` when a newer
+    /// link has taken its place.
     pub fn subscriptions(&self, device: &Identity, number: u64) -> Option<Subscriptions> {
         let inner = self.lock();
         inner.links.get(device).filter(|slot| slot.number == number).map(|slot| slot.subscriptions)
     }
 
-    /// Changes what the connection is subscribed to and returns the result;
-    /// `None` when it is no longer the device's.
+    /// Changes what the session with this link is subscribed to and returns the
+    /// result; `None` when a newer link has taken its place.
     pub fn subscribe(
         &self,
         device: &Identity,
@@ -134,8 +138,9 @@ impl Links {
         Some(subscriptions)
     }
 
-    /// Tells a device about its desired properties, if it is connected and
-    /// listens. The body is the patch with `$version` in it.
+    /// Tells a device about a `patch` of its desired properties, if the device
+    /// is connected and subscribed to them. The new `version` goes into the body
+    /// as `$version`.
     pub fn notify(&self, device: &Identity, mut patch: Object, version: u64) {
         patch.insert("$version".into(), version.into());
         let mut inner = self.lock();
@@ -146,35 +151,36 @@ impl Links {
     }
 
     /// When the token ends that the device is connected with, in seconds since
-    /// the Unix epoch.
+    /// the Unix epoch; `None` without a connection or a token.
     pub fn token_expiry(&self, device: &Identity) -> Option<u64> {
         self.lock().links.get(device)?.expiry
     }
 
-    /// Sends a message from the cloud, if the device is connected and listens
-    /// for them.
+    /// Sends a cloud-to-device message; `false` when the device is not connected
+    /// or not subscribed to such messages.
     pub fn deliver(&self, device: &Identity, message: Message) -> bool {
         let mut inner = self.lock();
         let listens = inner.links.get(device).is_some_and(|slot| slot.subscriptions.messages);
         listens && inner.send(device, message)
     }
 
-    /// Sends a method call in the way that `delivery` says; `None` when the
-    /// device is not connected or does not listen for methods.
+    /// Sends a method call in the way that `delivery` says, which is only asked
+    /// when the call is sent; `None` when the device is not connected or not
+    /// subscribed to calls.
     pub fn call(
         &self,
         device: &Identity,
         method: &str,
         payload: &Value,
         delivery: impl FnOnce() -> Delivery,
-    ) -> Option<Call> {
+    ) -> Option<PendingCall> {
         let mut inner = self.lock();
         if !inner.links.get(device)?.subscriptions.method_calls {
             return None;
         }
         inner.next_call += 1;
         let rid = format!("{:x}", inner.next_call);
-        let (reply, end) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         let topic = HubTopic::MethodCall { name: method.to_owned(), rid: rid.clone() };
         let message = Message::new(topic, payload.to_string());
         let Delivery { delay, twice } = delivery();
@@ -191,22 +197,22 @@ impl Links {
             }
         }
         let calls = &mut inner.links.get_mut(device)?.calls;
-        // Whoever waited may have gone without a word.
+        // A caller whose request was dropped has not said that it is gone.
         calls.retain(|_, waiting| !waiting.is_closed());
         calls.insert(rid.clone(), reply);
-        Some(Call { rid, end })
+        Some(PendingCall { rid, outcome })
     }
 
-    /// Hands a device's reply to whoever waits for it. Late, repeated and
-    /// invented replies find nobody.
+    /// Hands a device's reply to whoever waits for it; `false` for late, repeated
+    /// and invented replies, which nobody waits for.
     pub fn reply(&self, device: &Identity, rid: &str, status: i64, payload: Value) -> bool {
         let mut inner = self.lock();
         let waiting = inner.links.get_mut(device).and_then(|slot| slot.calls.remove(rid));
-        waiting.is_some_and(|waiting| waiting.send(CallEnd::Reply(status, payload)).is_ok())
+        waiting.is_some_and(|waiting| waiting.send(CallOutcome::Reply(status, payload)).is_ok())
     }
 
-    /// Stops waiting for a reply.
-    pub fn forget(&self, device: &Identity, rid: &str) {
+    /// Stops waiting for the reply to a call.
+    pub fn forget_call(&self, device: &Identity, rid: &str) {
         if let Some(slot) = self.lock().links.get_mut(device) {
             slot.calls.remove(rid);
         }
@@ -240,7 +246,7 @@ impl Links {
 }
 
 impl Inner {
-    /// Queues a message, or cuts the device off when its queue is full.
+    /// Queues a message, or cuts the device off when its outbox is full.
     fn send(&mut self, device: &Identity, message: Message) -> bool {
         let sent = self.links.get(device).is_some_and(|slot| slot.outbox.try_send(message).is_ok());
         if !sent {
@@ -249,19 +255,21 @@ impl Inner {
         sent
     }
 
+    /// Closes the device's link; `false` when there is none.
     fn remove(&mut self, device: &Identity, why: Closed) -> bool {
         let Some(slot) = self.links.remove(device) else { return false };
-        // A receiver that is gone has ended by itself.
+        // Without a receiver the session has ended by itself.
         let _ = slot.close.send(why);
         if why == Closed::Replaced {
             for (_, call) in slot.calls {
-                let _ = call.send(CallEnd::Replaced);
+                let _ = call.send(CallOutcome::Replaced);
             }
         }
         self.note_gone(device);
         true
     }
 
+    /// Notes that the device is not connected any more.
     fn note_gone(&mut self, device: &Identity) {
         if let Some(presence) = self.presences.get_mut(device) {
             (presence.connected, presence.changed) = (false, Some(now()));
@@ -294,7 +302,7 @@ mod tests {
         let mut call = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
         let new = links.attach(&gw1(), listening(), None);
         assert_eq!(old.closed.try_recv(), Ok(Closed::Replaced));
-        assert_eq!(call.end.try_recv(), Ok(CallEnd::Replaced));
+        assert_eq!(call.outcome.try_recv(), Ok(CallOutcome::Replaced));
         assert!(!links.reply(&gw1(), &call.rid, 200, Value::Null));
         links.detach(&gw1(), old.number);
         assert_eq!(links.connected(), 1, "the old one's end does not take the new one along");
@@ -311,9 +319,9 @@ mod tests {
         assert_eq!(&*message.payload, br#"{"a":1}"#);
         assert!(links.reply(&gw1(), &call.rid, 200, json!(1)));
         assert!(!links.reply(&gw1(), &call.rid, 500, json!(2)));
-        assert_eq!(call.end.try_recv(), Ok(CallEnd::Reply(200, json!(1))));
+        assert_eq!(call.outcome.try_recv(), Ok(CallOutcome::Reply(200, json!(1))));
         let late = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
-        links.forget(&gw1(), &late.rid);
+        links.forget_call(&gw1(), &late.rid);
         assert!(!links.reply(&gw1(), &late.rid, 200, Value::Null));
     }
 

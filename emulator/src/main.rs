@@ -1,4 +1,5 @@
-//! `iotdm-emulator`: see the library.
+//! The program `iotdm-emulator`: reads the command line, sets up the log and
+//! carries the command out. Everything else is in the library.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -38,7 +39,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Trust(data) => commands::trust(data.dir),
         }
     });
-    // Whoever has not ended by now is cut off.
+    // Tasks that have not ended by now are cut off.
     runtime.shutdown_background();
     outcome
 }

@@ -1,8 +1,8 @@
-//! Cloud-to-device messages: kept until the device acknowledges them.
+//! Cloud-to-device messages, each kept until its device acknowledges it.
 //!
-//! Over MQTT a device can only accept a message (PUBACK); one that it does not
-//! acknowledge comes again with its next connection. Source: "Understand
-//! cloud-to-device messaging": at most 50 wait for a device, of 64 KB each.
+//! Over MQTT a device can only accept a message (PUBACK); a message that is not
+//! acknowledged is sent again when the device connects the next time. Source of
+//! this and of the limits: "Understand cloud-to-device messaging".
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,41 +14,44 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::task::block_in_place;
 
-use crate::device::now;
-use crate::error::{Code, HubError};
+use crate::clock::now;
 use crate::identity::Identity;
 use crate::link::Message;
 use crate::random;
+use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, MESSAGES, Store};
 
-/// How many may wait for one device.
+/// How many messages may wait for one device.
 const MAX_WAITING: usize = 50;
-/// The largest body, in bytes.
+/// The largest body of a message, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Everything but RFC 3986's unreserved characters is encoded.
+/// The characters that are encoded in properties: all but RFC 3986's unreserved
+/// ones.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// All messages that wait.
+/// The messages that wait for devices.
 pub struct Messages(Mutex<Inner>);
 
 struct Inner {
     store: Store,
+    /// By device, and within a device by number: the oldest first.
     waiting: BTreeMap<Identity, BTreeMap<u64, Stored>>,
+    /// The number of the next message.
     next: u64,
 }
 
-/// A message as it is kept.
+/// A message as the store keeps it.
 #[derive(Clone, Serialize, Deserialize)]
 struct Stored {
-    /// Its properties, encoded as they stand in the topic.
+    /// The properties, encoded as they stand in the topic.
     bag: String,
     body: String,
     enqueued: Time,
 }
 
 impl Messages {
-    /// What the store has.
+    /// The messages in the store.
     pub fn open(store: Store) -> Result<Self> {
         let (mut waiting, mut next) = (BTreeMap::<Identity, BTreeMap<u64, Stored>>::new(), 1);
         for (name, message) in store.all::<Stored>(MESSAGES)? {
@@ -60,47 +63,48 @@ impl Messages {
         Ok(Messages(Mutex::new(Inner { store, waiting, next })))
     }
 
-    /// Takes on a message `{"body","properties"?}` for a device that exists.
-    pub fn add(&self, id: &Identity, message: &Value) -> Result<Message, HubError> {
+    /// Keeps a message `{"body","properties"?}` for a device that exists.
+    pub fn add(&self, id: &Identity, message: &Value) -> Result<Message, HubRefusal> {
         let stored = Stored::parse(id, message)?;
         let mut inner = self.lock();
         if inner.waiting.get(id).is_some_and(|waiting| waiting.len() >= MAX_WAITING) {
             let why = format!("{MAX_WAITING} messages wait for {id} already");
-            return Err(Code::DeviceMaximumQueueDepthExceeded.because(why));
+            return Err(ErrorCode::DeviceMaximumQueueDepthExceeded.because(why));
         }
         let number = inner.next;
         block_in_place(|| inner.store.put(MESSAGES, &name(id, number), &stored))
-            .map_err(HubError::internal)?;
+            .map_err(HubRefusal::internal)?;
         inner.next += 1;
         let message = stored.message(id, number);
         inner.waiting.entry(id.clone()).or_default().insert(number, stored);
         Ok(message)
     }
 
-    /// Those that wait for a device, the oldest first.
+    /// The messages that wait for a device, the oldest first.
     pub fn pending(&self, id: &Identity) -> Vec<Message> {
         let inner = self.lock();
         let waiting = inner.waiting.get(id).into_iter().flatten();
         waiting.map(|(number, stored)| stored.message(id, *number)).collect()
     }
 
-    /// How many wait for a device.
+    /// How many messages wait for a device.
     pub fn count(&self, id: &Identity) -> usize {
         self.lock().waiting.get(id).map_or(0, BTreeMap::len)
     }
 
     /// Forgets a message that the device has acknowledged.
-    pub fn complete(&self, id: &Identity, number: u64) -> Result<(), HubError> {
+    pub fn complete(&self, id: &Identity, number: u64) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
-        block_in_place(|| inner.store.remove(MESSAGES, &name(id, number))).map_err(HubError::internal)?;
+        block_in_place(|| inner.store.remove(MESSAGES, &name(id, number))).map_err(HubRefusal::internal)?;
         if let Some(waiting) = inner.waiting.get_mut(id) {
             waiting.remove(&number);
         }
         Ok(())
     }
 
-    /// Forgets all that wait for a device; how many they were.
-    pub fn purge(&self, id: &Identity) -> Result<usize, HubError> {
+    /// Forgets all messages that wait for a device and returns how many there
+    /// were.
+    pub fn purge(&self, id: &Identity) -> Result<usize, HubRefusal> {
         let mut inner = self.lock();
         let Some(waiting) = inner.waiting.get(id).filter(|waiting| !waiting.is_empty()) else { return Ok(0) };
         let remove = || -> Result<()> {
@@ -110,7 +114,7 @@ impl Messages {
             }
             inner.store.write(&batch)
         };
-        block_in_place(remove).map_err(HubError::internal)?;
+        block_in_place(remove).map_err(HubRefusal::internal)?;
         Ok(inner.waiting.remove(id).map_or(0, |waiting| waiting.len()))
     }
 
@@ -120,15 +124,17 @@ impl Messages {
 }
 
 impl Stored {
-    fn parse(id: &Identity, message: &Value) -> Result<Self, HubError> {
-        let invalid = |why: &str| Code::ArgumentInvalid.because(why);
+    fn parse(id: &Identity, message: &Value) -> Result<Self, HubRefusal> {
+        let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
         let body = match message.get("body") {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
             None => return Err(invalid("body is missing")),
         };
         if body.len() > MAX_BODY {
-            return Err(Code::MessageTooLarge.because(format!("the body has more than {MAX_BODY} bytes")));
+            return Err(
+                ErrorCode::MessageTooLarge.because(format!("the body has more than {MAX_BODY} bytes"))
+            );
         }
         let empty = Map::new();
         let properties = match message.get("properties") {
@@ -153,11 +159,13 @@ impl Stored {
     }
 }
 
+/// A message's name in the store.
 fn name(id: &Identity, number: u64) -> String {
-    // With zeros, so that the store's order is that of the numbers.
+    // Zeros in front, so that the store's order is that of the numbers.
     format!("{id}/{number:020}")
 }
 
+/// A property as it stands in a topic.
 fn pair(key: &str, value: &str) -> String {
     format!("{}={}", utf8_percent_encode(key, ENCODED), utf8_percent_encode(value, ENCODED))
 }

@@ -1,9 +1,9 @@
 //! The emulator's own certificate authority and the server certificate that
 //! it signs.
 //!
-//! The authority is kept, since clients trust it; the server certificate is
-//! made anew at each start for the names then asked for, and never stored.
-//! Both are valid from 2020 to 2050: a device without a clock chip that is
+//! The authority is kept, since clients trust it. The server certificate is made
+//! anew at each start, for the names that this start asks for, and never stored.
+//! Both are valid from 2020 to 2050, since a device without a clock chip that is
 //! tried out against the emulator starts with a wrong date.
 
 use std::net::IpAddr;
@@ -22,21 +22,21 @@ use serde::{Deserialize, Serialize};
 use crate::certificates::AnyCertificate;
 use crate::random;
 
-/// A certificate authority as it is stored.
+/// A certificate authority as the store keeps it.
 #[derive(Serialize, Deserialize)]
 pub struct Authority {
-    /// Its certificate, for clients to trust.
+    /// The authority's certificate in PEM, for clients to trust.
     pub certificate_pem: String,
     key_pem: String,
 }
 
 impl Authority {
-    /// A new authority with a P-256 key.
+    /// A new authority with a P-256 key, which every TLS library knows.
     pub fn generate() -> Result<Self> {
         let key = KeyPair::generate().context("cannot generate the CA's key")?;
         let mut params = lasting(CertificateParams::new(Vec::new())?);
-        // A name of its own: a client that trusts another emulator's CA is then
-        // told of an unknown issuer, not of a bad signature.
+        // The name is unique, so that a client that trusts another emulator's CA
+        // is told of an unknown issuer and not of a bad signature.
         let name = format!("iotdm-emulator CA {}", random::hex_id()?);
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -45,9 +45,10 @@ impl Authority {
         Ok(Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// How both listeners speak TLS, 1.2 and 1.3: with a fresh certificate for
-    /// `host`, `bind` and the names of this machine itself. Clients are asked
-    /// for a certificate; whether they need one, the CONNECT or request says.
+    /// How both listeners speak TLS (1.2 and 1.3): with a fresh certificate for
+    /// `host`, `bind` and the names of this machine itself. Clients are asked for
+    /// a certificate; whether a client needs one depends on who it says it is,
+    /// which its CONNECT or request tells.
     pub fn server_config(&self, host: &str, bind: IpAddr) -> Result<ServerConfig> {
         let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", host].map(str::to_owned).to_vec();
         names.push(bind.to_string());
@@ -74,6 +75,7 @@ impl Authority {
     }
 }
 
+/// The parameters with the validity of both certificates.
 fn lasting(mut params: CertificateParams) -> CertificateParams {
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2050, 1, 1);

@@ -9,10 +9,10 @@ use iotdm_proto::SecretKey;
 use iotdm_proto::sas::{SasError, SasToken};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, HubError};
 use crate::random::{self, NoRandom};
+use crate::refusal::{ErrorCode, HubRefusal};
 
-/// Something a policy may allow.
+/// Something that a policy may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
     /// Reading identities.
@@ -23,8 +23,8 @@ pub enum Right {
     ServiceConnect,
     /// Connecting as any device.
     DeviceConnect,
-    /// Enrolling devices in the provisioning service, which has policies of
-    /// its own.
+    /// Enrolling devices in the provisioning service, which has policies apart
+    /// from the hub's.
     Enrolment,
 }
 
@@ -40,10 +40,10 @@ const POLICIES: [(&str, &[Right]); 6] = [
     ("provisioningserviceowner", &[Enrolment]),
 ];
 
-/// The policy that may do everything.
+/// The policy with all rights over the hub.
 pub const OWNER: &str = "iothubowner";
 
-/// A policy's name and key, base64, as they are stored.
+/// A policy's name and its key in base64, as the store keeps them.
 #[derive(Serialize, Deserialize)]
 pub struct StoredPolicy(String, String);
 
@@ -51,17 +51,17 @@ pub struct StoredPolicy(String, String);
 #[derive(Debug)]
 pub struct Policies(Vec<Policy>);
 
-/// One policy.
+/// A shared access policy.
 #[derive(Debug)]
 pub struct Policy {
-    /// Its name, `skn` in tokens.
+    /// The policy's name, which is `skn` in tokens.
     pub name: String,
-    /// Its key.
+    /// The key that signs the policy's tokens.
     pub key: SecretKey,
 }
 
 impl Policies {
-    /// The stored form of new policies with fresh keys.
+    /// New policies with fresh keys, as the store keeps them.
     pub fn generate() -> Result<Vec<StoredPolicy>, NoRandom> {
         let policy = |(name, _): &(&str, _)| {
             Ok(StoredPolicy((*name).to_owned(), random::key()?.expose_base64().as_str().to_owned()))
@@ -69,7 +69,7 @@ impl Policies {
         POLICIES.iter().map(policy).collect()
     }
 
-    /// The policies from their stored form.
+    /// The policies that the store has.
     pub fn load(stored: &[StoredPolicy]) -> Result<Self, iotdm_proto::key::KeyError> {
         let policy =
             |StoredPolicy(name, key): &StoredPolicy| Ok(Policy { name: name.clone(), key: key.parse()? });
@@ -81,27 +81,33 @@ impl Policies {
         self.0.iter()
     }
 
-    /// Whether `token` is one of a policy that has `right`, valid at `now`
-    /// (seconds since the Unix epoch), for any of `scopes`, which spell the
-    /// same resource differently.
-    pub fn check(&self, token: &SasToken, right: Right, now: u64, scopes: &[String]) -> Result<(), HubError> {
+    /// Refuses unless a policy with `right` has signed `token`, for one of
+    /// `resources` (which write the same resource in different ways), and the
+    /// token is valid at `now`, in seconds since the Unix epoch.
+    pub fn check(
+        &self,
+        token: &SasToken,
+        right: Right,
+        now: u64,
+        resources: &[String],
+    ) -> Result<(), HubRefusal> {
         let Some(policy) = self.0.iter().find(|policy| Some(policy.name.as_str()) == token.policy()) else {
-            return Err(Code::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
+            return Err(ErrorCode::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
         };
-        let mut verdict = Err(SasError::Malformed("no scope"));
-        for scope in scopes {
-            verdict = token.verify(&policy.key, now, scope);
-            if verdict.is_ok() {
+        let mut verified = Err(SasError::Malformed("no resource"));
+        for resource in resources {
+            verified = token.verify(&policy.key, now, resource);
+            if verified.is_ok() {
                 break;
             }
         }
-        match verdict {
+        match verified {
             Ok(()) => {}
             Err(error @ (SasError::Expired(_) | SasError::Scope(_))) => {
-                return Err(Code::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
+                return Err(ErrorCode::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
             }
             Err(error) => {
-                return Err(Code::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}")));
+                return Err(ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}")));
             }
         }
         let rights = POLICIES.iter().find(|(name, _)| *name == policy.name).map(|(_, rights)| *rights);
@@ -109,7 +115,7 @@ impl Policies {
             Ok(())
         } else {
             let message = format!("Unauthorized: policy {} lacks the right {right}", policy.name);
-            Err(Code::IotHubUnauthorizedAccess.because(message))
+            Err(ErrorCode::IotHubUnauthorizedAccess.because(message))
         }
     }
 }
@@ -126,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    fn check(policy: &str, right: Right) -> Result<(), HubError> {
+    fn check(policy: &str, right: Right) -> Result<(), HubRefusal> {
         let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
         let key = &policies.iter().find(|found| found.name == policy).unwrap().key;
         let token = sas::sign("localhost:8443", key, 100, Some(policy)).parse().unwrap();
@@ -138,10 +144,10 @@ mod tests {
     fn each_policy_has_its_rights_and_no_others() {
         for (policy, allowed) in POLICIES {
             for right in [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect, Enrolment] {
-                let verdict = check(policy, right);
-                assert_eq!(verdict.is_ok(), allowed.contains(&right), "{policy} {right}");
-                if let Err(error) = verdict {
-                    assert_eq!(error.code, Code::IotHubUnauthorizedAccess);
+                let checked = check(policy, right);
+                assert_eq!(checked.is_ok(), allowed.contains(&right), "{policy} {right}");
+                if let Err(error) = checked {
+                    assert_eq!(error.code, ErrorCode::IotHubUnauthorizedAccess);
                 }
             }
         }
@@ -152,15 +158,15 @@ mod tests {
         let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
         let key = &policies.iter().next().unwrap().key;
         let other = SecretKey::from_bytes(vec![1; 32]);
-        let unauthorized = |token: String, code: Code| {
+        let unauthorized = |token: String, code: ErrorCode| {
             let token = token.parse().unwrap();
             let error = policies.check(&token, ServiceConnect, 50, &["localhost/x".to_owned()]).unwrap_err();
             assert_eq!(error.code, code, "{error}");
         };
-        unauthorized(sas::sign("localhost", &other, 100, Some(OWNER)), Code::IotHubUnauthorizedAccess);
-        unauthorized(sas::sign("localhost", key, 100, Some("root")), Code::IotHubUnauthorizedAccess);
-        unauthorized(sas::sign("localhost", key, 100, None), Code::IotHubUnauthorizedAccess);
-        unauthorized(sas::sign("localhost", key, 50, Some(OWNER)), Code::IotHubUnauthorized);
-        unauthorized(sas::sign("elsewhere", key, 100, Some(OWNER)), Code::IotHubUnauthorized);
+        unauthorized(sas::sign("localhost", &other, 100, Some(OWNER)), ErrorCode::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 100, Some("root")), ErrorCode::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 100, None), ErrorCode::IotHubUnauthorizedAccess);
+        unauthorized(sas::sign("localhost", key, 50, Some(OWNER)), ErrorCode::IotHubUnauthorized);
+        unauthorized(sas::sign("elsewhere", key, 100, Some(OWNER)), ErrorCode::IotHubUnauthorized);
     }
 }

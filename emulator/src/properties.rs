@@ -1,4 +1,5 @@
-//! What holds for every patch of a twin and every condition of a query.
+//! Tests of what holds for every patch of a twin and every condition of a query,
+//! with random ones.
 
 use iotdm_proto::Time;
 use proptest::collection::{btree_map, vec};
@@ -7,13 +8,13 @@ use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
 use crate::query::{Condition, Query};
-use crate::twin::{Change, Edit, Twin};
+use crate::twin::{Edit, Twin, TwinChange};
 
 fn now() -> Time {
     Time::from_unix_millis(0)
 }
 
-/// What may stand in a patch; few keys, so that patches meet.
+/// A random patch; it has few different keys, so that patches meet.
 fn patch() -> impl Strategy<Value = Map<String, Value>> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -28,7 +29,8 @@ fn patch() -> impl Strategy<Value = Map<String, Value>> {
     btree_map("[a-d]", value, 0..4).prop_map(|map| map.into_iter().collect())
 }
 
-/// RFC 7396, in its own words: what the hub's merge has to agree with.
+/// The algorithm of RFC 7396 as the RFC writes it, which the hub's merge has to
+/// agree with.
 fn merge_patch(target: Value, patch: &Value) -> Value {
     let Value::Object(patch) = patch else { return patch.clone() };
     let mut result = if let Value::Object(object) = target { object } else { Map::new() };
@@ -74,11 +76,12 @@ fn desired(twin: &Twin) -> (Value, Value) {
     (without_dollars(&shown), metadata)
 }
 
+/// The document that conditions are tried on.
 fn row() -> Value {
     json!({"a": 1, "b": "x", "c": {"d": true, "e": [1, 2]}, "f": null, "g": -2.5})
 }
 
-/// Conditions as text, over what [`row`] has and what it lacks.
+/// A random condition over paths that [`row`] has and paths that it lacks.
 fn condition() -> impl Strategy<Value = String> {
     let path =
         || select(vec!["a", "b", "c.d", "c.e", "f", "g", "none", "c.none"]).prop_map(str::to_owned).boxed();
@@ -115,7 +118,7 @@ proptest! {
         let mut expected = json!({});
         for (count, patch) in patches.into_iter().enumerate() {
             expected = merge_patch(expected, &Value::Object(patch.clone()));
-            let change = Change { tags: Edit::With(patch.clone()), desired: Edit::With(patch) };
+            let change = TwinChange { tags: Edit::With(patch.clone()), desired: Edit::With(patch) };
             let (_, version) = twin.patch(&change, now()).unwrap().unwrap();
             prop_assert_eq!(version, count as u64 + 2);
             let (values, metadata) = desired(&twin);
@@ -131,7 +134,7 @@ proptest! {
         let mut device = json!({});
         for (patch, replace) in patches {
             let edit = if patch.is_empty() { Edit::Clear } else { Edit::With(patch) };
-            let change = Change { tags: Edit::None, desired: edit };
+            let change = TwinChange { tags: Edit::None, desired: edit };
             let changed = if replace { twin.replace(&change, now()) } else { twin.patch(&change, now()) };
             let (notified, _) = changed.unwrap().unwrap();
             device = merge_patch(device, &Value::Object(notified));

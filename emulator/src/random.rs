@@ -1,4 +1,4 @@
-//! Random bytes and what is made of them: keys, ids and etags.
+//! Keys, ids and etags, all made of random bytes.
 
 use std::fmt::Write as _;
 
@@ -12,12 +12,12 @@ use rustls::crypto::ring;
 #[error("the operating system gave no random bytes")]
 pub struct NoRandom;
 
-/// A key as IoT Hub generates it: 32 bytes.
+/// A key as IoT Hub generates it: of 32 bytes.
 pub fn key() -> Result<SecretKey, NoRandom> {
     Ok(SecretKey::from_bytes(bytes::<32>()?.to_vec()))
 }
 
-/// 32 lower-case hexadecimal digits.
+/// An id of 32 lower-case hexadecimal digits.
 pub fn hex_id() -> Result<String, NoRandom> {
     let mut text = String::with_capacity(32);
     for byte in bytes::<16>()? {
@@ -27,7 +27,7 @@ pub fn hex_id() -> Result<String, NoRandom> {
     Ok(text)
 }
 
-/// An etag that no earlier state had.
+/// An etag that nothing has had before.
 pub fn etag() -> Result<String, NoRandom> {
     Ok(STANDARD.encode(bytes::<8>()?))
 }

@@ -4,10 +4,10 @@
 //! A device and its modules are changed by one writer at a time, from reading
 //! the old state to telling the links: so devices hear of changes in the order
 //! of their versions, and no connection is let in while its device is being
-//! disabled. Writers of different devices share commits. A writer must not be
-//! dropped halfway, since its change would be in the store alone: what may be
-//! dropped at any time (a request of a client that goes away) runs in a task of
-//! its own.
+//! disabled. Writers of different devices share commits. A writer's future must
+//! not be dropped halfway, since its change would be in the store alone:
+//! whatever may be dropped at any time (the request of a client that goes away)
+//! runs in a task of its own.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,27 +17,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use tokio::sync;
 
-use crate::device::{Device, Status};
-use crate::error::{Code, HubError};
+use crate::device::{Device, DeviceStatus};
 use crate::identity::Identity;
+use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, DEVICES, Store};
 
-/// How many writers there may be at a time. Devices that share a turn by chance
-/// only wait for each other.
+/// How many devices can be changed at the same time: so many that two devices
+/// seldom share a turn, and if they do, they only wait for each other.
 const TURNS: usize = 1024;
 
 /// All devices and modules.
 pub struct Registry {
     store: Store,
     devices: Mutex<Devices>,
+    /// Held by whoever changes one of the devices that share the turn.
     turns: Vec<sync::Mutex<()>>,
+    /// Says which turn a device has.
     hasher: RandomState,
 }
 
 type Devices = BTreeMap<Identity, Arc<Device>>;
 
 impl Registry {
-    /// What the store has.
+    /// The devices and modules in the store.
     pub fn open(store: Store) -> Result<Self> {
         let stored = store.all::<Device>(DEVICES)?.into_iter();
         let devices = stored.map(|(id, device)| Ok((id.parse()?, Arc::new(device))));
@@ -47,7 +49,7 @@ impl Registry {
     }
 
     /// Looks at a device or module.
-    pub fn read<R>(&self, id: &Identity, look: impl FnOnce(&Device) -> R) -> Result<R, HubError> {
+    pub fn read<R>(&self, id: &Identity, look: impl FnOnce(&Device) -> R) -> Result<R, HubRefusal> {
         self.find(id).map(|device| look(&device))
     }
 
@@ -66,7 +68,8 @@ impl Registry {
         );
     }
 
-    /// The same for modules, of all devices.
+    /// Looks at the modules of all devices after `after`, in the order of their
+    /// ids, until `look` breaks.
     pub fn modules(
         &self,
         after: Option<&Identity>,
@@ -80,11 +83,12 @@ impl Registry {
         );
     }
 
-    /// Looks at everything.
+    /// Looks at every device and module.
     pub fn all(&self, mut look: impl FnMut(&Identity, &Arc<Device>)) {
         self.lock().iter().for_each(|(id, device)| look(id, device));
     }
 
+    /// Looks at the devices and modules after `after` until `look` breaks.
     fn scan(&self, after: Option<&Identity>, mut look: impl FnMut(&Identity, &Device) -> ControlFlow<()>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let devices = self.lock();
@@ -92,22 +96,22 @@ impl Registry {
         let _ = range.try_for_each(|(id, device)| look(id, device));
     }
 
-    /// Adds a device, or a module to its device; `then` runs once it is
-    /// durable.
+    /// Adds a device, or a module to its device; `then` runs once the addition is
+    /// durable, and its result is returned.
     pub async fn insert<R>(
         &self,
         id: &Identity,
         device: Device,
         then: impl FnOnce(&Device) -> R,
-    ) -> Result<R, HubError> {
+    ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
         if id.module.is_some() {
             self.find(&id.of_device())?;
         }
         if self.find(id).is_ok() {
             let code = match id.module {
-                None => Code::DeviceAlreadyExists,
-                Some(_) => Code::ModuleAlreadyExistsOnDevice,
+                None => ErrorCode::DeviceAlreadyExists,
+                Some(_) => ErrorCode::ModuleAlreadyExistsOnDevice,
             };
             return Err(code.because(format!("{id} is already registered")));
         }
@@ -115,42 +119,43 @@ impl Registry {
         Ok(then(&device))
     }
 
-    /// Changes a device or module; `then` runs once the change is durable,
-    /// with what `change` returned. When `change` fails, nothing happens.
+    /// Changes a device or module; `then` runs once the change is durable, with
+    /// what `change` returned. When `change` fails, nothing happens. A `change`
+    /// that changes nothing is not written: most connections are such.
     pub async fn update<T, R>(
         &self,
         id: &Identity,
-        change: impl FnOnce(&mut Device) -> Result<T, HubError>,
+        change: impl FnOnce(&mut Device) -> Result<T, HubRefusal>,
         then: impl FnOnce(&Device, T) -> R,
-    ) -> Result<R, HubError> {
+    ) -> Result<R, HubRefusal> {
         self.update_with_status(id, |device, _| change(device), then).await
     }
 
-    /// The same; `change` also learns the status of the device, or of the
-    /// module's device.
+    /// Changes a device or module as [`Registry::update`] does; `change` also
+    /// learns the status of the device, or of the module's device.
     pub async fn update_with_status<T, R>(
         &self,
         id: &Identity,
-        change: impl FnOnce(&mut Device, Status) -> Result<T, HubError>,
+        change: impl FnOnce(&mut Device, DeviceStatus) -> Result<T, HubRefusal>,
         then: impl FnOnce(&Device, T) -> R,
-    ) -> Result<R, HubError> {
+    ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
         let old = self.find(id)?;
         let status = self.find(&id.of_device())?.status;
         let mut device = Device::clone(&old);
         let outcome = change(&mut device, status)?;
-        let device = if is_same(&old, &device)? { old } else { self.put(id, device).await? };
+        let device = if device == *old { old } else { self.put(id, device).await? };
         Ok(then(&device, outcome))
     }
 
     /// Removes a device that passes `check` together with its modules, or a
-    /// module; `then` runs for each of them once they are gone for good.
+    /// module; `then` runs for each removed identity once the removal is durable.
     pub async fn remove(
         &self,
         id: &Identity,
-        check: impl FnOnce(&Device) -> Result<(), HubError>,
+        check: impl FnOnce(&Device) -> Result<(), HubRefusal>,
         then: impl FnMut(&Identity),
-    ) -> Result<(), HubError> {
+    ) -> Result<(), HubRefusal> {
         let _turn = self.turn(id).await;
         check(&*self.find(id)?)?;
         let gone = match id.module {
@@ -161,7 +166,7 @@ impl Registry {
         for id in &gone {
             batch.remove(DEVICES, &id.to_string());
         }
-        self.store.write_along(batch).await.map_err(HubError::internal)?;
+        self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
         let mut devices = self.lock();
         gone.iter().for_each(|id| drop(devices.remove(id)));
         drop(devices);
@@ -169,10 +174,11 @@ impl Registry {
         Ok(())
     }
 
-    async fn put(&self, id: &Identity, device: Device) -> Result<Arc<Device>, HubError> {
+    /// Writes a device and shows it once it is durable.
+    async fn put(&self, id: &Identity, device: Device) -> Result<Arc<Device>, HubRefusal> {
         let mut batch = Batch::default();
-        batch.put(DEVICES, &id.to_string(), &device).map_err(HubError::internal)?;
-        self.store.write_along(batch).await.map_err(HubError::internal)?;
+        batch.put(DEVICES, &id.to_string(), &device).map_err(HubRefusal::internal)?;
+        self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
         let device = Arc::new(device);
         self.lock().insert(id.clone(), device.clone());
         Ok(device)
@@ -184,16 +190,17 @@ impl Registry {
         Some(self.turns.get(index)?.lock().await)
     }
 
-    fn find(&self, id: &Identity) -> Result<Arc<Device>, HubError> {
+    fn find(&self, id: &Identity) -> Result<Arc<Device>, HubRefusal> {
         let devices = self.lock();
         let code = match id.module {
-            Some(_) if devices.contains_key(&id.of_device()) => Code::ModuleNotFound,
-            _ => Code::DeviceNotFound,
+            Some(_) if devices.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound,
+            _ => ErrorCode::DeviceNotFound,
         };
         let device = devices.get(id).cloned();
         device.ok_or_else(|| code.because(format!("{id} is not registered")))
     }
 
+    /// The device and its modules.
     fn with_modules(&self, device: &Identity) -> Vec<Identity> {
         let devices = self.lock();
         let range = devices.range(device..).map(|(id, _)| id);
@@ -205,23 +212,18 @@ impl Registry {
     }
 }
 
-/// Whether the store has it just so. Most connections change nothing.
-fn is_same(old: &Device, new: &Device) -> Result<bool, HubError> {
-    let json = |device| serde_json::to_vec(device).map_err(HubError::internal);
-    Ok(json(old)? == json(new)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Wish, now};
+    use crate::clock::now;
+    use crate::device::IdentityChange;
 
     fn id(text: &str) -> Identity {
         text.parse().unwrap()
     }
 
     fn device() -> Device {
-        Device::new(Wish::default(), now()).unwrap()
+        Device::new(IdentityChange::default(), now()).unwrap()
     }
 
     fn registry(dir: &tempfile::TempDir) -> Registry {
@@ -235,20 +237,20 @@ mod tests {
         let id = id("gw1");
         registry.insert(&id, device(), |_| ()).await.unwrap();
         let again = registry.insert(&id, device(), |_| ()).await.unwrap_err();
-        assert_eq!(again.code, Code::DeviceAlreadyExists);
+        assert_eq!(again.code, ErrorCode::DeviceAlreadyExists);
         let refused = registry.update(
             &id,
             |device| {
-                device.status = Status::Disabled;
-                Err::<(), _>(Code::ArgumentInvalid.because("no"))
+                device.status = DeviceStatus::Disabled;
+                Err::<(), _>(ErrorCode::ArgumentInvalid.because("no"))
             },
             |_, ()| panic!("not durable"),
         );
-        assert_eq!(refused.await.unwrap_err().code, Code::ArgumentInvalid);
-        assert_eq!(registry.read(&id, |device| device.status).unwrap(), Status::Enabled);
+        assert_eq!(refused.await.unwrap_err().code, ErrorCode::ArgumentInvalid);
+        assert_eq!(registry.read(&id, |device| device.status).unwrap(), DeviceStatus::Enabled);
         registry.remove(&id, |_| Ok(()), |_| ()).await.unwrap();
         let gone = registry.remove(&id, |_| Ok(()), |_| ()).await.unwrap_err();
-        assert_eq!(gone.code, Code::DeviceNotFound);
+        assert_eq!(gone.code, ErrorCode::DeviceNotFound);
     }
 
     #[tokio::test]
@@ -256,13 +258,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(&dir);
         let orphan = registry.insert(&id("a/m"), device(), |_| ()).await.unwrap_err();
-        assert_eq!(orphan.code, Code::DeviceNotFound);
+        assert_eq!(orphan.code, ErrorCode::DeviceNotFound);
         for text in ["a", "a/m", "a/n", "a-b", "a-b/m"] {
             registry.insert(&id(text), device(), |_| ()).await.unwrap();
         }
         let again = registry.insert(&id("a/m"), device(), |_| ()).await.unwrap_err();
-        assert_eq!(again.code, Code::ModuleAlreadyExistsOnDevice);
-        assert_eq!(registry.read(&id("a/x"), |_| ()).unwrap_err().code, Code::ModuleNotFound);
+        assert_eq!(again.code, ErrorCode::ModuleAlreadyExistsOnDevice);
+        assert_eq!(registry.read(&id("a/x"), |_| ()).unwrap_err().code, ErrorCode::ModuleNotFound);
         let mut gone = Vec::new();
         registry.remove(&id("a"), |_| Ok(()), |id| gone.push(id.to_string())).await.unwrap();
         assert_eq!(gone, ["a", "a/m", "a/n"]);

@@ -10,21 +10,22 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::address::Address;
 use crate::certificates::Authorities;
 use crate::cli::Serve;
 use crate::data_dir::DataDir;
-use crate::device::Wish;
-use crate::error::Code;
-use crate::hub::{Address, Hub};
+use crate::device::IdentityChange;
+use crate::hub::Hub;
 use crate::pki::Authority;
+use crate::refusal::ErrorCode;
 use crate::server;
 use crate::store::Store;
 use crate::throttle::Throttle;
-use crate::twin::Change;
+use crate::twin::TwinChange;
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(options: Serve) -> Result<()> {
-    // Before anything else, so that no signal is missed from here on.
+    // Before anything else, so that no signal is missed while the hub starts.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let path = match options.data {
         Some(path) => path,
@@ -51,8 +52,8 @@ pub async fn run(options: Serve) -> Result<()> {
     };
     let hub = Arc::new(Hub::open(store, dir.clone(), address, authorities, Throttle::new(options.tier))?);
     for id in &options.device {
-        match hub.create_device(&id.clone().into(), Wish::default(), &Change::default()).await {
-            Err(error) if error.code != Code::DeviceAlreadyExists => {
+        match hub.create_device(&id.clone().into(), IdentityChange::default(), &TwinChange::default()).await {
+            Err(error) if error.code != ErrorCode::DeviceAlreadyExists => {
                 return Err(error).with_context(|| format!("cannot create the device {id}"));
             }
             _ => {}
@@ -76,8 +77,9 @@ pub async fn run(options: Serve) -> Result<()> {
     server::run(hub, mqtt, https, Arc::new(tls), shutdown).await
 }
 
-/// Each connection takes a file descriptor, and the usual limit of 1024 is
-/// meant to be raised by programs that can do with more.
+/// Raises the limit of open files as far as it goes: each connection takes one,
+/// and the usual limit of 1024 is meant to be raised by programs that can do
+/// with more.
 fn allow_many_connections() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
@@ -86,6 +88,7 @@ fn allow_many_connections() {
     }
 }
 
+/// Listens on a port; `option` is the one that names another.
 async fn listen(bind: IpAddr, port: u16, option: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(bind, port);
     TcpListener::bind(address).await.map_err(|error| {
@@ -101,7 +104,7 @@ async fn listen(bind: IpAddr, port: u16, option: &str) -> Result<TcpListener> {
     })
 }
 
-/// Standard output may be a pipe that somebody waits on.
+/// Prints a line at once, also into a pipe, where somebody waits for it.
 fn println_flushed(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")

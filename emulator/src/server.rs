@@ -1,4 +1,5 @@
-//! The two listeners: MQTT over TLS, and HTTPS.
+//! The two listeners, MQTT over TLS and HTTPS, and a task for each connection
+//! that they accept.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,17 +16,16 @@ use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use crate::certificates::ClientCertificate;
-use crate::http;
 use crate::hub::Hub;
-use crate::jobs::runner;
 use crate::link::Closed;
 use crate::mqtt::connection::{Connection, Transport};
-use crate::mqtt::session;
+use crate::{http, job_runner, mqtt};
 
-/// A client that has not finished its handshake by then is cut off.
+/// How long a client may take for its TLS handshake before it is cut off.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long open connections get to end after a shutdown.
+/// How long open connections get to end after a shutdown: whoever stops the
+/// emulator waits for it.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The pause after a failed accept: most often the process is out of file
@@ -48,7 +48,7 @@ pub async fn run(
         let hub = hub.clone();
         move |stream: TlsStream<TcpStream>| {
             let certificate = ClientCertificate::shown_in(&stream);
-            session::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)), certificate))
+            mqtt::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)), certificate))
         }
     };
     let serve_service = {
@@ -59,7 +59,7 @@ pub async fn run(
         () = shutdown => {}
         () = accept_all(mqtt, &acceptor, &mut devices, serve_device) => {}
         () = accept_all(https, &acceptor, &mut services, serve_service) => {}
-        () = runner::run(hub.clone()) => {}
+        () = job_runner::run(hub.clone()) => {}
     }
     drop(stop);
     hub.links.close_all(Closed::Shutdown);
@@ -109,7 +109,8 @@ async fn handshake(
     peer: SocketAddr,
     acceptor: TlsAcceptor,
 ) -> Option<TlsStream<TcpStream>> {
-    // Small packets, each waited for by the other side.
+    // Packets are small, and the other side waits for each: without this, the
+    // kernel would hold some back to send them together.
     let _ = stream.set_nodelay(true);
     match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => return Some(stream),

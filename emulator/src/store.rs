@@ -1,9 +1,9 @@
-//! The durable store: what has been acknowledged is in here.
+//! The durable store: everything that the hub has acknowledged is in here.
 //!
-//! redb, because it is a single file, pure Rust (no C compiler, no server),
-//! and a commit is atomic and synced to disk before it returns: after a kill
-//! at any instant the file opens with the last committed state. It also locks
-//! the file, which keeps a second emulator out.
+//! It is a redb database, because that is a single file and pure Rust (no C
+//! compiler, no server), and a commit is atomic and synced to disk before it
+//! returns: after a kill at any instant the file opens with the last committed
+//! state. redb also locks the file, which keeps a second emulator out.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,26 +18,27 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-/// A kind of things that are kept: JSON by name.
+/// A table: JSON by name.
 pub type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
 /// Devices by id.
 pub const DEVICES: Table = TableDefinition::new("devices");
 /// Jobs by id.
 pub const JOBS: Table = TableDefinition::new("jobs");
-/// What jobs do to devices, by `job/device`.
+/// The devices' parts of jobs, by `job/device`.
 pub const DEVICE_JOBS: Table = TableDefinition::new("device-jobs");
-/// Messages for devices, by `device/number`.
+/// Cloud-to-device messages, by `device/number`.
 pub const MESSAGES: Table = TableDefinition::new("messages");
 /// Configurations by id.
 pub const CONFIGURATIONS: Table = TableDefinition::new("configurations");
-/// Who may register, by kind and id.
+/// Enrolments, by kind and id.
 pub const ENROLMENTS: Table = TableDefinition::new("enrolments");
-/// Who has registered, by registration id.
+/// Registrations, by registration id.
 pub const REGISTRATIONS: Table = TableDefinition::new("registrations");
-/// What the hub itself owns.
+/// What belongs to the hub itself, such as its policies.
 const HUB: Table = TableDefinition::new("hub");
 
+/// Every table, for a new file to have them all.
 const TABLES: [Table; 8] =
     [DEVICES, JOBS, DEVICE_JOBS, MESSAGES, CONFIGURATIONS, ENROLMENTS, REGISTRATIONS, HUB];
 
@@ -47,14 +48,15 @@ pub struct Store(Arc<Shared>);
 
 struct Shared {
     database: Database,
-    /// Whose changes the next commit takes along.
+    /// The batches that the next commit takes along.
     waiting: Mutex<Vec<Waiting>>,
-    /// Held by whoever commits for all that wait.
+    /// Held by the writer that commits for all that wait.
     committing: Arc<tokio::sync::Mutex<()>>,
-    /// Whether something is committed that is not on disk yet.
+    /// Whether a commit is not synced to disk yet.
     unsynced: AtomicBool,
 }
 
+/// A batch and its writer, who waits for it to be durable.
 struct Waiting {
     batch: Batch,
     written: oneshot::Sender<Result<(), String>>,
@@ -64,7 +66,7 @@ struct Waiting {
 #[derive(Default)]
 pub struct Batch(Vec<Row>);
 
-/// A thing's new JSON; `None` where it goes.
+/// A named value's new JSON; `None` removes the value.
 struct Row {
     table: Table,
     name: String,
@@ -91,7 +93,7 @@ impl Store {
         Ok(store)
     }
 
-    /// All that a table has.
+    /// All values of a table, each with its name.
     pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
         let transaction = self.0.database.begin_read()?;
         let mut all = Vec::new();
@@ -105,28 +107,29 @@ impl Store {
         Ok(all)
     }
 
-    /// Writes one thing; durable on return.
+    /// Writes a value; durable on return.
     pub fn put(&self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
         let mut batch = Batch::default();
         batch.put(table, name, value)?;
         self.write(&batch)
     }
 
-    /// Removes one thing; durable on return.
+    /// Removes a value, if it is there; durable on return.
     pub fn remove(&self, table: Table, name: &str) -> Result<()> {
         let mut batch = Batch::default();
         batch.remove(table, name);
         self.write(&batch)
     }
 
-    /// Makes several changes; durable on return.
+    /// Writes a batch in one commit; durable on return.
     pub fn write(&self, batch: &Batch) -> Result<()> {
         self.write_all([batch])
     }
 
-    /// The same, in one commit with whatever else wants to be written by then:
-    /// syncing the disk takes longest, and as long for one as for a thousand.
-    /// What is written when the future is dropped is open.
+    /// Writes a batch in one commit with all others that want to be written by
+    /// then: syncing the disk takes longest, and takes as long for one batch as
+    /// for a thousand. When the future is dropped, the batch may be written or
+    /// not.
     pub async fn write_along(&self, batch: Batch) -> Result<()> {
         let (written, mut outcome) = oneshot::channel();
         self.waiting().push(Waiting { batch, written });
@@ -140,17 +143,17 @@ impl Store {
                     let outcome = store.write_all(group.iter().map(|waiting| &waiting.batch));
                     let outcome = outcome.map_err(|error| format!("{error:#}"));
                     for Waiting { written, .. } in group {
-                        // Whoever waited may have gone.
+                        // An error only means that this writer's future was dropped.
                         let _ = written.send(outcome.clone());
                     }
-                    // Not before, also when nobody waits here any more: the
-                    // next group must not overtake this one.
+                    // Only now, also when nobody waits here any more: the next
+                    // group must not overtake this one.
                     drop(turn);
                 };
                 spawn_blocking(commit).await?;
             }
         }
-        // It was in this group, or in one before it.
+        // The batch was in this group, or in one before it.
         said(outcome.await)
     }
 
@@ -158,6 +161,7 @@ impl Store {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes batches in one commit.
     fn write_all<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> Result<()> {
         let transaction = self.0.database.begin_write()?;
         for Row { table, name, json } in batches.into_iter().flat_map(|batch| &batch.0) {
@@ -170,8 +174,9 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Something of the hub's own, made at the first use; durable after the
-    /// next commit or [`Store::sync`], since each commit takes time at a start.
+    /// A value that belongs to the hub itself, made at its first use. A new value
+    /// is durable only after the next commit or [`Store::sync`]: each commit would
+    /// take time at a start.
     pub fn hub_value<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
@@ -192,7 +197,7 @@ impl Store {
         Ok(value)
     }
 
-    /// Makes durable what the start has made.
+    /// Makes the values durable that the start has made.
     pub fn sync(&self) -> Result<()> {
         if self.0.unsynced.swap(false, Ordering::Relaxed) {
             self.write(&Batch::default())?;
@@ -200,14 +205,14 @@ impl Store {
         Ok(())
     }
 
-    /// Changes something of the hub's own.
+    /// Changes a value that belongs to the hub itself; durable on return.
     pub fn set_hub_value(&self, name: &str, value: &impl Serialize) -> Result<()> {
         self.put(HUB, name, value)
     }
 
     fn create_tables(&self) -> Result<()> {
         let transaction = self.0.database.begin_read()?;
-        // Most often they are there, and a commit takes time.
+        // Most often all tables are there, and a commit takes time.
         if TABLES.into_iter().all(|table| transaction.open_table(table).is_ok()) {
             return Ok(());
         }
@@ -224,19 +229,20 @@ impl Store {
 }
 
 impl Batch {
-    /// Writes one thing.
+    /// Writes a value.
     pub fn put(&mut self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
         let json = serde_json::to_vec(value)?;
         self.0.push(Row { table, name: name.to_owned(), json: Some(json) });
         Ok(())
     }
 
-    /// Removes one thing, if it is there.
+    /// Removes a value, if it is there.
     pub fn remove(&mut self, table: Table, name: &str) {
         self.0.push(Row { table, name: name.to_owned(), json: None });
     }
 }
 
+/// What the writer of a group said of this batch.
 fn said(outcome: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<()> {
     outcome?.map_err(|why| anyhow!(why))
 }
@@ -293,7 +299,8 @@ mod tests {
             store.all::<u32>(DEVICES).unwrap().len()
         };
         let seen = join_all((0..300).map(write)).await;
-        // The first commits for itself, or for all; the second for the rest.
+        // The first writer commits for itself alone or for all, the second for
+        // all that are left.
         assert!(seen.iter().filter(|seen| **seen == 300).count() >= 299, "{seen:?}");
         drop(store);
         assert_eq!(Store::open(&file).unwrap().all::<u32>(DEVICES).unwrap().len(), 300);

@@ -1,16 +1,15 @@
 //! The topic filters that a device may subscribe to.
 //!
-//! Source: "Communicate with an IoT hub using the MQTT protocol"; any other
-//! filter makes the hub close the connection.
+//! Any other filter makes the hub close the connection. Source: "Communicate
+//! with an IoT hub using the MQTT protocol".
 
 use iotdm_proto::topic::{DESIRED_PATCHES, METHOD_CALLS, TWIN_RESPONSES};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 
-/// What a session is subscribed to. Twins and methods are
-/// delivered at QoS 0, which the official clients accept whatever they asked
-/// for.
+/// What a session is subscribed to. Twin messages and method calls are delivered
+/// at QoS 0, which the official clients accept whatever QoS they asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscriptions {
     /// Replies to twin requests.
@@ -19,14 +18,14 @@ pub struct Subscriptions {
     pub desired_patches: bool,
     /// Method calls.
     pub method_calls: bool,
-    /// Cloud-to-device messages; for modules, inputs, which the emulator has
-    /// nothing for.
+    /// Cloud-to-device messages; of a module, its inputs, to which the emulator
+    /// sends nothing.
     pub messages: bool,
 }
 
 impl Subscriptions {
-    /// Whether `filter` is one that `device` (or a module) may subscribe to, and if so its
-    /// switch.
+    /// The switch that the topic filter `filter` turns on and off; `None` when
+    /// `device`, which may be a module, may not subscribe to that filter.
     pub fn switch(&mut self, device: &Identity, filter: &str) -> Option<&mut bool> {
         match filter {
             TWIN_RESPONSES => Some(&mut self.twin_responses),
@@ -36,7 +35,7 @@ impl Subscriptions {
                 let rest = filter.strip_prefix(&device.path())?;
                 let known: &[&str] = match device.module {
                     None => &["/messages/devicebound/#"],
-                    // The second is the C SDK's.
+                    // The C SDK subscribes to the second one.
                     Some(_) => &["/inputs/#", "/#"],
                 };
                 known.contains(&rest).then_some(&mut self.messages)

@@ -1,16 +1,18 @@
-//! Throttling as a tier has it, for one unit; without a tier there is none.
+//! Throttling: how much of each kind of operation a hub of some tier carries out
+//! in a time. Without a tier nothing is throttled.
 //!
 //! Each kind of operation may use up its allowance of one period at once and
-//! regains it evenly. The real hub delays bursts before it refuses; here what
-//! is over is refused. Source: "IoT Hub quotas and throttling".
+//! regains the allowance evenly. The real hub delays what exceeds an allowance
+//! before it refuses; here it is refused at once. Source: "IoT Hub quotas and
+//! throttling".
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Code, HubError};
+use crate::refusal::{ErrorCode, HubRefusal};
 
-/// What a hub is paid for.
+/// The tier of a hub, of one unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "UPPER")]
 pub enum Tier {
@@ -24,18 +26,18 @@ pub enum Tier {
     S3,
 }
 
-/// A kind of operation.
+/// A kind of operation with an allowance of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Reading and changing identities, configurations and jobs.
     Registry,
     /// A query.
     Query,
-    /// A direct method.
+    /// A call of a direct method.
     Method,
-    /// Reading a twin, from either side.
+    /// Reading a twin, by a service or by the device.
     TwinRead,
-    /// Changing a twin, from either side.
+    /// Changing a twin, by a service or by the device.
     TwinUpdate,
     /// A new connection of a device.
     Connection,
@@ -43,39 +45,42 @@ pub enum Operation {
     JobDevice,
 }
 
-/// How much each kind of operation has left.
+/// How much of each kind of operation is still allowed.
 #[derive(Debug)]
 pub struct Throttle {
     tier: Option<Tier>,
     buckets: Mutex<HashMap<Operation, Bucket>>,
 }
 
+/// What is left of an allowance.
 #[derive(Debug)]
 struct Bucket {
+    /// How many operations may be carried out at once.
     left: f64,
+    /// When `left` was last brought up to date.
     filled: Instant,
 }
 
 impl Throttle {
-    /// The throttle of a tier.
+    /// The throttle of a tier; without one it refuses nothing.
     pub fn new(tier: Option<Tier>) -> Self {
         Throttle { tier, buckets: Mutex::default() }
     }
 
-    /// Counts an operation; refuses it when the allowance is used up.
-    pub fn take(&self, operation: Operation) -> Result<(), HubError> {
+    /// Counts an operation, or refuses it with 429 when the allowance is used up.
+    pub fn take(&self, operation: Operation) -> Result<(), HubRefusal> {
         self.take_at(operation, Instant::now()).map_err(|wait| {
             let why = format!("{operation:?} is throttled; try again in {:.1} s", wait.as_secs_f64());
-            Code::ThrottlingException.because(why)
+            ErrorCode::ThrottlingException.because(why)
         })
     }
 
-    /// How long an operation has to wait; nothing once it is counted.
+    /// How long an operation has to wait; it is counted when that is zero.
     pub fn wait(&self, operation: Operation) -> Duration {
         self.take_at(operation, Instant::now()).err().unwrap_or_default()
     }
 
-    /// How many jobs may run at the same time.
+    /// How many scheduled jobs may run at the same time.
     pub fn concurrent_jobs(&self) -> usize {
         match self.tier {
             None => usize::MAX,
@@ -85,6 +90,7 @@ impl Throttle {
         }
     }
 
+    /// Counts an operation at the time `now`; the error is how long to wait.
     fn take_at(&self, operation: Operation, now: Instant) -> Result<(), Duration> {
         let Some(tier) = self.tier else { return Ok(()) };
         let (allowance, period) = operation.allowance(tier);
@@ -102,7 +108,7 @@ impl Throttle {
 }
 
 impl Operation {
-    /// So many in such a time, for one unit.
+    /// How many of these operations one unit of `tier` allows in which time.
     fn allowance(self, tier: Tier) -> (f64, Duration) {
         let small = matches!(tier, Tier::F1 | Tier::S1);
         let per = |s1, s2, s3| match tier {
@@ -114,7 +120,8 @@ impl Operation {
         match self {
             Operation::Registry => (per(100.0, 100.0, 5000.0), minute),
             Operation::Query => (per(20.0, 20.0, 1000.0), minute),
-            // Documented in bytes per second, metered in pieces of 4 KB.
+            // Documented as 160, 480 and 24,576 KB per second, of which each
+            // call uses up at least 4 KB.
             Operation::Method => (per(40.0, 120.0, 6144.0), second),
             Operation::TwinRead => (per(100.0, 100.0, 500.0), second),
             Operation::TwinUpdate => (per(50.0, 50.0, 250.0), second),
@@ -156,7 +163,7 @@ mod tests {
     fn what_is_refused_says_when_to_come_back() {
         let throttle = Throttle::new(Some(Tier::F1));
         let refused = (0..1000).find_map(|_| throttle.take(Operation::Query).err()).unwrap();
-        assert_eq!(refused.code, Code::ThrottlingException);
+        assert_eq!(refused.code, ErrorCode::ThrottlingException);
         assert!(refused.message.contains("Query") && refused.message.contains(" s"), "{refused}");
     }
 }

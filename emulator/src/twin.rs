@@ -10,59 +10,62 @@ use iotdm_proto::twin::{self, Object, Properties, Section, TwinError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Code, HubError};
 use crate::random::{self, NoRandom};
+use crate::refusal::{ErrorCode, HubRefusal};
 
-/// A twin.
-#[derive(Clone, Serialize, Deserialize)]
+/// The twin of a device or module.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Twin {
     /// Changes with tags and desired properties.
     pub etag: String,
-    /// Counts every change of the twin.
+    /// Counts every change of the twin, from 1.
     pub version: u64,
     /// The model that the device named when it connected.
     pub model_id: String,
     /// The operators' own properties, not shown to the device.
     pub tags: Object,
-    /// What the operators want of the device.
+    /// The desired properties: what operators want of the device.
     pub desired: Part,
-    /// What the device says of itself.
+    /// The reported properties: what the device says of itself.
     pub reported: Part,
 }
 
-/// One half of a twin's properties.
-#[derive(Clone, Serialize, Deserialize)]
+/// One half of a twin's properties: the desired or the reported ones.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     values: Object,
+    /// Counts the changes of this half, from 1.
     version: u64,
+    /// What services see as `$metadata`.
     metadata: Object,
 }
 
-/// A service's change of a twin.
+/// A service's change of a twin. Source: "Understand and use device twins in
+/// IoT Hub".
 #[derive(Debug, Default, PartialEq)]
-pub struct Change {
-    /// For the tags.
+pub struct TwinChange {
+    /// The change of the tags.
     pub tags: Edit,
-    /// For the desired properties.
+    /// The change of the desired properties.
     pub desired: Edit,
 }
 
 /// A change of one section.
 #[derive(Debug, Default, PartialEq)]
 pub enum Edit {
-    /// It is absent: the section stays as it is.
+    /// The section is absent and stays as it is.
     #[default]
     None,
-    /// It is `null`: all goes. So does the hub in the Node SDK's own end-to-end
-    /// tests.
+    /// The section is `null` and becomes empty, as the hub has it in the Node
+    /// SDK's end-to-end tests.
     Clear,
-    /// To merge, or to put in the section's place.
+    /// The object to merge into the section, or to put in its place.
     With(Object),
 }
 
-/// What the device has to be told: the patch and the desired version that it
-/// leads to.
+/// What the device has to be told: the patch of its desired properties, and
+/// their version after it; `None` when they have not changed.
 pub type Notification = Option<(Object, u64)>;
 
 impl Twin {
@@ -78,19 +81,19 @@ impl Twin {
         })
     }
 
-    /// Merges a service's change. On an error nothing changes.
-    pub fn patch(&mut self, change: &Change, now: Time) -> Result<Notification, HubError> {
+    /// Merges a service's change at the time `now`. On an error nothing changes.
+    pub fn patch(&mut self, change: &TwinChange, now: Time) -> Result<Notification, HubRefusal> {
         self.change(change, false, now)
     }
 
-    /// Replaces the sections that the change names. Whether the real hub
-    /// empties a section that is not named is unverified; the documentation
-    /// describes replacing per section.
-    pub fn replace(&mut self, change: &Change, now: Time) -> Result<Notification, HubError> {
+    /// Replaces the sections that the change names at the time `now`. On an error
+    /// nothing changes. Whether the real hub empties a section that is not named
+    /// is unverified; the documentation describes replacing per section.
+    pub fn replace(&mut self, change: &TwinChange, now: Time) -> Result<Notification, HubRefusal> {
         self.change(change, true, now)
     }
 
-    fn change(&mut self, change: &Change, replace: bool, now: Time) -> Result<Notification, HubError> {
+    fn change(&mut self, change: &TwinChange, replace: bool, now: Time) -> Result<Notification, HubRefusal> {
         let (mut next, none) = (self.clone(), Object::new());
         match &change.tags {
             Edit::None => {}
@@ -120,15 +123,15 @@ impl Twin {
         Ok(notification)
     }
 
-    /// Merges the device's own patch, for the reported version `expected` if
-    /// given; returns the new version.
-    pub fn report(&mut self, patch: &Object, expected: Option<u64>, now: Time) -> Result<u64, HubError> {
+    /// Merges the device's patch of its reported properties and returns their new
+    /// version. Fails with 412 when they do not have the version `expected`.
+    pub fn report(&mut self, patch: &Object, expected: Option<u64>, now: Time) -> Result<u64, HubRefusal> {
         let version = self.reported.patch(Section::Reported, patch, expected, now)?;
         self.version += 1;
         Ok(version)
     }
 
-    /// The document that the device reads.
+    /// The twin as the device itself reads it.
     pub fn device_json(&self) -> Value {
         json!({ "desired": self.desired.device_json(), "reported": self.reported.device_json() })
     }
@@ -143,6 +146,7 @@ impl Twin {
         Ok(())
     }
 
+    /// Counts a change by a service.
     fn touch(&mut self) -> Result<(), NoRandom> {
         self.version += 1;
         self.etag = random::etag()?;
@@ -180,19 +184,20 @@ impl Part {
         Ok(self.version)
     }
 
-    /// The version, where the section's metadata shows it.
+    /// The version that the section's metadata shows: only the metadata of
+    /// desired properties does.
     fn stamp(&self, section: Section) -> Option<u64> {
         (section == Section::Desired).then_some(self.version)
     }
 
-    /// The values with `$version`.
+    /// The values with `$version`, as the device reads them.
     pub fn device_json(&self) -> Object {
         let mut object = self.values.clone();
         object.insert("$version".into(), self.version.into());
         object
     }
 
-    /// The values with `$version` and `$metadata`.
+    /// The values with `$version` and `$metadata`, as services read them.
     pub fn service_json(&self) -> Object {
         let mut object = self.device_json();
         object.insert("$metadata".into(), self.metadata.clone().into());
@@ -200,37 +205,39 @@ impl Part {
     }
 }
 
-impl Change {
+impl TwinChange {
     /// Reads a service's body: `{"tags":{…},"properties":{"desired":{…}}}`.
     ///
-    /// Operators send a twin back that they have read, so what only the hub
-    /// writes (`$version`, `$metadata`, reported properties, the identity) is
+    /// Operators send twins back that they have read, so everything that only the
+    /// hub writes (`$version`, `$metadata`, reported properties, the identity) is
     /// passed over.
-    pub fn parse(body: &Value) -> Result<Self, HubError> {
+    pub fn parse(body: &Value) -> Result<Self, HubRefusal> {
         let Value::Object(body) = body else {
-            return Err(Code::ArgumentInvalid.because("the body is not a JSON object"));
+            return Err(ErrorCode::ArgumentInvalid.because("the body is not a JSON object"));
         };
         let desired = match body.get("properties") {
             None | Some(Value::Null) => Edit::None,
             Some(Value::Object(properties)) => section(properties, "desired")?,
-            Some(_) => return Err(Code::ArgumentInvalid.because("properties is not an object")),
+            Some(_) => return Err(ErrorCode::ArgumentInvalid.because("properties is not an object")),
         };
-        Ok(Change { tags: section(body, "tags")?, desired })
+        Ok(TwinChange { tags: section(body, "tags")?, desired })
     }
 
-    /// Whether it puts something into a new twin.
+    /// Whether the change puts something into a new twin.
     pub fn has_values(&self) -> bool {
         [&self.tags, &self.desired].into_iter().any(|edit| edit.values().is_some())
     }
 }
 
 impl Edit {
+    /// The object of a section that is there.
     fn values(&self) -> Option<&Object> {
         if let Edit::With(values) = self { Some(values) } else { None }
     }
 }
 
-fn section(body: &Map<String, Value>, name: &str) -> Result<Edit, HubError> {
+/// The change of the section `name`.
+fn section(body: &Map<String, Value>, name: &str) -> Result<Edit, HubRefusal> {
     match body.get(name) {
         None => Ok(Edit::None),
         Some(Value::Null) => Ok(Edit::Clear),
@@ -239,10 +246,11 @@ fn section(body: &Map<String, Value>, name: &str) -> Result<Edit, HubError> {
             section.retain(|key, _| key != "$version" && key != "$metadata");
             Ok(Edit::With(section))
         }
-        Some(_) => Err(Code::ArgumentInvalid.because(format!("{name} is not an object"))),
+        Some(_) => Err(ErrorCode::ArgumentInvalid.because(format!("{name} is not an object"))),
     }
 }
 
+/// The `$metadata` of a value that was changed at the time `now`.
 fn leaf(now: Time, version: Option<u64>) -> Object {
     let mut leaf = Object::new();
     leaf.insert("$lastUpdated".into(), now.to_string().into());
@@ -252,7 +260,8 @@ fn leaf(now: Time, version: Option<u64>) -> Object {
     leaf
 }
 
-/// Stamps every level that `patch` touches and drops what it deletes.
+/// Puts `stamp` on every level that `patch` touches and drops the metadata of
+/// what `patch` deletes.
 fn merge_metadata(metadata: &mut Object, patch: &Object, stamp: &Object) {
     metadata.extend(stamp.clone());
     for (key, value) in patch {
@@ -281,8 +290,8 @@ mod tests {
         format!("2026-11-22T18:36:{second:02}Z").parse().unwrap()
     }
 
-    fn change(body: Value) -> Change {
-        Change::parse(&body).unwrap()
+    fn change(body: Value) -> TwinChange {
+        TwinChange::parse(&body).unwrap()
     }
 
     #[test]
@@ -335,8 +344,8 @@ mod tests {
     fn an_error_in_one_section_leaves_the_other_alone() {
         let mut twin = Twin::new(at(0)).unwrap();
         let bad = change(json!({"tags": {"a": 1}, "properties": {"desired": {"a b": 1}}}));
-        assert_eq!(twin.patch(&bad, at(1)).unwrap_err().code, Code::ArgumentInvalid);
-        assert_eq!(twin.replace(&bad, at(1)).unwrap_err().code, Code::ArgumentInvalid);
+        assert_eq!(twin.patch(&bad, at(1)).unwrap_err().code, ErrorCode::ArgumentInvalid);
+        assert_eq!(twin.replace(&bad, at(1)).unwrap_err().code, ErrorCode::ArgumentInvalid);
         assert!(twin.tags.is_empty());
         assert_eq!(twin.version, 1);
     }
@@ -356,7 +365,7 @@ mod tests {
         for bad in
             [json!(1), json!({"tags": 1}), json!({"properties": []}), json!({"properties": {"desired": "x"}})]
         {
-            assert_eq!(Change::parse(&bad).unwrap_err().code, Code::ArgumentInvalid, "{bad}");
+            assert_eq!(TwinChange::parse(&bad).unwrap_err().code, ErrorCode::ArgumentInvalid, "{bad}");
         }
     }
 
@@ -367,7 +376,7 @@ mod tests {
         assert_eq!(twin.report(&patch, None, at(1)).unwrap(), 2);
         let shown = twin.reported.service_json();
         assert_eq!(shown["$metadata"]["rebootTime"], json!({"$lastUpdated": "2026-11-22T18:36:01.000Z"}));
-        assert_eq!(twin.report(&patch, Some(1), at(1)).unwrap_err().code, Code::PreconditionFailed);
+        assert_eq!(twin.report(&patch, Some(1), at(1)).unwrap_err().code, ErrorCode::PreconditionFailed);
         assert_eq!(twin.version, 2);
     }
 }

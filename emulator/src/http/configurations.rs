@@ -1,4 +1,4 @@
-//! `/configurations`: kept and listed.
+//! `/configurations`: kept and listed, and their queries tested.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,15 @@ use serde_json::{Map, Value, json};
 
 use super::devices::{Top, parse_top};
 use super::request::{Body, Caller, with_etag};
-use crate::error::HubError;
-use crate::hub::{Hub, IfMatch};
+use crate::etag::IfMatch;
+use crate::hub::Hub;
 use crate::policies::Right;
 use crate::query;
+use crate::refusal::HubRefusal;
 
-/// The documented most, and how many when nothing is asked.
+/// The most configurations that a list holds, which is also how many it holds
+/// when a service does not ask for less. Source: REST reference "Get
+/// Configurations".
 const MAX_LIST: usize = 100;
 
 pub(super) async fn write(
@@ -25,7 +28,7 @@ pub(super) async fn write(
     Path(id): Path<String>,
     if_match: IfMatch,
     Body(body): Body,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
     hub.configurations.put(&id, body, &if_match).map(with_etag)
 }
@@ -34,7 +37,7 @@ pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     hub.configurations.read(&id).map(with_etag)
 }
@@ -43,7 +46,7 @@ pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Query(top): Query<Top>,
-) -> Result<Json<Vec<Value>>, HubError> {
+) -> Result<Json<Vec<Value>>, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     Ok(Json(hub.configurations.list(parse_top(top, MAX_LIST)?)))
 }
@@ -53,18 +56,18 @@ pub(super) async fn delete(
     caller: Caller,
     Path(id): Path<String>,
     if_match: IfMatch,
-) -> Result<StatusCode, HubError> {
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
     hub.configurations.remove(&id, &if_match)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whether the queries of a configuration would be understood.
+/// Says which queries of a configuration would not be understood, and why.
 pub(super) async fn test_queries(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Body(body): Body,
-) -> Result<Json<Value>, HubError> {
+) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     let condition = body.get("targetCondition").and_then(Value::as_str).filter(|text| !text.is_empty());
     let target = condition.and_then(|text| text.parse::<query::Condition>().err());

@@ -1,4 +1,4 @@
-//! `/devices`, `/devices/{id}` and `/devices/{id}/modules`: identities.
+//! `/devices`, `/devices/{device}` and `/devices/{device}/modules`: identities.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,32 +11,35 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::request::{Body, Caller, Target, with_etag};
-use crate::device::Wish;
-use crate::error::{Code, HubError};
-use crate::hub::{Hub, IfMatch};
+use crate::device::IdentityChange;
+use crate::etag::IfMatch;
+use crate::hub::Hub;
 use crate::policies::Right;
-use crate::twin::Change;
+use crate::refusal::{ErrorCode, HubRefusal};
+use crate::twin::TwinChange;
 
-/// The most devices that a list holds, and how many when nothing is asked.
+/// The most devices that a list holds, which is also how many it holds when a
+/// service does not ask for less. Source: REST reference "Get Devices".
 const MAX_LIST: usize = 1000;
 
+/// The query of a list.
 #[derive(Deserialize)]
 pub(super) struct Top {
     top: Option<String>,
 }
 
-/// How many a client asks for, up to `most`, which is also what it gets when
-/// it does not ask.
-pub(super) fn parse_top(Top { top }: Top, most: usize) -> Result<usize, HubError> {
+/// How many items of a list a service asks for: 1 to `most`, and `most` when it
+/// does not ask.
+pub(super) fn parse_top(Top { top }: Top, most: usize) -> Result<usize, HubRefusal> {
     let top = top.map_or(Ok(most), |top| top.parse()).ok().filter(|top| (1..=most).contains(top));
-    top.ok_or_else(|| Code::ArgumentInvalid.because(format!("top ranges from 1 to {most}")))
+    top.ok_or_else(|| ErrorCode::ArgumentInvalid.because(format!("top ranges from 1 to {most}")))
 }
 
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Query(top): Query<Top>,
-) -> Result<Json<Vec<Value>>, HubError> {
+) -> Result<Json<Vec<Value>>, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     let top = parse_top(top, MAX_LIST)?;
     let mut devices = Vec::new();
@@ -47,12 +50,12 @@ pub(super) async fn list(
     Ok(Json(devices))
 }
 
-/// The modules of one device.
+/// Lists the modules of one device.
 pub(super) async fn modules(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Target(device): Target,
-) -> Result<Json<Vec<Value>>, HubError> {
+) -> Result<Json<Vec<Value>>, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     hub.registry.read(&device, |_| ())?;
     let mut modules = Vec::new();
@@ -70,25 +73,25 @@ pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Target(id): Target,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.presence(&id)))?;
     Ok(with_etag(device))
 }
 
-/// Creates without `If-Match`, changes with it.
+/// Creates an identity without `If-Match`, changes it with `If-Match`.
 pub(super) async fn write(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
-    let wish = Wish::parse(&id, &body)?;
+    let identity = IdentityChange::parse(&id, &body)?;
     let device = match if_match {
-        IfMatch::Absent => hub.create_device(&id, wish, &Change::default()).await?,
-        if_match => hub.update_device(&id, wish, &if_match).await?,
+        IfMatch::Absent => hub.create_device(&id, identity, &TwinChange::default()).await?,
+        if_match => hub.update_device(&id, identity, &if_match).await?,
     };
     Ok(with_etag(device))
 }
@@ -98,7 +101,7 @@ pub(super) async fn delete(
     caller: Caller,
     Target(id): Target,
     if_match: IfMatch,
-) -> Result<StatusCode, HubError> {
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
     hub.delete_device(&id, &if_match).await?;
     Ok(StatusCode::NO_CONTENT)

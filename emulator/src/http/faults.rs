@@ -1,9 +1,9 @@
-//! `/emulator/faults`: what tests switch on; no part of IoT Hub.
+//! `/emulator/faults`: what tests have the hub do wrong; no part of IoT Hub.
 //!
 //! `POST {"deviceId","fault","count"?,…}`, where the fault is one of
-//! [`Kind`]'s or, at once, `dropLink` or `expireToken`; `throttleService` can
-//! do without a device. The device may be a module, `device/module`. `GET`
-//! lists what is left, `DELETE` (`?deviceId=`) forgets it.
+//! [`FaultKind`]; `throttleService` can do without a device. The device may be a
+//! module, `device/module`. `GET` lists the faults that are still to happen,
+//! `DELETE` (`?deviceId=`) forgets them.
 
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::request::{Body, Caller};
-use crate::error::{Code, HubError};
-use crate::faults::{Fault, Kind};
+use crate::faults::{Fault, FaultKind};
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::Closed;
 use crate::policies::Right;
+use crate::refusal::{ErrorCode, HubRefusal};
 
+/// A fault as `GET` lists it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Listed {
@@ -30,13 +31,17 @@ pub(super) struct Listed {
     fault: Fault,
 }
 
+/// The query of `DELETE`: whose faults to forget.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Whose {
+pub(super) struct FaultsQuery {
     device_id: Option<String>,
 }
 
-pub(super) async fn list(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Vec<Listed>>, HubError> {
+pub(super) async fn list(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+) -> Result<Json<Vec<Listed>>, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let listed =
         |(id, fault): (Option<Identity>, Fault)| Listed { device_id: id.map(|id| id.to_string()), fault };
@@ -47,48 +52,47 @@ pub(super) async fn add(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Body(body): Body,
-) -> Result<StatusCode, HubError> {
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let invalid = |why: String| Code::ArgumentInvalid.because(why);
-    let id: Option<Identity> = match body.get("deviceId").and_then(Value::as_str) {
-        Some(id) => Some(id.parse().map_err(|error| invalid(format!("{error}")))?),
-        None => None,
-    };
+    let id = body.get("deviceId").and_then(Value::as_str).map(parse_id).transpose()?;
     if let Some(id) = &id {
         hub.registry.read(id, |_| ())?;
     }
-    match (body.get("fault").and_then(Value::as_str), &id) {
-        (Some("dropLink"), Some(id)) if hub.links.close(id, Closed::Fault) => Ok(StatusCode::NO_CONTENT),
-        (Some("dropLink"), Some(id)) => Err(Code::DeviceNotOnline.because(format!("{id} is not connected"))),
-        (Some("expireToken"), Some(id)) => hub.expire_token(id).map(|()| StatusCode::NO_CONTENT),
-        (Some("throttleService"), _) | (_, Some(_)) => add_pending(&hub, id, body),
-        (_, None) => Err(invalid("deviceId is missing".into())),
-    }
-}
-
-fn add_pending(hub: &Hub, id: Option<Identity>, body: Value) -> Result<StatusCode, HubError> {
-    let invalid = |why: String| Code::ArgumentInvalid.because(why);
-    let fault: Fault = serde_json::from_value(body).map_err(|error| invalid(error.to_string()))?;
+    let fault = Fault::parse(&body)?;
+    let device = || id.as_ref().ok_or_else(|| ErrorCode::ArgumentInvalid.because("deviceId is missing"));
     match fault.kind {
-        Kind::RefuseConnect { code } if !(1..=5).contains(&code) => {
-            Err(invalid("code ranges from 1 to 5".into()))
+        FaultKind::DropLink => {
+            let id = device()?;
+            if !hub.links.close(id, Closed::Fault) {
+                return Err(ErrorCode::DeviceNotOnline.because(format!("{id} is not connected")));
+            }
         }
-        _ if fault.count == 0 => Err(invalid("count is at least 1".into())),
-        _ => {
+        FaultKind::ExpireToken => hub.expire_token(device()?)?,
+        FaultKind::ThrottleService => hub.faults.add(id, fault),
+        FaultKind::WithholdPuback
+        | FaultKind::WithholdTwinReply
+        | FaultKind::RefuseConnect
+        | FaultKind::DelayMethod
+        | FaultKind::DuplicateMethod
+        | FaultKind::ThrottleDevice => {
+            device()?;
             hub.faults.add(id, fault);
-            Ok(StatusCode::NO_CONTENT)
         }
     }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn clear(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Query(Whose { device_id }): Query<Whose>,
-) -> Result<StatusCode, HubError> {
+    Query(FaultsQuery { device_id }): Query<FaultsQuery>,
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let id = device_id.map(|id| id.parse()).transpose();
-    let id = id.map_err(|error| Code::ArgumentInvalid.because(format!("{error}")))?;
+    let id = device_id.as_deref().map(parse_id).transpose()?;
     hub.faults.clear(id.as_ref());
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn parse_id(text: &str) -> Result<Identity, HubRefusal> {
+    text.parse().map_err(|error| ErrorCode::ArgumentInvalid.because(format!("{error}")))
 }

@@ -1,5 +1,5 @@
-//! `/jobs/v2`: jobs. Of the older `/jobs`, which exports and imports
-//! registries, there is nothing but that it has none.
+//! `/jobs/v2`: scheduled jobs. The older `/jobs`, which export and import the
+//! registry, are not emulated: that list is empty.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use serde_json::Value;
 
 use super::pages::{Page, Wanted};
 use super::request::{Body, Caller};
-use crate::device::now;
-use crate::error::{Code, HubError};
+use crate::clock::now;
 use crate::hub::Hub;
 use crate::jobs::job::Job;
 use crate::policies::Right;
+use crate::refusal::{ErrorCode, HubRefusal};
 
+/// The query of a list: which jobs to show.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Filter {
@@ -31,7 +32,7 @@ pub(super) async fn create(
     caller: Caller,
     Path(id): Path<String>,
     Body(body): Body,
-) -> Result<Json<Value>, HubError> {
+) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     hub.jobs.create(Job::parse(&id, &body, now())?).map(Json)
 }
@@ -40,7 +41,7 @@ pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, HubError> {
+) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     hub.jobs.json(&id).map(Json)
 }
@@ -49,18 +50,18 @@ pub(super) async fn cancel(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, HubError> {
+) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     hub.jobs.cancel(&id).map(Json)
 }
 
-/// A bare array, as captured clients get it.
+/// Lists jobs in pages, each a bare array, as clients were captured to get it.
 pub(super) async fn query(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Query(filter): Query<Filter>,
     headers: HeaderMap,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let fits = |wanted: &Option<String>, found: &str| {
         wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted.eq_ignore_ascii_case(found))
@@ -77,16 +78,18 @@ pub(super) async fn query(
     page.respond("jobResponse")
 }
 
-pub(super) async fn list_v1(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubError> {
+/// The list of export and import jobs.
+pub(super) async fn list_v1(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
     Ok(Json(Value::Array(Vec::new())))
 }
 
+/// An export or import job, of which there is none.
 pub(super) async fn read_v1(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, HubError> {
+) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::RegistryWrite)?;
-    Err(Code::JobNotFound.because(format!("{id}: no such job")))
+    Err(ErrorCode::JobNotFound.because(format!("{id}: no such job")))
 }

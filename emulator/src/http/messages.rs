@@ -1,12 +1,12 @@
-//! Messages to devices, and what devices send: `/emulator/messages/{id}` and
-//! `/emulator/events`, which are the emulator's own; `/devices/{id}/commands`
-//! purges a device's messages as IoT Hub does.
+//! Messages both ways: `/emulator/messages/{device}` sends one to a device and
+//! `/emulator/events` shows what devices send, both the emulator's own;
+//! `/devices/{device}/commands` purges a device's messages as IoT Hub does.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body as Answer, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::request::{Body, Caller, Target};
-use crate::error::HubError;
 use crate::hub::Hub;
 use crate::policies::Right;
+use crate::refusal::HubRefusal;
 
+/// The query of `/emulator/events`: whose telemetry to show.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Whose {
+pub(super) struct EventsQuery {
     device_id: Option<String>,
 }
 
@@ -30,43 +31,47 @@ pub(super) async fn send(
     caller: Caller,
     Target(id): Target,
     Body(body): Body,
-) -> Result<StatusCode, HubError> {
+) -> Result<StatusCode, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     hub.send_message(&id, &body)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// 200 and not 204, which official tools stumble over.
+/// Forgets the messages that wait for a device. Answers 200 and not 204, which
+/// official tools stumble over.
 pub(super) async fn purge(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Target(id): Target,
-) -> Result<Json<Value>, HubError> {
+) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     hub.registry.read(&id, |_| ())?;
     let count = hub.messages.purge(&id)?;
     Ok(Json(json!({ "deviceId": id.device.as_str(), "moduleId": null, "totalMessagesPurged": count })))
 }
 
-/// Telemetry from now on, one JSON document a line, for as long as the client
-/// stays. A client that is too slow misses some.
+/// Shows telemetry from now on, one JSON document a line, for as long as the
+/// client stays. A client that is too slow misses some of it.
 pub(super) async fn events(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
-    Query(Whose { device_id }): Query<Whose>,
-) -> Result<Response, HubError> {
+    Query(EventsQuery { device_id }): Query<EventsQuery>,
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    let lines = futures_util::stream::unfold((hub.events.listen(), device_id), |(mut events, whose)| async {
-        loop {
-            match events.recv().await {
-                Ok(event) if whose.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into())) => {
-                    let line = Bytes::from(format!("{event}\n"));
-                    return Some((Ok::<_, Infallible>(line), (events, whose)));
+    let lines =
+        futures_util::stream::unfold((hub.telemetry.listen(), device_id), |(mut events, whose)| async {
+            loop {
+                match events.recv().await {
+                    Ok(event)
+                        if whose.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into())) =>
+                    {
+                        let line = Bytes::from(format!("{event}\n"));
+                        return Some((Ok::<_, Infallible>(line), (events, whose)));
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
                 }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
             }
-        }
-    });
-    Ok(Answer::from_stream(lines).into_response())
+        });
+    Ok(axum::body::Body::from_stream(lines).into_response())
 }

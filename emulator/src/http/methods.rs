@@ -1,4 +1,4 @@
-//! `/twins/{id}[/modules/{module}]/methods`: direct methods.
+//! `/twins/{device}[/modules/{module}]/methods`: calls of direct methods.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::request::{Body, Caller, Target};
 use crate::hub::Hub;
-use crate::method::{Method, call};
+use crate::method_call::MethodCall;
 use crate::policies::Right;
 
 pub(super) async fn invoke(
@@ -20,7 +20,7 @@ pub(super) async fn invoke(
 ) -> Response {
     let called = async {
         caller.must(&hub, Right::ServiceConnect)?;
-        call(&hub, &id, &Method::parse(body)?).await
+        hub.call(&id, &MethodCall::parse(body)?).await
     };
     match called.await {
         Ok((status, payload)) => Json(json!({ "status": status, "payload": payload })).into_response(),

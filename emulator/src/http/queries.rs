@@ -1,4 +1,4 @@
-//! `/devices/query`: what the query language selects, in pages.
+//! `/devices/query`: the rows that a query selects, in pages.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use serde_json::Value;
 use super::pages::{Page, Wanted};
 use super::request::{Body, Caller};
 use crate::device::Device;
-use crate::error::{Code, HubError};
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::policies::Right;
 use crate::query::{Groups, Query, Source};
+use crate::refusal::{ErrorCode, HubRefusal};
 
 pub(super) async fn run(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let Some(Value::String(text)) = body.get("query") else {
-        return Err(Code::ArgumentInvalid.because("the body is not {\"query\":\"SELECT …\"}"));
+        return Err(ErrorCode::ArgumentInvalid.because("the body is not {\"query\":\"SELECT …\"}"));
     };
     let query: Query = text.parse()?;
     let wanted = Wanted::parse(&headers, query.top)?;
@@ -53,13 +53,14 @@ pub(super) async fn run(
     })
 }
 
-/// Looks at what the query selects after the document named `after`.
+/// Looks at the documents that the query selects, from the one after `after`
+/// on, until `look` breaks.
 fn documents(
     hub: &Hub,
     query: &Query,
     after: Option<&str>,
     mut look: impl FnMut(&str, Value) -> ControlFlow<()>,
-) -> Result<(), HubError> {
+) -> Result<(), HubRefusal> {
     let mut look = |name: &str, document: Value| {
         if query.selects(&document) { look(name, document) } else { ControlFlow::Continue(()) }
     };
@@ -68,7 +69,7 @@ fn documents(
             let after: Option<Identity> = after
                 .map(str::parse)
                 .transpose()
-                .map_err(|_| Code::ArgumentInvalid.because("x-ms-continuation is of another query"))?;
+                .map_err(|_| ErrorCode::ArgumentInvalid.because("x-ms-continuation is of another query"))?;
             let look = |id: &Identity, device: &Device| {
                 look(&id.to_string(), device.twin_json(id, &hub.presence(id)))
             };

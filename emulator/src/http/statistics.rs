@@ -1,4 +1,5 @@
-//! `/statistics/devices` and `/statistics/service`: counts.
+//! `/statistics/devices` and `/statistics/service`: how many devices there are,
+//! and how many are connected.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,18 +9,18 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::request::Caller;
-use crate::device::Status;
-use crate::error::HubError;
+use crate::device::DeviceStatus;
 use crate::hub::Hub;
 use crate::policies::Right;
+use crate::refusal::HubRefusal;
 
-pub(super) async fn devices(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubError> {
+pub(super) async fn devices(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     let (mut enabled, mut disabled) = (0, 0);
     hub.registry.devices(None, |_, device| {
         match device.status {
-            Status::Enabled => enabled += 1,
-            Status::Disabled => disabled += 1,
+            DeviceStatus::Enabled => enabled += 1,
+            DeviceStatus::Disabled => disabled += 1,
         }
         ControlFlow::Continue(())
     });
@@ -30,7 +31,7 @@ pub(super) async fn devices(State(hub): State<Arc<Hub>>, caller: Caller) -> Resu
     })))
 }
 
-pub(super) async fn service(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubError> {
+pub(super) async fn service(State(hub): State<Arc<Hub>>, caller: Caller) -> Result<Json<Value>, HubRefusal> {
     caller.must(&hub, Right::RegistryRead)?;
     Ok(Json(json!({ "connectedDeviceCount": hub.links.connected() })))
 }

@@ -1,4 +1,4 @@
-//! `/twins/{id}[/modules/{module}]`: twins, as services see them.
+//! `/twins/{device}[/modules/{module}]`: twins, as services see them.
 
 use std::sync::Arc;
 
@@ -6,16 +6,17 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::request::{Body, Caller, Target, with_etag};
-use crate::error::HubError;
-use crate::hub::{Hub, IfMatch};
+use crate::etag::IfMatch;
+use crate::hub::Hub;
 use crate::policies::Right;
-use crate::twin::Change;
+use crate::refusal::HubRefusal;
+use crate::twin::TwinChange;
 
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Target(id): Target,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
     let twin = hub.registry.read(&id, |device| device.twin_json(&id, &hub.presence(&id)))?;
     Ok(with_etag(twin))
@@ -27,9 +28,9 @@ pub(super) async fn patch(
     Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    hub.change_twin(&id, &Change::parse(&body)?, false, &if_match).await.map(with_etag)
+    hub.change_twin(&id, &TwinChange::parse(&body)?, false, &if_match).await.map(with_etag)
 }
 
 pub(super) async fn replace(
@@ -38,7 +39,7 @@ pub(super) async fn replace(
     Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
-) -> Result<Response, HubError> {
+) -> Result<Response, HubRefusal> {
     caller.must(&hub, Right::ServiceConnect)?;
-    hub.change_twin(&id, &Change::parse(&body)?, true, &if_match).await.map(with_etag)
+    hub.change_twin(&id, &TwinChange::parse(&body)?, true, &if_match).await.map(with_etag)
 }

@@ -1,5 +1,5 @@
-//! `/$iothub/websocket`: MQTT over WebSocket. Who the client is, its CONNECT
-//! says.
+//! `/$iothub/websocket`: MQTT over WebSocket. The request needs no token: who
+//! the client is, its CONNECT says.
 
 use std::sync::Arc;
 
@@ -9,13 +9,15 @@ use axum::response::Response;
 
 use super::request::Shown;
 use crate::hub::Hub;
+use crate::mqtt;
 use crate::mqtt::connection::{Connection, MAX_PACKET, Transport};
-use crate::mqtt::session;
 
-/// Room for a packet of the largest size and others around it.
+/// The largest WebSocket message, in bytes: room for a packet of the largest
+/// size and others around it.
 const MAX_MESSAGE: usize = 2 * MAX_PACKET;
 
-/// Each connection has one, and most packets are small.
+/// The read buffer of a WebSocket, in bytes: each of many connections has one,
+/// and most packets are small.
 const READ_BUFFER: usize = 4 * 1024;
 
 /// Accepts the subprotocol in both spellings that official clients offer.
@@ -27,6 +29,6 @@ pub(super) async fn upgrade(
     let upgrade =
         upgrade.protocols(["mqtt", "MQTT"]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(0).on_upgrade(|socket| {
-        session::serve(hub, Connection::new(Transport::WebSocket(Box::new(socket)), certificate))
+        mqtt::serve(hub, Connection::new(Transport::WebSocket(Box::new(socket)), certificate))
     })
 }

@@ -1,43 +1,43 @@
-//! A job and its JSON.
+//! A job as a service describes it, and the JSON that shows it.
 
 use iotdm_proto::{DeviceId, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::outcome::{Outcome, statistics};
-use crate::error::{Code, HubError};
-use crate::hub::IfMatch;
-use crate::method::Method;
+use crate::etag::IfMatch;
+use crate::method_call::MethodCall;
 use crate::query::Condition;
-use crate::twin::Change;
+use crate::refusal::{ErrorCode, HubRefusal};
+use crate::twin::TwinChange;
 
-/// How long a job may run when its creator does not say, in seconds: what the
-/// official command line uses.
+/// How long a job may run when its creator does not say, in seconds: an hour,
+/// which the official command line sends.
 const DEFAULT_MAX_EXECUTION: u64 = 3600;
 
 /// A job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
-    /// Its creator's name for it.
+    /// The name that the job's creator gave it.
     pub id: String,
-    /// What to do.
+    /// What to do to each device.
     pub work: Work,
+    /// Which devices the job is for: `*` for all, else a condition.
     query_condition: String,
-    /// When it was created.
+    /// When the job was created.
     pub created: Time,
-    /// When to begin.
+    /// When the job is to begin.
     pub start: Time,
-    /// How long it may run, in seconds.
+    /// How long the job may run, in seconds, above 0.
     pub max_execution: u64,
-    /// How it goes.
-    pub status: Status,
-    /// When it began.
+    /// How the job goes.
+    pub status: JobStatus,
+    /// When the job began, if it has.
     pub began: Option<Time>,
-    /// When it ended.
+    /// When the job ended, if it has.
     pub ended: Option<Time>,
 }
 
-/// What a job does to a device, in the words of its creator.
+/// What a job does to a device, in the JSON of the job's creator.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Work {
@@ -47,29 +47,29 @@ pub enum Work {
     Twin(Value),
 }
 
-/// How a job goes. The spelling of the last three is unverified; it is that
-/// of the official SDKs.
+/// How a job goes. The spelling of the last three is unverified; it is taken
+/// from the official SDKs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Status {
-    /// Just created.
+pub enum JobStatus {
+    /// The job has just been created.
     Queued,
-    /// Waits for its time.
+    /// The job waits for its time.
     Scheduled,
-    /// Has begun.
+    /// The job has begun.
     Running,
-    /// Has done with every device, well or not.
+    /// The job has done with every device, well or not.
     Completed,
-    /// Could not be carried out.
+    /// The job could not be carried out.
     Failed,
-    /// Was cancelled.
+    /// The job was cancelled.
     Cancelled,
 }
 
 impl Job {
     /// Reads a service's body for the job `id`.
-    pub fn parse(id: &str, body: &Value, now: Time) -> Result<Self, HubError> {
-        let invalid = |why: String| Code::ArgumentInvalid.because(why);
+    pub fn parse(id: &str, body: &Value, now: Time) -> Result<Self, HubRefusal> {
+        let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         // Job ids have the alphabet of device ids.
         if id.parse::<DeviceId>().is_err() {
             return Err(invalid(format!("{id:?} is not a job id")));
@@ -106,7 +106,7 @@ impl Job {
             created: now,
             start,
             max_execution,
-            status: Status::Queued,
+            status: JobStatus::Queued,
             began: None,
             ended: None,
         };
@@ -114,21 +114,21 @@ impl Job {
         Ok(job)
     }
 
-    /// Which devices it is for; `None` means all.
-    pub fn condition(&self) -> Result<Option<Condition>, HubError> {
+    /// Which devices the job is for; `None` means all.
+    pub fn condition(&self) -> Result<Option<Condition>, HubRefusal> {
         match self.query_condition.trim() {
             "*" => Ok(None),
             condition => condition.parse().map(Some),
         }
     }
 
-    /// Marks it as ended.
-    pub fn end(&mut self, status: Status, now: Time) {
+    /// Marks the job as ended at the time `now`.
+    pub fn end(&mut self, status: JobStatus, now: Time) {
         (self.status, self.ended) = (status, Some(now));
     }
 
-    /// As `/jobs/v2/{id}` shows it.
-    pub fn json<'a>(&self, outcomes: impl Iterator<Item = &'a Outcome>) -> Value {
+    /// The job as `/jobs/v2/{id}` shows it, with the `statistics` of its devices.
+    pub fn json(&self, statistics: Value) -> Value {
         let mut json = json!({
             "jobId": self.id,
             "type": self.work.job_type(),
@@ -137,7 +137,7 @@ impl Job {
             "createdTime": self.created,
             "startTime": self.start,
             "maxExecutionTimeInSeconds": self.max_execution,
-            "deviceJobStatistics": statistics(outcomes),
+            "deviceJobStatistics": statistics,
         });
         let (key, work) = match &self.work {
             Work::Method(body) => ("cloudToDeviceMethod", body),
@@ -154,7 +154,7 @@ impl Job {
 }
 
 impl Work {
-    /// Its name in IoT Hub.
+    /// What IoT Hub calls a job with this work.
     pub fn job_type(&self) -> &'static str {
         match self {
             Work::Method(_) => "scheduleDeviceMethod",
@@ -162,37 +162,37 @@ impl Work {
         }
     }
 
-    fn check(&self) -> Result<(), HubError> {
+    /// Whether the work can be understood.
+    fn check(&self) -> Result<(), HubRefusal> {
         match self {
-            Work::Method(body) => Method::parse(body.clone()).map(drop),
-            Work::Twin(body) => Change::parse(body).map(drop),
+            Work::Method(body) => MethodCall::parse(body.clone()).map(drop),
+            Work::Twin(body) => TwinChange::parse(body).map(drop),
         }
     }
 
-    /// Which twins a change is for, by their etag.
+    /// Which etags of twins the change in `body` is for; without one it is for
+    /// all.
     pub fn if_match(body: &Value) -> IfMatch {
-        match body.get("etag").and_then(Value::as_str).unwrap_or("*") {
-            "*" | "" => IfMatch::Any,
-            etag => IfMatch::Etag(etag.to_owned()),
-        }
+        let etag = body.get("etag").and_then(Value::as_str).filter(|etag| !etag.is_empty());
+        etag.map_or(IfMatch::Any, IfMatch::parse)
     }
 }
 
-impl Status {
-    /// Whether nothing more happens.
+impl JobStatus {
+    /// Whether nothing more happens to the job.
     pub fn is_end(self) -> bool {
-        matches!(self, Status::Completed | Status::Failed | Status::Cancelled)
+        matches!(self, JobStatus::Completed | JobStatus::Failed | JobStatus::Cancelled)
     }
 
-    /// Its spelling in IoT Hub.
+    /// How IoT Hub spells the status.
     pub fn name(self) -> &'static str {
         match self {
-            Status::Queued => "queued",
-            Status::Scheduled => "scheduled",
-            Status::Running => "running",
-            Status::Completed => "completed",
-            Status::Failed => "failed",
-            Status::Cancelled => "cancelled",
+            JobStatus::Queued => "queued",
+            JobStatus::Scheduled => "scheduled",
+            JobStatus::Running => "running",
+            JobStatus::Completed => "completed",
+            JobStatus::Failed => "failed",
+            JobStatus::Cancelled => "cancelled",
         }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
             json!({"maxExecutionTimeInSeconds": 0}),
         ] {
             let error = Job::parse("j", &body(change.clone()), at(0)).unwrap_err();
-            assert_eq!(error.code, Code::ArgumentInvalid, "{change}");
+            assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{change}");
         }
         assert!(Job::parse("a b", &body(json!({"jobId": null})), at(0)).is_err());
     }

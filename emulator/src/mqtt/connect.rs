@@ -1,64 +1,66 @@
-//! CONNECT: who the client says it is, and whether that is so.
+//! CONNECT: who the client says it is, and whether that is true.
 //!
 //! User names are `{host}/{client id}/?api-version=…[&model-id=…]`, also seen
 //! without the query; the client id is `{device}` or `{device}/{module}`. The
 //! password is a token, and absent where a certificate takes its place.
 //!
-//! Every refusal is CONNACK 5: the C SDK's documentation says so, and clients
-//! tell nothing else apart (throttling alone is 3); which code the real hub
-//! sends for a disabled device is unverified, as is what it makes of a Will
-//! with another topic than telemetry's.
+//! Every refusal is CONNACK 5, except that throttling is 3. Source: the C SDK's
+//! documentation; clients tell no other codes apart. Which code the real hub
+//! sends for a disabled device is unverified, and so is what the real hub makes
+//! of a Will with another topic than telemetry's.
 
 use percent_encoding::percent_decode_str;
 use rumqttc::mqttbytes::Protocol;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 
 use super::will::Will;
-use crate::authentication::Proof;
 use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::Link;
+use crate::proof::Proof;
 use crate::throttle::Operation;
 
-/// An accepted CONNECT.
+/// What an accepted CONNECT opens.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The new link.
+    /// The link of the new session.
     pub link: Link,
-    /// Whether a stored session goes on.
+    /// Whether a stored session goes on, as CONNACK tells the client.
     pub session_present: bool,
-    /// When the token ends, in seconds since the Unix epoch.
+    /// When the token ends, in seconds since the Unix epoch; `None` for a
+    /// certificate.
     pub expiry: Option<u64>,
-    /// What to say when the connection ends without DISCONNECT.
+    /// The message to send when the connection ends without DISCONNECT.
     pub will: Option<Will>,
 }
 
-/// A refused CONNECT.
+/// The hub says no to a CONNECT.
 #[derive(Debug)]
-pub struct Refusal {
-    /// For the client.
+pub struct ConnectRefusal {
+    /// The return code in the CONNACK.
     pub code: ConnectReturnCode,
-    /// For the log.
+    /// What is wrong, for the log alone: MQTT 3.1.1 cannot tell the client.
     pub why: String,
 }
 
-/// Checks a CONNECT and registers the connection.
+/// Checks a CONNECT and, if nothing is wrong with it, attaches a link to the
+/// hub. `certificate` is what the client showed in the TLS handshake.
 pub async fn accept(
     hub: &Hub,
     connect: &Connect,
     certificate: Option<&ClientCertificate>,
-) -> Result<Accepted, Refusal> {
+) -> Result<Accepted, ConnectRefusal> {
     if connect.protocol != Protocol::V4 {
         let why = "only MQTT 3.1.1 is spoken".to_owned();
-        return Err(Refusal { code: ConnectReturnCode::RefusedProtocolVersion, why });
+        return Err(ConnectRefusal { code: ConnectReturnCode::RefusedProtocolVersion, why });
     }
     let login = connect.login.as_ref().ok_or_else(|| refuse("no user name"))?;
     let name = UserName::parse(&login.username, &connect.client_id).ok_or_else(|| {
         let (name, id) = (&login.username, &connect.client_id);
         refuse(format!("the user name {name:?} is not {{host}}/{id}/?…, as the client id has it"))
     })?;
-    if !hub.is_called(name.host) {
+    if !hub.address.is(name.host) {
         return Err(refuse(format!("{:?} in the user name is not this hub", name.host)));
     }
     let id: Identity = connect.client_id.parse().map_err(|error| refuse(format!("{error}")))?;
@@ -71,10 +73,10 @@ pub async fn accept(
     });
     let will = will.transpose()?;
     if let Some(code) = hub.faults.refused(&id) {
-        return Err(Refusal { code: return_code(code), why: "a fault refuses it".to_owned() });
+        return Err(ConnectRefusal { code: return_code(code), why: "a fault refuses it".to_owned() });
     }
     if let Err(error) = hub.throttle.take(Operation::Connection) {
-        return Err(Refusal { code: ConnectReturnCode::ServiceUnavailable, why: error.to_string() });
+        return Err(ConnectRefusal { code: ConnectReturnCode::ServiceUnavailable, why: error.to_string() });
     }
     let proof = match certificate {
         Some(certificate) if login.password.is_empty() => Proof::Certificate(certificate.clone()),
@@ -87,10 +89,12 @@ pub async fn accept(
     Ok(Accepted { link, session_present, expiry: proof.expiry(), will })
 }
 
-fn refuse(why: impl Into<String>) -> Refusal {
-    Refusal { code: ConnectReturnCode::NotAuthorized, why: why.into() }
+/// A refusal by the code that the hub uses for all that clients may not do.
+fn refuse(why: impl Into<String>) -> ConnectRefusal {
+    ConnectRefusal { code: ConnectReturnCode::NotAuthorized, why: why.into() }
 }
 
+/// The return code of MQTT 3.1.1 with this number.
 fn return_code(code: u8) -> ConnectReturnCode {
     match code {
         1 => ConnectReturnCode::RefusedProtocolVersion,
@@ -101,6 +105,7 @@ fn return_code(code: u8) -> ConnectReturnCode {
     }
 }
 
+/// The parts of a user name that mean something here.
 #[derive(Debug, PartialEq)]
 struct UserName<'a> {
     host: &'a str,
@@ -108,9 +113,11 @@ struct UserName<'a> {
 }
 
 impl<'a> UserName<'a> {
-    /// The user name of `client_id`; `None` when it is of another client.
+    /// Reads the user name of the client `client_id`; `None` when the
+    /// name is another client's, or not in the form that the head of this file
+    /// describes.
     fn parse(text: &'a str, client_id: &str) -> Option<Self> {
-        // Hosts have no slash.
+        // A client id may contain a slash, but a host never does.
         let (host, rest) = text.split_once('/')?;
         let query = match rest.strip_prefix(client_id)? {
             "" | "/" => "",

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::extract::ws::{self, WebSocket};
 use bytes::{Bytes, BytesMut};
+use rumqttc::mqttbytes;
 use rumqttc::mqttbytes::v4::Packet;
-use rumqttc::mqttbytes::{self};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,18 +14,19 @@ use tokio_rustls::server::TlsStream;
 
 use crate::certificates::ClientCertificate;
 
-/// The largest packet that is taken: IoT Hub's limit for a device-to-cloud
-/// message, and room for its topic.
+/// The largest packet that the hub takes, in bytes: IoT Hub's limit of 256 KB
+/// for a device-to-cloud message, and 4 KB of room for its topic.
 pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
 
-/// The largest CONNECT. Whoever sends it is not known yet, so it gets less
-/// memory than a device.
+/// The largest CONNECT, in bytes. A client that has not proved who it is gets
+/// less memory than a device; user name and token are far smaller.
 pub const MAX_CONNECT: usize = 32 * 1024;
 
-/// How long a client may leave the connection's buffers full.
+/// How long a client may leave the connection's buffers full before the hub
+/// gives it up: memory is not kept for one that does not read.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A connection.
+/// A connection, and what has arrived of a packet that is not whole yet.
 pub struct Connection {
     transport: Transport,
     certificate: Option<ClientCertificate>,
@@ -36,52 +37,53 @@ pub struct Connection {
 pub enum Transport {
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
-    /// Binary WebSocket messages; packets may span them.
+    /// Binary WebSocket messages, whose borders mean nothing: a packet may
+    /// begin in one and end in the next.
     WebSocket(Box<WebSocket>),
 }
 
 /// Why no further packet comes.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConnectionError {
     /// The peer has closed.
     #[error("the client closed the connection")]
     Closed,
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
-    /// Not MQTT 3.1.1, or too large.
+    /// What came is not MQTT 3.1.1, or larger than the hub takes.
     #[error("not a packet that the hub takes: {0}")]
     Malformed(#[from] mqttbytes::Error),
 }
 
 impl Connection {
     /// A connection over `transport`, in whose TLS handshake the client showed
-    /// `certificate`.
+    /// `certificate`, if any.
     pub fn new(transport: Transport, certificate: Option<ClientCertificate>) -> Self {
         Connection { transport, certificate, received: BytesMut::with_capacity(4096) }
     }
 
-    /// Whether a WebSocket carries it.
+    /// Whether a WebSocket carries the connection.
     pub fn is_websocket(&self) -> bool {
         matches!(self.transport, Transport::WebSocket(_))
     }
 
-    /// What the client showed in the TLS handshake.
+    /// The certificate that the client showed in the TLS handshake, if any.
     pub fn certificate(&self) -> Option<&ClientCertificate> {
         self.certificate.as_ref()
     }
 
-    /// The first packet.
-    pub async fn read_connect(&mut self) -> Result<Packet, Error> {
+    /// The first packet, of which less is taken than of others.
+    pub async fn read_connect(&mut self) -> Result<Packet, ConnectionError> {
         self.read_up_to(MAX_CONNECT).await
     }
 
     /// The next packet. Nothing is lost when the future is dropped.
-    pub async fn read(&mut self) -> Result<Packet, Error> {
+    pub async fn read(&mut self) -> Result<Packet, ConnectionError> {
         self.read_up_to(MAX_PACKET).await
     }
 
-    async fn read_up_to(&mut self, size: usize) -> Result<Packet, Error> {
+    async fn read_up_to(&mut self, size: usize) -> Result<Packet, ConnectionError> {
         loop {
             match Packet::read(&mut self.received, size) {
                 Ok(packet) => return Ok(packet),
@@ -89,13 +91,13 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
             if self.transport.read(&mut self.received).await? == 0 {
-                return Err(Error::Closed);
+                return Err(ConnectionError::Closed);
             }
         }
     }
 
     /// Sends a packet.
-    pub async fn write(&mut self, packet: &Packet) -> Result<(), Error> {
+    pub async fn write(&mut self, packet: &Packet) -> Result<(), ConnectionError> {
         let mut bytes = BytesMut::new();
         packet.write(&mut bytes, MAX_PACKET)?;
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
@@ -103,14 +105,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the connection in good order, as far as the client lets.
+    /// Closes the connection in good order if the client lets it within a
+    /// second, else without.
     pub async fn close(mut self) {
         let _ = timeout(Duration::from_secs(1), self.transport.close()).await;
     }
 }
 
 impl Transport {
-    /// Appends what arrives; 0 at the end.
+    /// Appends what arrives to `buffer` and returns how many bytes that were:
+    /// 0 when the client has closed.
     async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Transport::Tls(stream) => stream.read_buf(buffer).await,
@@ -121,7 +125,7 @@ impl Transport {
                         buffer.extend_from_slice(&bytes);
                         return Ok(bytes.len());
                     }
-                    // Answered by the library.
+                    // The library itself answers pings.
                     Some(Ok(ws::Message::Ping(_) | ws::Message::Pong(_))) => {}
                     Some(Ok(ws::Message::Text(_))) => {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "a text message"));

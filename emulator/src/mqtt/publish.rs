@@ -1,4 +1,4 @@
-//! PUBLISH: what a device says, by topic.
+//! PUBLISH: what a device sends, and what the hub does with it, by topic.
 
 use std::borrow::Cow;
 
@@ -7,26 +7,27 @@ use iotdm_proto::topic::{DeviceTopic, HubTopic};
 use rumqttc::mqttbytes::v4::Publish;
 use serde_json::Value;
 
-use crate::device::{Device, now};
-use crate::error::{Code, HubError};
-use crate::events::with;
-use crate::faults::Kind;
+use crate::clock::now;
+use crate::device::Device;
+use crate::faults::FaultKind;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::{Link, Message};
+use crate::refusal::{ErrorCode, HubRefusal};
+use crate::telemetry::with;
 use crate::throttle::Operation;
 
-/// Lets a publish take effect and returns what the device gets as an answer,
-/// if it listens for one. An error ends the connection: the topic is none
-/// that this device may publish to. (That the real hub does so is
-/// unverified.)
+/// Lets a publish take effect and returns the reply to a twin request, if the
+/// device is subscribed to replies. An error ends the connection: this device
+/// may not publish to that topic, or its change could not be kept. (That the
+/// real hub ends the connection is unverified.)
 pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Option<Message>, String> {
     if let Some(bag) = telemetry_bag(&link.device, &published.topic) {
-        hub.events.note(&link.device, &with_retain(bag, published.retain), &published.payload);
+        hub.telemetry.note(&link.device, &with_retain(bag, published.retain), &published.payload);
         return Ok(None);
     }
     let refuse = || format!("the client published to {:?}", published.topic);
-    let answer = match DeviceTopic::parse(&published.topic).ok_or_else(refuse)? {
+    let reply = match DeviceTopic::parse(&published.topic).ok_or_else(refuse)? {
         DeviceTopic::TwinGet { rid } => twin_get(hub, link, rid),
         DeviceTopic::ReportedPatch { rid, version } => {
             reported_patch(hub, link, rid, version, &published.payload).await?
@@ -38,18 +39,21 @@ pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Optio
         DeviceTopic::Telemetry { .. } => return Err(refuse()),
     };
     let listens = hub.links.subscriptions(&link.device, link.number).is_some_and(|to| to.twin_responses);
-    Ok(listens.then_some(answer))
+    Ok(listens.then_some(reply))
 }
 
-/// What follows `devices/{device}[/modules/{module}]/messages/events`, if
-/// `topic` is that, for the sender itself.
+/// The properties that stand in a telemetry topic, after
+/// `devices/{device}[/modules/{module}]/messages/events`; `None` when `topic` is
+/// no telemetry topic of the sender's own.
 pub(super) fn telemetry_bag<'a>(sender: &Identity, topic: &'a str) -> Option<&'a str> {
     let bag = topic.strip_prefix(&sender.path())?.strip_prefix("/messages/events")?;
     if bag.is_empty() { Some(bag) } else { bag.strip_prefix('/') }
 }
 
-/// The hub keeps no messages on topics. It passes one that should be kept on
-/// like all others, with a property that says so.
+/// The properties `bag` of a message, marked where its sender asked for
+/// `retain`: the hub keeps no messages on topics, and passes such a message on
+/// like any other. Source: "Communicate with an IoT hub using the MQTT
+/// protocol".
 pub(super) fn with_retain(bag: &str, retain: bool) -> Cow<'_, str> {
     if retain { with(bag, "mqtt-retain=true").into() } else { bag.into() }
 }
@@ -57,7 +61,7 @@ pub(super) fn with_retain(bag: &str, retain: bool) -> Cow<'_, str> {
 fn twin_get(hub: &Hub, link: &Link, rid: String) -> Message {
     let read = || hub.registry.read(&link.device, |device| device.twin.device_json());
     match allowed(hub, link, Operation::TwinRead).and_then(|()| read()) {
-        Ok(twin) => answer(200, rid, None, twin.to_string()),
+        Ok(twin) => reply(200, rid, None, twin.to_string()),
         Err(error) => refusal(rid, &error),
     }
 }
@@ -71,30 +75,32 @@ async fn reported_patch(
 ) -> Result<Message, String> {
     let merge = |device: &mut Device| match serde_json::from_slice(payload) {
         Ok(Value::Object(patch)) => device.twin.report(&patch, version, now()),
-        Ok(_) => Err(Code::ArgumentInvalid.because("the patch is not a JSON object")),
-        Err(error) => Err(Code::ArgumentInvalid.because(format!("the patch is not JSON: {error}"))),
+        Ok(_) => Err(ErrorCode::ArgumentInvalid.because("the patch is not a JSON object")),
+        Err(error) => Err(ErrorCode::ArgumentInvalid.because(format!("the patch is not JSON: {error}"))),
     };
     let update = async {
         allowed(hub, link, Operation::TwinUpdate)?;
         hub.registry.update(&link.device, merge, |_, version| version).await
     };
     match update.await {
-        Ok(version) => Ok(answer(204, rid, Some(version), String::new())),
-        // What is not kept is not acknowledged either.
-        Err(error) if error.code == Code::ServerError => Err(error.to_string()),
+        Ok(version) => Ok(reply(204, rid, Some(version), String::new())),
+        // The change is not on disk, so it must not be acknowledged either.
+        Err(error) if error.code == ErrorCode::ServerError => Err(error.to_string()),
         Err(error) => Ok(refusal(rid, &error)),
     }
 }
 
-fn allowed(hub: &Hub, link: &Link, operation: Operation) -> Result<(), HubError> {
-    if hub.faults.happens(&link.device, Kind::ThrottleDevice) {
-        return Err(Code::ThrottlingException.because("a fault throttles the request"));
+/// Refuses a twin request with 429 when a fault or the tier says so.
+fn allowed(hub: &Hub, link: &Link, operation: Operation) -> Result<(), HubRefusal> {
+    if hub.faults.happens(&link.device, FaultKind::ThrottleDevice) {
+        return Err(ErrorCode::ThrottlingException.because("a fault throttles the request"));
     }
     hub.throttle.take(operation)
 }
 
-/// An empty payload and one that is not JSON count as `null`; what the real
-/// hub makes of the latter is unverified.
+/// Hands the device's reply to whoever called. An empty payload and one that
+/// is not JSON count as `null`; what the real hub makes of a payload that is
+/// not JSON is unverified.
 fn method_response(hub: &Hub, link: &Link, status: i64, rid: &str, payload: &Bytes) {
     let payload = serde_json::from_slice(payload).unwrap_or(Value::Null);
     if !hub.links.reply(&link.device, rid, status, payload) {
@@ -102,11 +108,13 @@ fn method_response(hub: &Hub, link: &Link, status: i64, rid: &str, payload: &Byt
     }
 }
 
-fn refusal(rid: String, error: &HubError) -> Message {
-    answer(error.code.status().as_u16(), rid, None, error.to_device_body().to_string())
+/// The reply to a twin request that the hub refuses.
+fn refusal(rid: String, error: &HubRefusal) -> Message {
+    reply(error.code.status().as_u16(), rid, None, error.to_device_body().to_string())
 }
 
-fn answer(status: u16, rid: String, version: Option<u64>, body: String) -> Message {
+/// A reply to the twin request `rid`.
+fn reply(status: u16, rid: String, version: Option<u64>, body: String) -> Message {
     Message::new(HubTopic::TwinResponse { status, rid, version }, body)
 }
 

@@ -1,19 +1,21 @@
 //! The Will of a CONNECT: telemetry that the hub sends in the device's name
-//! when its connection ends without DISCONNECT.
+//! when the device's connection ends without DISCONNECT.
 //!
-//! Source: "Communicate with an IoT hub using the MQTT protocol": its topic is
-//! that of telemetry, and the message gets `iothub-MessageType=Will`.
+//! The Will's topic has to be that of the device's telemetry, and the message
+//! gets the property `iothub-MessageType=Will`. Source: "Communicate with an
+//! IoT hub using the MQTT protocol".
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::v4::LastWill;
 
 use super::publish::{telemetry_bag, with_retain};
-use crate::events::{Events, with};
 use crate::identity::Identity;
+use crate::telemetry::{Telemetry, with};
 
-/// What is left to be said.
+/// The message that is sent when the connection ends without DISCONNECT.
 #[derive(Debug)]
 pub struct Will {
+    /// The message's properties, as they stand in topics.
     bag: String,
     payload: Bytes,
 }
@@ -26,8 +28,8 @@ impl Will {
         Some(Will { bag: with_retain(&bag, will.retain).into_owned(), payload: will.message.clone() })
     }
 
-    /// Sends it.
-    pub fn send(&self, device: &Identity, events: &Events) {
-        events.note(device, &self.bag, &self.payload);
+    /// Sends the Will in the name of `device`.
+    pub fn send(&self, device: &Identity, telemetry: &Telemetry) {
+        telemetry.note(device, &self.bag, &self.payload);
     }
 }

@@ -1,4 +1,5 @@
-//! An enrolment: which devices may register, and as what.
+//! An enrolment: which devices may register, what they have to show for it,
+//! and what the hub is to know of them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,60 +9,68 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::stamp;
-use crate::authentication::Proof;
+use crate::authentication::{Authentication, AuthenticationChange, Keys};
 use crate::certificates::{Authorities, ClientCertificate};
-use crate::credentials::{Credentials, Keys, Wish};
-use crate::error::{Code, HubError};
-use crate::twin::Change;
+use crate::clock::now;
+use crate::proof::Proof;
+use crate::random;
+use crate::refusal::{ErrorCode, HubRefusal};
+use crate::twin::TwinChange;
 
 /// An enrolment.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Enrolment {
-    /// Whom it is for.
-    pub scope: Scope,
+    /// Whether the enrolment is for one device or for a group.
+    // Stores of earlier versions have it as "scope".
+    #[serde(alias = "scope")]
+    pub kind: EnrolmentKind,
     /// The registration id, or the group's name.
     pub id: String,
-    /// Changes with it.
+    /// Changes with the enrolment.
     pub etag: String,
-    /// When it was created.
+    /// When the enrolment was created.
     pub created: Time,
     /// Whether devices may register.
     pub enabled: bool,
-    /// What the device is to be called, unless by its registration id.
+    /// What the device is to be called in the hub; without that, it is called
+    /// by its registration id.
     pub device_id: Option<DeviceId>,
     updated: Time,
     attestation: Attestation,
-    /// What a new device's twin shall have, in its creator's words.
+    /// What a new device's twin is to have, as the operator wrote it;
+    /// `Value::Null` for nothing.
     pub initial_twin: Value,
     capabilities: Value,
 }
 
-/// Whom an enrolment is for.
+/// Whether an enrolment is for one device or for a group of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Scope {
-    /// The one device that registers by its name.
+pub enum EnrolmentKind {
+    /// For the one device whose registration id is the enrolment's.
     Individual,
-    /// All that have a key derived from the group's, or a certificate signed
-    /// by its.
+    /// For all devices with a key derived from the group's key, or with a
+    /// certificate signed by the group's.
     Group,
 }
 
+/// What devices have to show.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Attestation {
+    /// A token signed with one of these keys, or with one derived from them.
     Keys(Keys),
-    /// DER in base64: the device's own, or those that sign a group's.
+    /// A certificate, DER in base64: the device's own, or those of the CAs
+    /// that sign the group's certificates.
     Certificates(Vec<String>),
 }
 
 impl Enrolment {
-    /// Reads an operator's JSON.
-    pub fn parse(scope: Scope, id: &str, body: &Value) -> Result<Self, HubError> {
-        let invalid = |why: String| Code::ArgumentInvalid.because(why);
+    /// Reads an operator's JSON for the enrolment `id`.
+    pub fn parse(kind: EnrolmentKind, id: &str, body: &Value) -> Result<Self, HubRefusal> {
+        let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         id.parse::<DeviceId>().map_err(|error| invalid(format!("{error}")))?;
-        let key = scope.id_key();
+        let key = kind.id_key();
         if body.get(key).and_then(Value::as_str).is_some_and(|other| other != id) {
             return Err(invalid(format!("the {key} of the body is not that of the path")));
         }
@@ -76,29 +85,29 @@ impl Enrolment {
         };
         let initial_twin = body.get("initialTwin").cloned().unwrap_or(Value::Null);
         if !initial_twin.is_null() {
-            Change::parse(&initial_twin)?;
+            TwinChange::parse(&initial_twin)?;
         }
         let attestation = body.get("attestation").ok_or_else(|| invalid("attestation is missing".into()))?;
-        let (etag, now) = stamp()?;
+        let now = now();
         Ok(Enrolment {
-            scope,
+            kind,
             id: id.to_owned(),
-            etag,
+            etag: random::etag()?,
             created: now,
             enabled,
             device_id,
             updated: now,
-            attestation: Attestation::parse(scope, attestation)?,
+            attestation: Attestation::parse(kind, attestation)?,
             initial_twin,
             capabilities: body.get("capabilities").cloned().unwrap_or_else(|| json!({ "iotEdge": false })),
         })
     }
 
-    /// As its operator sees it, keys included.
+    /// The enrolment as its operator sees it, keys included.
     pub fn json(&self) -> Value {
         let mut json = json!({
             "deviceId": self.device_id.as_ref().map(DeviceId::as_str),
-            "attestation": self.attestation.json(self.scope),
+            "attestation": self.attestation.json(self.kind),
             "provisioningStatus": if self.enabled { "enabled" } else { "disabled" },
             "initialTwin": self.initial_twin,
             "capabilities": self.capabilities,
@@ -107,21 +116,22 @@ impl Enrolment {
             "lastUpdatedDateTimeUtc": self.updated,
         });
         if let Value::Object(json) = &mut json {
-            json.insert(self.scope.id_key().into(), self.id.as_str().into());
+            json.insert(self.kind.id_key().into(), self.id.as_str().into());
         }
         json
     }
 
-    /// Its name in the store.
+    /// The enrolment's name in the store. Both kinds share a table, and an
+    /// individual enrolment may be called like a group.
     pub fn store_name(&self) -> String {
-        match self.scope {
-            Scope::Individual => format!("individual/{}", self.id),
-            Scope::Group => format!("group/{}", self.id),
+        match self.kind {
+            EnrolmentKind::Individual => format!("individual/{}", self.id),
+            EnrolmentKind::Group => format!("group/{}", self.id),
         }
     }
 
-    /// Why `proof` does not show that a device is `id`, which signs for
-    /// `resource`; `Ok` when it does.
+    /// Whether `proof` shows that a device is `id`; the error says why not.
+    /// Tokens have to be signed for `resource` and be valid at `now`.
     pub fn check(&self, id: &DeviceId, proof: &Proof, resource: &str, now: Time) -> Result<(), String> {
         match (proof, &self.attestation) {
             (Proof::Token(token), Attestation::Keys(_)) => {
@@ -136,10 +146,12 @@ impl Enrolment {
                 if shown.common_name().as_deref() != Some(id.as_str()) {
                     return Err(format!("the {shown} is not made out to {id}"));
                 }
-                match self.scope {
-                    Scope::Individual if known.iter().any(|known| shown.is(known)) => Ok(()),
-                    Scope::Individual => Err(format!("the {shown} is not the enrolment's")),
-                    Scope::Group => Authorities::of(known).and_then(|authorities| authorities.check(shown)),
+                match self.kind {
+                    EnrolmentKind::Individual if known.iter().any(|known| shown.is(known)) => Ok(()),
+                    EnrolmentKind::Individual => Err(format!("the {shown} is not the enrolment's")),
+                    EnrolmentKind::Group => {
+                        Authorities::of(known).and_then(|authorities| authorities.check(shown))
+                    }
                 }
             }
             (Proof::Token(_), _) => Err("the enrolment is for certificates, not for tokens".to_owned()),
@@ -147,11 +159,13 @@ impl Enrolment {
         }
     }
 
-    /// What the hub shall know a device by that has registered as `id`.
-    pub fn credentials(&self, id: &DeviceId, proof: &Proof) -> Value {
+    /// The `authentication` that the hub is to know a device by which has
+    /// registered as `id` with `proof`.
+    pub fn authentication_json(&self, id: &DeviceId, proof: &Proof) -> Value {
         match (self.device_keys(id), proof) {
-            (Some(keys), _) => Credentials::Sas(keys).json(),
-            // The hub compares the thumbprint, also where a CA has signed.
+            (Some(keys), _) => Authentication::Sas(keys).json(),
+            // Also where a CA has signed the certificate, the hub compares its
+            // thumbprint: the CA is the group's, and the hub does not know it.
             (None, Proof::Certificate(shown)) => json!({
                 "type": "selfSigned",
                 "x509Thumbprint": { "primaryThumbprint": shown.thumbprint() },
@@ -160,12 +174,13 @@ impl Enrolment {
         }
     }
 
-    /// The keys of the device `id`; those of a group are derived.
+    /// The keys of the device `id`, which are derived from the group's keys
+    /// where the enrolment is a group's; `None` where it is for certificates.
     fn device_keys(&self, id: &DeviceId) -> Option<Keys> {
         let Attestation::Keys(keys) = &self.attestation else { return None };
-        Some(match self.scope {
-            Scope::Individual => keys.clone(),
-            Scope::Group => {
+        Some(match self.kind {
+            EnrolmentKind::Individual => keys.clone(),
+            EnrolmentKind::Group => {
                 let derived = |key: &SecretKey| key.derived(id.as_str());
                 Keys { primary: derived(&keys.primary), secondary: derived(&keys.secondary) }
             }
@@ -173,47 +188,47 @@ impl Enrolment {
     }
 }
 
-impl Scope {
-    /// That there is no enrolment `id` of this kind.
-    pub fn not_found(self, id: &str) -> HubError {
+impl EnrolmentKind {
+    /// The refusal for an enrolment `id` that does not exist.
+    pub fn not_found(self, id: &str) -> HubRefusal {
         let code = match self {
-            Scope::Individual => Code::EnrollmentNotFound,
-            Scope::Group => Code::EnrollmentGroupNotFound,
+            EnrolmentKind::Individual => ErrorCode::EnrollmentNotFound,
+            EnrolmentKind::Group => ErrorCode::EnrollmentGroupNotFound,
         };
         code.because(format!("{id}: no such enrolment"))
     }
 
     fn id_key(self) -> &'static str {
         match self {
-            Scope::Individual => "registrationId",
-            Scope::Group => "enrollmentGroupId",
+            EnrolmentKind::Individual => "registrationId",
+            EnrolmentKind::Group => "enrollmentGroupId",
         }
     }
 
     fn certificates_key(self) -> &'static str {
         match self {
-            Scope::Individual => "clientCertificates",
-            Scope::Group => "signingCertificates",
+            EnrolmentKind::Individual => "clientCertificates",
+            EnrolmentKind::Group => "signingCertificates",
         }
     }
 }
 
 impl Attestation {
-    fn parse(scope: Scope, body: &Value) -> Result<Self, HubError> {
-        let invalid = |why: &str| Code::ArgumentInvalid.because(why);
+    fn parse(kind: EnrolmentKind, body: &Value) -> Result<Self, HubRefusal> {
+        let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
         match body.get("type").and_then(Value::as_str) {
             Some("symmetricKey") => {
                 let as_authentication = json!({ "type": "sas", "symmetricKey": body.get("symmetricKey") });
                 let Value::Object(as_authentication) = as_authentication else {
                     return Err(invalid("symmetricKey is not an object"));
                 };
-                match Credentials::new(Wish::parse(&as_authentication)?)? {
-                    Credentials::Sas(keys) => Ok(Attestation::Keys(keys)),
+                match Authentication::new(AuthenticationChange::parse(&as_authentication)?)? {
+                    Authentication::Sas(keys) => Ok(Attestation::Keys(keys)),
                     _ => Err(invalid("symmetricKey has no keys")),
                 }
             }
             Some("x509") => {
-                let key = scope.certificates_key();
+                let key = kind.certificates_key();
                 let all = body.get("x509").and_then(|x509| x509.get(key));
                 let all = all.ok_or_else(|| invalid("x509 has neither client nor signing certificates"))?;
                 let mut certificates = Vec::new();
@@ -234,10 +249,10 @@ impl Attestation {
         }
     }
 
-    fn json(&self, scope: Scope) -> Value {
+    fn json(&self, kind: EnrolmentKind) -> Value {
         match self {
             Attestation::Keys(keys) => {
-                let authentication = Credentials::Sas(keys.clone()).json();
+                let authentication = Authentication::Sas(keys.clone()).json();
                 json!({ "type": "symmetricKey", "symmetricKey": authentication.get("symmetricKey") })
             }
             Attestation::Certificates(all) => {
@@ -252,13 +267,14 @@ impl Attestation {
                 if let (Value::Object(certificates), Some(secondary)) = (&mut certificates, info(1)) {
                     certificates.insert("secondary".into(), secondary);
                 }
-                json!({ "type": "x509", "x509": { scope.certificates_key(): certificates } })
+                json!({ "type": "x509", "x509": { kind.certificates_key(): certificates } })
             }
         }
     }
 }
 
-/// Clients send PEM, also PEM in base64, and DER in base64.
+/// The certificate in a client's text; `None` when there is none. Clients
+/// send PEM, PEM in base64, and DER in base64.
 fn read_certificate(text: &str) -> Option<CertificateDer<'static>> {
     if let Ok(pem) = CertificateDer::from_pem_slice(text.as_bytes()) {
         return Some(pem);
@@ -276,9 +292,9 @@ mod tests {
 
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-    fn with_key(scope: Scope) -> Enrolment {
+    fn with_key(kind: EnrolmentKind) -> Enrolment {
         let body = json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY}}});
-        Enrolment::parse(scope, "gw1", &body).unwrap()
+        Enrolment::parse(kind, "gw1", &body).unwrap()
     }
 
     #[test]
@@ -292,14 +308,16 @@ mod tests {
             Proof::Token(token.parse().unwrap())
         };
         let (own, derived) = (proof(&key), proof(&key.derived("gw1")));
-        for (scope, good, bad) in [(Scope::Individual, &own, &derived), (Scope::Group, &derived, &own)] {
-            let enrolment = with_key(scope);
+        for (kind, good, bad) in
+            [(EnrolmentKind::Individual, &own, &derived), (EnrolmentKind::Group, &derived, &own)]
+        {
+            let enrolment = with_key(kind);
             enrolment.check(&id, good, "0ne/registrations/gw1", now).unwrap();
             assert!(enrolment.check(&id, bad, "0ne/registrations/gw1", now).is_err());
             assert!(enrolment.check(&id, good, "0ne/registrations/gw2", now).is_err());
         }
         assert_eq!(
-            with_key(Scope::Group).credentials(&id, &own)["symmetricKey"]["primaryKey"],
+            with_key(EnrolmentKind::Group).authentication_json(&id, &own)["symmetricKey"]["primaryKey"],
             key.derived("gw1").expose_base64().as_str()
         );
     }
@@ -317,8 +335,8 @@ mod tests {
             json!({"provisioningStatus": "perhaps", "attestation": {"type": "symmetricKey"}}),
             json!({"initialTwin": {"tags": 1}, "attestation": {"type": "symmetricKey"}}),
         ] {
-            let error = Enrolment::parse(Scope::Individual, "gw1", &body).err().unwrap();
-            assert_eq!(error.code, Code::ArgumentInvalid, "{body}");
+            let error = Enrolment::parse(EnrolmentKind::Individual, "gw1", &body).err().unwrap();
+            assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{body}");
         }
     }
 }

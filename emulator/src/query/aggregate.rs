@@ -19,18 +19,23 @@ use super::eval::{find, order};
 pub struct Groups<'a> {
     query: &'a Query,
     columns: &'a [Column<Projection>],
-    /// By the JSON text of the values that its documents share.
+    /// The columns of each group, by the JSON text of the values that the
+    /// documents of the group share.
     groups: BTreeMap<String, Vec<Tally>>,
 }
 
-/// What one column knows of a group so far.
+/// What one column has of a group so far.
 #[derive(Debug, Clone)]
 enum Tally {
+    /// The value that the group's documents share.
     Key(Option<Value>),
+    /// How many documents the group has.
     Count(u64),
+    /// The sum; `None` once a value was no number.
     Sum(Option<f64>),
+    /// The sum, as above, and how many values are in it.
     Avg(Option<f64>, u64),
-    /// The extreme so far; `Err` when the values have no order.
+    /// The least or greatest value; `Err` once two values had no order.
     Extreme(Ordering, Result<Option<Value>, ()>),
 }
 
@@ -40,13 +45,13 @@ impl<'a> Groups<'a> {
         let Selection::Aggregates(columns) = &query.selection else { return None };
         let mut groups = BTreeMap::new();
         if query.group_by.is_empty() {
-            // All are one group, also when there are none.
+            // All documents are one group, also when there are none.
             groups.insert(String::new(), columns.iter().map(|column| Tally::new(&column.what)).collect());
         }
         Some(Groups { query, columns, groups })
     }
 
-    /// Counts a selected document in.
+    /// Counts in a document that the query selects.
     pub fn add(&mut self, document: &Value) {
         let keys: Vec<String> = self
             .query
@@ -61,8 +66,8 @@ impl<'a> Groups<'a> {
         }
     }
 
-    /// The rows, in the order of what their groups share, each with the name
-    /// of its group.
+    /// The rows of the groups, each with the name of its group, in the order of
+    /// these names.
     pub fn rows(self) -> impl Iterator<Item = (String, Value)> {
         let columns = self.columns;
         self.groups.into_iter().map(|(key, tallies)| {
@@ -122,11 +127,12 @@ impl Tally {
     }
 }
 
+/// The sum with a further value; `None` when that is no number.
 fn add(sum: Option<f64>, value: &Value) -> Option<f64> {
     Some(sum? + value.as_f64()?)
 }
 
-/// A whole number without a fraction, as the hub writes it.
+/// A number as the hub writes it: a whole one without a fraction.
 fn number(number: f64) -> Option<Value> {
     // Up to 2^53 all whole numbers are exact.
     if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 {

@@ -5,13 +5,15 @@ use serde_json::Value;
 /// `SELECT … FROM … [WHERE …] [GROUP BY …]`.
 #[derive(Debug, PartialEq)]
 pub struct Query {
-    /// At most so many rows in all, with `TOP`.
+    /// The most rows in all, with `TOP`.
     pub top: Option<usize>,
-    /// What rows are made of.
+    /// The documents that rows are made of.
     pub source: Source,
+    /// What rows consist of.
     pub(super) selection: Selection,
+    /// What a document has to fulfil.
     pub(super) condition: Option<Condition>,
-    /// The rows of one group agree in all of these.
+    /// The documents of one group agree in the values at all these paths.
     pub(super) group_by: Vec<Path>,
 }
 
@@ -22,24 +24,25 @@ pub enum Source {
     Devices,
     /// Module twins.
     Modules,
-    /// What jobs did to devices.
+    /// The devices' parts of jobs.
     Jobs,
 }
 
 /// What a row consists of.
 #[derive(Debug, PartialEq)]
 pub(super) enum Selection {
-    /// All that the source has.
+    /// The whole document.
     Whole,
-    /// Parts of it.
+    /// Parts of the document.
     Columns(Vec<Column<Path>>),
-    /// What many of its rows have in common.
+    /// What the documents of a group come to.
     Aggregates(Vec<Column<Projection>>),
 }
 
-/// A value and what it is called in the row.
+/// A column of a row.
 #[derive(Debug, PartialEq)]
 pub(super) struct Column<T> {
+    /// Where the value comes from.
     pub(super) what: T,
     /// The alias, else the path's last part, else `$1`, `$2` and so on.
     pub(super) name: String,
@@ -48,15 +51,15 @@ pub(super) struct Column<T> {
 /// A column of grouped rows.
 #[derive(Debug, PartialEq)]
 pub(super) enum Projection {
-    /// One of the paths that follow `GROUP BY`.
+    /// The value at a path that follows `GROUP BY`.
     Key(Path),
     /// `COUNT()`
     Count,
-    /// The others, over the values at a path.
+    /// Another function, over the values at a path.
     Over(Aggregate, Path),
 }
 
-/// A function over the rows of a group.
+/// A function over the documents of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aggregate {
     Sum,
@@ -68,22 +71,22 @@ pub(super) enum Aggregate {
 /// A dotted path, such as `properties.reported.rebootTime`.
 pub(super) type Path = Vec<String>;
 
-/// What selects rows; also what a job's `queryCondition` holds.
+/// What selects documents; also what a job's `queryCondition` holds.
 #[derive(Debug, PartialEq)]
 pub struct Condition(pub(super) Expression);
 
 /// Something with a value, which may be undefined.
 #[derive(Debug, PartialEq)]
 pub(super) enum Expression {
-    /// A place in the row.
+    /// A place in the document.
     Path(Path),
     /// A constant.
     Literal(Value),
     /// `[…]`
     Array(Vec<Expression>),
-    /// Not.
+    /// `NOT`
     Not(Box<Expression>),
-    /// Two operands.
+    /// Two operands and what stands between them.
     Binary(Operator, Box<Expression>, Box<Expression>),
     /// `IN`: the first is equal to an element of the second.
     In(Box<Expression>, Box<Expression>),

@@ -1,8 +1,9 @@
-//! What queries and conditions make of a row.
+//! What queries and conditions make of a document: whether it is selected, and
+//! which row it gives.
 //!
 //! A path that does not exist, a comparison of different types and arithmetic
 //! with anything but numbers are undefined: neither they nor their negation
-//! select a row.
+//! select a document.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -12,7 +13,7 @@ use serde_json::{Map, Number, Value};
 use super::ast::{Condition, Expression, Operator, Path, Query, Selection};
 
 impl Query {
-    /// Whether rows are whole documents of the source.
+    /// Whether rows are whole documents.
     pub fn is_whole(&self) -> bool {
         self.selection == Selection::Whole
     }
@@ -23,7 +24,7 @@ impl Query {
     }
 
     /// The row that a selected `document` gives; `None` when rows are made of
-    /// groups of documents, which is [`super::Groups`]' business.
+    /// groups of documents, for which there is [`super::Groups`].
     pub fn row(&self, document: &Value) -> Option<Value> {
         match &self.selection {
             Selection::Whole => Some(document.clone()),
@@ -39,13 +40,15 @@ impl Query {
 }
 
 impl Condition {
-    /// Whether it holds; what is undefined does not.
+    /// Whether the condition holds for `document`; an undefined one does not.
     pub fn holds(&self, document: &Value) -> bool {
         self.0.truth(document) == Some(true)
     }
 }
 
 impl Expression {
+    /// Whether the expression is true; `None` when it is undefined or no truth
+    /// value.
     fn truth(&self, row: &Value) -> Option<bool> {
         match self {
             Expression::Not(inner) => inner.truth(row).map(|holds| !holds),
@@ -63,6 +66,7 @@ impl Expression {
         }
     }
 
+    /// The expression's value; `None` when it is undefined.
     fn value<'a>(&'a self, row: &'a Value) -> Option<Cow<'a, Value>> {
         match self {
             Expression::Path(path) => find(row, path).map(Cow::Borrowed),
@@ -86,7 +90,7 @@ impl Expression {
     }
 }
 
-/// What stands at `path`.
+/// The value at `path`; `None` when there is none.
 pub(super) fn find<'a>(row: &'a Value, path: &Path) -> Option<&'a Value> {
     path.iter().try_fold(row, |value, key| value.get(key))
 }
@@ -106,6 +110,7 @@ fn owned<'a>(value: bool) -> Cow<'a, Value> {
     Cow::Owned(Value::Bool(value))
 }
 
+/// The value of an operation; `None` when it is undefined.
 fn binary<'a>(operator: Operator, left: &Value, right: &Value) -> Option<Cow<'a, Value>> {
     let number = match operator {
         Operator::Add => left.as_f64()? + right.as_f64()?,
@@ -119,6 +124,7 @@ fn binary<'a>(operator: Operator, left: &Value, right: &Value) -> Option<Cow<'a,
     Number::from_f64(number).map(|number| Cow::Owned(Value::Number(number)))
 }
 
+/// Whether a comparison is true; `None` when it is undefined.
 fn compare(operator: Operator, left: &Value, right: &Value) -> Option<bool> {
     let Some(order) = order(left, right) else {
         let same_type = std::mem::discriminant(left) == std::mem::discriminant(right);
@@ -139,6 +145,8 @@ fn compare(operator: Operator, left: &Value, right: &Value) -> Option<bool> {
     })
 }
 
+/// Whether an element of `array` is equal to `value`; `None` when `array` is no
+/// array.
 fn contains(array: &Value, value: &Value) -> Option<bool> {
     let equal = |item: &Value| compare(Operator::Equal, value, item) == Some(true);
     array.as_array().map(|items| items.iter().any(equal))

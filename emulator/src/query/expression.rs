@@ -1,15 +1,17 @@
-//! Tokens to expressions, by recursive descent. From weakest to strongest:
-//! `OR`; `AND`; `NOT`; comparisons and `IN`; `+ -`; `* / %`.
+//! From tokens to expressions, by recursive descent. Operators bind, from
+//! weakest to strongest: `OR`; `AND`; `NOT`; comparisons and `IN`; `+ -`;
+//! `* / %`.
 
 use serde_json::Value;
 
 use super::ast::{Expression, Operator, Path};
 use super::lexer::{Token, invalid, tokens};
-use crate::error::HubError;
+use crate::refusal::HubRefusal;
 
-/// The documented limit of a query, in characters.
+/// The longest query, in characters. Source: "IoT Hub query language".
 const MAX_LENGTH: usize = 8192;
-/// Deeper parentheses are refused rather than run out of stack.
+/// How deep parentheses and lists may be nested: each level takes some of the
+/// stack, which must not run out.
 const MAX_DEPTH: usize = 64;
 
 const COMPARISONS: [(&str, Operator); 7] = [
@@ -25,18 +27,19 @@ const SUMS: [(&str, Operator); 2] = [("+", Operator::Add), ("-", Operator::Subtr
 const PRODUCTS: [(&str, Operator); 3] =
     [("*", Operator::Multiply), ("/", Operator::Divide), ("%", Operator::Remainder)];
 
-/// The tokens that are left, and what names the row.
+/// The tokens that are not parsed yet, and what is known of the query so far.
 pub(super) struct Parser {
     tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
-    /// How paths may begin without meaning a part of the row: the source
-    /// (`devices.jobs`) and the alias it was given.
+    /// How paths may begin without meaning a part of the document: with the source
+    /// (`devices.jobs`) and with the alias that it was given.
     pub(super) prefixes: Vec<Path>,
+    /// How many expressions the current one is nested in.
     depth: usize,
 }
 
 impl Parser {
     /// A parser at the beginning of `text`.
-    pub(super) fn new(text: &str) -> Result<Self, HubError> {
+    pub(super) fn new(text: &str) -> Result<Self, HubRefusal> {
         if text.chars().count() > MAX_LENGTH {
             return Err(invalid(format!("it has more than {MAX_LENGTH} characters")));
         }
@@ -44,7 +47,7 @@ impl Parser {
     }
 
     /// An expression of any kind.
-    pub(super) fn expression(&mut self) -> Result<Expression, HubError> {
+    pub(super) fn expression(&mut self) -> Result<Expression, HubRefusal> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(invalid("it is nested too deeply"));
@@ -57,7 +60,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn conjunction(&mut self) -> Result<Expression, HubError> {
+    fn conjunction(&mut self) -> Result<Expression, HubRefusal> {
         let mut left = self.negation()?;
         while self.take_word("AND") {
             left = binary(Operator::And, left, self.negation()?);
@@ -65,7 +68,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn negation(&mut self) -> Result<Expression, HubError> {
+    fn negation(&mut self) -> Result<Expression, HubRefusal> {
         let mut negated = false;
         while self.take_word("NOT") {
             negated = !negated;
@@ -74,7 +77,7 @@ impl Parser {
         Ok(if negated { Expression::Not(Box::new(inner)) } else { inner })
     }
 
-    fn comparison(&mut self) -> Result<Expression, HubError> {
+    fn comparison(&mut self) -> Result<Expression, HubRefusal> {
         let left = self.sum()?;
         if let Some(operator) = self.take_operator(&COMPARISONS) {
             return Ok(binary(operator, left, self.sum()?));
@@ -89,7 +92,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn sum(&mut self) -> Result<Expression, HubError> {
+    fn sum(&mut self) -> Result<Expression, HubRefusal> {
         let mut left = self.product()?;
         while let Some(operator) = self.take_operator(&SUMS) {
             left = binary(operator, left, self.product()?);
@@ -97,7 +100,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn product(&mut self) -> Result<Expression, HubError> {
+    fn product(&mut self) -> Result<Expression, HubRefusal> {
         let mut left = self.operand()?;
         while let Some(operator) = self.take_operator(&PRODUCTS) {
             left = binary(operator, left, self.operand()?);
@@ -105,7 +108,7 @@ impl Parser {
         Ok(left)
     }
 
-    fn operand(&mut self) -> Result<Expression, HubError> {
+    fn operand(&mut self) -> Result<Expression, HubRefusal> {
         if self.take_symbol("(") {
             let inner = self.expression()?;
             self.expect_symbol(")")?;
@@ -142,8 +145,9 @@ impl Parser {
         Ok(Expression::Path(self.within_row(path)))
     }
 
-    /// Its name and parenthesis are read already.
-    fn function(&mut self, name: &str) -> Result<Expression, HubError> {
+    /// The rest of a function, of which the name and the parenthesis are read
+    /// already.
+    fn function(&mut self, name: &str) -> Result<Expression, HubRefusal> {
         let arguments = self.list(")")?;
         if ["IS_DEFINED", "IsDefined"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return match <[Expression; 1]>::try_from(arguments) {
@@ -160,8 +164,8 @@ impl Parser {
         Err(invalid(format!("{name}() is no function of conditions over twins and jobs")))
     }
 
-    /// Expressions up to `end`, which is consumed.
-    fn list(&mut self, end: &'static str) -> Result<Vec<Expression>, HubError> {
+    /// Expressions with commas between them, up to and with the symbol `end`.
+    fn list(&mut self, end: &'static str) -> Result<Vec<Expression>, HubRefusal> {
         let mut items = Vec::new();
         while !self.take_symbol(end) {
             if !items.is_empty() {
@@ -172,8 +176,8 @@ impl Parser {
         Ok(items)
     }
 
-    /// A dotted path as it is written; `[[…]]` holds a name that is no word.
-    pub(super) fn path(&mut self) -> Result<Path, HubError> {
+    /// A dotted path as it is written.
+    pub(super) fn path(&mut self) -> Result<Path, HubRefusal> {
         let mut path = vec![self.word()?];
         while self.take_symbol(".") {
             path.push(self.word()?);
@@ -181,7 +185,8 @@ impl Parser {
         Ok(path)
     }
 
-    /// `d.tags.x` is `tags.x` after `FROM devices d`.
+    /// The path without a prefix that names the source: `d.tags.x` is `tags.x`
+    /// after `FROM devices d`.
     pub(super) fn within_row(&self, path: Path) -> Path {
         let longer = |prefix: &&Path| path.len() > prefix.len() && path.starts_with(prefix);
         match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
@@ -190,7 +195,7 @@ impl Parser {
         }
     }
 
-    pub(super) fn word(&mut self) -> Result<String, HubError> {
+    pub(super) fn word(&mut self) -> Result<String, HubRefusal> {
         match self.tokens.next() {
             Some(Token::Word(word)) => Ok(word),
             Some(token) => Err(invalid(format!("{} stands where a name belongs", shown(&token)))),
@@ -216,7 +221,7 @@ impl Parser {
         self.tokens.next_if(matches).is_some()
     }
 
-    pub(super) fn expect_word(&mut self, keyword: &str) -> Result<(), HubError> {
+    pub(super) fn expect_word(&mut self, keyword: &str) -> Result<(), HubRefusal> {
         if self.take_word(keyword) { Ok(()) } else { Err(invalid(format!("{keyword} is missing"))) }
     }
 
@@ -224,12 +229,12 @@ impl Parser {
         self.tokens.next_if(|token| *token == Token::Symbol(symbol)).is_some()
     }
 
-    pub(super) fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), HubError> {
+    pub(super) fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), HubRefusal> {
         if self.take_symbol(symbol) { Ok(()) } else { Err(invalid(format!("{symbol:?} is missing"))) }
     }
 
-    /// That nothing is left.
-    pub(super) fn end(&mut self) -> Result<(), HubError> {
+    /// Refuses the query unless all tokens are parsed.
+    pub(super) fn end(&mut self) -> Result<(), HubRefusal> {
         match self.tokens.next() {
             None => Ok(()),
             Some(token) => Err(invalid(format!("{} comes too late", shown(&token)))),
@@ -245,6 +250,7 @@ fn binary(operator: Operator, left: Expression, right: Expression) -> Expression
     Expression::Binary(operator, Box::new(left), Box::new(right))
 }
 
+/// A token as a refusal quotes it.
 fn shown(token: &Token) -> String {
     match token {
         Token::Word(word) => word.clone(),

@@ -1,11 +1,11 @@
-//! Text to tokens.
+//! From text to tokens.
 
-use crate::error::{Code, HubError};
+use crate::refusal::{ErrorCode, HubRefusal};
 
 /// A token.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
-    /// A keyword or a name, in its own spelling.
+    /// A keyword or a name, spelled as in the query.
     Word(String),
     /// `'…'` or `"…"`.
     Text(String),
@@ -15,12 +15,12 @@ pub(super) enum Token {
     Symbol(&'static str),
 }
 
-/// Longer ones first.
+/// All symbols, the longer ones first: `<` would match the beginning of `<=`.
 const SYMBOLS: [&str; 19] =
     ["!=", "<>", "<=", ">=", "=", "<", ">", ",", ".", "*", "/", "%", "+", "-", "(", ")", "[", "]", ";"];
 
 /// Splits a query into tokens.
-pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
+pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubRefusal> {
     let mut tokens = Vec::new();
     let mut rest = query.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -42,17 +42,19 @@ pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubError> {
     Ok(tokens)
 }
 
-/// A refusal of a query.
-pub(super) fn invalid(why: impl std::fmt::Display) -> HubError {
-    Code::ArgumentInvalid.because(format!("the query is not understood: {why}"))
+/// The refusal of a query.
+pub(super) fn invalid(why: impl std::fmt::Display) -> HubRefusal {
+    ErrorCode::ArgumentInvalid.because(format!("the query is not understood: {why}"))
 }
 
+/// Whether words may have this character.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// Quotes are doubled or escaped with a backslash inside a string.
-fn text(rest: &str, quote: char) -> Result<(Token, &str), HubError> {
+/// The string at the beginning of `rest`, and what follows it. Inside a string,
+/// a quote is doubled or escaped with a backslash.
+fn text(rest: &str, quote: char) -> Result<(Token, &str), HubRefusal> {
     let mut value = String::new();
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((index, c)) = chars.next() {
@@ -70,10 +72,11 @@ fn text(rest: &str, quote: char) -> Result<(Token, &str), HubError> {
     Err(invalid("a string is not closed"))
 }
 
-fn number(rest: &str) -> Result<(Token, &str), HubError> {
+/// The number at the beginning of `rest`, and what follows it.
+fn number(rest: &str) -> Result<(Token, &str), HubRefusal> {
     let mut before = ' ';
     let ends = |c: char| {
-        // An exponent has a sign of its own.
+        // The sign of an exponent is a part of the number.
         let sign = matches!(c, '+' | '-') && matches!(before, 'e' | 'E');
         before = c;
         !(c.is_ascii_alphanumeric() || c == '.' || sign)
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         for bad in ["'open", "a ? b", "1x2", "a & b", "'\\"] {
-            assert_eq!(tokens(bad).unwrap_err().code, Code::ArgumentInvalid, "{bad}");
+            assert_eq!(tokens(bad).unwrap_err().code, ErrorCode::ArgumentInvalid, "{bad}");
         }
     }
 }

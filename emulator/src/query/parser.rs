@@ -1,14 +1,14 @@
-//! Text to queries and to conditions.
+//! From text to queries and to conditions.
 
 use super::ast::{Aggregate, Column, Condition, Path, Projection, Query, Selection, Source};
 use super::expression::Parser;
 use super::lexer::invalid;
-use crate::error::HubError;
+use crate::refusal::HubRefusal;
 
 impl std::str::FromStr for Query {
-    type Err = HubError;
+    type Err = HubRefusal;
 
-    fn from_str(text: &str) -> Result<Self, HubError> {
+    fn from_str(text: &str) -> Result<Self, HubRefusal> {
         let mut parser = Parser::new(text)?;
         parser.expect_word("SELECT")?;
         let top = if parser.take_word("TOP") { Some(count(&mut parser)?) } else { None };
@@ -31,10 +31,10 @@ impl std::str::FromStr for Query {
 }
 
 impl std::str::FromStr for Condition {
-    type Err = HubError;
+    type Err = HubRefusal;
 
     /// What would follow `WHERE` in a query over devices.
-    fn from_str(text: &str) -> Result<Self, HubError> {
+    fn from_str(text: &str) -> Result<Self, HubRefusal> {
         let mut parser = Parser::new(text)?;
         parser.prefixes.push(vec!["devices".to_owned()]);
         let condition = Condition(parser.expression()?);
@@ -44,7 +44,7 @@ impl std::str::FromStr for Condition {
 }
 
 /// Columns as they are written, before the source is known.
-fn columns(parser: &mut Parser) -> Result<Vec<Column<Projection>>, HubError> {
+fn columns(parser: &mut Parser) -> Result<Vec<Column<Projection>>, HubRefusal> {
     let mut columns = Vec::new();
     let mut nameless = 0;
     loop {
@@ -66,11 +66,12 @@ fn columns(parser: &mut Parser) -> Result<Vec<Column<Projection>>, HubError> {
     }
 }
 
-/// Its name and parenthesis are read already.
-fn aggregate(parser: &mut Parser, name: &Path) -> Result<Projection, HubError> {
+/// The rest of a function over a group, of which the name and the parenthesis
+/// are read already.
+fn aggregate(parser: &mut Parser, name: &Path) -> Result<Projection, HubRefusal> {
     let name = name.join(".");
     if name.eq_ignore_ascii_case("COUNT") {
-        // `COUNT(*)` is SQL's, and harmless.
+        // `COUNT(*)` is how SQL writes it, and means the same.
         parser.take_symbol("*");
         parser.expect_symbol(")")?;
         return Ok(Projection::Count);
@@ -84,7 +85,8 @@ fn aggregate(parser: &mut Parser, name: &Path) -> Result<Projection, HubError> {
     Ok(Projection::Over(*aggregate, path))
 }
 
-fn source(parser: &mut Parser) -> Result<Source, HubError> {
+/// What follows `FROM`; paths may begin with the names that it introduces.
+fn source(parser: &mut Parser) -> Result<Source, HubRefusal> {
     let written = parser.path()?;
     let name = written.join(".").to_ascii_lowercase();
     let source = match name.as_str() {
@@ -105,7 +107,8 @@ fn source(parser: &mut Parser) -> Result<Source, HubError> {
     Ok(source)
 }
 
-fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubError> {
+/// The paths that follow `GROUP BY`, if it is there.
+fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubRefusal> {
     let mut paths = Vec::new();
     if !parser.take_word("GROUP") {
         return Ok(paths);
@@ -120,12 +123,13 @@ fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubError> {
     }
 }
 
-/// Sorts out what kind of selection the columns are.
+/// What rows consist of, now that the source and the groups are known; without
+/// `columns`, of whole documents.
 fn select(
     columns: Option<Vec<Column<Projection>>>,
     group_by: &[Path],
     parser: &Parser,
-) -> Result<Selection, HubError> {
+) -> Result<Selection, HubRefusal> {
     let Some(mut columns) = columns else {
         return if group_by.is_empty() {
             Ok(Selection::Whole)
@@ -156,7 +160,8 @@ fn select(
     Ok(Selection::Aggregates(columns))
 }
 
-fn count(parser: &mut Parser) -> Result<usize, HubError> {
+/// The number that follows `TOP`.
+fn count(parser: &mut Parser) -> Result<usize, HubRefusal> {
     let parenthesis = parser.take_symbol("(");
     let count = parser.number().and_then(|number| usize::try_from(number.as_u64()?).ok());
     if parenthesis {
@@ -172,7 +177,7 @@ mod tests {
     use super::super::ast::{Expression, Operator};
     use super::*;
 
-    fn parse(text: &str) -> Result<Query, HubError> {
+    fn parse(text: &str) -> Result<Query, HubRefusal> {
         text.parse()
     }
 

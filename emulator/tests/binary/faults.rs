@@ -138,6 +138,21 @@ async fn throttled_devices_and_services_get_429() {
 }
 
 #[tokio::test]
+async fn a_route_is_told_by_its_pattern_and_not_by_the_ids_in_it() {
+    let emulator = Emulator::new().await;
+    let service = Service::owner(&emulator);
+    service.send("PUT", "/devices/methods", json!({})).await;
+    service.send("PUT", "/devices/methods/modules/methods", json!({})).await;
+    for (id, path) in [("methods", "/twins/methods"), ("methods/methods", "/twins/methods/modules/methods")] {
+        service.fault(json!({"deviceId": id, "fault": "throttleService"})).await;
+        service.get(path).await.refused(429, "ThrottlingException");
+    }
+    service.fault(json!({"deviceId": "methods", "fault": "throttleService"})).await;
+    let call = service.send("POST", "/twins/methods/methods", json!({"methodName": "m"})).await;
+    call.refused_nested(429, 429_001, "ThrottlingException");
+}
+
+#[tokio::test]
 async fn a_tier_throttles_by_its_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let emulator = Emulator::start(dir.path(), &["--tier", "S1"]).await;

@@ -6,18 +6,18 @@
 use std::sync::LazyLock;
 
 use bytes::BytesMut;
+use iotdm_emulator::address::Address;
 use iotdm_emulator::certificates::Authorities;
 use iotdm_emulator::data_dir::DataDir;
-use iotdm_emulator::device::Wish;
-use iotdm_emulator::hub::{Address, Hub};
+use iotdm_emulator::device::IdentityChange;
+use iotdm_emulator::hub::Hub;
 use iotdm_emulator::identity::Identity;
 use iotdm_emulator::mqtt::connection::MAX_PACKET;
-use iotdm_emulator::mqtt::{connect, publish, subscribe};
-use iotdm_emulator::provisioning;
+use iotdm_emulator::mqtt::{connect, provisioning, publish, subscribe};
 use iotdm_emulator::store::Store;
 use iotdm_emulator::subscriptions::Subscriptions;
 use iotdm_emulator::throttle::Throttle;
-use iotdm_emulator::twin::Change;
+use iotdm_emulator::twin::TwinChange;
 use libfuzzer_sys::fuzz_target;
 use rumqttc::mqttbytes::v4::Packet;
 use tokio::runtime::Runtime;
@@ -37,7 +37,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
     let hub = Hub::open(store, data, address, Authorities::default(), Throttle::new(None)).unwrap();
     let device: Identity = "gw1".parse().unwrap();
-    runtime.block_on(hub.create_device(&device, Wish::default(), &Change::default())).unwrap();
+    runtime.block_on(hub.create_device(&device, IdentityChange::default(), &TwinChange::default())).unwrap();
     World { runtime, hub, device, _dir: dir }
 });
 
@@ -49,7 +49,7 @@ fuzz_target!(|bytes: &[u8]| {
         runtime.block_on(async {
             match packet {
                 Packet::Connect(hello) => {
-                    let _ = provisioning::session::registration_id(hub, &hello);
+                    let _ = provisioning::registration_id(hub, &hello);
                     let _ = connect::accept(hub, &hello, None).await;
                 }
                 Packet::Publish(published) => {

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use iotdm_emulator::twin::{Change, Twin};
+use iotdm_emulator::twin::{Twin, TwinChange};
 use iotdm_proto::{Time, twin};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
         if let Value::Object(patch) = &body {
             let _ = twin.report(patch, None, Time::from_unix_millis(1));
         }
-        let Ok(change) = Change::parse(&body) else { continue };
+        let Ok(change) = TwinChange::parse(&body) else { continue };
         let now = Time::from_unix_millis(2);
         let changed = if line % 2 == 0 { twin.patch(&change, now) } else { twin.replace(&change, now) };
         if let Ok(Some((patch, _))) = changed {

@@ -1,9 +1,11 @@
-//! Refusals in IoT Hub's numbers and shapes.
+//! The hub says no: refusals in IoT Hub's numbers and shapes.
 //!
-//! Source of the numbers and names: "Troubleshoot Azure IoT Hub error codes" and
-//! "Troubleshoot Azure IoT Hub Device Provisioning Service" in Microsoft's
-//! documentation, and the .NET SDK's `IotHubServiceErrorCode`; of the bodies:
-//! the REST reference and what public issues quote.
+//! An HTTP response has one of two shapes, [`HubRefusal::into_response`] for
+//! most and [`HubRefusal::into_nested_response`] for method calls; a device gets
+//! a third. Source of the numbers and names: "Troubleshoot Azure IoT Hub error
+//! codes" and "Troubleshoot Azure IoT Hub Device Provisioning Service" in
+//! Microsoft's documentation, and the .NET SDK's `IotHubServiceErrorCode`; of the
+//! bodies: the REST reference and what public issues quote.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
@@ -15,12 +17,12 @@ use std::time::SystemTime;
 
 use crate::random;
 
-/// IoT Hub's number for what went wrong; its first three digits are the HTTP
-/// status.
+/// IoT Hub's number for what went wrong, of which the first three digits are the
+/// HTTP status. A variant's name is the name that IoT Hub has for the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Code {
-    /// A request that makes no sense here.
+pub enum ErrorCode {
+    /// A request that makes no sense for its target.
     InvalidOperation = 400_003,
     /// A value that is not allowed.
     ArgumentInvalid = 400_004,
@@ -79,38 +81,38 @@ pub enum Code {
     GatewayTimeout = 504_101,
 }
 
-/// A refusal.
+/// The hub's refusal of a request.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{code:?}: {message}")]
-pub struct HubError {
-    /// Its number.
-    pub code: Code,
+pub struct HubRefusal {
+    /// Which kind of refusal it is.
+    pub code: ErrorCode,
     /// What is wrong, for people.
     pub message: String,
 }
 
-impl Code {
-    /// The HTTP status.
+impl ErrorCode {
+    /// The HTTP status that goes with the number.
     pub fn status(self) -> StatusCode {
         let status = u16::try_from(self as u32 / 1000).unwrap_or(500);
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// A refusal with this number.
-    pub fn because(self, message: impl Into<String>) -> HubError {
-        HubError { code: self, message: message.into() }
+    pub fn because(self, message: impl Into<String>) -> HubRefusal {
+        HubRefusal { code: self, message: message.into() }
     }
 }
 
-impl HubError {
-    /// The failure of something the caller has no part in. The details go to
-    /// the log.
+impl HubRefusal {
+    /// The refusal for a failure that the caller has no part in. What failed goes
+    /// to the log alone.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed inside the emulator");
-        Code::ServerError.because("the emulator failed; its log says why")
+        ErrorCode::ServerError.because("the emulator failed; its log says why")
     }
 
-    /// As a device receives it on `$iothub/twin/res/{status}`.
+    /// The body that a device receives on `$iothub/twin/res/{status}`.
     pub fn to_device_body(&self) -> Value {
         json!({
             "errorCode": self.code as u32,
@@ -120,8 +122,7 @@ impl HubError {
         })
     }
 
-    /// The answer of a method call, where `Message` is a string that holds
-    /// JSON.
+    /// The response to a method call, whose `Message` is a string that holds JSON.
     pub fn into_nested_response(self) -> Response {
         let inner = json!({
             "errorCode": self.code as u32,
@@ -143,8 +144,8 @@ impl HubError {
     }
 }
 
-impl IntoResponse for HubError {
-    /// The classic shape.
+impl IntoResponse for HubRefusal {
+    /// The response to any other request.
     fn into_response(self) -> Response {
         self.respond(json!({
             "Message": format!("ErrorCode:{:?};{}", self.code, self.message),
@@ -153,23 +154,24 @@ impl IntoResponse for HubError {
     }
 }
 
-impl From<TwinError> for HubError {
+impl From<TwinError> for HubRefusal {
     fn from(error: TwinError) -> Self {
         let code = match error {
-            TwinError::Version { .. } => Code::PreconditionFailed,
-            _ => Code::ArgumentInvalid,
+            TwinError::Version { .. } => ErrorCode::PreconditionFailed,
+            _ => ErrorCode::ArgumentInvalid,
         };
         code.because(error.to_string())
     }
 }
 
-impl From<random::NoRandom> for HubError {
+impl From<random::NoRandom> for HubRefusal {
     fn from(error: random::NoRandom) -> Self {
-        HubError::internal(error)
+        HubRefusal::internal(error)
     }
 }
 
-/// `{32 hex}-G:0-TimeStamp:MM/dd/yyyy HH:mm:ss`, as support asks for it.
+/// A new id as Microsoft's support asks for it:
+/// `{32 hex}-G:0-TimeStamp:MM/dd/yyyy HH:mm:ss`.
 fn tracking_id() -> String {
     let id = random::hex_id().unwrap_or_else(|_| "0".repeat(32));
     let now = Time::from(SystemTime::now()).to_string();
@@ -188,13 +190,13 @@ mod tests {
     #[test]
     fn the_number_starts_with_the_status() {
         for (code, status) in [
-            (Code::ArgumentInvalid, 400),
-            (Code::IotHubUnauthorized, 401),
-            (Code::DeviceNotOnline, 404),
-            (Code::DeviceAlreadyExists, 409),
-            (Code::PreconditionFailed, 412),
-            (Code::MessageTooLarge, 413),
-            (Code::GatewayTimeout, 504),
+            (ErrorCode::ArgumentInvalid, 400),
+            (ErrorCode::IotHubUnauthorized, 401),
+            (ErrorCode::DeviceNotOnline, 404),
+            (ErrorCode::DeviceAlreadyExists, 409),
+            (ErrorCode::PreconditionFailed, 412),
+            (ErrorCode::MessageTooLarge, 413),
+            (ErrorCode::GatewayTimeout, 504),
         ] {
             assert_eq!(code.status().as_u16(), status);
         }
@@ -211,8 +213,8 @@ mod tests {
 
     #[test]
     fn a_stale_twin_version_is_a_failed_precondition() {
-        let error = HubError::from(TwinError::Version { expected: 1, current: 2 });
-        assert_eq!(error.code, Code::PreconditionFailed);
-        assert_eq!(HubError::from(TwinError::Key { path: "a".into() }).code, Code::ArgumentInvalid);
+        let error = HubRefusal::from(TwinError::Version { expected: 1, current: 2 });
+        assert_eq!(error.code, ErrorCode::PreconditionFailed);
+        assert_eq!(HubRefusal::from(TwinError::Key { path: "a".into() }).code, ErrorCode::ArgumentInvalid);
     }
 }

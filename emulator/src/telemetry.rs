@@ -1,4 +1,5 @@
-//! Telemetry, for whoever looks on: what nobody reads at the time is gone.
+//! Telemetry: messages from devices, for whoever looks on at the time. What
+//! nobody looks at is gone.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,43 +7,46 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
-use crate::device::now;
+use crate::clock::now;
 use crate::identity::Identity;
 
-/// Events that a slow reader may be behind.
+/// How many messages a slow reader may be behind before it misses some: all
+/// of them are kept in memory.
 const BACKLOG: usize = 1024;
 
-/// What devices send.
-pub struct Events(broadcast::Sender<Value>);
+/// The stream of messages that devices send.
+pub struct Telemetry(broadcast::Sender<Value>);
 
-impl Default for Events {
+impl Default for Telemetry {
     fn default() -> Self {
-        Events(broadcast::channel(BACKLOG).0)
+        Telemetry(broadcast::channel(BACKLOG).0)
     }
 }
 
-impl Events {
-    /// Passes on a message of `sender` whose topic ends with these properties.
+impl Telemetry {
+    /// Passes a message of `sender` on; `bag` are its properties, as the topic has
+    /// them.
     pub fn note(&self, sender: &Identity, bag: &str, payload: &[u8]) {
         if self.0.receiver_count() > 0 {
-            // The last reader may have gone in between.
+            // An error only means that the last reader has gone since.
             let _ = self.0.send(json(sender, bag, payload));
         }
     }
 
-    /// All messages from now on.
+    /// The messages from now on.
     pub fn listen(&self) -> broadcast::Receiver<Value> {
         self.0.subscribe()
     }
 }
 
-/// The properties `bag` with another one, `key=value`.
+/// The properties `bag` with `pair`, a `key=value`, added.
 pub fn with(bag: &str, pair: &str) -> String {
     if bag.is_empty() { pair.to_owned() } else { format!("{bag}&{pair}") }
 }
 
-/// System properties, which begin with `$.` or `iothub-`, stand apart. The
-/// body is JSON where it is JSON, else text, else base64.
+/// A message as readers see it. Properties whose names begin with `$.` or
+/// `iothub-` are system properties and stand apart. The payload is shown as JSON
+/// if it is JSON, else as text, else in base64.
 fn json(sender: &Identity, bag: &str, payload: &[u8]) -> Value {
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let (mut properties, mut system) = (Map::new(), Map::new());

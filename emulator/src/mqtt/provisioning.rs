@@ -1,11 +1,10 @@
-//! One device's connection to the provisioning service: register, ask how it
-//! went, go.
+//! One device's session with the provisioning service: the device registers,
+//! asks how that went, and leaves.
 //!
 //! User names are `{idScope}/registrations/{registrationId}/api-version=…`.
-//! Every refusal is CONNACK 5; what the real service sends is unverified, as
-//! are the bodies of its errors.
-
-use std::sync::Arc;
+//! Source: "Communicate with DPS using the MQTT protocol". Every refusal is
+//! CONNACK 5; what the real service sends is unverified, and so are the bodies
+//! of its errors.
 
 use iotdm_proto::DeviceId;
 use rumqttc::mqttbytes::QoS;
@@ -16,20 +15,23 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::enrolment::Enrolment;
-use super::registration::register;
-use crate::authentication::Proof;
-use crate::device::now;
-use crate::error::{Code, HubError};
+use super::connection::Connection;
+use super::session_end::{LONGEST, SessionEnd, max_silence};
+use crate::clock::now;
 use crate::hub::Hub;
-use crate::mqtt::connection::Connection;
-use crate::mqtt::session::{End, LONGEST, max_silence};
+use crate::proof::Proof;
+use crate::provisioning::enrolment::Enrolment;
+use crate::refusal::{ErrorCode, HubRefusal};
 
+/// The topic filter of the service's answers, the only one that there is.
 const RESPONSES: &str = "$dps/registrations/res/#";
+/// How the topic begins by which a device registers; its query follows.
 const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?";
+/// How the topic begins by which a device asks how its operation went.
 const STATUS: &str = "$dps/registrations/GET/iotdps-get-operationstatus/?";
 
-/// When to ask again, in seconds.
+/// After how many seconds the device is to ask how its operation went. The
+/// operation is done by then; less than a second cannot be said.
 const RETRY_AFTER: u32 = 1;
 
 /// The registration id, if the user name is one for this service.
@@ -41,11 +43,11 @@ pub fn registration_id<'a>(hub: &Hub, connect: &'a Connect) -> Option<&'a str> {
 }
 
 /// Serves a connection whose CONNECT is for `id` until it ends.
-pub async fn serve(hub: Arc<Hub>, mut connection: Connection, connect: &Connect, id: &str) {
-    match accept(&hub, &connection, connect, id) {
+pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect, id: &str) {
+    match accept(hub, &connection, connect, id) {
         Ok((id, enrolment, proof)) => {
             info!(registration = %id, enrolment = enrolment.id, "a device wants to be provisioned");
-            let mut session = Session { hub, connection, id, enrolment, proof };
+            let mut session = ProvisioningSession { hub, connection, id, enrolment, proof };
             let end = session.run(connect).await;
             debug!(registration = %session.id, why = %end, "provisioning connection ended");
             session.connection.close().await;
@@ -59,13 +61,14 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection, connect: &Connect,
     }
 }
 
+/// Checks who the client is, and by which enrolment it may register.
 fn accept(
     hub: &Hub,
     connection: &Connection,
     connect: &Connect,
     id: &str,
-) -> Result<(DeviceId, Enrolment, Proof), HubError> {
-    let refuse = |why: String| Code::IotHubUnauthorized.because(why);
+) -> Result<(DeviceId, Enrolment, Proof), HubRefusal> {
+    let refuse = |why: String| ErrorCode::IotHubUnauthorized.because(why);
     if connect.client_id != id {
         return Err(refuse(format!("the client id {:?} is not the registration id", connect.client_id)));
     }
@@ -79,16 +82,19 @@ fn accept(
     Ok((id, enrolment, proof))
 }
 
-struct Session {
-    hub: Arc<Hub>,
+/// A session after its CONNECT was accepted.
+struct ProvisioningSession<'a> {
+    hub: &'a Hub,
     connection: Connection,
+    /// The registration id.
     id: DeviceId,
     enrolment: Enrolment,
     proof: Proof,
 }
 
-impl Session {
-    async fn run(&mut self, connect: &Connect) -> End {
+impl ProvisioningSession<'_> {
+    /// Exchanges packets until there is a reason to stop.
+    async fn run(&mut self, connect: &Connect) -> SessionEnd {
         let silence = max_silence(connect).unwrap_or(LONGEST);
         let accepted = ConnAck::new(ConnectReturnCode::Success, false);
         if let Err(error) = self.connection.write(&Packet::ConnAck(accepted)).await {
@@ -96,7 +102,7 @@ impl Session {
         }
         loop {
             match timeout(silence, self.connection.read()).await {
-                Err(_) => return End::Silent,
+                Err(_) => return SessionEnd::Silent,
                 Ok(Err(error)) => return error.into(),
                 Ok(Ok(packet)) => {
                     if let Err(end) = self.receive(packet).await {
@@ -107,11 +113,14 @@ impl Session {
         }
     }
 
-    async fn receive(&mut self, packet: Packet) -> Result<(), End> {
+    async fn receive(&mut self, packet: Packet) -> Result<(), SessionEnd> {
         match packet {
             Packet::Subscribe(asked) => {
                 if let Some(other) = asked.filters.iter().find(|filter| filter.path != RESPONSES) {
-                    return Err(End::Violation(format!("the client used the topic filter {:?}", other.path)));
+                    return Err(SessionEnd::Violation(format!(
+                        "the client used the topic filter {:?}",
+                        other.path
+                    )));
                 }
                 let granted = asked.filters.iter().map(|_| SubscribeReasonCode::Success(QoS::AtLeastOnce));
                 let ack = SubAck::new(asked.pkid, granted.collect());
@@ -129,26 +138,28 @@ impl Session {
             }
             Packet::PingReq => Ok(self.connection.write(&Packet::PingResp).await?),
             Packet::PubAck(_) => Ok(()),
-            Packet::Disconnect => Err(End::Disconnect),
-            _ => Err(End::Violation("the client sent a packet that is not for this service".to_owned())),
+            Packet::Disconnect => Err(SessionEnd::Disconnect),
+            _ => {
+                Err(SessionEnd::Violation("the client sent a packet that is not for this service".to_owned()))
+            }
         }
     }
 
     /// The topic and body of the answer to a publish.
-    async fn answer(&mut self, topic: &str) -> Result<(String, Value), End> {
+    async fn answer(&mut self, topic: &str) -> Result<(String, Value), SessionEnd> {
         let value = |query: &str, key: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.filter(|(found, _)| *found == key).map(|(_, value)| value.to_owned()).next()
         };
-        let other = || End::Violation(format!("the client published to {topic:?}"));
+        let other = || SessionEnd::Violation(format!("the client published to {topic:?}"));
         let (query, outcome) = if let Some(query) = topic.strip_prefix(REGISTER) {
             let over_websocket = self.connection.is_websocket();
-            let registered =
-                register(&self.hub, &self.id, &self.enrolment, &self.proof, over_websocket).await;
+            let registered = self.hub.register(&self.id, &self.enrolment, &self.proof, over_websocket).await;
             (query, registered.map(|registration| (202, registration.accepted_json())))
         } else if let Some(query) = topic.strip_prefix(STATUS) {
             let operation = value(query, "operationId").ok_or_else(other)?;
-            (query, result(&self.hub, &self.id, &operation).map(|body| (200, body)))
+            let registration = self.hub.provisioning.operation(&self.id, &operation);
+            (query, registration.map(|registration| (200, registration.result_json())))
         } else {
             return Err(other());
         };
@@ -164,13 +175,4 @@ impl Session {
             }
         })
     }
-}
-
-/// How the registration went that a device asks about by its operation.
-pub fn result(hub: &Hub, id: &DeviceId, operation: &str) -> Result<Value, HubError> {
-    let registration = hub.provisioning.registration(id)?;
-    if registration.operation != operation {
-        return Err(Code::AsyncOperationNotFound.because(format!("{id} has no operation {operation}")));
-    }
-    Ok(registration.result_json())
 }
