@@ -18,7 +18,7 @@ pub(super) enum Wished {
     /// No reboot.
     Nothing,
     /// This one.
-    Reboot(DesiredReboot),
+    Reboot(Box<DesiredReboot>),
 }
 
 impl Wished {
@@ -43,7 +43,7 @@ impl Core {
         {
             self.record.remember(id, reported.clone());
         }
-        self.wished = wish.map_or(Wished::Nothing, Wished::Reboot);
+        self.wished = wish.map_or(Wished::Nothing, |wish| Wished::Reboot(Box::new(wish)));
         self.wish_held = false;
     }
 
@@ -53,7 +53,7 @@ impl Core {
         let wish = match &self.wished {
             Wished::Unknown => return (phase, Vec::new()),
             Wished::Nothing => None,
-            Wished::Reboot(wish) => Some(wish.clone()),
+            Wished::Reboot(wish) => Some(DesiredReboot::clone(wish)),
         };
         if self.wish_held || wish.as_ref().map(|wish| &wish.raw) == self.record.wish.as_ref() {
             return (phase, Vec::new());
