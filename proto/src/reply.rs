@@ -129,6 +129,20 @@ pub struct CallError {
     pub retry_after_seconds: Option<u64>,
 }
 
+impl CallError {
+    /// An error with nothing beside its code and message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        CallError {
+            code,
+            message: message.into(),
+            id: None,
+            methods: None,
+            inhibitors: None,
+            retry_after_seconds: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

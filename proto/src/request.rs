@@ -153,11 +153,12 @@ impl RebootRequest {
     /// The keys of the payload.
     pub const KEYS: [&str; 7] = ["id", "delaySeconds", "at", "check", "reason", "onInhibitor", "waitSeconds"];
 
-    /// Reads a payload that came at the instant `now`, by which `at` is judged.
-    /// It is absent, `null`, `""` or an object; anything else is an error, and so
-    /// is a known key with a value that may not stand there. A key that is not
-    /// known is no error, since the callers of Microsoft's tutorial send one.
-    pub fn parse(payload: &[u8], now: Time) -> Result<Received, InvalidPayload> {
+    /// Reads a payload: absent, `null`, `""` or an object. Anything else is an
+    /// error, and so is a known key with a value that may not stand there. A key
+    /// that is not known is no error, since the callers of Microsoft's tutorial
+    /// send one. Whether `at` lies within its bounds depends on when the request
+    /// is new: see [`RebootRequest::check_time`].
+    pub fn parse(payload: &[u8]) -> Result<Received, InvalidPayload> {
         let mut received = Received::default();
         for (key, value) in object(payload)? {
             let request = &mut received.request;
@@ -165,7 +166,7 @@ impl RebootRequest {
                 "id" => request.id = Some(text(&key, &value)?),
                 "check" => request.check = boolean(&key, &value)?,
                 "delaySeconds" => request.delay_seconds = Some(seconds(&key, &value, DELAY_SECONDS)?),
-                "at" => request.at = Some(soon(&key, &value, now)?),
+                "at" => request.at = Some(instant(&key, &value)?),
                 _ if request.terms.take(&key, &value)? => {}
                 _ if received.ignored.len() < MAX_IGNORED => {
                     received.ignored.push(key.chars().take(MAX_IGNORED_CHARS).collect());
@@ -177,6 +178,20 @@ impl RebootRequest {
             return Err(InvalidPayload("at: cannot be given with delaySeconds".to_owned()));
         }
         Ok(received)
+    }
+
+    /// Whether `at` lies from `now`, when the request is new, to [`MAX_AHEAD`]
+    /// later. The same request that is delivered again is not judged by it: its
+    /// time may have passed.
+    pub fn check_time(&self, now: Time) -> Result<(), InvalidPayload> {
+        match self.at.filter(|at| *at < now || *at > now.after(MAX_AHEAD)) {
+            None => Ok(()),
+            Some(_) => {
+                let message =
+                    format!("at: must be an RFC 3339 time within the next 7 days; here it is {now}");
+                Err(InvalidPayload(message))
+            }
+        }
     }
 
     /// The instant before which the machine is not to be rebooted, for a
@@ -379,15 +394,6 @@ fn instant(key: &str, value: &Value) -> Result<Time, InvalidPayload> {
     time.ok_or_else(|| wrong(key, "an RFC 3339 time", value))
 }
 
-fn soon(key: &str, value: &Value, now: Time) -> Result<Time, InvalidPayload> {
-    let expected = "an RFC 3339 time within the next 7 days";
-    let time = instant(key, value).map_err(|_| wrong(key, expected, value))?;
-    if time < now || time > now.after(MAX_AHEAD) {
-        return Err(InvalidPayload(format!("{key}: must be {expected}; here it is {now}")));
-    }
-    Ok(time)
-}
-
 fn wrong(what: &str, expected: &str, found: &Value) -> InvalidPayload {
     let found = match found {
         Value::Null => "null".to_owned(),
@@ -412,7 +418,9 @@ mod tests {
     }
 
     fn parse(payload: &[u8]) -> Result<Received, InvalidPayload> {
-        RebootRequest::parse(payload, now())
+        let received = RebootRequest::parse(payload)?;
+        received.request.check_time(now())?;
+        Ok(received)
     }
 
     fn id(text: &str) -> RequestId {
@@ -523,7 +531,7 @@ mod tests {
             (r#"{"delaySeconds":1.5}"#, "delaySeconds: must be a whole number"),
             (r#"{"delaySeconds":"5"}"#, "delaySeconds: must be a whole number"),
             (r#"{"waitSeconds":0}"#, "waitSeconds: must be a whole number from 1 to 86400, not 0"),
-            (r#"{"at":"tomorrow"}"#, "at: must be an RFC 3339 time within the next 7 days, not \"tomorrow\""),
+            (r#"{"at":"tomorrow"}"#, "at: must be an RFC 3339 time, not \"tomorrow\""),
             (r#"{"at":"2026-11-22T17:59:59Z"}"#, "here it is 2026-11-22T18:00:00.000Z"),
             (r#"{"at":"2026-11-29T18:00:01Z"}"#, "at: must be an RFC 3339 time within the next 7 days"),
             (r#"{"at":"2026-11-22T18:00:01Z","delaySeconds":5}"#, "at: cannot be given with delaySeconds"),

@@ -11,10 +11,10 @@ mod wish;
 
 use std::time::Duration;
 
-use iotdm_proto::reply::StatusReply;
+use iotdm_proto::reply::{CallError, StatusReply};
 use iotdm_proto::report::{self, RebootError, RebootErrorCode, RebootStatus, Report};
 use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::accept::Check;
 use self::wish::Wished;
@@ -161,8 +161,11 @@ impl Core {
                 Ok(MethodName::GetRebootStatus) => (phase, vec![Effect::Survey { rid }]),
                 Err(_) => {
                     let message = format!("this device has no method {name:?}");
-                    let methods = json!({ "methods": MethodName::ALL });
-                    (phase, refuse(&rid, ErrorCode::UnknownMethod, &message, methods))
+                    let error = CallError {
+                        methods: Some(methods()),
+                        ..CallError::new(ErrorCode::UnknownMethod, message)
+                    };
+                    (phase, refuse(&rid, error))
                 }
             },
             (phase, Event::Surveyed { rid, permission, uptime }) => {
@@ -193,9 +196,9 @@ impl Core {
                 self.record = record;
                 self.wish_held = true;
                 let message = format!("the request could not be recorded, so nothing was done: {why}");
-                let refused = |rid: &String| refuse(rid, ErrorCode::StorageFailed, &message, json!({}));
+                let error = CallError::new(ErrorCode::StorageFailed, message);
                 let mut effects = vec![self.save()];
-                effects.extend(rids.iter().flat_map(refused));
+                effects.extend(rids.iter().flat_map(|rid| refuse(rid, error.clone())));
                 (phase, effects)
             }
 
@@ -305,7 +308,7 @@ impl Core {
             boot: Some(self.record.boot.clone()),
             agent: Some(report::Agent {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                methods: MethodName::ALL.iter().map(MethodName::to_string).collect(),
+                methods: methods(),
                 damaged_record: self.record.damaged.clone(),
                 wish_error: self.wish_error(),
             }),
@@ -327,6 +330,11 @@ impl Core {
             message: permission.as_ref().err().map(Refusal::message),
         }
     }
+}
+
+/// The direct methods that the daemon has, as they are told.
+fn methods() -> Vec<String> {
+    MethodName::ALL.iter().map(MethodName::to_string).collect()
 }
 
 #[cfg(test)]

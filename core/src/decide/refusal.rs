@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use iotdm_proto::reply::{GRANTED, Inhibitor};
+use iotdm_proto::reply::{CallError, GRANTED, Inhibitor, RefusalReply};
 use iotdm_proto::report::{RebootError, RebootErrorCode};
 use iotdm_proto::{ErrorCode, Time};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::effect::{Effect, Note};
 
@@ -61,25 +61,24 @@ impl Refusal {
         }
     }
 
-    fn code(&self) -> ErrorCode {
-        match self {
+    /// The error that a call is told.
+    fn call_error(&self) -> CallError {
+        let code = match self {
             Refusal::LogindUnavailable(_) => ErrorCode::LogindUnavailable,
             Refusal::NotAuthorized(_) => ErrorCode::NotAuthorized,
             Refusal::Forbidden => ErrorCode::Forbidden,
             Refusal::RateLimited { .. } => ErrorCode::RateLimited,
             Refusal::Blocked(_) => ErrorCode::BlockedByInhibitor,
-        }
-    }
-
-    /// What stands in the error beside code and message.
-    fn details(&self) -> Value {
+        };
+        let mut error = CallError::new(code, self.message());
         match self {
             Refusal::RateLimited { wait, .. } => {
-                json!({ "retryAfterSeconds": wait.as_millis().div_ceil(1000) })
+                error.retry_after_seconds = u64::try_from(wait.as_millis().div_ceil(1000)).ok();
             }
-            Refusal::Blocked(holders) => json!({ "inhibitors": holders }),
-            Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) | Refusal::Forbidden => json!({}),
+            Refusal::Blocked(holders) => error.inhibitors = Some(holders.clone()),
+            Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) | Refusal::Forbidden => {}
         }
+        error
     }
 }
 
@@ -88,21 +87,17 @@ pub(super) fn grant(rid: &str, body: &impl Serialize) -> Effect {
     Effect::Reply { rid: rid.to_owned(), status: GRANTED, body: json!(body) }
 }
 
-/// The reply that refuses the call `rid`, with the keys of `details` beside
-/// code and message, and a note for the administrator.
-pub(super) fn refuse(rid: &str, code: ErrorCode, message: &str, details: Value) -> Vec<Effect> {
-    let mut error = json!({ "code": code, "message": message });
-    if let (Some(error), Value::Object(details)) = (error.as_object_mut(), details) {
-        error.extend(details);
-    }
+/// The reply that refuses the call `rid`, and a note for the administrator.
+pub(super) fn refuse(rid: &str, error: CallError) -> Vec<Effect> {
+    let (code, message) = (error.code, error.message.clone());
+    let body = json!(RefusalReply { error });
     vec![
-        Effect::Note(Note::Refused { code, message: message.to_owned() }),
-        Effect::Reply { rid: rid.to_owned(), status: code.status(), body: json!({ "error": error }) },
+        Effect::Note(Note::Refused { code, message }),
+        Effect::Reply { rid: rid.to_owned(), status: code.status(), body },
     ]
 }
 
 /// The same refusal for several calls.
 pub(super) fn refuse_all(rids: &[String], refusal: &Refusal) -> Vec<Effect> {
-    let refused = |rid: &String| refuse(rid, refusal.code(), &refusal.message(), refusal.details());
-    rids.iter().flat_map(refused).collect()
+    rids.iter().flat_map(|rid| refuse(rid, refusal.call_error())).collect()
 }

@@ -1,9 +1,9 @@
 //! Requests: checked, granted or refused, and recorded before they are
 //! answered.
 
-use iotdm_proto::reply::{CancelReply, Granted, RebootReply};
+use iotdm_proto::reply::{CallError, CancelReply, Granted, RebootReply};
 use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
-use iotdm_proto::request::CancelRequest;
+use iotdm_proto::request::{CancelRequest, InvalidPayload};
 use iotdm_proto::{ErrorCode, OnInhibitor, RebootRequest, Time};
 use serde_json::json;
 
@@ -38,12 +38,11 @@ impl Core {
         fresh_id: String,
         now: Time,
     ) -> Step {
-        let received = match RebootRequest::parse(payload, now) {
+        let received = match RebootRequest::parse(payload) {
             Ok(received) => received,
-            Err(error) => {
-                return (phase, refuse(&rid, ErrorCode::InvalidPayload, &error.to_string(), json!({})));
-            }
+            Err(error) => return (phase, invalid(&rid, &error)),
         };
+        let in_time = received.request.check_time(now);
         let id = received.request.id.clone().map_or(fresh_id, String::from);
         let request = Request::called(received, now);
         match &mut phase {
@@ -61,10 +60,13 @@ impl Core {
         if let Some(body) = self.record.reply(&id).filter(|_| !request.check) {
             return (phase, vec![grant(&rid, body)]);
         }
+        if let Err(error) = in_time {
+            return (phase, invalid(&rid, &error));
+        }
         if let Some(pending) = self.pending_id(&phase) {
             let message = format!("the reboot {pending:?} is already pending");
-            let effects = refuse(&rid, ErrorCode::RebootPending, &message, json!({ "id": pending }));
-            return (phase, effects);
+            let error = CallError { id: Some(pending), ..CallError::new(ErrorCode::RebootPending, message) };
+            return (phase, refuse(&rid, error));
         }
         if self.forbids(&request) {
             return (phase, refuse_all(&[rid], &Refusal::Forbidden));
@@ -94,21 +96,21 @@ impl Core {
     pub(super) fn asked_to_cancel(&mut self, phase: Phase, rid: String, payload: &[u8], now: Time) -> Step {
         let wanted = match CancelRequest::parse(payload) {
             Ok(request) => request.id.map(String::from),
-            Err(error) => {
-                return (phase, refuse(&rid, ErrorCode::InvalidPayload, &error.to_string(), json!({})));
-            }
+            Err(error) => return (phase, invalid(&rid, &error)),
         };
         let Some(id) = self.record.pending().map(|reboot| reboot.id.clone()) else {
-            let effects = refuse(&rid, ErrorCode::NothingPending, "no reboot is pending", json!({}));
-            return (phase, effects);
+            let error = CallError::new(ErrorCode::NothingPending, "no reboot is pending");
+            return (phase, refuse(&rid, error));
         };
         if let Some(wanted) = wanted.filter(|wanted| *wanted != id) {
             let message = format!("not {wanted:?} but {id:?} is pending");
-            return (phase, refuse(&rid, ErrorCode::NothingPending, &message, json!({ "id": id })));
+            let error = CallError { id: Some(id), ..CallError::new(ErrorCode::NothingPending, message) };
+            return (phase, refuse(&rid, error));
         }
         if matches!(phase, Phase::Announcing | Phase::Asking | Phase::Rebooting) {
             let message = format!("the reboot {id:?} has begun");
-            return (phase, refuse(&rid, ErrorCode::TooLate, &message, json!({ "id": id })));
+            let error = CallError { id: Some(id), ..CallError::new(ErrorCode::TooLate, message) };
+            return (phase, refuse(&rid, error));
         }
         let phase = self.cancel(phase, id, vec![rid], now);
         (phase, vec![self.save()])
@@ -278,4 +280,9 @@ impl Core {
             }
         }
     }
+}
+
+/// Refuses the call `rid` for what is wrong with its payload.
+fn invalid(rid: &str, error: &InvalidPayload) -> Vec<Effect> {
+    refuse(rid, CallError::new(ErrorCode::InvalidPayload, error.to_string()))
 }

@@ -7,6 +7,7 @@ use iotdm_proto::reply::Inhibitor;
 use iotdm_proto::report::{BootCause, Clock, RequestedBy};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::decide::effect::Note;

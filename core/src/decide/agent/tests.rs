@@ -13,6 +13,7 @@ mod wishes;
 use iotdm_proto::reply::Inhibitor;
 use iotdm_proto::report::{BootCause, Clock, Reboot};
 use jiff::tz::TimeZone;
+use serde_json::json;
 
 use super::*;
 use crate::decide::effect::Note;

@@ -104,3 +104,17 @@ fn one_decision_answers_all_deliveries_of_a_request() {
     let announced = log.iter().position(|line| line == "note rebooting a").unwrap();
     assert!(replies < announced);
 }
+
+#[test]
+fn the_same_request_is_answered_again_when_its_time_has_passed() {
+    let mut agent = idle();
+    let timed = r#"{"id":"a","at":"1970-01-01T00:03:20Z"}"#;
+    play_at(
+        &mut agent,
+        [(100, call("1", timed)), (100, Event::Permission(Ok(()))), (100, Event::Saved(Ok(())))],
+    );
+    assert_eq!(play_at(&mut agent, [(5000, call("2", timed))]), ["reply 2 200 scheduled"]);
+    // A new one is judged by it.
+    let refused = play_at(&mut agent, [(5000, call("3", &timed.replace(r#""a""#, r#""b""#)))]);
+    assert_eq!(refused.last().unwrap(), "reply 3 400 invalidPayload");
+}
