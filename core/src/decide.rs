@@ -8,6 +8,7 @@ pub mod agent;
 pub mod effect;
 pub mod event;
 pub mod guard;
+pub mod memory;
 pub mod record;
 pub mod refusal;
 pub mod request;

@@ -14,10 +14,10 @@ use std::time::Duration;
 use iotdm_proto::report::Report;
 use iotdm_proto::twin::Object;
 use serde::Deserialize;
-use serde_json::Value;
 
 use self::desired::{Desired, Update};
 use self::reporter::{Next, Reporter};
+use crate::decide::memory::Memory;
 use crate::decide::request::DesiredReboot;
 
 /// What is known of the twin, and what is asked about it.
@@ -42,9 +42,9 @@ pub enum Action {
     Desired {
         /// `properties.desired.reboot`, if it is there.
         reboot: Option<DesiredReboot>,
-        /// `properties.reported.reboot` as it was before this run reported, if
-        /// the whole twin was read.
-        reported: Option<Value>,
+        /// What the reported properties tell of earlier runs, if the whole twin
+        /// was read.
+        memory: Option<Box<Memory>>,
     },
     /// Log that the hub cannot be told or asked now. It is tried again when
     /// [`Twin::deadline`] has passed.
@@ -128,12 +128,12 @@ impl Twin {
 
     /// The hub responded to the request `rid`.
     pub fn response(&mut self, rid: &str, status: u16, body: &[u8], now: Duration) -> Vec<Action> {
-        let mut update = Update::Nothing;
+        let (mut update, mut memory) = (Update::Nothing, None);
         let next = if self.reporter.is_reading(rid) {
             match serde_json::from_slice::<Body>(body) {
                 Ok(twin) if status == 200 => {
-                    let reported = twin.reported.get("reboot").cloned();
-                    update = self.desired.read(twin.desired, reported);
+                    memory = Some(Box::new(Memory::read(&twin.reported)));
+                    update = self.desired.read(twin.desired);
                     self.reporter.read(twin.reported)
                 }
                 _ => Next::Later { status },
@@ -146,14 +146,14 @@ impl Twin {
             self.response_due = None;
         }
         let mut actions = self.follow(next, now);
-        actions.extend(self.hear(update, now));
+        actions.extend(self.hear(update, memory, now));
         actions
     }
 
     /// The desired properties were changed by `patch`, which led to `version`.
     pub fn desired_patch(&mut self, version: u64, patch: &[u8], now: Duration) -> Vec<Action> {
         let update = self.desired.patched(version, patch);
-        self.hear(update, now).into_iter().collect()
+        self.hear(update, None, now).into_iter().collect()
     }
 
     /// When [`Twin::deadline_passed`] is to be called next.
@@ -189,11 +189,11 @@ impl Twin {
         }
     }
 
-    fn hear(&mut self, update: Update, now: Duration) -> Option<Action> {
+    fn hear(&mut self, update: Update, memory: Option<Box<Memory>>, now: Duration) -> Option<Action> {
         match update {
             Update::Nothing => None,
-            Update::Reboot { desired, reported } => {
-                Some(Action::Desired { reboot: desired.map(DesiredReboot::from), reported })
+            Update::Reboot(desired) => {
+                Some(Action::Desired { reboot: desired.map(DesiredReboot::from), memory })
             }
             Update::Missed => {
                 self.reading_due = Some(now + READ_AGAIN_AFTER);
@@ -237,13 +237,14 @@ mod tests {
         });
         let actions = twin.response(&reading, 200, body.to_string().as_bytes(), start);
         let patch = rid(&actions);
+        let remembered = Memory { reboot_id: Some("old".to_owned()), ..Memory::default() };
         let expected =
-            Action::Desired { reboot: Some(json!({"id": "w"}).into()), reported: Some(json!({"id": "old"})) };
+            Action::Desired { reboot: Some(json!({"id": "w"}).into()), memory: Some(Box::new(remembered)) };
         assert_eq!(actions[1..], [expected]);
         assert_eq!(twin.response(&patch, 204, b"", start), [Action::Reported]);
         assert_eq!(twin.deadline(), None);
         let changed = twin.desired_patch(3, br#"{"reboot":null,"$version":3}"#, start);
-        assert_eq!(changed, [Action::Desired { reboot: None, reported: None }]);
+        assert_eq!(changed, [Action::Desired { reboot: None, memory: None }]);
     }
 
     #[test]

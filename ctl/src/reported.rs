@@ -134,6 +134,8 @@ pub(crate) mod tests {
                 previous_boot_id: "a".into(),
                 boot_id: Some("b".into()),
                 down_seconds: Some(1.0),
+                waiting_for: vec!["docker.service".into()],
+                waiting_for_count: Some(1),
                 error: Some(RebootError { code: RebootErrorCode::UncleanBoot, message: "m".into() }),
             }),
             boot: Some(Boot {
@@ -147,6 +149,7 @@ pub(crate) mod tests {
                 methods: Vec::new(),
                 damaged_record: Some("d".into()),
                 wish_error: Some("w".into()),
+                last_wish: Some("l".into()),
             }),
         }
     }

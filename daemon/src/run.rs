@@ -12,6 +12,7 @@ use iotdm_core::decide::event::Event;
 use iotdm_core::decide::record::Record;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
+use iotdm_proto::report::Report;
 use iotdm_proto::topic::HubTopic;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
@@ -20,7 +21,7 @@ use zbus::wire::OwnedFd;
 use crate::connection::hub::{HubEvent, Link};
 use crate::connection::identity::Source;
 use crate::connection::outage::Outage;
-use crate::host::backend::Backend;
+use crate::host::backend::{Backend, Shutdown};
 use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
 use crate::host::store::Store;
@@ -38,10 +39,7 @@ pub struct Daemon {
     twin: Twin,
     /// When this run began, from where the twin's time counts.
     began: Instant,
-    /// Has the connection tried again without delay.
-    hurry: watch::Sender<()>,
-    /// What the people on the machine are to be told.
-    notices: watch::Sender<Option<Notice>>,
+    signals: Signals,
     link: Option<Link>,
     /// What there is to say about the connection.
     connection: String,
@@ -52,8 +50,22 @@ pub struct Daemon {
     /// The record that could not be written, and when to try again.
     unsaved: Option<Box<Record>>,
     save_deadline: Option<Instant>,
+    /// What is to be reported once that record is on disk: what the twin was told
+    /// must not be undone by a start from an older record.
+    held_report: Option<Box<Report>>,
     /// Where answers that take their time come in.
     answers: mpsc::Sender<Event>,
+}
+
+/// What the loop tells those who tell it of the hub and of the machine.
+#[derive(Debug)]
+pub struct Signals {
+    /// Has the connection tried again without delay.
+    pub hurry: watch::Sender<()>,
+    /// Whether the connection is to ask for calls.
+    pub listen: watch::Sender<bool>,
+    /// What the people on the machine are to be told.
+    pub notices: watch::Sender<Option<Notice>>,
 }
 
 /// How the loop ended.
@@ -83,8 +95,7 @@ impl Daemon {
         backend: Backend,
         source: &Source,
         notify: Notify,
-        hurry: watch::Sender<()>,
-        notices: watch::Sender<Option<Notice>>,
+        signals: Signals,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(ANSWERS);
         let (server, device_id) = match source {
@@ -102,13 +113,13 @@ impl Daemon {
             notify,
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
             began: Instant::now(),
-            hurry,
-            notices,
+            signals,
             link: None,
             logged_outage: None,
             deadline: None,
             unsaved: None,
             save_deadline: None,
+            held_report: None,
             answers,
         };
         (daemon, answered)
@@ -127,18 +138,22 @@ impl Daemon {
         let mut watchdog = self.notify.watchdog().map(interval);
         self.carry_out(effects);
         loop {
+            let remembers = self.agent.remembers();
+            self.signals.listen.send_if_modified(|listen| std::mem::replace(listen, remembers) != remembers);
             if let Some(notice) = self.agent.notice() {
-                self.notices.send_if_modified(|told| {
+                self.signals.notices.send_if_modified(|told| {
                     let changed = *told != notice;
                     *told = notice;
                     changed
                 });
             }
-            self.notify.status(format!("{}; {}", self.connection, self.agent.status()));
+            // Until the twin was read, calls do not reach the device.
+            let reading = if remembers || self.link.is_none() { "" } else { "reading the twin, " };
+            self.notify.status(format!("{reading}{}; {}", self.connection, self.agent.status()));
             tokio::select! {
                 () = &mut stop => {
                     self.notify.stopping();
-                    if self.backend.is_going_down().await {
+                    if self.backend.shutdown().await.under_way == Some(true) {
                         self.on_event(Event::ShutdownBegan);
                     }
                     self.say_goodbye(hub).await;
@@ -239,7 +254,7 @@ impl Daemon {
                 self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() });
                 if set {
                     // Certificates and tokens may be valid now.
-                    self.hurry.send_replace(());
+                    self.signals.hurry.send_replace(());
                 }
             }
             // The end of the loop, which is for the loop to see.
@@ -280,15 +295,22 @@ impl Daemon {
                     self.save_deadline = Some(Instant::now() + SAVE_PATIENCE);
                 }
                 self.unsaved = saved.is_err().then_some(record);
-                return vec![Event::Saved(saved)];
+                let held = self.held_report.take_if(|_| saved.is_ok());
+                let mut events = held.map_or_else(Vec::new, |report| self.report(&report));
+                events.push(Event::Saved(saved));
+                return events;
             }
             Effect::Reply { rid, status, body } => match &self.link {
                 Some(link) => link.reply(&rid, status, body.to_string().into_bytes()),
                 None => tracing::warn!("the hub is gone, call {rid} cannot be answered"),
             },
             Effect::Report(report) => {
-                let actions = self.twin.want(&report, self.began.elapsed());
-                return actions.into_iter().filter_map(|action| self.perform_about_twin(action)).collect();
+                if self.unsaved.is_some() {
+                    self.held_report = Some(report);
+                } else {
+                    self.held_report = None;
+                    return self.report(&report);
+                }
             }
             Effect::AskPermission => {
                 let backend = self.backend.clone();
@@ -299,6 +321,13 @@ impl Daemon {
                 self.answer_later(async move {
                     let permission = backend.permission().await;
                     Event::Surveyed { rid, permission, uptime: boot::uptime() }
+                });
+            }
+            Effect::AskShutdown => {
+                let backend = self.backend.clone();
+                self.answer_later(async move {
+                    let Shutdown { under_way, stopping } = backend.shutdown().await;
+                    Event::Shutdown { under_way, stopping }
                 });
             }
             Effect::Reboot { reason, ignore_inhibitors } => {
@@ -332,7 +361,7 @@ impl Daemon {
         match action {
             Action::Send(request) => self.send(request),
             Action::Reported => return Some(Event::Reported),
-            Action::Desired { reboot, reported } => return Some(Event::Desired { reboot, reported }),
+            Action::Desired { reboot, memory } => return Some(Event::Desired { reboot, memory }),
             Action::LogPostponed { status } => {
                 tracing::warn!("the hub answered {status} about the twin; asking again later");
             }
@@ -344,6 +373,12 @@ impl Daemon {
             }
         }
         None
+    }
+
+    /// Has the twin say this; returns the answers that are known at once.
+    fn report(&mut self, report: &Report) -> Vec<Event> {
+        let actions = self.twin.want(report, self.began.elapsed());
+        actions.into_iter().filter_map(|action| self.perform_about_twin(action)).collect()
     }
 
     fn send(&self, request: TwinRequest) {

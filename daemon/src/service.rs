@@ -22,7 +22,7 @@ use crate::host::logind::Logind;
 use crate::host::notify::Notify;
 use crate::host::simulate::Simulation;
 use crate::host::store::{Loaded, Store};
-use crate::run::{Daemon, RunEnd};
+use crate::run::{Daemon, RunEnd, Signals};
 use crate::settings::Settings;
 use crate::settings::config::{BackendKind, HubConfig, RebootConfig};
 
@@ -90,12 +90,13 @@ async fn life(
     backend.watch(start.clock, noticed, sightings, &mut tasks);
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
     let (hurry, hurried) = watch::channel(());
-    tasks.spawn(hub::run(hub_options(settings), hurried, hub_sender));
-
     let now = Time::from(SystemTime::now());
     let (agent, effects) = Agent::resume(record, damaged, start, agent_settings(settings), now);
+    let (listen, listened) = watch::channel(agent.remembers());
+    tasks.spawn(hub::run(hub_options(settings), hurried, listened, hub_sender));
     let source = &settings.credentials.source;
-    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), source, notify, hurry, notices);
+    let signals = Signals { hurry, listen, notices };
+    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), source, notify, signals);
     daemon.run(effects, answered, hub_events, machine, stop).await
 }
 

@@ -103,6 +103,7 @@ pub(crate) fn report() -> Report {
             methods: vec!["rebootDevice".into()],
             damaged_record: Some("/var/lib/iotdm/damaged".into()),
             wish_error: Some("id: must be given".into()),
+            last_wish: Some("w-1".into()),
         }),
     }
 }
@@ -120,6 +121,8 @@ fn reboot() -> Reboot {
         previous_boot_id: "a".into(),
         boot_id: Some("b".into()),
         down_seconds: Some(21.3),
+        waiting_for: vec!["docker.service".into()],
+        waiting_for_count: Some(1),
         error: Some(RebootError { code: RebootErrorCode::NeverWentDown, message: "m".into() }),
     }
 }

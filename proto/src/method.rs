@@ -31,6 +31,8 @@ vocabulary! {
         /// There is no reboot to call off, or another one than was named; then
         /// `id` names the one that is pending.
         NothingPending = "nothingPending",
+        /// The machine is going down already, whoever asked for that.
+        ShuttingDown = "shuttingDown",
         /// A request with another id is pending. `id` names that request.
         RebootPending = "rebootPending",
         /// The reboot has begun and cannot be called off. `id` names its request.
@@ -43,6 +45,9 @@ vocabulary! {
         RateLimited = "rateLimited",
         /// The request could not be recorded durably, so nothing was done.
         StorageFailed = "storageFailed",
+        /// The daemon cannot judge the call now, so nothing was done; the message
+        /// says why. The same call may go well later.
+        Internal = "internal",
         /// There is no logind on the bus, or it cannot reboot this machine.
         LogindUnavailable = "logindUnavailable",
         /// polkit does not let the daemon reboot the machine.
@@ -58,10 +63,10 @@ impl ErrorCode {
             ErrorCode::InvalidPayload => 400,
             ErrorCode::Forbidden => 403,
             ErrorCode::UnknownMethod | ErrorCode::NothingPending => 404,
-            ErrorCode::RebootPending | ErrorCode::TooLate => 409,
+            ErrorCode::RebootPending | ErrorCode::ShuttingDown | ErrorCode::TooLate => 409,
             ErrorCode::BlockedByInhibitor => 423,
             ErrorCode::RateLimited => 429,
-            ErrorCode::StorageFailed => 500,
+            ErrorCode::StorageFailed | ErrorCode::Internal => 500,
             ErrorCode::LogindUnavailable | ErrorCode::NotAuthorized => 503,
         }
     }
@@ -82,11 +87,13 @@ mod tests {
                 "403 forbidden",
                 "404 unknownMethod",
                 "404 nothingPending",
+                "409 shuttingDown",
                 "409 rebootPending",
                 "409 tooLate",
                 "423 blockedByInhibitor",
                 "429 rateLimited",
                 "500 storageFailed",
+                "500 internal",
                 "503 logindUnavailable",
                 "503 notAuthorized",
             ]

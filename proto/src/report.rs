@@ -75,6 +75,13 @@ pub struct Reboot {
     /// cannot tell, since it was set in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_seconds: Option<f64>,
+    /// `waitingFor`: while the machine is going down, the units that systemd
+    /// still stops, the first 5 by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+    /// `waitingForCount`: how many units systemd still stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for_count: Option<u32>,
     /// `error`: why the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RebootError>,
@@ -145,6 +152,9 @@ vocabulary! {
         InvalidPayload = "invalidPayload",
         /// The device's own configuration does not allow what the wish asks for.
         Forbidden = "forbidden",
+        /// The daemon's record of a request for later did not survive, so that it
+        /// was not carried out.
+        RecordLost = "recordLost",
     }
 }
 
@@ -205,6 +215,11 @@ pub struct Agent {
     /// the wish cannot be reported as a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish_error: Option<String>,
+    /// `lastWish`: the id of the wish that was last taken up, whatever became of
+    /// it. It is never taken back, so that a daemon whose record is lost does not
+    /// carry a wish out again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_wish: Option<String>,
 }
 
 #[cfg(test)]
@@ -224,14 +239,14 @@ mod tests {
                 "id": "r-1", "status": "completed", "reason": "kernel update", "requestedBy": "method",
                 "requestedAt": "2026-11-22T18:35:00.000Z", "notBefore": "2026-11-22T18:35:40.000Z", "startedAt": "2026-11-22T18:35:46.112Z",
                 "completedAt": "2026-11-22T18:36:20.000Z", "previousBootId": "a", "bootId": "b",
-                "downSeconds": 21.3, "error": {"code": "neverWentDown", "message": "m"},
+                "downSeconds": 21.3, "waitingFor": ["docker.service"], "waitingForCount": 1, "error": {"code": "neverWentDown", "message": "m"},
             },
             "boot": {
                 "bootId": "b", "bootTime": "2026-11-22T18:36:07.412Z", "cause": "requested",
                 "clock": "synchronized",
             },
             "agent": {
-                "version": "1.0.0", "methods": ["rebootDevice"], "damagedRecord": "/var/lib/iotdm/damaged",
+                "version": "1.0.0", "methods": ["rebootDevice"], "damagedRecord": "/var/lib/iotdm/damaged", "lastWish": "w-1",
                 "wishError": "id: must be given",
             },
         });

@@ -6,6 +6,7 @@
 
 mod accept;
 mod proceed;
+mod recall;
 mod resume;
 mod wish;
 
@@ -41,6 +42,8 @@ struct Core {
     settings: Settings,
     /// When the machine booted, by the clock of now.
     booted: Time,
+    /// The last boot that is known to have ended by an orderly shutdown.
+    shut_down: Option<String>,
     /// Dry runs that wait for what logind says.
     checks: Vec<Check>,
     /// What the twin wishes for.
@@ -91,6 +94,9 @@ enum Phase {
     /// logind was asked to reboot.
     Rebooting,
 }
+
+/// How often to look what holds up a shutdown that is under way.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What follows from an event: the phase that comes next, and what to do.
 type Step = (Phase, Vec<Effect>);
@@ -148,11 +154,26 @@ impl Agent {
         let (phase, more) = self.core.consider_wish(phase, now);
         effects.extend(more);
         self.phase = phase;
+        self.core.hold_back(&mut effects);
         effects
+    }
+
+    /// Whether calls can be judged: the record of earlier runs is there, or the
+    /// twin has told what it remembers. Until then no call should be asked for.
+    pub fn remembers(&self) -> bool {
+        !self.core.record.lost
     }
 }
 
 impl Core {
+    /// Takes out the reports while the twin may remember what the daemon does
+    /// not: a report would take back what stands there.
+    fn hold_back(&self, effects: &mut Vec<Effect>) {
+        if self.record.lost {
+            effects.retain(|effect| !matches!(effect, Effect::Report(_)));
+        }
+    }
+
     fn step(&mut self, phase: Phase, event: Event, now: Time) -> Step {
         match (phase, event) {
             (phase, Event::Called { rid, name, payload, fresh_id }) => match name.parse() {
@@ -229,6 +250,19 @@ impl Core {
                 self.fail(RebootError { code: RebootErrorCode::BlockedByInhibitor, message }, now)
             }
 
+            // A wish would be carried out again by a daemon whose record is lost,
+            // unless the twin remembers it: it waits until the hub has taken the
+            // report, however long that takes.
+            (Phase::Announcing, Event::DeadlinePassed) if self.is_wish() => {
+                let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
+                match expires.is_some_and(|deadline| deadline <= now) {
+                    true => {
+                        self.not_begun();
+                        self.expire(now)
+                    }
+                    false => (Phase::Announcing, vec![self.patience(now)]),
+                }
+            }
             (Phase::Announcing, Event::Reported | Event::DeadlinePassed) => {
                 // Before logind is asked: the machine may go down, and this
                 // process end, faster than it could write that logind agreed.
@@ -264,24 +298,39 @@ impl Core {
                 (Phase::Rebooting, Vec::new())
             }
             (Phase::Rebooting, Event::RebootAsked(Err(why))) => self.refused(why),
-            (Phase::Rebooting, Event::DeadlinePassed) => {
-                let waited = self.settings.down_timeout.as_secs();
-                let message = format!("the machine was still up {waited} s after it was asked to reboot");
-                self.record.going_down = false;
-                self.fail(RebootError { code: RebootErrorCode::NeverWentDown, message }, now)
+            (Phase::Rebooting, Event::DeadlinePassed) => (Phase::Rebooting, vec![Effect::AskShutdown]),
+            (Phase::Rebooting, Event::Shutdown { under_way, stopping }) => {
+                self.looked(under_way.unwrap_or(self.record.going_down), stopping, now)
             }
 
-            (phase, Event::Desired { reboot, reported }) => {
-                self.wished(reboot, reported.as_ref());
-                (phase, Vec::new())
+            (phase, Event::Desired { reboot, memory }) => {
+                let step = match memory.filter(|_| self.record.lost) {
+                    Some(memory) => self.recall(phase, *memory, reboot.as_ref(), now),
+                    None => (phase, Vec::new()),
+                };
+                self.wished = reboot.map_or(Wished::Nothing, |wish| Wished::Reboot(Box::new(wish)));
+                self.wish_held = false;
+                step
             }
             (phase, Event::StorageMayWork) => {
                 self.wish_held = false;
                 (phase, Vec::new())
             }
             (phase, Event::ClockSet { clock, boot_time }) => self.clock_set(phase, clock, boot_time, now),
-            (phase, Event::ShutdownBegan) => (phase, self.going_down(true)),
-            (phase, Event::ShutdownCancelled) => (phase, self.going_down(false)),
+            (phase, Event::ShutdownBegan) => {
+                let mut effects = self.going_down(true);
+                if matches!(phase, Phase::Rebooting) {
+                    effects.push(Effect::Deadline(Some(LOOK_AGAIN)));
+                }
+                (phase, effects)
+            }
+            (phase, Event::ShutdownCancelled) => {
+                let mut effects = self.going_down(false);
+                if matches!(phase, Phase::Rebooting) && !effects.is_empty() {
+                    effects.push(Effect::Deadline(Some(self.settings.down_timeout)));
+                }
+                (phase, effects)
+            }
 
             // Too late: the phase that waited for this has passed.
             (
@@ -292,6 +341,7 @@ impl Core {
                 | Event::Reported
                 | Event::InhibitorsChanged
                 | Event::RebootAsked(_)
+                | Event::Shutdown { .. }
                 | Event::DeadlinePassed,
             ) => (phase, Vec::new()),
         }
@@ -311,6 +361,7 @@ impl Core {
                 methods: methods(),
                 damaged_record: self.record.damaged.clone(),
                 wish_error: self.wish_error(),
+                last_wish: self.record.last_wish.clone(),
             }),
         }))
     }

@@ -39,6 +39,9 @@ pub enum Effect {
         /// Whether block inhibitors are passed over.
         ignore_inhibitors: bool,
     },
+    /// Ask whether the machine is going down, and what still holds it up;
+    /// answered by `Event::Shutdown`.
+    AskShutdown,
     /// From now on wait this long, or for nothing any more.
     Deadline(Option<Duration>),
     /// Tell the administrator.
@@ -61,6 +64,12 @@ pub struct Notice {
 pub enum Note {
     /// A new boot was seen.
     Booted(Boot),
+    /// There was no record of earlier runs, so that the twin was asked for what
+    /// it remembers.
+    Recalled {
+        /// The request that it remembers as the newest.
+        id: Option<String>,
+    },
     /// The times of the running boot were taken anew from the clock.
     ClockSet(Boot),
     /// A request was accepted and recorded.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
-use serde_json::Value;
 
+use super::memory::Memory;
 use super::refusal::Refusal;
 use super::request::DesiredReboot;
 
@@ -63,9 +63,8 @@ pub enum Event {
     Desired {
         /// `properties.desired.reboot`, if it is there.
         reboot: Option<DesiredReboot>,
-        /// `properties.reported.reboot` as it was before we reported, if the
-        /// whole twin was read.
-        reported: Option<Value>,
+        /// What the twin remembers of earlier runs, if the whole twin was read.
+        memory: Option<Box<Memory>>,
     },
     /// The clock was set, or its state has become known.
     ClockSet {
@@ -78,6 +77,16 @@ pub enum Event {
     InhibitorsChanged,
     /// What logind said when it was asked to reboot.
     RebootAsked(Result<(), String>),
+    /// Whether the machine is going down, if anybody can tell, and which units
+    /// systemd is still stopping; answers
+    /// [`super::effect::Effect::AskShutdown`].
+    Shutdown {
+        /// Whether logind prepares for a shutdown, systemd is stopping, or a job
+        /// of shutdown.target runs.
+        under_way: Option<bool>,
+        /// The units whose stop jobs run.
+        stopping: Vec<String>,
+    },
     /// An orderly shutdown is under way, ours or another.
     ShutdownBegan,
     /// No shutdown is under way, or it was called off.

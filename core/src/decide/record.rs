@@ -45,6 +45,13 @@ pub struct Record {
     /// request delivered again gets its reply again and nothing else.
     #[serde(default, rename = "answers", skip_serializing_if = "Vec::is_empty")]
     pub replies: Vec<KnownReply>,
+    /// The id of the wish that was last taken up, whatever became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_wish: Option<String>,
+    /// This record was begun without an earlier one, and the twin, which may
+    /// remember more, has not been read since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// Where a damaged record was set aside, in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
@@ -115,6 +122,8 @@ impl Record {
             wish: None,
             going_down: false,
             replies: Vec::new(),
+            last_wish: None,
+            lost: false,
             damaged: None,
         }
     }

@@ -23,13 +23,8 @@ pub(super) struct Desired {
 /// What came of a message.
 #[derive(Debug, PartialEq)]
 pub(super) enum Update {
-    /// This is what is desired now.
-    Reboot {
-        /// `properties.desired.reboot`.
-        desired: Option<Value>,
-        /// `properties.reported.reboot`, if the whole twin was read.
-        reported: Option<Value>,
-    },
+    /// `properties.desired.reboot` as it is now, if it is there.
+    Reboot(Option<Value>),
     /// Nothing that is newer.
     Nothing,
     /// Something was missed: the twin has to be read anew.
@@ -42,15 +37,15 @@ impl Desired {
         *self = Desired::default();
     }
 
-    /// Takes the whole section, and `properties.reported.reboot` beside it.
-    pub(super) fn read(&mut self, mut desired: Object, reported: Option<Value>) -> Update {
+    /// Takes the whole section.
+    pub(super) fn read(&mut self, mut desired: Object) -> Update {
         let version = desired.get("$version").and_then(Value::as_u64).unwrap_or(0);
         if version < self.newest {
             return Update::Missed;
         }
         self.version = Some(version);
         self.values = desired.remove_entry(REBOOT).into_iter().collect();
-        Update::Reboot { desired: self.values.get(REBOOT).cloned(), reported }
+        Update::Reboot(self.values.get(REBOOT).cloned())
     }
 
     /// Takes a change that led to `version`.
@@ -69,7 +64,7 @@ impl Desired {
                     return Update::Nothing;
                 }
                 merge(&mut self.values, &ours);
-                Update::Reboot { desired: self.values.get(REBOOT).cloned(), reported: None }
+                Update::Reboot(self.values.get(REBOOT).cloned())
             }
         }
     }
@@ -92,15 +87,14 @@ mod tests {
     }
 
     fn desired(reboot: Value) -> Update {
-        Update::Reboot { desired: (!reboot.is_null()).then_some(reboot), reported: None }
+        Update::Reboot((!reboot.is_null()).then_some(reboot))
     }
 
     #[test]
     fn the_twin_and_then_each_change_in_order() {
         let mut ours = Desired::default();
-        let reported = Some(json!({"id": "r"}));
-        let expected = Update::Reboot { desired: Some(json!({"id": "a"})), reported };
-        assert_eq!(ours.read(section(4, json!({"id": "a"})), Some(json!({"id": "r"}))), expected);
+        let expected = Update::Reboot(Some(json!({"id": "a"})));
+        assert_eq!(ours.read(section(4, json!({"id": "a"}))), expected);
         assert_eq!(ours.patched(4, br#"{"reboot":null,"$version":4}"#), Update::Nothing, "is in the twin");
         assert_eq!(ours.patched(5, br#"{"led":2,"$version":5}"#), Update::Nothing);
         let changed = ours.patched(6, br#"{"reboot":{"reason":"r"},"$version":6}"#);
@@ -114,10 +108,10 @@ mod tests {
         let mut ours = Desired::default();
         // Told before the twin that was asked for has come, and newer than it.
         assert_eq!(ours.patched(5, br#"{"reboot":null}"#), Update::Nothing);
-        assert_eq!(ours.read(section(4, Value::Null), None), Update::Missed);
-        assert!(matches!(ours.read(section(5, Value::Null), None), Update::Reboot { desired: None, .. }));
+        assert_eq!(ours.read(section(4, Value::Null)), Update::Missed);
+        assert!(matches!(ours.read(section(5, Value::Null)), Update::Reboot(None)));
         assert_eq!(ours.patched(7, br#"{"reboot":{"id":"b"}}"#), Update::Missed);
-        assert!(matches!(ours.read(section(7, Value::Null), None), Update::Reboot { .. }));
+        assert!(matches!(ours.read(section(7, Value::Null)), Update::Reboot(_)));
         assert_eq!(ours.patched(8, b"<html>"), Update::Missed);
         ours.disconnected();
         assert_eq!(ours.patched(1, br#"{"reboot":{"id":"c"}}"#), Update::Nothing);

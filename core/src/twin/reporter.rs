@@ -193,8 +193,13 @@ mod tests {
     use super::*;
 
     fn report(version: &str) -> Report {
-        let agent =
-            Agent { version: version.into(), methods: vec![], damaged_record: None, wish_error: None };
+        let agent = Agent {
+            version: version.into(),
+            methods: vec![],
+            damaged_record: None,
+            wish_error: None,
+            last_wish: None,
+        };
         let time = Time::from_unix_millis(1_000);
         Report { reboot_time: Some(time), reboot: None, boot: None, agent: Some(agent) }
     }

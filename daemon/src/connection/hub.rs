@@ -79,8 +79,14 @@ pub enum HubEvent {
 const NOT_BEFORE: u64 = 1_767_225_600;
 
 /// Connects, and again whenever the connection ends, until nobody listens to
-/// `events` any more. `hurry` changes when the clock was set.
-pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc::Sender<HubEvent>) {
+/// `events` any more. `hurry` changes when the clock was set; calls are
+/// subscribed to from when `listen` says so.
+pub async fn run(
+    options: Options,
+    mut hurry: watch::Receiver<()>,
+    mut listen: watch::Receiver<bool>,
+    events: mpsc::Sender<HubEvent>,
+) {
     let mut connector = Connector::new(options);
     let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
     let mut ready = None;
@@ -93,7 +99,7 @@ pub async fn run(options: Options, mut hurry: watch::Receiver<()>, events: mpsc:
             Ok(connected) => {
                 network = None;
                 let since = Instant::now();
-                let ended = connector.serve(connected, &mut hurry, &events).await;
+                let ended = connector.serve(connected, &mut hurry, &mut listen, &events).await;
                 (ended, since.elapsed())
             }
             Err(outage) => (SessionEnd::Outage(outage), Duration::ZERO),
@@ -219,6 +225,7 @@ impl Connector {
         &mut self,
         connected: Connected,
         hurry: &mut watch::Receiver<()>,
+        listen: &mut watch::Receiver<bool>,
         events: &mpsc::Sender<HubEvent>,
     ) -> SessionEnd {
         let Connected { mqtt, identity, token } = connected;
@@ -230,7 +237,7 @@ impl Connector {
         let dial = || -> Result<_, Outage> {
             Ok(self.road.clone().dial(identity.target().clone(), self.tls.client()?))
         };
-        session.serve(dial, hurry, events).await
+        session.serve(dial, hurry, listen, events).await
     }
 
     fn connect_options(&self, identity: &Identity, now: SystemTime) -> ConnectOptions {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::logind::Logind;
+pub use super::logind::Shutdown;
 use super::sighting::Sighting;
 use super::simulate::Simulation;
 use super::{boot, clock};
@@ -85,11 +86,12 @@ impl Backend {
         }
     }
 
-    /// Whether the machine is being shut down, by whatever way.
-    pub async fn is_going_down(&self) -> bool {
+    /// Whether the machine is being shut down, by whatever way, and what holds
+    /// that up.
+    pub async fn shutdown(&self) -> Shutdown {
         match self {
-            Backend::Logind(logind) => logind.system_is_stopping().await,
-            Backend::Simulate(_) => false,
+            Backend::Logind(logind) => logind.shutdown().await,
+            Backend::Simulate(_) => Shutdown { under_way: Some(false), stopping: Vec::new() },
         }
     }
 

@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
 mod message_id {
     pub(super) const BOOTED: &str = "679eaf17179e4c16aebbe80784c90b2e";
+    pub(super) const RECALLED: &str = "5b0d3f1c3a9a4f0f9c3d6f0c1a7e42b8";
     pub(super) const CLOCK_SET: &str = "e4c67dbfb40241269228bba3cb936a33";
     pub(super) const ACCEPTED: &str = "a1e38844476d49c7a2f7cccb68acd1e3";
     pub(super) const REFUSED: &str = "3980ef0e91a54ddc9aecff857d3af308";
@@ -80,6 +81,12 @@ pub fn note(note: &Note) {
             boot_time = %boot.boot_time,
             "the machine has booted anew, cause: {}",
             boot.cause
+        ),
+        Note::Recalled { id } => tracing::warn!(
+            message_id = message_id::RECALLED,
+            reboot_id = id,
+            "the record of earlier reboots is gone; the device twin remembers {} as the last one",
+            id.as_deref().unwrap_or("none")
         ),
         Note::ClockSet(boot) => tracing::info!(
             message_id = message_id::CLOCK_SET,

@@ -88,6 +88,28 @@ trait TimeDate {
 trait Systemd {
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
+    fn list_jobs(&self) -> zbus::Result<Vec<Job>>;
+}
+
+/// A job of systemd's. Source: org.freedesktop.systemd1(5), `ListJobs()`.
+#[derive(Debug, serde::Deserialize, zbus::zvariant::Type)]
+struct Job {
+    _id: u32,
+    unit: String,
+    kind: String,
+    state: String,
+    _path: zbus::OwnedObjectPath,
+    _unit_path: zbus::OwnedObjectPath,
+}
+
+/// Whether the machine is going down, and what holds that up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Whether logind prepares for a shutdown, systemd is stopping, or a job of
+    /// shutdown.target waits or runs; `None` where nobody can tell.
+    pub under_way: Option<bool>,
+    /// The units whose stop jobs run.
+    pub stopping: Vec<String>,
 }
 
 impl Logind {
@@ -196,12 +218,25 @@ impl Logind {
         Ok(notice.is_some())
     }
 
-    /// Whether systemd is stopping the system, also where nobody asked logind,
-    /// as with Ctrl-Alt-Del.
-    pub async fn system_is_stopping(&self) -> bool {
-        let state = async { SystemdProxy::new(&self.connect().await?).await?.system_state().await };
-        let state = tokio::time::timeout(LAST_WORDS, state).await;
-        matches!(state, Ok(Ok(state)) if state == "stopping")
+    /// Whether the machine is going down, also where nobody asked logind, as with
+    /// Ctrl-Alt-Del, and which units systemd is still stopping.
+    pub async fn shutdown(&self) -> Shutdown {
+        let asked = tokio::time::timeout(LAST_WORDS, self.ask_about_shutdown()).await;
+        asked.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    async fn ask_about_shutdown(&self) -> zbus::Result<Shutdown> {
+        let bus = self.connect().await?;
+        // logind may be gone already when systemd is stopping.
+        let prepares = ManagerProxy::new(&bus).await?.preparing_for_shutdown().await.unwrap_or(false);
+        let systemd = SystemdProxy::new(&bus).await?;
+        let stops = systemd.system_state().await? == "stopping";
+        let jobs = systemd.list_jobs().await?;
+        let to_shutdown = jobs.iter().any(|job| job.unit == "shutdown.target" && job.kind == "start");
+        let running = jobs.into_iter().filter(|job| job.kind == "stop" && job.state == "running");
+        let under_way = prepares || stops || to_shutdown;
+        let stopping = running.map(|job| short(&job.unit)).filter(|_| under_way).collect();
+        Ok(Shutdown { under_way: Some(under_way), stopping })
     }
 
     /// Whether the system clock is synchronised, as far as anybody can tell.

@@ -100,7 +100,7 @@ impl Daemon {
         for action in actions {
             match action {
                 Action::Send(TwinRequest::Get { rid } | TwinRequest::Patch { rid, .. }) => self.asked = rid,
-                Action::Desired { reboot, reported } => self.happen(Event::Desired { reboot, reported }),
+                Action::Desired { reboot, memory } => self.happen(Event::Desired { reboot, memory }),
                 Action::Reported => self.happen(Event::Reported),
                 Action::LogPostponed { .. } | Action::LogRefused { .. } | Action::LogMissed => {}
             }

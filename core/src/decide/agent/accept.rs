@@ -63,6 +63,13 @@ impl Core {
         if let Err(error) = in_time {
             return (phase, invalid(&rid, &error));
         }
+        if self.record.lost {
+            return (phase, not_yet(&rid));
+        }
+        if self.record.going_down || matches!(phase, Phase::Rebooting) {
+            let message = "the machine is going down already";
+            return (phase, refuse(&rid, CallError::new(ErrorCode::ShuttingDown, message)));
+        }
         if let Some(pending) = self.pending_id(&phase) {
             let message = format!("the reboot {pending:?} is already pending");
             let error = CallError { id: Some(pending), ..CallError::new(ErrorCode::RebootPending, message) };
@@ -98,6 +105,9 @@ impl Core {
             Ok(request) => request.id.map(String::from),
             Err(error) => return (phase, invalid(&rid, &error)),
         };
+        if self.record.lost {
+            return (phase, not_yet(&rid));
+        }
         let Some(id) = self.record.pending().map(|reboot| reboot.id.clone()) else {
             let error = CallError::new(ErrorCode::NothingPending, "no reboot is pending");
             return (phase, refuse(&rid, error));
@@ -107,7 +117,7 @@ impl Core {
             let error = CallError { id: Some(id), ..CallError::new(ErrorCode::NothingPending, message) };
             return (phase, refuse(&rid, error));
         }
-        if matches!(phase, Phase::Announcing | Phase::Asking | Phase::Rebooting) {
+        if matches!(phase, Phase::Asking | Phase::Rebooting) {
             let message = format!("the reboot {id:?} has begun");
             let error = CallError { id: Some(id), ..CallError::new(ErrorCode::TooLate, message) };
             return (phase, refuse(&rid, error));
@@ -175,6 +185,7 @@ impl Core {
         });
         if let Some(DesiredReboot { raw, .. }) = wish {
             self.record.wish = Some(raw);
+            self.record.last_wish = Some(id);
         }
         (Phase::Recording { change: Change::Accepted(body), rids, before }, vec![self.save()])
     }
@@ -247,6 +258,8 @@ impl Core {
             previous_boot_id: self.record.boot.boot_id.clone(),
             boot_id: None,
             down_seconds: None,
+            waiting_for: Vec::new(),
+            waiting_for_count: None,
             error: None,
         }
     }
@@ -285,4 +298,11 @@ impl Core {
 /// Refuses the call `rid` for what is wrong with its payload.
 fn invalid(rid: &str, error: &InvalidPayload) -> Vec<Effect> {
     refuse(rid, CallError::new(ErrorCode::InvalidPayload, error.to_string()))
+}
+
+/// Refuses the call `rid` since the daemon does not know what it did before.
+fn not_yet(rid: &str) -> Vec<Effect> {
+    let message = "this device has lost its record of earlier requests and has not read its twin since; ask again in a \
+                   moment";
+    refuse(rid, CallError::new(ErrorCode::Internal, message))
 }

@@ -3,17 +3,20 @@
 
 use std::time::Duration;
 
-use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus};
+use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use iotdm_proto::{OnInhibitor, Time};
 
 use super::resume::shift;
-use super::{Core, Phase, Step};
+use super::{Core, LOOK_AGAIN, Phase, Step};
 use crate::decide::effect::{Effect, Note};
 use crate::decide::refusal::Refusal;
 
 /// The longest error message that is reported, in characters. Others choose what
 /// stands in one: who inhibits a shutdown, and why.
 const MAX_MESSAGE: usize = 1000;
+
+/// How many of the units that hold up a shutdown are named.
+const MAX_WAITING_FOR: usize = 5;
 
 impl Core {
     /// Goes on with the pending request from where the record says it is.
@@ -186,7 +189,10 @@ impl Core {
         }
         effects.push(self.save());
         // Before the report: a twin that has it already is answered at once.
-        effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
+        effects.push(match self.is_wish() {
+            true => self.patience(now),
+            false => Effect::Deadline(Some(self.settings.ack_timeout)),
+        });
         effects.push(self.report());
         (Phase::Announcing, effects)
     }
@@ -200,6 +206,38 @@ impl Core {
         self.record.going_down = going_down;
         let note = if going_down { Note::ShutdownBegan } else { Note::ShutdownCancelled };
         vec![Effect::Note(note), self.save()]
+    }
+
+    /// Whether the pending request came by the twin.
+    pub(super) fn is_wish(&self) -> bool {
+        self.record.pending().is_some_and(|reboot| reboot.requested_by == RequestedBy::Twin)
+    }
+
+    /// It was looked, after logind was asked to reboot, whether the machine is
+    /// going down, and which units systemd is still `stopping`.
+    pub(super) fn looked(&mut self, under_way: bool, mut stopping: Vec<String>, now: Time) -> Step {
+        let was_under_way = self.record.going_down;
+        let mut effects = self.going_down(under_way);
+        if !under_way && !was_under_way {
+            let waited = self.settings.down_timeout.as_secs();
+            let message = format!(
+                "the machine was still up, and not going down, {waited} s after it was asked to reboot; or its boot \
+                 id does not change by a reboot, as in some containers"
+            );
+            return self.fail(RebootError { code: RebootErrorCode::NeverWentDown, message }, now);
+        }
+        stopping.sort_unstable();
+        let count = u32::try_from(stopping.len()).ok().filter(|count| *count > 0);
+        stopping.truncate(MAX_WAITING_FOR);
+        if let Some(reboot) = &mut self.record.reboot
+            && (&reboot.waiting_for, reboot.waiting_for_count) != (&stopping, count)
+        {
+            (reboot.waiting_for, reboot.waiting_for_count) = (stopping, count);
+            effects.push(self.report());
+        }
+        let wait = if under_way { LOOK_AGAIN } else { self.settings.down_timeout };
+        effects.push(Effect::Deadline(Some(wait)));
+        (Phase::Rebooting, effects)
     }
 
     /// The pending request's deadline has passed.
@@ -226,6 +264,7 @@ impl Core {
             reboot.status = status;
             reboot.completed_at = Some(now);
             reboot.error = error.map(brief);
+            (reboot.waiting_for, reboot.waiting_for_count) = (Vec::new(), None);
         }
         self.record.plan = None;
         self.record.asked = None;

@@ -1,5 +1,5 @@
-//! The promises about a request's life, under random orders of events,
-//! crashes of the daemon, power cuts and full disks.
+//! The promises about a request's life, under random orders of events, crashes of
+//! the daemon, power cuts, full disks, slow shutdowns and lost records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::decide::effect::Note;
 use crate::decide::event::Start;
+use crate::decide::memory::Memory;
 
 const SETTINGS: Settings = Settings {
     ack_timeout: Duration::from_secs(5),
@@ -54,6 +55,12 @@ enum Step {
     },
     DaemonDies,
     PowerCut,
+    /// The daemon dies, and its state directory is emptied.
+    StateLost,
+    /// Somebody's shutdown begins and takes its time, or is called off.
+    SlowShutdown {
+        begins: bool,
+    },
     /// The twin wishes for a reboot with one of a few ids, or for none.
     Wish {
         id: u8,
@@ -98,6 +105,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|seen| Step::LocalShutdown { seen }),
         2 => Just(Step::DaemonDies),
         1 => Just(Step::PowerCut),
+        1 => Just(Step::StateLost),
+        1 => any::<bool>().prop_map(|begins| Step::SlowShutdown { begins }),
         2 => (0..3u8, 0..WISHES.len()).prop_map(|(id, wish)| Step::Wish { id, wish }),
         3 => Just(Step::Connect),
         1 => (-400..400i64).prop_map(|jump| Step::ClockSet { jump }),
@@ -114,6 +123,19 @@ struct World {
     calls: u32,
     disk: Option<Record>,
     disk_full: bool,
+    /// The state directory does not outlive a boot.
+    volatile: bool,
+    /// The state directory was lost in this history, by whatever way.
+    was_lost: bool,
+    /// The newest record could not be written, so reports are held back.
+    unsaved: bool,
+    /// What the daemon wants the twin to say, and what the twin says.
+    wanted: Option<Report>,
+    twin: Option<Report>,
+    /// The outcomes that the twin was told of, by id.
+    outcomes: BTreeMap<String, RebootStatus>,
+    /// For which request the machine went down last.
+    went_down_for: Option<String>,
     /// What logind was asked and has not answered.
     permission_asked: bool,
     reboot_asked: Option<String>,
@@ -121,6 +143,8 @@ struct World {
     agreed: Option<String>,
     /// The daemon was told of a shutdown in this boot.
     shutdown_seen: bool,
+    /// A slow shutdown is under way.
+    under_way: bool,
     /// What systemd noted of the last orderly shutdown.
     shut_down: Option<String>,
     /// Replies on their way, and the deadline of the phase.
@@ -138,7 +162,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(volatile: bool) -> Self {
         let (agent, effects) = Agent::resume(None, None, start(1, 0), SETTINGS, Time::from_unix_millis(0));
         let mut world = World {
             agent,
@@ -148,10 +172,18 @@ impl World {
             calls: 0,
             disk: None,
             disk_full: false,
+            volatile,
+            was_lost: false,
+            unsaved: false,
+            wanted: None,
+            twin: None,
+            outcomes: BTreeMap::new(),
+            went_down_for: None,
             permission_asked: false,
             reboot_asked: None,
             agreed: None,
             shutdown_seen: false,
+            under_way: false,
             shut_down: None,
             undelivered: Vec::new(),
             deadline: None,
@@ -198,8 +230,10 @@ impl World {
                 let rid = self.undelivered.remove(0);
                 self.feed(Event::ReplyDelivered { rid });
             }
-            Step::Reported if self.reporting => {
+            Step::Reported if self.reporting && self.connected => {
                 self.reporting = false;
+                self.twin = self.wanted.clone();
+                self.is_told_once();
                 self.feed(Event::Reported);
             }
             Step::Deadline => {
@@ -210,6 +244,8 @@ impl World {
             }
             Step::GoesDown { seen } => {
                 if let Some(id) = self.agreed.clone() {
+                    let again = self.went_down_for.replace(id.clone()) == Some(id.clone());
+                    assert!(!(again && id.starts_with("wish")), "{id} rebooted the machine again");
                     *self.reboots.entry(id).or_default() += 1;
                     self.shuts_down(*seen);
                 }
@@ -217,21 +253,36 @@ impl World {
             Step::LocalShutdown { seen } => self.shuts_down(*seen),
             Step::DaemonDies => self.starts(),
             Step::PowerCut => self.boots(),
+            Step::StateLost => {
+                self.disk = None;
+                self.was_lost = true;
+                self.starts();
+            }
+            Step::SlowShutdown { begins } => {
+                self.under_way = *begins;
+                // That it was called off is known after a power cut if it could be
+                // written.
+                self.shutdown_seen = *begins || (self.shutdown_seen && self.disk_full);
+                self.feed(if *begins { Event::ShutdownBegan } else { Event::ShutdownCancelled });
+            }
             Step::Wish { id, wish } => {
                 let wish = WISHES[*wish].map(|rest| format!(r#"{{"id":"wish-{id}"{rest}}}"#));
                 self.wish = wish.map(|wish| serde_json::from_str(&wish).unwrap());
                 if self.connected {
                     self.feed(Event::Desired {
                         reboot: self.wish.clone().map(DesiredReboot::from),
-                        reported: None,
+                        memory: None,
                     });
                 }
             }
             Step::Connect => {
                 self.connected = true;
+                self.reporting = self.wanted.is_some();
+                let told = self.twin.as_ref().map(|twin| serde_json::to_value(twin).unwrap());
+                let memory = told.and_then(|told| told.as_object().map(Memory::read)).unwrap_or_default();
                 self.feed(Event::Desired {
                     reboot: self.wish.clone().map(DesiredReboot::from),
-                    reported: None,
+                    memory: Some(Box::new(memory)),
                 });
             }
             Step::ClockSet { jump } => {
@@ -267,8 +318,12 @@ impl World {
     fn boots(&mut self) {
         let before = format!("boot-{}", self.boot);
         let clean = self.shut_down.as_ref() == Some(&before);
-        let known = self.disk.as_ref().is_some_and(|record| record.boot.boot_id == before);
+        if self.volatile {
+            (self.disk, self.shut_down, self.was_lost) = (None, None, true);
+        }
+        let known = self.disk.as_ref().is_some_and(|record| record.boot.boot_id == before && !record.lost);
         self.boot += 1;
+        self.under_way = false;
         self.booted = self.now;
         self.agreed = None;
         self.starts();
@@ -288,6 +343,7 @@ impl World {
         self.deadline = None;
         self.reporting = false;
         self.connected = false;
+        (self.wanted, self.unsaved) = (None, false);
         let start = Start { shut_down: self.shut_down.clone(), ..start(self.boot, self.booted) };
         let now = Time::from_unix_millis(self.now * 1000);
         let (agent, effects) = Agent::resume(self.disk.clone(), None, start, SETTINGS, now);
@@ -305,6 +361,7 @@ impl World {
             match effect {
                 Effect::Save(record) => {
                     let saved = if self.disk_full { Err("full".to_owned()) } else { Ok(()) };
+                    self.unsaved = saved.is_err();
                     if saved.is_ok() {
                         self.disk = Some(*record);
                     }
@@ -312,8 +369,9 @@ impl World {
                 }
                 Effect::Reply { rid, status, body } => {
                     if let Some(id) = self.id_of_call.get(&rid).filter(|_| status == 200) {
+                        // Of what was lost, the twin is the memory.
                         let on_disk = self.disk.as_ref().and_then(|record| record.reply(id));
-                        assert_eq!(on_disk, Some(&body), "answered 200 but not on disk");
+                        assert!(self.was_lost || on_disk == Some(&body), "answered 200 but not on disk");
                         self.granted.insert(id.clone());
                         self.undelivered.push(rid);
                     }
@@ -322,13 +380,24 @@ impl World {
                     let id = self.agent.core.record.pending().map(|reboot| reboot.id.clone());
                     let id = id.expect("a reboot that nobody asked for");
                     assert!(self.granted.contains(&id), "rebooted before the answer");
+                    let due = self.agent.core.record.reboot.as_ref().and_then(|reboot| reboot.not_before);
+                    assert!(due.is_none_or(|due| due.unix_millis() <= self.now * 1000), "rebooted too early");
                     self.reboot_asked = Some(id);
                 }
                 Effect::AskPermission => self.permission_asked = true,
+                Effect::AskShutdown => {
+                    let under_way = Some(self.under_way);
+                    self.feed(Event::Shutdown { under_way, stopping: Vec::new() });
+                }
                 Effect::Deadline(after) => {
                     self.deadline = after.map(|after| self.now + after.as_secs() as i64);
                 }
-                Effect::Report(_) => self.reporting = true,
+                // As the loop does: what is told is on disk.
+                Effect::Report(_) if self.unsaved => {}
+                Effect::Report(report) => {
+                    self.wanted = Some(*report);
+                    self.reporting = true;
+                }
                 Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Twin => {
                     let pending = self.disk.as_ref().and_then(Record::pending);
                     assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
@@ -341,6 +410,10 @@ impl World {
 
     fn holds(&self) {
         self.is_ready_when_idle();
+        // Of what was lost, the twin remembers the last request only.
+        if self.was_lost {
+            return;
+        }
         for (id, reboots) in &self.reboots {
             assert!(*reboots <= 1, "{id} rebooted the machine {reboots} times");
         }
@@ -352,11 +425,28 @@ impl World {
         }
     }
 
+    /// An outcome that the twin was told stays, but for a wish that was changed
+    /// before it was carried out, and for a request that comes again after its
+    /// record was lost.
+    fn is_told_once(&mut self) {
+        let Some(reboot) = self.twin.as_ref().and_then(|twin| twin.reboot.as_ref()) else { return };
+        if let Some(told) = self.outcomes.get(&reboot.id)
+            && !self.was_lost
+            && !(reboot.id.starts_with("wish") && *told != RebootStatus::Completed)
+        {
+            assert_eq!(reboot.status, *told, "{} was told to be {told}", reboot.id);
+        }
+        if reboot.status.is_final() {
+            self.outcomes.insert(reboot.id.clone(), reboot.status);
+        }
+    }
+
     /// No pending request means ready for the next one, by a call or a wish.
     /// While logind is asked or the disk is written to, the answer comes first.
     fn is_ready_when_idle(&self) {
-        let under_way = matches!(self.agent.phase, Phase::Checking(_) | Phase::Recording { .. });
-        if under_way || self.agent.core.record.pending().is_some() {
+        let answer_comes = matches!(self.agent.phase, Phase::Checking(_) | Phase::Recording { .. });
+        let record = &self.agent.core.record;
+        if answer_comes || record.lost || record.going_down || self.agent.core.record.pending().is_some() {
             return;
         }
         let now = Time::from_unix_millis(self.now * 1000);
@@ -369,13 +459,14 @@ impl World {
         });
         assert!(called.contains(&Effect::AskPermission), "a call is not taken up: {called:?}");
         let wish = DesiredReboot::from(json!({"id": "next"}));
-        let wished = next(Event::Desired { reboot: Some(wish), reported: None });
+        let wished = next(Event::Desired { reboot: Some(wish), memory: None });
         assert!(wished.contains(&Effect::AskPermission), "a wish is not taken up: {wished:?}");
     }
 
     /// Lets everything come to an end: whatever is pending must do so.
     fn settle(&mut self) {
         self.disk_full = false;
+        self.take(&Step::SlowShutdown { begins: false });
         self.take(&Step::Wish { id: 0, wish: 0 });
         self.take(&Step::Connect);
         for _ in 0..20 {
@@ -410,8 +501,11 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn granted_means_recorded_and_at_most_one_reboot_and_an_end(steps in prop::collection::vec(step(), 1..80)) {
-        let mut world = World::new();
+    fn granted_means_recorded_and_at_most_one_reboot_and_an_end(
+        volatile in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let mut world = World::new(volatile);
         for step in &steps {
             world.take(step);
             world.holds();

@@ -1,8 +1,8 @@
 //! The start: what the record of the last run means in the running boot, and
 //! how times are corrected when the clock is.
 
-use iotdm_proto::Time;
 use iotdm_proto::report::{Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus};
+use iotdm_proto::{Time, Wish};
 
 use super::wish::Wished;
 use super::{Agent, Core, Phase, Settings, Step};
@@ -31,6 +31,9 @@ impl Agent {
             None => {
                 let mut record = Record::new(boot(&start, BootCause::Unknown));
                 record.damaged = damaged;
+                // Until the twin has told what it remembers: this may be the
+                // first start ever, or the state directory did not survive.
+                record.lost = true;
                 effects.push(Effect::Save(Box::new(record.clone())));
                 record
             }
@@ -58,8 +61,14 @@ impl Agent {
                 record
             }
         };
+        let mut record = record;
+        // A record from before this key was kept.
+        if record.last_wish.is_none() {
+            record.last_wish = record.wish.as_ref().and_then(Wish::id_of).map(String::from);
+        }
         let mut core = Core {
             record,
+            shut_down: start.shut_down,
             settings,
             booted: start.boot_time,
             checks: Vec::new(),
@@ -68,6 +77,7 @@ impl Agent {
         };
         let (phase, more) = core.take_up_pending(clock, now);
         effects.extend(more);
+        core.hold_back(&mut effects);
         (Agent { phase, core }, effects)
     }
 }
@@ -129,6 +139,12 @@ impl Core {
                 }
                 self.proceed(now)
             }
+            // It was about to begin by a clock that was ahead.
+            Phase::Announcing | Phase::Asking if self.is_early(now) => {
+                self.not_begun();
+                effects.push(self.save());
+                self.proceed(now)
+            }
             phase @ (Phase::Waiting | Phase::Due { refused: None, .. }) => (phase, vec![self.patience(now)]),
             phase => (phase, Vec::new()),
         };
@@ -176,7 +192,7 @@ fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>
 
 /// From the request's start to the kernel's, if the clock was the same kind of
 /// clock at both.
-fn down_seconds(reboot: &Reboot, boot: &Boot, started_clock: Option<Clock>) -> Option<f64> {
+pub(super) fn down_seconds(reboot: &Reboot, boot: &Boot, started_clock: Option<Clock>) -> Option<f64> {
     let comparable = started_clock.is_none_or(|clock| clock == boot.clock);
     let down = boot.boot_time.seconds_since(reboot.started_at?);
     (comparable && down >= 0.0).then_some(down)

@@ -7,6 +7,7 @@ mod clock;
 mod failures;
 mod guards;
 mod later;
+mod recall;
 mod road;
 mod wishes;
 
@@ -63,8 +64,17 @@ fn resumed(
     settings: Settings,
     now: Time,
 ) -> (Clocked, Vec<Effect>) {
+    let first = record.is_none();
     let (agent, effects) = Agent::resume(record, damaged, start, settings, now);
-    (Clocked { agent, now: now.unix_millis() / 1000 }, effects)
+    let mut agent = Clocked { agent, now: now.unix_millis() / 1000 };
+    if !first {
+        return (agent, effects);
+    }
+    // The twin has been read, and remembers nothing.
+    assert_eq!(log(&effects), ["save nothing"]);
+    let read = Event::Desired { reboot: None, memory: Some(Box::default()) };
+    let effects = agent.handle(read, now);
+    (agent, effects)
 }
 
 fn resume(record: Option<Record>, boot_id: &str, booted: i64) -> (Clocked, Vec<Effect>) {
@@ -89,6 +99,11 @@ fn method(rid: &str, name: &str, payload: &str) -> Event {
     }
 }
 
+/// The machine is up, and not going down.
+fn stays_up() -> Event {
+    Event::Shutdown { under_way: Some(false), stopping: Vec::new() }
+}
+
 fn delivered(rid: &str) -> Event {
     Event::ReplyDelivered { rid: rid.into() }
 }
@@ -106,6 +121,7 @@ fn log(effects: &[Effect]) -> Vec<String> {
             format!("reply {rid} {status} {code}")
         }
         Effect::AskPermission => "check".to_owned(),
+        Effect::AskShutdown => "look".to_owned(),
         Effect::Survey { rid } => format!("survey {rid}"),
         Effect::Save(record) => {
             let asked = match record.asked {
@@ -124,6 +140,7 @@ fn log(effects: &[Effect]) -> Vec<String> {
         Effect::Reboot { .. } => "reboot over inhibitors".to_owned(),
         Effect::Deadline(after) => format!("deadline {:?}", after.map(|after| after.as_secs())),
         Effect::Note(note) => match note {
+            Note::Recalled { id } => format!("note recalled {}", id.as_deref().unwrap_or("nothing")),
             Note::Booted(boot) => format!("note booted {}", boot.cause),
             Note::Ended(reboot) => format!("note ended {}", reboot.status),
             Note::Accepted(reboot) => format!("note accepted {}", reboot.id),

@@ -2,7 +2,6 @@
 
 use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use iotdm_proto::{Time, Wish};
-use serde_json::Value;
 
 use super::proceed::brief;
 use super::{Ask, Core, Phase, Step};
@@ -29,24 +28,6 @@ impl Wished {
 }
 
 impl Core {
-    /// What the twin wishes for now, and which reboot it `reported` before this
-    /// run did.
-    pub(super) fn wished(&mut self, wish: Option<DesiredReboot>, reported: Option<&Value>) {
-        // Where the record of a granted wish is gone, what the twin reports is
-        // all that keeps the wish from being granted again.
-        if let Some(id) = wish.as_ref().and_then(DesiredReboot::id)
-            && self.record.reply(id).is_none()
-            && self.record.reboot.as_ref().is_none_or(|reboot| reboot.id != id)
-            && let Some(reported) = reported
-            && reported.get("id").and_then(Value::as_str) == Some(id)
-            && !matches!(reported.get("status").and_then(Value::as_str), Some("scheduled" | "waiting"))
-        {
-            self.record.remember(id, reported.clone());
-        }
-        self.wished = wish.map_or(Wished::Nothing, |wish| Wished::Reboot(Box::new(wish)));
-        self.wish_held = false;
-    }
-
     /// Takes up the wish as it stands, unless something else is under way. To
     /// be called whenever that may have changed.
     pub(super) fn consider_wish(&mut self, phase: Phase, now: Time) -> Step {
@@ -63,9 +44,10 @@ impl Core {
                 Some(wish) => self.take_up(wish, now),
                 None => (Phase::Idle, self.no_wish()),
             },
-            (phase @ (Phase::Scheduled | Phase::Waiting | Phase::Due { .. }), Some(reboot))
-                if reboot.requested_by == RequestedBy::Twin =>
-            {
+            (
+                phase @ (Phase::Scheduled | Phase::Waiting | Phase::Due { .. } | Phase::Announcing),
+                Some(reboot),
+            ) if reboot.requested_by == RequestedBy::Twin => {
                 let id = reboot.id.clone();
                 self.withdraw(phase, id, wish.as_ref(), now)
             }
@@ -134,6 +116,7 @@ impl Core {
         let note = Note::Ended(Box::new(reboot.clone()));
         self.record.reboot = Some(reboot);
         self.record.wish = Some(wish.raw);
+        self.record.last_wish = Some(id.to_owned());
         vec![Effect::Note(note), self.save(), self.report()]
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Session {
     outbox: mpsc::Receiver<Outgoing>,
     /// All subscriptions are acknowledged.
     subscribed: bool,
+    /// The first of them was, so that responses arrive.
+    announced: bool,
     /// The calls whose replies the hub has not acknowledged, by packet id, and
     /// when those were sent.
     unacknowledged: HashMap<u16, (String, Instant)>,
@@ -154,6 +156,7 @@ impl Session {
             mqtt,
             outbox,
             subscribed: false,
+            announced: false,
             unacknowledged: HashMap::new(),
             last_packet_id: 0,
             open_calls: VecDeque::new(),
@@ -167,19 +170,22 @@ impl Session {
     }
 
     /// Carries packets both ways. `dial` opens a further stream to the same
-    /// hub; `hurry` changes when the clock was set.
+    /// hub; `hurry` changes when the clock was set; `listen` tells whether calls
+    /// are to be subscribed to.
     pub(super) async fn serve<D>(
         mut self,
         mut dial: impl FnMut() -> Result<D, Outage>,
         hurry: &mut watch::Receiver<()>,
+        listen: &mut watch::Receiver<bool>,
         events: &mpsc::Sender<HubEvent>,
     ) -> SessionEnd
     where
         D: Future<Output = Result<Stream, Outage>> + Send + 'static,
     {
-        if let Err(outage) =
-            self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES]).await
-        {
+        let listens = *listen.borrow_and_update();
+        let filters = [TWIN_RESPONSES, DESIRED_PATCHES, METHOD_CALLS];
+        let filters = if listens { &filters[..] } else { &filters[..2] };
+        if let Err(outage) = self.mqtt.subscribe(SUBSCRIPTION, filters).await {
             return SessionEnd::Outage(outage);
         }
         // Where the hub has kept the session's subscriptions, nobody waits until
@@ -211,6 +217,10 @@ impl Session {
                 },
                 () = sleep_until(self.alive.due) => self.prove_alive().await.map(|()| None),
                 step = self.renewal.step() => self.renew(step, &mut dial).await.map(|()| None),
+                Ok(()) = listen.changed(), if !listens => {
+                    self.subscribed = false;
+                    self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS]).await.map(|()| None)
+                }
                 Ok(()) = hurry.changed() => {
                     if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
                         *at = token.renew_at(SystemTime::now());
@@ -270,7 +280,8 @@ impl Session {
             }
             Incoming::Subscribed => {
                 self.subscribed = true;
-                Ok((!self.mqtt.goes_on()).then_some(HubEvent::Subscribed))
+                let first = !std::mem::replace(&mut self.announced, true);
+                Ok((first && !self.mqtt.goes_on()).then_some(HubEvent::Subscribed))
             }
             Incoming::Unsubscribed => {
                 if let Renewal::Ready { unsubscribed, .. } = &mut self.renewal {

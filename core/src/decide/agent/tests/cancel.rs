@@ -46,7 +46,7 @@ fn cancelling_nothing_another_or_too_late() {
         play(&mut agent, [method("9", "cancelReboot", "7")]).last().unwrap(),
         "reply 9 400 invalidPayload"
     );
-    for length in 4..=9 {
+    for length in 5..=9 {
         let mut agent = idle();
         play(&mut agent, straight().into_iter().take(length));
         let log = play(&mut agent, [method("9", "cancelReboot", "")]);
@@ -77,4 +77,14 @@ fn the_status_says_how_things_are() {
         play_at(&mut agent, [(700, Event::DeadlinePassed)]),
         ["deadline None", "report a scheduled", "check"]
     );
+}
+
+#[test]
+fn what_is_only_being_announced_can_be_called_off() {
+    let mut agent = idle();
+    play(&mut agent, straight().into_iter().take(4));
+    assert_eq!(play(&mut agent, [method("9", "cancelReboot", "")]), ["save a cancelled"]);
+    let log = play(&mut agent, [Event::Saved(Ok(())), Event::Reported, Event::DeadlinePassed]);
+    assert_eq!(log[1..], ["reply 9 200 cancelled", "deadline None", "report a cancelled"]);
+    assert_eq!(agent.core.record.starts, []);
 }

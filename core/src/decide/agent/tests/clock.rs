@@ -239,3 +239,21 @@ fn a_request_that_was_due_by_a_clock_that_was_ahead_is_not_any_more() {
     let log = play_at(&mut agent, due.map(|event| (AHEAD + 60, event)));
     assert_eq!(log[log.len() - 2], "deadline Some(60)", "{log:?}");
 }
+
+#[test]
+fn a_reboot_that_is_announced_by_a_clock_that_was_ahead_waits_for_its_time() {
+    let mut agent = idle();
+    let timed = r#"{"id":"a","at":"1970-01-01T00:10:00Z"}"#;
+    let mut events = scheduled();
+    events[0].1 = call("1", timed);
+    play_at(&mut agent, events);
+    let log = play_at(&mut agent, [(600, Event::DeadlinePassed), (600, Event::Permission(Ok(())))]);
+    assert_eq!(log.last().unwrap(), "report a rebooting started");
+    let log = play_at(&mut agent, [(300, set(Clock::Synchronized, -300))]);
+    assert!(
+        log.ends_with(&["save a waiting".into(), "deadline Some(300)".into(), "report a waiting".into()]),
+        "{log:?}"
+    );
+    assert_eq!(agent.core.record.starts, []);
+    assert!(play_at(&mut agent, [(301, Event::Reported)]).is_empty());
+}

@@ -26,6 +26,7 @@ fn the_straight_path_in_order() {
             "save a rebooting started agreed",
             "note shutdown",
             "save a rebooting started agreed going-down",
+            "deadline Some(10)",
         ]
     );
 }

@@ -4,7 +4,7 @@ use super::*;
 
 /// The twin's desired part, as it stands from now on.
 fn desired(wish: Value) -> Event {
-    Event::Desired { reboot: (!wish.is_null()).then(|| wish.into()), reported: None }
+    Event::Desired { reboot: (!wish.is_null()).then(|| wish.into()), memory: None }
 }
 
 fn wish() -> Value {
@@ -53,7 +53,7 @@ fn a_wish_takes_the_same_road_without_a_reply() {
             "note accepted w",
             "note rebooting w",
             "save w rebooting started",
-            "deadline Some(5)",
+            "deadline None",
             "report w rebooting started",
             "deadline Some(300)",
             "save w rebooting started asking",
@@ -62,6 +62,7 @@ fn a_wish_takes_the_same_road_without_a_reply() {
             "save w rebooting started agreed",
             "note shutdown",
             "save w rebooting started agreed going-down",
+            "deadline Some(10)",
         ]
     );
     effects.extend(road);
@@ -284,19 +285,6 @@ fn what_limits_calls_puts_wishes_off() {
     let events = [(100, desired(wish())), (100, Event::Permission(Ok(()))), (100, Event::Saved(Ok(())))];
     let log = play_at(&mut agent, events);
     assert_eq!(log[1..], ["save w scheduled", "note accepted w", "deadline Some(500)", "report w scheduled"]);
-}
-
-#[test]
-fn without_its_record_the_daemon_believes_the_twin() {
-    for (status, expected) in
-        [("completed", &[][..]), ("rebooting", &[]), ("failed", &[]), ("scheduled", &["check"])]
-    {
-        let mut agent = idle();
-        let reported = Some(json!({"id": "w", "status": status}));
-        let log = play(&mut agent, [Event::Desired { reboot: Some(wish().into()), reported }]);
-        let checks: Vec<_> = log.iter().filter(|line| *line == "check").collect();
-        assert_eq!(checks, expected, "{status}");
-    }
 }
 
 #[test]
