@@ -19,7 +19,7 @@ pub(crate) struct Program {
     pub(crate) script: Option<Script>,
 }
 
-/// All of them.
+/// Every program that the packages ship.
 pub(crate) fn all() -> [Program; 3] {
     [
         Program {
