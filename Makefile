@@ -1,8 +1,9 @@
-.PHONY: help demo test test-arm bench fuzz deb reproducible
+.PHONY: help demo check test test-arm bench fuzz deb reproducible
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo             reboot a pretended device through a local hub, and watch'
+	@echo 'make check            while working: format, lints, documentation, unit tests'
 	@echo 'make test             run all tests; as root those with real machines as well'
 	@echo 'make test-arm         the packages for arm64 and armhf on an arm64 system, as root'
 	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md'
@@ -12,6 +13,9 @@ help:
 
 demo:
 	@tests/demo
+
+check:
+	@scripts/check
 
 test:
 	@tests/run

@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod describe;
+#[cfg(test)]
+mod keys;
 
 use std::path::{Path, PathBuf};
 

@@ -347,6 +347,7 @@ fn down_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys;
     use super::*;
 
     fn dir(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
@@ -426,15 +427,36 @@ mod tests {
         }
     }
 
+    /// Whether a line of the shipped file has a key, which is commented out.
+    fn is_key(line: &str) -> bool {
+        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_alphabetic))
+    }
+
+    /// The keys that a file lays out as the shipped one does, as `section.key`, in
+    /// alphabetical order.
+    fn keys_in(text: &str) -> Vec<String> {
+        let mut section = "";
+        let mut keys = Vec::new();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            } else if is_key(line) {
+                let key = line[1..].split('=').next().unwrap_or_default();
+                keys.push(format!("{section}.{}", key.trim()));
+            }
+        }
+        keys.sort();
+        keys
+    }
+
     #[test]
     fn the_shipped_file_says_the_defaults() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/agentd.toml");
         let loaded = |file: &Path| Config { proxy_file: None, ..Config::load(file, true).unwrap() };
         assert_eq!(loaded(&path), Config::default());
         let shipped = fs::read_to_string(path).unwrap();
-        let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(char::is_alphabetic);
-        assert_eq!(shipped.lines().filter(is_key).count(), 22, "the file lists every key");
-        let uncomment = |line: &str| if is_key(&line) { line[1..].to_owned() } else { line.to_owned() };
+        assert_eq!(keys_in(&shipped), keys::all(), "the file lists every key");
+        let uncomment = |line: &str| if is_key(line) { line[1..].to_owned() } else { line.to_owned() };
         let text: Vec<String> = shipped.lines().map(uncomment).collect();
         let (_dir, file) = dir(&[("agentd.toml", &text.join("\n"))]);
         let uncommented = loaded(&file);

@@ -78,3 +78,93 @@ pub fn describe(settings: &Settings) -> String {
         state_dir.display(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::config::Config;
+    use super::super::{credentials, keys};
+    use super::*;
+    use crate::connection::tls;
+
+    /// Settings by `section.key`, with the value as it stands in TOML.
+    type Lines = BTreeMap<&'static str, String>;
+
+    fn described(lines: &Lines) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agentd.toml");
+        let text: String = lines.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        fs::write(&file, text).unwrap();
+        let config = Config::load(&file, true).unwrap();
+        let credentials = credentials::load(&config, None, Path::new("/nowhere")).unwrap();
+        let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose().unwrap();
+        let extra_cas = extra_cas.unwrap_or_default();
+        describe(&Settings { config, credentials, extra_cas, state_dir: "/state".into() })
+    }
+
+    #[test]
+    fn every_key_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            fs::write(dir.path().join(name), content).unwrap();
+            format!("{:?}", dir.path().join(name))
+        };
+        let string = "HostName=h;DeviceId=gw1;SharedAccessKey=c2VjcmV0";
+        let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
+        let plain = || Lines::from([("hub.connection_string_file", file("string", string))]);
+        let simulated = || {
+            let backend = [("reboot.backend", r#""simulate""#.to_owned())];
+            plain().into_iter().chain(backend).collect::<Lines>()
+        };
+        let certified = || {
+            Lines::from([
+                ("hub.connection_string_file", file("x509", "HostName=h;DeviceId=gw1;x509=true")),
+                ("hub.certificate_file", file("one.pem", "")),
+                ("hub.private_key_file", file("one.key", "")),
+            ])
+        };
+        let enrolled = || {
+            Lines::from([
+                ("provisioning.id_scope", r#""0ne1""#.to_owned()),
+                ("provisioning.symmetric_key_file", file("key", "c2VjcmV0")),
+            ])
+        };
+
+        // Each key, what is configured besides, and another value for the key.
+        let mut keys_seen = Vec::new();
+        for (key, mut lines, value) in [
+            ("hub.connection_string_file", plain(), file("another-string", string)),
+            ("hub.certificate_file", certified(), file("two.pem", "")),
+            ("hub.private_key_file", certified(), file("two.key", "")),
+            ("hub.ca_file", plain(), file("ca.pem", &ca)),
+            ("hub.transport", plain(), r#""websocket""#.to_owned()),
+            ("hub.proxy", plain(), r#""http://proxy.example:3128""#.to_owned()),
+            ("hub.keep_alive", plain(), r#""5m""#.to_owned()),
+            ("hub.sas_ttl", plain(), r#""2h""#.to_owned()),
+            ("hub.model_id", plain(), r#""dtmi:com:example:Gateway;1""#.to_owned()),
+            ("provisioning.id_scope", enrolled(), r#""0ne2""#.to_owned()),
+            ("provisioning.registration_id", enrolled(), r#""another-name""#.to_owned()),
+            ("provisioning.global_endpoint", enrolled(), r#""dps.example""#.to_owned()),
+            ("provisioning.symmetric_key_file", enrolled(), file("another-key", "c2VjcmV0")),
+            ("reboot.backend", plain(), r#""simulate""#.to_owned()),
+            ("reboot.simulate_duration", simulated(), r#""7s""#.to_owned()),
+            ("reboot.allow_inhibitor_override", plain(), "true".to_owned()),
+            ("reboot.max_per_hour", plain(), "7".to_owned()),
+            ("reboot.min_uptime", plain(), r#""7m""#.to_owned()),
+            ("reboot.windows", plain(), r#""Sun 01:00-02:00""#.to_owned()),
+            ("reboot.ack_timeout", plain(), r#""7s""#.to_owned()),
+            ("reboot.down_timeout", plain(), r#""7m""#.to_owned()),
+            ("log.level", plain(), r#""debug""#.to_owned()),
+        ] {
+            let before = described(&lines);
+            lines.insert(key, value);
+            assert_ne!(described(&lines), before, "{key} does not show");
+            keys_seen.push(key.to_owned());
+        }
+        keys_seen.sort();
+        assert_eq!(keys_seen, keys::all(), "each key has its line here");
+    }
+}

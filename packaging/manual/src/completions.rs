@@ -2,7 +2,7 @@
 
 use clap_complete::{Shell, generate};
 
-use crate::Program;
+use crate::program::Program;
 
 /// The scripts of a program: path below the root, and content.
 pub(crate) fn all(program: &Program) -> anyhow::Result<Vec<(String, Vec<u8>)>> {

@@ -5,7 +5,8 @@ use std::io;
 use clap_mangen::Man;
 use clap_mangen::roff::Roff;
 
-use crate::{Program, help};
+use crate::help;
+use crate::program::Program;
 
 /// The pages: path below the root, and content.
 pub(crate) fn all(program: &Program) -> io::Result<Vec<(String, String)>> {

@@ -68,7 +68,12 @@ impl Daemon {
             ack_timeout: Duration::from_secs(5),
             down_timeout: Duration::from_secs(300),
             allow_inhibitor_override: false,
-            guards: Guards { max_per_hour: 6, min_uptime: Duration::ZERO, windows: Vec::new(), zone: || TimeZone::UTC },
+            guards: Guards {
+                max_per_hour: 6,
+                min_uptime: Duration::ZERO,
+                windows: Vec::new(),
+                zone: || TimeZone::UTC,
+            },
         };
         let (agent, _) = Agent::resume(None, None, start, settings, Time::from_unix_millis(1000));
         let mut daemon = Daemon { agent, twin: Twin::new("r".to_owned()), asked: String::new(), now: 1000 };
@@ -114,7 +119,8 @@ impl Daemon {
             for effect in effects {
                 match effect {
                     Effect::Save(_) => {
-                        rounds.push(self.agent.handle(Event::Saved(Ok(())), Time::from_unix_millis(self.now)));
+                        rounds
+                            .push(self.agent.handle(Event::Saved(Ok(())), Time::from_unix_millis(self.now)));
                     }
                     Effect::Report(report) => {
                         let actions = self.twin.want(&report, Duration::ZERO);

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus, RequestedBy};
+use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use iotdm_proto::{OnInhibitor, Time};
 
-use super::resume::shift;
 use super::{Core, LOOK_AGAIN, Phase, Step};
 use crate::decide::effect::{Effect, Note};
 use crate::decide::refusal::Refusal;
@@ -116,28 +115,6 @@ impl Core {
     /// windows. How often there will have been one by then is not known yet.
     pub(super) fn earliest(&self, asked_for: Option<Time>, now: Time) -> Time {
         asked_for.filter(|at| *at > now).unwrap_or_else(|| self.rested(now))
-    }
-
-    /// Works out the pending request's time anew, from the `clock` as it now
-    /// is.
-    pub(super) fn reschedule(&mut self, clock: Clock, now: Time) {
-        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else { return };
-        // Asked for in an earlier boot, by a clock that was ahead: in truth the
-        // request was made no later than now, and the span of time that was
-        // asked for begins no later than now.
-        let ahead = now.unix_millis() - reboot.requested_at.unix_millis();
-        let of_another_boot = reboot.previous_boot_id != self.record.boot.boot_id;
-        if plan.delayed && of_another_boot && ahead < 0 && clock == Clock::Synchronized {
-            reboot.requested_at = now;
-            shift(&mut plan.moved_from, ahead);
-            shift(&mut reboot.not_before, ahead);
-        }
-        if let Some(asked_for) = plan.moved_from.filter(|_| reboot.not_before.is_some_and(|at| at > now)) {
-            let at = self.settings.guards.open(self.earliest(Some(asked_for), now));
-            if let Some(reboot) = &mut self.record.reboot {
-                reboot.not_before = Some(at);
-            }
-        }
     }
 
     /// The device's own limits do not allow the reboot before `at`.

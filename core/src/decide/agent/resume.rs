@@ -151,6 +151,28 @@ impl Core {
         effects.extend(more);
         (phase, effects)
     }
+
+    /// Works out the pending request's time anew, from the `clock` as it now
+    /// is.
+    fn reschedule(&mut self, clock: Clock, now: Time) {
+        let (Some(reboot), Some(plan)) = (&mut self.record.reboot, &mut self.record.plan) else { return };
+        // Asked for in an earlier boot, by a clock that was ahead: in truth the
+        // request was made no later than now, and the span of time that was
+        // asked for begins no later than now.
+        let ahead = now.unix_millis() - reboot.requested_at.unix_millis();
+        let of_another_boot = reboot.previous_boot_id != self.record.boot.boot_id;
+        if plan.delayed && of_another_boot && ahead < 0 && clock == Clock::Synchronized {
+            reboot.requested_at = now;
+            shift(&mut plan.moved_from, ahead);
+            shift(&mut reboot.not_before, ahead);
+        }
+        if let Some(asked_for) = plan.moved_from.filter(|_| reboot.not_before.is_some_and(|at| at > now)) {
+            let at = self.settings.guards.open(self.earliest(Some(asked_for), now));
+            if let Some(reboot) = &mut self.record.reboot {
+                reboot.not_before = Some(at);
+            }
+        }
+    }
 }
 
 fn boot(start: &Start, cause: BootCause) -> Boot {
@@ -243,7 +265,7 @@ fn shift_plan(record: &mut Record, moved: i64) {
     }
 }
 
-pub(super) fn shift(time: &mut Option<Time>, moved: i64) {
+fn shift(time: &mut Option<Time>, moved: i64) {
     *time = time.map(|time| moved_by(time, moved));
 }
 
