@@ -11,14 +11,17 @@ mod bus;
 mod daemon;
 mod hub;
 mod proxy;
+mod ran;
 mod relay;
 mod server;
 mod transcript;
 
 pub use bus::{Bus, Inhibitor, Logind};
 pub use daemon::{Daemon, wait_until};
-pub use hub::{Hub, Ran};
+pub use hub::{Hub, StoppedHub};
+pub use nix::sys::signal::Signal;
 pub use proxy::{Proxy, proxy};
+pub use ran::Ran;
 pub use relay::relay;
 pub use server::{Client, Server};
 pub use transcript::Transcript;

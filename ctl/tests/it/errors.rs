@@ -1,11 +1,11 @@
 //! The hub's errors: those that IoT Hub itself was seen to send, and each of
 //! its codes in both forms.
 
-use crate::common::{FakeHub, HttpResponse, Run};
+use crate::common::{FakeHub, HttpResponse, Ran};
 use serde_json::json;
 
 /// Of a hub that answers everything alike.
-fn run(answer: HttpResponse, arguments: &[&str]) -> Run {
+fn run(answer: HttpResponse, arguments: &[&str]) -> Ran {
     // Trying again is tested elsewhere; here it shall not take long.
     let answer = answer.with("retry-after", "0");
     FakeHub::start(move |_, _| answer.clone()).run(arguments)

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, on_terminal};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, on_terminal};
 use serde_json::{Value, json};
 
 /// Devices whose twins show `completed` once they have accepted.
@@ -85,7 +85,7 @@ impl Fleet {
 
 const ALL: [&str; 6] = ["reboot", "--where", "tags.site = 'north'", "--yes", "--interval", "10ms"];
 
-fn run(hub: &FakeHub, more: &[&str]) -> Run {
+fn run(hub: &FakeHub, more: &[&str]) -> Ran {
     hub.run(&[&ALL[..], more].concat())
 }
 
@@ -170,7 +170,7 @@ fn a_file_or_stdin_names_the_devices() {
     command.stdin(Stdio::piped());
     let mut child = spawn(command);
     child.stdin.take().unwrap().write_all(b"gw3\ngw 4\n").unwrap();
-    Run::from(child.wait_with_output().unwrap()).ends(2, &["--devices-from -: line 2", "gw 4"]);
+    Ran::from(child.wait_with_output().unwrap()).ends(2, &["--devices-from -: line 2", "gw 4"]);
     hub.run(&ALL).ends(5, &["no device is selected"]);
     hub.run(&["reboot", "gw1", "--where", "x"]).ends(2, &["--where"]);
 }
@@ -309,7 +309,7 @@ fn without_a_place_for_the_journal_nothing_is_sent() {
     let fleet = Fleet::default();
     let hub = fleet.hub(2, |_| None);
     let mut command = hub.command(&ALL);
-    Run::from(command.env_remove("XDG_STATE_HOME").output().unwrap())
+    Ran::from(command.env_remove("XDG_STATE_HOME").output().unwrap())
         .ends(2, &["set HOME or XDG_STATE_HOME"]);
     fs::write(hub.path("state"), "a file").unwrap();
     run(&hub, &[]).ends(1, &["cannot begin a journal in "]);
