@@ -64,6 +64,8 @@ async fn register(device: &mut Device, id: &str) -> Value {
     device.publish(&topic, " ").await;
     let (topic, result) = device.message().await;
     assert_eq!(topic, "$dps/registrations/res/200/?$rid=r2");
+    // As the official clients do before they disconnect.
+    device.unsubscribe(RESPONSES).await;
     result
 }
 

@@ -2,7 +2,7 @@
 
 use iotdm_tests::Hub;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, Publish, Subscribe, Unsubscribe};
+use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, Publish, Subscribe};
 use serde_json::json;
 
 use crate::support::device::{DESIRED_PATCHES, Device, METHOD_CALLS, TWIN_RESPONSES, hello};
@@ -53,10 +53,7 @@ async fn subscriptions_outlive_the_connection_and_the_emulator() {
 async fn unsubscribing_ends_the_messages() {
     let hub = Hub::start();
     let mut device = Device::listening(&hub, "gw1", &[DESIRED_PATCHES]).await;
-    let mut unsubscribe = Unsubscribe::new(DESIRED_PATCHES);
-    unsubscribe.pkid = 9;
-    device.send(&Packet::Unsubscribe(unsubscribe)).await;
-    assert!(matches!(device.read().await, Some(Packet::UnsubAck(ack)) if ack.pkid == 9));
+    device.unsubscribe(DESIRED_PATCHES).await;
     assert!(!is_notified(&hub, &mut device).await);
 }
 

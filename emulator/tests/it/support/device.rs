@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use iotdm_proto::{DeviceAuth, DeviceConnectionString, sas};
 use iotdm_tests::Hub;
-use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, Subscribe};
+use rumqttc::mqttbytes::v4::{
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, Subscribe, Unsubscribe,
+};
 use rumqttc::mqttbytes::{self, QoS};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -147,6 +149,14 @@ impl Device {
         let pkid = subscribe.pkid;
         self.send(&Packet::Subscribe(subscribe)).await;
         self.wait_for(|packet| matches!(packet, Packet::SubAck(ack) if ack.pkid == pkid)).await;
+    }
+
+    pub async fn unsubscribe(&mut self, filter: &str) {
+        let mut unsubscribe = Unsubscribe::new(filter);
+        unsubscribe.pkid = self.pkid();
+        let pkid = unsubscribe.pkid;
+        self.send(&Packet::Unsubscribe(unsubscribe)).await;
+        self.wait_for(|packet| matches!(packet, Packet::UnsubAck(ack) if ack.pkid == pkid)).await;
     }
 
     /// Publishes at QoS 1 and waits for the PUBACK.
