@@ -5,9 +5,11 @@ import time
 import uuid
 from collections import Counter
 
-from line import HUB, HUB6
 from place import DEVICE, MQTT, NAME, RELAY, SETTINGS, Place
+from pyharness.line import HUB, HUB6
 
+# What the daemon logs when the hub refuses its CONNECT, whichever code it gives.
+REFUSED = rf"refused {DEVICE}: check|is not available to {DEVICE} now"
 COUNTS = ["requested", "answered 200", "other answers", "no answer", "rebooted", "completed", "duplicates", "losses",
           "attempts"]
 
@@ -19,6 +21,8 @@ class Campaign:
         self.remarks: dict[str, str] = {}
         # Open files and private memory around the reconnects.
         self.before = self.after = (0, 0)
+        # The requests whose outcome was reported.
+        self._ended: set[str] = set()
         self._random = random.Random(seed)
 
     def phase(self, name: str, act, *arguments) -> None:
@@ -55,10 +59,9 @@ class Campaign:
         def ended():
             reboot = self.place.reported().get("reboot", {})
             return reboot.get("id") == request and reboot.get("status") in ("completed", "failed")
-        if not self.place.said(f"reported: {request}"):
+        if request not in self._ended:
             self.place.wait(f"the outcome of {request}", ended, meanwhile=meanwhile)
-            with open(self.place.log, "a") as log:
-                log.write(f"reported: {request}\n")
+            self._ended.add(request)
 
     def _count(self, row: Counter, accepted: list[str]) -> None:
         for request in accepted:
@@ -197,6 +200,7 @@ def unplugged(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
 def refused(campaign: Campaign, row: Counter, _accepted: list[str], code: int, seconds: float) -> str:
     """CONNECT is refused: the attempts have to stay few, whatever the network does."""
     place = campaign.place
+    refusals = len(place.said(REFUSED))
     place.fault("set", DEVICE, "refuse-connect", "--code", str(code), "--count", "1000000")
     place.relay("pass")
     began, before = time.monotonic(), place.relay("count")
@@ -205,6 +209,8 @@ def refused(campaign: Campaign, row: Counter, _accepted: list[str], code: int, s
         # Not a wait for an event: the time is what is measured.
         time.sleep(1)
     attempts = place.relay("count") - before
+    # Else few attempts would say nothing.
+    assert attempts > 0 and len(place.said(REFUSED)) > refusals, "the hub has refused nobody"
     place.fault("clear", DEVICE)
     return f"{attempts * 60 / seconds:.1f} attempts per minute"
 
@@ -259,5 +265,3 @@ def one_family_dead(campaign: Campaign, row: Counter, accepted: list[str]) -> st
     place.line.dead6 = False
     place.resolve(HUB)
     return f"connected after {connected:.1f} s"
-
-

@@ -1,14 +1,8 @@
 """A small slice of the campaign: see phases.py for what each does."""
 
-import sys
-from pathlib import Path
-
+import phases
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import phases  # noqa: E402
-from place import Place  # noqa: E402
+from place import Place
 
 
 @pytest.fixture
