@@ -15,8 +15,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import process
-from parties import (KEEP_ALIVE, LOAD, ROOT, TOPICS, Daemon, Emulator, Process, copy_libraries, echo, git, has_node,
-                     mosquitto_sub, node_device, program, python_device)
+from parties import (
+    KEEP_ALIVE,
+    LOAD,
+    ROOT,
+    TOPICS,
+    Daemon,
+    Emulator,
+    Process,
+    copy_libraries,
+    echo,
+    git,
+    has_node,
+    mosquitto_sub,
+    node_device,
+    program,
+    python_device,
+)
 from table import Table
 
 sys.path.insert(0, str(ROOT / "tests/network"))

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient
-
 from pyharness.hub import Hub
 from pyharness.process import Process
 from standard_hub import standard_hub
@@ -33,7 +32,7 @@ def device(hub):
 
 
 def test_the_tutorials_program_is_rebooted_by_iotdm_ctl(hub, device):
-    before = datetime.datetime.now(datetime.timezone.utc)
+    before = datetime.datetime.now(datetime.UTC)
     rebooted = hub.ctl("reboot", "gw1", "--reason", "kernel update", "--interval", "1s", "--connect-timeout", "10")
     assert rebooted.returncode == 0, rebooted.stdout + rebooted.stderr
     assert "kernel update" in device.wait_for("received rebootDevice: (.*)").match[1]

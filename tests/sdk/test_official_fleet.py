@@ -15,7 +15,6 @@ from azure.iot.hub.models import (
     TwinProperties,
 )
 from msrest.exceptions import HttpOperationError
-
 from pyharness.process import PATIENCE
 
 

@@ -17,7 +17,6 @@ from azure.iot.device import (
     ProvisioningDeviceClient,
 )
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
-
 from operators import enrol, enrol_group
 from pyharness.process import PATIENCE
 from standard_hub import ADDRESS, standard_hub

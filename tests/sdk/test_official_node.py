@@ -9,7 +9,6 @@ import shutil
 import subprocess
 
 import pytest
-
 from operators import enrol_group
 from pyharness.process import PATIENCE
 from pyharness.programs import program

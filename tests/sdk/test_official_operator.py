@@ -7,7 +7,6 @@ import pytest
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, QuerySpecification, Twin, TwinProperties
 from msrest.exceptions import HttpOperationError
-
 from pyharness.daemon import Daemon
 from pyharness.process import PATIENCE
 

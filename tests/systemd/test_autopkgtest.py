@@ -3,11 +3,9 @@
 import shutil
 from pathlib import Path
 
-import gateway as gateways
-import image
-import package
 import pytest
-from container import REBOOT
+from machines import gateways, image, package
+from machines.container import REBOOT
 
 SCRIPT = Path(__file__).parents[2] / "debian/tests/reboot"
 

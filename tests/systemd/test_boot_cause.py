@@ -1,8 +1,8 @@
 """Boots that nobody asked the daemon for."""
 
-from container import REBOOT
-from gateway import DEVICE, NOTE, UNIT
-from test_reboot import assert_booted_at
+from judges.reports import assert_booted_at
+from machines.container import REBOOT
+from machines.gateways import DEVICE, NOTE, UNIT
 
 
 def test_a_reboot_by_somebody_else_is_local(gateway, hub):

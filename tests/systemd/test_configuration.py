@@ -1,7 +1,7 @@
 """Settings and secrets that cannot be used: the daemon names what is wrong, and its status is 78."""
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 KEY = "c2VjcmV0"
 DEVICE_STRING = f"HostName=hub.example;DeviceId=gw1;SharedAccessKey={KEY}"

@@ -2,9 +2,8 @@
 
 import json
 
-import gateway as gateways
-import package
-from gateway import DEVICE, NOTE, UNIT
+from machines import gateways, package
+from machines.gateways import DEVICE, NOTE, UNIT
 
 # Files that any installation of any package leaves or replaces.
 OF_THE_SYSTEM = ["/var/cache/", "/var/lib/apt/", "/var/lib/dpkg/", "/var/log/", "/var/tmp/", "/root/"]

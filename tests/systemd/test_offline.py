@@ -1,8 +1,7 @@
 """A gateway that comes up before its hub can be reached."""
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
-
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE and the same of IPv6, as /proc/net/netlink spells them.
 GROUPS = "00000550"

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import package
 import pytest
-from gateway import NOTE, UNIT
+from machines import package
+from machines.gateways import NOTE, UNIT
 
 SOURCE = Path(__file__).parents[2]
 SECTIONS = {

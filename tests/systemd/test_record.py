@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
-from test_refusals import assert_still_up, refusal
+from judges.reports import assert_still_up, refusal
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 STATE = "/var/lib/iotdm"
 

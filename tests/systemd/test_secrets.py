@@ -1,6 +1,6 @@
 """The device's key is where it has to be, and nowhere else."""
 
-from gateway import DEVICE, UNIT
+from machines.gateways import DEVICE, UNIT
 
 KEPT = "etc/iotdm/connection-string"
 
@@ -11,7 +11,9 @@ def test_the_key_is_nowhere_to_be_found(gateway, hub):
     key = (gateway.root / KEPT).read_text().split("SharedAccessKey=")[1].split(";")[0].strip()
     assert len(key) > 20
 
-    assert key not in gateway.journal("--output=export")
+    journal = gateway.journal("--output=export")
+    assert f"_SYSTEMD_UNIT={UNIT}.service" in journal, "the daemon's own words are among them"
+    assert key not in journal
     # What other programs can be asked to print. find's own arguments do not have the key.
     (gateway.root / "root/key").write_text(key)
     search = "grep --fixed-strings --files-with-matches --no-messages --file=/root/key"
@@ -22,9 +24,11 @@ def test_the_key_is_nowhere_to_be_found(gateway, hub):
 
     assert gateway.run("stat", "--format=%U %a", f"/{KEPT}", "/var/lib/iotdm") == "root 600\niotdm 700\n"
     assert gateway.run("find", "/var/lib/iotdm", "-type", "f", "-perm", "/077") == ""
+    assert "/var/lib/iotdm/state.json\n" in gateway.run("find", "/var/lib/iotdm", "-type", "f")
+    # The control: what is everybody's they do read.
     others = "for user in nobody daemon; do setpriv --reuid=$user --clear-groups cat " \
-             f"/{KEPT} /run/credentials/{UNIT}.service/connection-string /var/lib/iotdm/*; done"
-    assert gateway.run("sh", "-c", others, check=False) == ""
+             f"/{KEPT} /run/credentials/{UNIT}.service/connection-string /var/lib/iotdm/state.json /etc/hostname; done"
+    assert gateway.run("sh", "-c", others, check=False) == 2 * gateway.run("cat", "/etc/hostname")
 
 
 def test_no_core_file_is_written(gateway):

@@ -35,7 +35,7 @@ class State:
 
 
 class Wire:
-    """Listens to a hub, see `Hub(listener=…)`, for one device."""
+    """Listens to a hub, see pyharness's `Hub(verbose=True, listener=…)`, for one device."""
 
     def __init__(self, device: str) -> None:
         self.messages: list[Message] = []

@@ -1,23 +1,27 @@
 """The counts of a campaign."""
 
 from collections import Counter
-
-from powercuts import STAGES, Trial
+from collections.abc import Iterable
 
 COLUMNS = ["cuts", "sent", "answered 200", "not answered", "rebooted by us", "completed", "uncleanBoot",
            "duplicates", "losses", "wrong"]
 
 
 class Tally:
-    def __init__(self) -> None:
-        self.rows = {stage.name: Counter() for stage in STAGES}
+    """Counts trials by the stage in which the power was cut, of `stages`."""
+
+    def __init__(self, stages: Iterable[str]) -> None:
+        self.rows = {stage: Counter() for stage in stages}
+        self.trials = 0
         self.causes: Counter = Counter()
         self.on_disk: Counter = Counter()
         self.complaints: list[str] = []
         # What ended the campaign early.
         self.stuck: list[str] = []
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial) -> None:
+        """Counts a trial of `powercuts.trial`."""
+        self.trials += 1
         verdict, sent = trial.verdict, trial.plan.kind != "local"
         self.rows[trial.plan.stage.name].update({
             "cuts": trial.cuts,
@@ -55,7 +59,7 @@ class Tally:
 
 
 def line(name: str, values: list, widths: list[int]) -> str:
-    return f"{name:<12}" + "".join(f"  {value:>{width}}" for value, width in zip(values, widths))
+    return f"{name:<12}" + "".join(f"  {value:>{width}}" for value, width in zip(values, widths, strict=True))
 
 
 def listed(counts: Counter) -> str:

@@ -3,12 +3,14 @@
 import uuid
 from pathlib import Path
 
-from container import Container
-from hub import Hub
+from pyharness.hub import Hub
+
+from machines import image
+from machines.container import Container
 
 DEVICE = "gw1"
 UNIT = "iotdm-agentd"
-# What notes that the machine was shut down.
+# The unit that notes that the machine was shut down.
 NOTE = "iotdm-agentd-shutdown"
 
 # With its own view of /proc a unit in a container sees the host's boot id,
@@ -23,7 +25,7 @@ ProtectControlGroups=no
 
 def configure(root: Path, hub: Hub) -> None:
     """What an administrator does, and the drop-in for containers apart."""
-    (root / "etc/iotdm/ca.pem").write_bytes(hub.ca.read_bytes())
+    (root / "etc/iotdm/ca.pem").write_bytes(hub.ca_file.read_bytes())
     (root / "etc/iotdm/agentd.toml.d/hub.toml").write_text('[hub]\nca_file = "/etc/iotdm/ca.pem"\n')
     secret = root / "etc/iotdm/connection-string"
     secret.touch(mode=0o600)
@@ -39,6 +41,12 @@ def relax_for_container(root: Path) -> None:
 
 def enable(machine: Container) -> None:
     machine.run("systemctl", "enable", "--now", UNIT)
+
+
+def of_root(root: Path, place: Path):
+    """A machine whose root begins as this one, switched off; `place` is a directory of its own."""
+    with image.layer(root, place / "machine") as changed:
+        yield from switched_off(changed)
 
 
 def switched_off(root: Path):

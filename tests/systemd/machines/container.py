@@ -14,11 +14,11 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import power
-from power import Life
+from machines import power
+from machines.power import Life
 
 # systemd-nspawn's exit status when the machine asked for a reboot.
 REBOOT = 133
@@ -168,7 +168,7 @@ class Container:
         Path(address).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, open(f"{self.root}.console", "ab") as console:
             notify.bind(address)
-            began = datetime.now(timezone.utc)
+            began = datetime.now(UTC)
             process = subprocess.Popen(
                 self._in_cgroup(self._command()), env={**os.environ, "NOTIFY_SOCKET": address},
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from pyharness.programs import ROOT
+
 NAMES = ["iotdm-agentd", "iotdm-ctl", "iotdm-emulator"]
-BUILT = Path(__file__).parents[2] / "target/deb"
+BUILT = ROOT / "target/deb"
 
 
 def architecture() -> str:
@@ -19,6 +21,11 @@ def built(name: str, arch: str) -> Path:
     found = list(BUILT.glob(f"{name}_*_{arch}.deb"))
     assert len(found) == 1, f"expected one {name} for {arch} in {BUILT}, found {found}; run 'make deb ARCH={arch}'"
     return found[0]
+
+
+def daemon() -> Path:
+    """The daemon's package for this machine."""
+    return built("iotdm-agentd", architecture())
 
 
 def unpack(deb: Path, target: Path) -> Path:

@@ -1,155 +1,20 @@
-"""Cuts the power of a gateway at random instants of a reboot's life.
-
-A trial asks for a reboot, cuts the power at some instant, switches on again,
-perhaps cuts once more, asks again with the same id, and waits for the outcome.
-What is random comes from the seed and the trial's number, so that both
-together repeat it, up to what the scheduler does.
-"""
+"""One trial after the other on one machine."""
 
 import contextlib
 import json
-import random
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import gateway as gateways
-import image
-import inhibitor
-import power
-import verdict
-import vm
-from container import Container
-from gateway import DEVICE, UNIT
-from hub import Hub
-from wire import METHOD_CALL, METHOD_REPLY, State, Wire
+from judges import verdict
+from judges.wire import METHOD_CALL, METHOD_REPLY, State, Wire
+from machines import inhibitor, power
+from machines.gateways import DEVICE
+from pyharness.hub import Hub
 
-# A short patience with acknowledgements, so that withheld ones do not last.
-CONFIGURATION = '[reboot]\nack_timeout = "1s"\n'
-# As many as a daemon that counts them can be told to allow, and hence as many
-# as one machine is used for.
-LIMIT = "max_per_hour"
-TRIALS_PER_MACHINE = 60
-
-METHOD_PAYLOADS = {
-    "immediate": lambda random: {},
-    "delayed": lambda random: {"delaySeconds": random.randint(1, 2)},
-    "waiting": lambda random: {"onInhibitor": "wait"},
-}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where in a reboot's life the power is cut: up to so many seconds after an event."""
-
-    name: str
-    in_container: float
-    in_qemu: float
-    kinds: tuple[str, ...] = ("immediate", "delayed", "waiting")
-
-
-DOWN = Stage("down", 1.5, 25.0, ("immediate", "delayed", "waiting", "local"))
-STAGES = [
-    Stage("asked", 0.15, 0.3),
-    Stage("arrived", 0.03, 0.3),
-    Stage("answered", 0.1, 0.5),
-    Stage("pending", 2.0, 2.5, ("delayed", "waiting")),
-    Stage("announced", 0.06, 0.6),
-    Stage("going down", 1.0, 5.0, ("immediate", "delayed", "waiting", "local")),
-    DOWN,
-    Stage("back", 0.1, 1.0, ("immediate", "delayed", "waiting", "local")),
-    Stage("reported", 0.1, 0.5),
-]
-
-
-@dataclass
-class Plan:
-    """What is decided before a trial."""
-
-    identity: str
-    stage: Stage
-    kind: str
-    payload: dict
-    withheld: str | None
-    delay: float
-    # When another cut follows the next power-on, if one does.
-    again: float | None
-    # How long the inhibitor is held, for the kind that waits for it.
-    held: float
-
-    def __str__(self) -> str:
-        again = f", again {self.again:.2f} s after power-on" if self.again is not None else ""
-        return f"{self.kind}, {self.withheld or 'nothing'} withheld, cut {self.delay:.3f} s after {self.stage.name}{again}"
-
-
-class Box:
-    """A machine in a container under trial."""
-
-    name = "container"
-    kinds = ("immediate", "delayed", "waiting", "local")
-    patience = 120
-
-    def __init__(self, root: Path, name: str) -> None:
-        self.machine = Container(root, name)
-
-    def spread(self, stage: Stage) -> float:
-        return stage.in_container
-
-    def switch_on(self) -> None:
-        self.machine.switch_on()
-
-    def is_up(self) -> bool:
-        return self.machine.lives[-1].up
-
-    def on_disk(self, identity: str) -> str:
-        """How far the record on the disk says that a request is, for the statistics."""
-        with contextlib.suppress(FileNotFoundError):
-            record = json.loads((self.machine.root / "var/lib/iotdm/state.json").read_text().splitlines()[0])
-            reboot = record.get("reboot", {})
-            if reboot.get("id") == identity:
-                words = [reboot["status"], record.get("asked"), "going down" if record.get("goingDown") else None]
-                return ", ".join(filter(None, words))
-        return "nothing of it"
-
-
-class Qemu:
-    """A whole machine in QEMU under trial."""
-
-    name = "qemu"
-    kinds = ("immediate", "delayed")
-    patience = 600
-
-    def __init__(self, root: Path, directory: Path) -> None:
-        self.machine = vm.VirtualMachine(root, directory)
-
-    def spread(self, stage: Stage) -> float:
-        return stage.in_qemu
-
-    def switch_on(self) -> None:
-        self.machine.power_on()
-
-    def is_up(self) -> bool:
-        return True
-
-    def on_disk(self, identity: str) -> str:
-        return "not looked at"
-
-
-def plan(seed: int, subject: Box | Qemu, number: int) -> Plan:
-    """Goes through the stages in turn; the rest is drawn."""
-    drawn = random.Random(f"{seed} {subject.name} {number}")
-    stage = STAGES[(seed + number) % len(STAGES)]
-    kind = drawn.choice([kind for kind in stage.kinds if kind in subject.kinds])
-    payload = METHOD_PAYLOADS.get(kind, lambda _: {})(drawn)
-    return Plan(
-        identity=f"{subject.name}-{seed}-{number}", stage=stage, kind=kind,
-        payload={"id": f"{subject.name}-{seed}-{number}", "reason": f"trial {number}", **payload},
-        withheld=drawn.choice([None, None, "withhold-puback", "withhold-twin-reply"]),
-        delay=drawn.uniform(0, subject.spread(stage)),
-        again=drawn.uniform(0, subject.spread(DOWN)) if drawn.random() < 0.25 else None,
-        held=drawn.uniform(0, 1))
+from powercuts.plan import Plan, plan
+from powercuts.subjects import Box, Qemu
 
 
 @dataclass
@@ -223,7 +88,7 @@ class Campaign:
         return subprocess.Popen(self._request(planned, 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _request(self, planned: Plan, connect_timeout: int) -> list:
-        return self.hub.command(
+        return self.hub.ctl_command(
             "invoke", DEVICE, "rebootDevice", "--payload", json.dumps(planned.payload), "--output", "json",
             "--connect-timeout", str(connect_timeout), "--response-timeout", "30")
 
@@ -300,41 +165,3 @@ class Campaign:
         causes = [boot.causes[-1] for boot in found[max(self._judged, 1):] if boot]
         self._judged = len(self.lives)
         return Trial(planned, cuts, answered, on_disk, judged, causes, judged.wrong + new)
-
-
-def configure(root: Path, hub: Hub) -> None:
-    gateways.configure(root, hub)
-    limited = LIMIT in (root / "etc/iotdm/agentd.toml").read_text()
-    text = CONFIGURATION + (f"{LIMIT} = {TRIALS_PER_MACHINE}\n" if limited else "")
-    (root / "etc/iotdm/agentd.toml.d/campaign.toml").write_text(text)
-    vm.enable(root, UNIT)
-
-
-@contextlib.contextmanager
-def container(installed: Path, hub: Hub, place: Path, name: str):
-    """A container on a layer over a root with the package installed."""
-    with image.layer(installed, place) as root:
-        configure(root, hub)
-        box = Box(root, name)
-        box.switch_on()
-        try:
-            yield box
-        finally:
-            box.machine.dispose()
-
-
-@contextlib.contextmanager
-def qemu(debian: Path, deb: Path, hub: Hub, place: Path):
-    """A whole machine with the package installed, the unit as shipped."""
-    place.mkdir()
-    with image.layer(debian, place / "layer") as root:
-        image.install(root, deb)
-        configure(root, hub)
-        vm.prepare(root, [hub.ports["mqtt"]])
-        subject = Qemu(root, place)
-        subject.switch_on()
-        try:
-            yield subject
-        finally:
-            subject.machine.cut_power()
-    subject.machine.disk.unlink()

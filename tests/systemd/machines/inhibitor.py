@@ -1,6 +1,6 @@
 """A block inhibitor for shutdown that a program in the machine really holds."""
 
-from container import Container
+from machines.container import Container
 
 UNIT = "nightly-backup"
 WHO = "backup"

@@ -8,9 +8,10 @@ import json
 import math
 from dataclasses import dataclass, field
 
-import power
-from power import Life
-from wire import METHOD_REPLY, Message, State, Wire
+from machines import power
+from machines.power import Life
+
+from judges.wire import METHOD_REPLY, Message, State, Wire
 
 FINAL = ("completed", "failed", "cancelled")
 
@@ -58,7 +59,7 @@ def boots(lives: list[Life], wire: Wire) -> list[Boot | None]:
         if reboot and reboot["status"] == "rebooting":
             found[number].announced.add(reboot["id"])
     ends = [life.began for life in lives[1:]] + [math.inf]
-    for boot, life, end in zip(found, lives, ends):
+    for boot, life, end in zip(found, lives, ends, strict=True):
         if boot is not None:
             boot.unheard = wire.unanswered(life.began, end)
     return found
@@ -94,7 +95,7 @@ def allowed_causes(lives: list[Life], found: list[Boot | None], local: set[int])
 def wrong_reports(lives: list[Life], found: list[Boot | None], local: set[int], states: list[State]) -> dict[int, str]:
     """The lives of which something was reported that is not what happened."""
     wrong = {}
-    for number, (boot, allowed) in enumerate(zip(found, allowed_causes(lives, found, local))):
+    for number, (boot, allowed) in enumerate(zip(found, allowed_causes(lives, found, local), strict=True)):
         if boot is not None and not (len(boot.causes) == 1 and boot.causes[0] in allowed):
             before = lives[number - 1].end if number else "nothing"
             wrong[number] = f"life {number}, after {before}, reported {boot.causes}, right: {sorted(allowed)}"

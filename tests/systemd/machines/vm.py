@@ -10,8 +10,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-import power
-from power import Life
+from machines import power
+from machines.power import Life
 
 HOST = "10.0.2.2"
 # For how long a boot is waited for: without KVM it takes about 20 s on an idle

@@ -14,8 +14,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import package
+from machines import package
 
+# Where the systems are kept, which take a minute each to make.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iotdm-tests"
 # What a gateway has, down to what the package depends on: the machines have no
 # network of their own to install from.
 GATEWAY = ["ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv"]
@@ -25,30 +27,30 @@ NEWER = "trixie"
 KERNEL = ["initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd"]
 
 
-def debian(cache: Path) -> Path:
+def debian() -> Path:
     """The system's root directory, made now if it is not there."""
-    return _cached(cache, "gateway", _own_suite(), [*GATEWAY, *KERNEL], package.architecture(), also=[])
+    return _cached("gateway", _own_suite(), [*GATEWAY, *KERNEL], package.architecture(), also=[])
 
 
-def newer_debian(cache: Path) -> Path:
-    return _cached(cache, "newer", NEWER, GATEWAY, package.architecture(), also=[])
+def newer_debian() -> Path:
+    return _cached("newer", NEWER, GATEWAY, package.architecture(), also=[])
 
 
-def debian_arm(cache: Path) -> Path:
+def debian_arm() -> Path:
     """As a Raspberry Pi runs it: an arm64 system that can run armhf programs, too. The host has to know how to run them."""
-    return _cached(cache, "arm", _own_suite(), GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
+    return _cached("arm", _own_suite(), GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
 
 
-def _cached(cache: Path, role: str, suite: str, packages: list[str], arch: str, also: list[str]) -> Path:
+def _cached(role: str, suite: str, packages: list[str], arch: str, also: list[str]) -> Path:
     recipe = f"{suite} {packages} {arch} {also} {inspect.getsource(_make)}"
-    root = cache / f"debian-{role}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / "lock", "w") as lock:
+    root = CACHE / f"debian-{role}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
-            for old in cache.glob(f"debian-{role}-*"):
+            for old in CACHE.glob(f"debian-{role}-*"):
                 shutil.rmtree(old)
-            unfinished = cache / f"debian-unfinished-{os.getpid()}"
+            unfinished = CACHE / f"debian-unfinished-{os.getpid()}"
             _make(unfinished, suite, packages, arch, also)
             unfinished.rename(root)
     return root
