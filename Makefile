@@ -11,7 +11,7 @@ help:
 	@echo 'make reproducible     build this commit twice and compare the packages'
 
 demo:
-	@tests/demo
+	@scripts/demo
 
 test:
 	@tests/run

@@ -25,6 +25,8 @@ pub struct Logind {
     pub calls: Transcript,
     /// What `CanReboot` answers.
     pub can_reboot: Arc<Mutex<String>>,
+    /// Whether `Inhibit` gives a lock.
+    pub gives_locks: Arc<Mutex<bool>>,
     /// What `ScheduledShutdown` says: its kind, and when in µs since 1970.
     pub scheduled: Arc<Mutex<(String, u64)>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
@@ -38,6 +40,7 @@ pub type Inhibitor = (String, String, String, String, u32, u32);
 struct Manager {
     calls: Transcript,
     can_reboot: Arc<Mutex<String>>,
+    gives_locks: Arc<Mutex<bool>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     scheduled: Arc<Mutex<(String, u64)>>,
 }
@@ -59,6 +62,9 @@ impl Manager {
 
     fn inhibit(&self, what: String, who: String, _why: String, mode: String) -> fdo::Result<OwnedFd> {
         self.calls.push(format!("Inhibit({what}, {who}, {mode})"));
+        if !*self.gives_locks.lock().unwrap() {
+            return Err(fdo::Error::AccessDenied("no locks are given".to_owned()));
+        }
         let (lock, held) =
             std::os::unix::net::UnixStream::pair().map_err(|error| fdo::Error::Failed(error.to_string()))?;
         let calls = self.calls.clone();
@@ -137,11 +143,13 @@ impl Bus {
     pub fn logind(&self) -> Logind {
         let calls = Transcript::default();
         let can_reboot = Arc::new(Mutex::new("yes".to_owned()));
+        let gives_locks = Arc::new(Mutex::new(true));
         let inhibitors = Arc::new(Mutex::new(Vec::new()));
         let scheduled = Arc::new(Mutex::new((String::new(), 0)));
         let manager = Manager {
             calls: calls.clone(),
             can_reboot: can_reboot.clone(),
+            gives_locks: gives_locks.clone(),
             inhibitors: inhibitors.clone(),
             scheduled: scheduled.clone(),
         };
@@ -155,7 +163,7 @@ impl Bus {
                 .await
                 .unwrap()
         });
-        Logind { calls, can_reboot, scheduled, inhibitors, runtime, connection }
+        Logind { calls, can_reboot, gives_locks, scheduled, inhibitors, runtime, connection }
     }
 }
 

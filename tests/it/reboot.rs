@@ -3,6 +3,12 @@
 use iotdm_tests::{Bus, Daemon, Hub, wait_until};
 use serde_json::json;
 
+/// What the daemon logs before it has the machine rebooted.
+const GOES_DOWN: &str = "is about to be rebooted";
+
+/// What the daemon logs when it asked for a lock and got none.
+const NO_LOCK: &str = "gives no lock";
+
 #[test]
 fn the_operator_reboots_a_device_and_sees_it_back() {
     let hub = Hub::start();
@@ -41,11 +47,12 @@ fn the_same_id_again_gets_the_same_answer_and_no_second_reboot() {
     wait_until("the outcome", || hub.reported()["reboot"]["status"] == "completed");
     let boot = hub.reported()["boot"]["bootId"].clone();
     assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#), (200, first.clone()));
+    assert_eq!(daemon.log.count(GOES_DOWN), 1);
     daemon.stop();
     daemon.start_connected(&hub);
     daemon.notified.wait_for("STATUS=connected");
     assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#), (200, first));
-    assert_eq!(daemon.log.count("is about to be rebooted"), 0);
+    assert_eq!(daemon.log.count(GOES_DOWN), 0);
     assert_eq!(hub.reported()["boot"]["bootId"], boot);
 }
 
@@ -189,7 +196,7 @@ fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
     logind.calls.wait_for("Reboot(false)");
     logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
-    assert_eq!(daemon.log.count("gives no lock"), 0, "a logind that is not there was asked for one");
+    assert_eq!(daemon.log.count(NO_LOCK), 0, "a logind that is not there was asked for one");
 
     // One connection per device: two daemons would take turns.
     daemon.kill();
@@ -199,6 +206,18 @@ fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
     nowhere.notified.wait_for("STATUS=connected");
     let (status, answer) = hub.invoke("rebootDevice", "{}");
     assert_eq!((status, answer["error"]["code"].as_str()), (503, Some("logindUnavailable")), "{answer}");
+}
+
+#[test]
+fn a_logind_that_gives_no_lock_is_complained_of_and_asked_all_the_same() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    *logind.gives_locks.lock().unwrap() = false;
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    daemon.log.wait_for(NO_LOCK);
+    assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
+    logind.calls.wait_for("Reboot(false)");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use iotdm_tests::{Daemon, Hub, wait_until};
 use serde_json::{Value, json};
 
+/// What the daemon logs before it has the machine rebooted.
+const GOES_DOWN: &str = "is about to be rebooted";
+
 fn wish(hub: &Hub, wish: Value) {
     let desired = json!({ "reboot": wish }).to_string();
     let ran = hub.ctl(&["twin", "update", "gw1", "--desired", &desired]);
@@ -33,16 +36,18 @@ fn a_device_that_was_away_reboots_once_when_it_is_back() {
     // The wish still stands; neither a new connection, nor a new start, nor a
     // call with its id carries it out again.
     hub.fault(&["gw1", "drop-link"]);
+    assert_eq!(daemon.log.count(GOES_DOWN), 1);
     daemon.stop();
     daemon.start_connected(&hub);
     assert_eq!(hub.invoke("rebootDevice", r#"{"id":"w-1"}"#).1["id"], "w-1");
+    assert_eq!(daemon.log.count(GOES_DOWN), 0);
     // Nor does a daemon that has lost its record.
     daemon.stop();
     std::fs::write(daemon.state_dir().join("simulated-state.json"), "damaged").unwrap();
     daemon.start();
     wait_until("the report of the damage", || hub.reported()["agent"].get("damagedRecord").is_some());
     assert_eq!(hub.invoke("rebootDevice", r#"{"id":"w-1"}"#).0, 200);
-    assert_eq!(daemon.log.count("is about to be rebooted"), 0);
+    assert_eq!(daemon.log.count(GOES_DOWN), 0);
     assert_eq!(hub.reported()["boot"]["bootId"], boot["bootId"]);
 }
 

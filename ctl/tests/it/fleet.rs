@@ -204,8 +204,9 @@ fn a_dry_run_tells_who_would_refuse() {
     result.ends(7, &["gw1: checked", "gw2: the device refused with status 423"]);
     assert!(result.stdout.contains("3 devices: 2 checked, 1 refused\n"), "{result:#?}");
     assert!(!hub.path("state").exists(), "nothing to resume");
-    let calls = hub.requests().into_iter().filter(HttpRequest::is_call);
-    assert!(calls.into_iter().all(|call| call.body["payload"]["check"] == true));
+    let calls: Vec<_> = hub.requests().into_iter().filter(HttpRequest::is_call).collect();
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|call| call.body["payload"]["check"] == true), "{calls:#?}");
 }
 
 #[test]
@@ -225,10 +226,8 @@ fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
     let result = hub.run(&[&resume[..], &["-o", "json"]].concat());
     result.ends(0, &[]);
     let outcomes = result.json();
-    assert!(
-        outcomes.as_array().unwrap().iter().all(|outcome| outcome["outcome"] == "completed"),
-        "{outcomes}"
-    );
+    let completed = outcomes.as_array().unwrap().iter().filter(|outcome| outcome["outcome"] == "completed");
+    assert_eq!(completed.count(), 6, "{outcomes}");
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
     assert_eq!(fleet.got().len(), 6);
     hub.run(&resume).ends(0, &[]);
@@ -286,6 +285,7 @@ fn throttled_calls_wait_for_their_turn() {
         (*left > 0).then(|| HttpResponse::classic(429, "ThrottlingException").with("retry-after", "0"))
     });
     run(&hub, &[]).ends(0, &[]);
+    assert_eq!(fleet.got().len(), 8);
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
 }
 
