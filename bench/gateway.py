@@ -36,7 +36,7 @@ from table import Table
 
 OURS, FLOOR, ECHO = "iotdm-agentd", "mosquitto_sub", "echo client"
 PYTHON, NODE = "azure-iot-device (Python)", "azure-iot-device-mqtt (Node)"
-# Not a wait for an event: what follows a start is over after so many seconds.
+# In seconds. Not a wait for an event: what follows a start is over after so long.
 SETTLED = 10
 DEVICES = ("agentd", "floor", "echo", "python", "node", "large", "again")
 
@@ -60,7 +60,7 @@ def start(table: Table, directory: Path, rounds: int) -> None:
                 answered = caller.submit(answered_at, hub, device)
                 with begin() as party:
                     after = answered.result() - party.started
-                    # The first turn is for the caches of the system.
+                    # The first turn only fills the caches of the system.
                     if turn:
                         table.add("start: exec to method answered, ms", whom, 1e3 * after)
                         if isinstance(party, MeasuredDaemon):
@@ -119,7 +119,7 @@ def values(text: str) -> dict[str, float]:
 
 
 def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None:
-    """All at once, and meanwhile one more daemon that reconnects again and again."""
+    """Measures all device programs at once, while one more daemon reconnects again and again."""
     keep_alive = f'hub.keep_alive = "{KEEP_ALIVE}s"\n'
     with MeasuredHub(directory / "hub", *DEVICES) as hub, contextlib.ExitStack() as running:
         begin = {
@@ -159,14 +159,14 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
 
 
 def reconnect(table: Table, directory: Path, hub: MeasuredHub, times: int) -> None:
-    # A copy, which shares its code with nobody.
+    # A copy of the program, so that its pages are shared with no other process.
     binary = shutil.copy(program("iotdm-agentd"), directory)
     with MeasuredDaemon(directory / "again", hub, "again", binary=binary) as daemon:
         for nth in range(1, times + 2):
             deadline = time.monotonic() + 120
             while not daemon.tells("STATUS=connected", nth, 0.2):
                 assert time.monotonic() < deadline, f"not connected for the {nth}th time: {daemon.lines[-5:]}"
-                # A new address makes it try at once, as a network that comes back does.
+                # A new address makes the daemon try at once, as a network that comes back does.
                 for verb in ("add", "del"):
                     subprocess.run(["ip", "address", verb, "192.0.2.1/32", "dev", "lo"], check=True)
             if nth in (2, times + 1):

@@ -20,7 +20,7 @@ from pyharness.programs import ROOT, TARGET
 PEERS = Path(__file__).parent / "peers"
 RELEASE = TARGET / "release"
 LOAD = RELEASE / "iotdm-load"
-# Of the service's REST interface.
+# The version of the service's REST interface.
 API = "api-version=2021-04-12"
 TOPICS = ("$iothub/methods/POST/#", "$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#")
 # In seconds, the daemon's default.
@@ -93,7 +93,7 @@ def git(*arguments: str) -> str:
 
 
 def watchdog_of_the_unit() -> int:
-    """In seconds."""
+    """The watchdog's time of the shipped unit, in seconds."""
     unit = (ROOT / "packaging/systemd/iotdm-agentd.service").read_text()
     value, unit_name = re.search(r"^WatchdogSec=(\d+)(s|min)?", unit, re.M).groups()
     return int(value) * (60 if unit_name == "min" else 1)

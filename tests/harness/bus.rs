@@ -27,14 +27,14 @@ pub struct Logind {
     pub can_reboot: Arc<Mutex<String>>,
     /// Whether `Inhibit` gives a lock.
     pub gives_locks: Arc<Mutex<bool>>,
-    /// What `ScheduledShutdown` says: its kind, and when in µs since 1970.
+    /// What `ScheduledShutdown` says: the kind of shutdown, and its time in µs since 1970.
     pub scheduled: Arc<Mutex<(String, u64)>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     runtime: Runtime,
     connection: Connection,
 }
 
-/// what, who, why, mode, uid, pid.
+/// A lock as `ListInhibitors` gives it: what, who, why, mode, uid, pid.
 pub type Inhibitor = (String, String, String, String, u32, u32);
 
 struct Manager {
@@ -69,7 +69,7 @@ impl Manager {
             std::os::unix::net::UnixStream::pair().map_err(|error| fdo::Error::Failed(error.to_string()))?;
         let calls = self.calls.clone();
         std::thread::spawn(move || {
-            // Ends when the other side lets the lock go.
+            // Returns when the other side lets the lock go.
             let _ = std::io::Read::read(&mut &held, &mut [0]);
             calls.push("lock released".to_owned());
         });
@@ -134,12 +134,12 @@ impl Bus {
         Bus { child, address: line.trim().to_owned(), _dir: dir }
     }
 
-    /// Where it listens.
+    /// The address where the bus listens.
     pub fn address(&self) -> String {
         self.address.clone()
     }
 
-    /// Puts a login manager on it that is willing and has no locks.
+    /// Puts a login manager on the bus that is willing and has no locks.
     pub fn logind(&self) -> Logind {
         let calls = Transcript::default();
         let can_reboot = Arc::new(Mutex::new("yes".to_owned()));

@@ -96,8 +96,8 @@ impl Hub {
         assert_eq!(self.signal(Signal::SIGKILL), None, "the emulator had ended before");
     }
 
-    /// Sends a signal that ends the hub and waits for that; the exit code, which
-    /// a process that the signal itself ended has not.
+    /// Sends a signal that ends the hub and waits for its end; the exit code, or
+    /// none where the signal itself ended the process.
     pub fn signal(&mut self, signal: Signal) -> Option<i32> {
         kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
         let status = self.child.wait().unwrap();
@@ -105,7 +105,7 @@ impl Hub {
         status.code()
     }
 
-    /// The number of its process.
+    /// The id of the emulator's process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -191,7 +191,7 @@ impl StoppedHub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        // Its end may have been waited for already.
+        // The emulator's end may have been waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

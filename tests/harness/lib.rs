@@ -4,7 +4,7 @@
 //! Nothing here sleeps: every wait ends with the line that is waited for, or
 //! fails with everything that was said until then.
 
-// A harness fails loudly; its users are tests.
+// The harness fails loudly, as the tests do that use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc)]
 
 mod bus;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens, at 127.0.0.1.
+    /// The port where the server listens, at 127.0.0.1.
     pub port: u16,
     dir: TempDir,
 }

@@ -205,7 +205,7 @@ fn a_renewed_certificate_is_taken_up_without_a_restart() {
     daemon.configure(&lines);
     daemon.start_connected(&hub);
 
-    // The hub is told of the new one, which drops nothing; then the link ends.
+    // The hub is told of the new certificate, which drops nothing; then the link ends.
     certificates.write("the next", false);
     let file = certificates.file("device.pem");
     assert_eq!(hub.ctl(&["device", "delete", "gw1", "--yes"]).code, 0);
@@ -234,7 +234,7 @@ fn an_assigned_hub_is_known_without_the_service() {
     daemon.notified.wait_for("STATUS=connected to localhost");
     assert!(daemon.stop().success());
 
-    // Of another enrolment it knows nothing, and says what is wrong with that.
+    // The service does not know this enrolment, and the daemon says what to check.
     daemon.configure(&lines.replace("\"gw1\"", "\"gw2\""));
     daemon.start();
     let status = daemon.notified.wait_for("STATUS=not connected");

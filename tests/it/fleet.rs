@@ -85,7 +85,7 @@ impl Fleet {
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let reboot = match self.kinds[n] {
             Kind::Good => "backend = \"simulate\"\nsimulate_duration = \"1s\"",
-            // Longer than it takes to be killed while it is down.
+            // Longer than the test needs to kill the daemon while its machine is down.
             Kind::Lost => "backend = \"simulate\"\nsimulate_duration = \"60s\"",
             Kind::Refusing | Kind::Offline => "backend = \"logind\"",
         };

@@ -24,7 +24,7 @@ fn too_many_reboots_are_refused_also_after_the_reboot() {
 fn outside_the_windows_it_is_scheduled() {
     let hub = Hub::start();
     let mut daemon = Daemon::simulating(&hub);
-    // The minute 12 hours from now, so that it is not open while this runs.
+    // The minute 12 hours from now, so that the window is not open while this runs.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let minute = |seconds: u64| format!("{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60);
     let window = format!("{}-{}", minute(now + 12 * 3600), minute(now + 12 * 3600 + 60));

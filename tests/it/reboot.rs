@@ -226,14 +226,14 @@ fn what_cannot_be_recorded_is_not_done() {
     let logind = bus.logind();
     let mut daemon = Daemon::with_logind(&hub, &bus);
     daemon.start_connected(&hub);
-    // A file where the directory was: no privilege can write into that.
+    // A file in place of the directory: no privilege lets a record be written into that.
     std::fs::remove_dir_all(daemon.state_dir()).unwrap();
     std::fs::write(daemon.state_dir(), "").unwrap();
     let (status, answer) = hub.invoke("rebootDevice", "{}");
     assert_eq!((status, answer["error"]["code"].as_str()), (500, Some("storageFailed")), "{answer}");
     assert_eq!(logind.calls.count("Reboot("), 0);
     assert_eq!(hub.reported().get("reboot"), None);
-    // And once it can be, it is.
+    // Once a request can be recorded, it is done.
     std::fs::remove_file(daemon.state_dir()).unwrap();
     std::fs::create_dir(daemon.state_dir()).unwrap();
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
@@ -288,7 +288,7 @@ fn a_scheduled_reboot_can_be_cancelled_until_it_begins() {
     assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-2"}"#).0, 200);
     logind.calls.wait_for("Reboot(false)");
     assert_eq!(hub.invoke("cancelReboot", "{}").0, 409);
-    // What does not apply to the new one is gone from the twin.
+    // What does not apply to the new request is gone from the twin.
     assert_eq!(hub.reported()["reboot"].get("notBefore"), None);
 }
 
@@ -345,7 +345,7 @@ fn a_scheduled_reboot_is_announced_on_the_machine_unless_another_is() {
     assert_eq!(body["status"], "scheduled");
     logind.calls.wait_for("ScheduleShutdown(dry-reboot, ");
     assert_eq!(logind.calls.count("SetWallMessage(scheduled by iotdm-agentd: kernel update)"), 1);
-    // A new start says the same, and knows its own.
+    // A new start of the daemon says the same, and knows its own shutdown in logind's schedule.
     daemon.kill();
     daemon.start_connected(&hub);
     logind.calls.wait_for_nth("ScheduleShutdown(dry-reboot, ", 2);

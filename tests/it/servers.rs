@@ -199,7 +199,7 @@ fn messages_that_make_no_sense_are_passed_over() {
             }
             // Acknowledgements of what was never sent.
             client.say(&[0x40, 2, 0x12, 0x34, 0xd0, 0, 0xb0, 2, 0, 1, 0x50, 2, 0, 1]);
-            // And then a call that does.
+            // And then a call that makes sense.
             client.say(&publish(b"$iothub/methods/POST/getRebootStatus/?$rid=last", b"{}"));
             while let Some((first, rest)) = client.packet() {
                 if first & 0xf0 == 0x30 && String::from_utf8_lossy(&rest).contains("res/200/?$rid=last") {
@@ -220,7 +220,7 @@ fn messages_that_make_no_sense_are_passed_over() {
 fn all_that_a_hub_may_send_at_most_is_taken() {
     let hub = Hub::start();
     let mut daemon = Daemon::simulating(&hub);
-    // 32 KB in ten levels beside what is ours, and a wish of the wrong type.
+    // 32 KB in ten levels beside the daemon's own key, which holds a wish of the wrong type.
     let mut deep = serde_json::json!({});
     for (index, key) in "abcdefg".chars().enumerate() {
         let filling: Vec<String> = (0..if index == 0 { 7 } else { 0 }).map(|_| "x".repeat(4000)).collect();

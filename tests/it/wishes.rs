@@ -65,7 +65,7 @@ fn a_wish_is_scheduled_changed_and_taken_back() {
     wish(&hub, Value::Null);
     wait_until("the cancellation", || reboot(&hub)["status"] == "cancelled");
 
-    // Taken back while the device was away.
+    // A wish that is taken back while the device is away.
     wish(&hub, json!({"id": "w-2", "notBefore": "2099-01-01T00:00:00Z"}));
     wait_until("the schedule", || reboot(&hub)["status"] == "scheduled");
     daemon.kill();

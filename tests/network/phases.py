@@ -48,7 +48,7 @@ class Campaign:
             if status == 200:
                 break
             row["no answer" if status < 100 else "other answers"] += 1
-            # 409 and 429 name their reason; a reboot of this very request is one of them no more.
+            # Nobody answered: iotdm-ctl's exit code. A device that refuses is wrong here, as no other request is pending.
             assert status < 100, f"{request}: {status}"
             meanwhile()
         row["answered 200"] += 1
@@ -91,7 +91,7 @@ def cut_at_random_bytes(campaign: Campaign, row: Counter, accepted: list[str], r
     place = campaign.place
     place.relay("cut")
     for _ in range(requests):
-        # The network's comings and goings: else the back-off would make this take hours.
+        # A network that comes and goes has the daemon try at once: else its back-off would make this take hours.
         campaign.request(row, accepted, meanwhile=place.line.touch)
     place.relay("pass")
     place.wait_connected(place.line.touch)
@@ -187,7 +187,7 @@ def unplugged(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
     """The network is away for so long that the waits have grown, and comes back."""
     place = campaign.place
     place.line.plug("down")
-    # Not a wait for an event: an absence.
+    # Not a wait for an event: for so long the network is absent.
     time.sleep(70)
     place.line.plug("up")
     began = time.monotonic()
@@ -216,9 +216,9 @@ def refused(campaign: Campaign, row: Counter, _accepted: list[str], code: int, s
 
 
 def reconnects(campaign: Campaign, row: Counter, accepted: list[str], count: int) -> str:
-    """So many connections; open files and memory before and after."""
+    """Makes the daemon connect so many times; its open files and memory before and after."""
     place = campaign.place
-    # What the first connections need stays.
+    # The files and the memory that the first connections need stay.
     place.wait_connected()
     before, connections = place.size(), place.relay("count")
     place.relay("drop")
@@ -232,7 +232,7 @@ def reconnects(campaign: Campaign, row: Counter, accepted: list[str], count: int
 
 
 def renewals(campaign: Campaign, row: Counter, accepted: list[str], count: int) -> str:
-    """So many tokens, with calls all the while, every hundredth a reboot."""
+    """Makes the daemon renew so many tokens, with calls all the while, every hundredth a reboot."""
     place = campaign.place
     place.stop()
     place.start('hub.sas_ttl = "5s"')
@@ -244,7 +244,7 @@ def renewals(campaign: Campaign, row: Counter, accepted: list[str], count: int) 
         status = place.invoke({"check": True}, connect_timeout=10, response_timeout=10)
         if status != 200:
             lost[status] += 1
-        # The device takes no more than 60 in an hour.
+        # The device takes no more than 60 reboots in an hour.
         if calls % 100 == 0 and row["requested"] < 30:
             campaign.request(row, accepted)
     row["losses"] += lost.total()

@@ -7,7 +7,8 @@ import struct
 import sys
 import threading
 
-# Told on standard input, one a line; answered with the number of connections so far.
+# The words that the relay is told on standard input, one a line; it answers each with the
+# number of connections so far, and "count", which changes nothing, as well.
 FAULTS = {
     "pass": "each connection is passed on",
     "cut": "each connection is reset after a random number of bytes",

@@ -53,7 +53,7 @@ def run(name: str, numbers: range, arguments: argparse.Namespace) -> int:
             with tempfile.TemporaryDirectory(prefix="iotdm-campaign-") as place:
                 run_on_one(name, now, arguments, Path(place), tally)
     finally:
-        # Also of a campaign that is ended early.
+        # A campaign that is ended early prints its counts as well.
         took = f"{time.monotonic() - began:.0f} s"
         print(f"\n{name}, seed {arguments.seed}, {tally.trials} of {planned} trials, {took}\n\n{tally}\n", flush=True)
     return tally.failures() + planned - tally.trials

@@ -60,7 +60,7 @@ def virtual(debian, deb, hub, tmp_path):
 def test_a_clock_that_is_years_behind(virtual, hub, refused, time_server):
     began = datetime.now(UTC)
     virtual.power_on(clock="2021-02-03T04:05:06")
-    # A token of years ago, which no hub takes.
+    # The device's token is one of years ago, which no hub takes.
     assert refused.wait(BOOT), "the hub heard nothing"
     assert "boot" not in hub.reported(DEVICE)
 
@@ -80,7 +80,7 @@ def test_a_clock_that_is_years_behind(virtual, hub, refused, time_server):
     assert second["boot"]["clock"] == "unsynchronized"
     assert "downSeconds" not in second["reboot"]
 
-    # Then the report is put right.
+    # With a server, the report is put right.
     time_server.answers.set()
     third = hub.wait_reported(DEVICE, lambda reported: _synchronized(reported), timeout=BOOT)
     assert third["boot"]["bootId"] == second["boot"]["bootId"]
@@ -88,7 +88,7 @@ def test_a_clock_that_is_years_behind(virtual, hub, refused, time_server):
     assert asked < instant(third["rebootTime"]) < datetime.now(UTC)
     reboot = third["reboot"]
     assert reboot["status"] == "completed"
-    # By the machine's own clock; what lies less than seconds apart says nothing across two.
+    # All by the machine's own clock: between two clocks, less than seconds say nothing.
     times = [first["boot"]["bootTime"], reboot["requestedAt"], reboot["startedAt"], third["rebootTime"], reboot["completedAt"]]
     assert sorted(times) == times
     assert 0 < reboot["downSeconds"] < 240

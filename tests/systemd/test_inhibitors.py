@@ -84,7 +84,7 @@ polkit.addRule(function (action, subject) {
 
 @pytest.mark.parametrize("machine", ["installed_newer"], ids=["newer-debian"], indirect=True)
 def test_a_weak_one_binds_the_daemon(gateway, hub):
-    """From systemd 257 on there is one that does not bind root; to others it is as strong."""
+    """From systemd 257 on there is an inhibitor that does not bind root; to others it is as strong as any."""
     inhibitor.hold(gateway, "block-weak")
     refused = hub.ctl("reboot", DEVICE, "--output", "json")
     assert json.loads(refused.stdout)["reply"]["status"] == 423

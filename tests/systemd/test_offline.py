@@ -23,7 +23,7 @@ def test_the_hub_appears_later(machine, hub):
     shown = machine.run("systemctl", "status", "--no-pager", UNIT)
     assert state["StatusText"] and state["StatusText"] in shown
     assert "localhost" in state["StatusText"], state
-    # Which its unit has to let it.
+    # The unit has to allow the daemon such a socket.
     assert listens_to_the_network(machine)
 
     hub.start()

@@ -9,7 +9,7 @@ from powercuts.plan import STAGES
 from powercuts.trial import Campaign
 from pyharness.hub import Hub
 
-# With this seed from the answer to the next boot's report, a stage each.
+# With this seed the trials go from the reply to the next boot's report, a stage each.
 SEED = 2
 TRIALS = 6
 

@@ -60,5 +60,5 @@ def test_a_reboot_and_a_power_cut(virtual, hub):
     virtual.cut_power()
     reported = [twin["boot"]["bootId"].replace("-", "") for twin in (first, second, third)]
     assert virtual.boot_ids() == reported
-    # The one that ended by a shutdown, in systemd's own words.
+    # Only the first boot ended by a shutdown, in systemd's own words.
     assert virtual.read("/var/lib/iotdm/last-shutdown").strip() == first["boot"]["bootId"]

@@ -23,7 +23,7 @@ def test_three_times_in_a_row(gateway, hub):
         assert reported["reboot"]["requestedBy"] == "method"
         assert reported["boot"]["cause"] == "requested"
         assert json.loads(done.stdout)["rebootTime"] == reported["rebootTime"]
-    # That where nothing may be rebooted these words are missing says something only if they are there otherwise.
+    # The control of assert_still_up: where a machine is rebooted, logind does say these words.
     assert gateway.journal("--unit=systemd-logind").count(LOGIND_REBOOTS) == 3
 
 

@@ -33,7 +33,7 @@ def test_a_full_state_directory(machine, hub):
     assert_still_up(machine)
     assert "reboot" not in hub.reported(DEVICE)
 
-    # The daemon is no worse for it.
+    # The daemon is no worse for having refused.
     (Path(f"/proc/{machine.boots[-1].leader}/root/var/lib/iotdm/filler")).unlink()
     accepted = hub.ctl("reboot", DEVICE, "--no-wait")
     assert accepted.returncode == 0, accepted.stderr

@@ -34,7 +34,7 @@ def test_an_administrators_own_shutdown_stands(gateway, hub):
 
 
 def scheduled(machine: Container) -> int:
-    """For when logind itself has a shutdown in its schedule, in µs since 1970."""
+    """When logind itself is to shut down by its own schedule, in µs since 1970."""
     said = machine.run("busctl", "get-property", *LOGIND, "ScheduledShutdown")
     return int(re.match(r'\(st\) "[a-z-]*" (\d+)', said)[1])
 

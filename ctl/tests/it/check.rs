@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, ctl};
 use serde_json::{Value, json};
 
-/// A hub that lets do everything but what `otherwise` answers differently.
+/// A hub that allows everything but what `otherwise` answers differently.
 fn hub(otherwise: impl Fn(&HttpRequest, usize) -> Option<HttpResponse> + Send + Sync + 'static) -> FakeHub {
     FakeHub::start(move |request, before| {
         otherwise(request, before).unwrap_or_else(|| match (request.method.as_str(), request.path.as_str()) {
@@ -58,7 +58,7 @@ fn a_line_for_each() {
     let tls = "TLS 1.3, the certificate is for localhost and trusted, its CA: CN=";
     assert!(run.stdout.contains(tls), "{run:#?}");
     assert!(run.stdout.contains("3 registered, 1 of them disabled"), "{run:#?}");
-    // What is deleted and called does not exist.
+    // The checks delete and call only what does not exist.
     let paths: Vec<String> = hub.requests().iter().map(HttpRequest::line).collect();
     let (deleted, called) = (&paths[2], &paths[3]);
     assert!(deleted.starts_with("DELETE /devices/") && called.starts_with("POST /twins/"), "{paths:?}");
@@ -146,7 +146,7 @@ fn a_hub_that_is_not_reached_is_exit_1_at_the_step_that_fails() {
     assert_eq!(which(&run, "failed"), ["tcp"]);
     assert!(detail(&run, "tcp").contains("Connection refused"), "{run:#?}");
     assert_eq!(which(&run, "skipped").len(), 8);
-    // Of the names that never exist.
+    // A name of those that never exist.
     let run = check("hub.invalid");
     run.ends(1, &[]);
     assert_eq!(which(&run, "failed"), ["name"]);

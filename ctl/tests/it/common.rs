@@ -260,12 +260,12 @@ pub fn on_terminal(mut command: Command, keys: &str) -> Screen {
     let end = || Stdio::from(pty.slave.try_clone().unwrap());
     command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
     let mut child = command.spawn().unwrap();
-    // The program's ends of it, of which none may stay open here.
+    // The program's ends of the terminal, of which none may stay open here.
     drop((command, pty.slave));
     let mut terminal = fs::File::from(pty.master);
     terminal.write_all(keys.as_bytes()).unwrap();
     let mut screen = Vec::new();
-    // Ends with an error once the other side is closed.
+    // Reading ends with an error once the program has closed its ends.
     let _ = terminal.read_to_end(&mut screen);
     let code = child.wait().unwrap().code().expect("ended by a signal");
     Screen { code, screen: String::from_utf8_lossy(&screen).into_owned() }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use crate::common::{FakeHub, HttpResponse, KEY, Ran, ctl};
 use serde_json::{Value, json};
 
-/// Beside the secondary one, [`KEY`].
+/// The primary key of the device, whose secondary one is [`KEY`].
 const OLD_PRIMARY: &str = "b2xkIHByaW1hcnkga2V5";
 
 fn registry() -> FakeHub {

@@ -76,7 +76,7 @@ impl Fleet {
     fn wait_for(&self, devices: usize) {
         let (state, changed) = &*self.0;
         let few = |state: &mut State| state.got.len() < devices;
-        // Only passes when something is wrong.
+        // This time only passes when something is wrong.
         let patience = std::time::Duration::from_secs(60);
         let (state, waited) = changed.wait_timeout_while(state.lock().unwrap(), patience, few).unwrap();
         assert!(!waited.timed_out(), "only {:?} were asked", state.got);

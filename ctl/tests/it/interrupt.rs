@@ -183,7 +183,7 @@ fn while_the_hub_throttles() {
     let (hub, _) =
         hub(|_, _| Some(HttpResponse::classic(429, "ThrottlingException").with("retry-after", "50")));
     let mut child = spawn(hub.command(&["reboot", "gw1", "--id", "r-1", "--when-online"]));
-    // Nothing is said while it waits; the hub has seen the request, at least.
+    // The program says nothing while it waits; but the hub has seen the request.
     while hub.requests().is_empty() {
         std::thread::yield_now();
     }

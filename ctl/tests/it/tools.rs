@@ -160,7 +160,7 @@ fn device_ids_are_completed_from_the_hub() {
     assert_eq!(complete(&["reboot", "--reason", "x", "pi", "gw"], &string), ["gw1", "gw2"]);
     assert_eq!(complete(&["twin", "show", "p"], &string), ["pi"]);
     assert_eq!(hub.lines(), ["POST /devices/query"; 2]);
-    // What the program knows itself needs none.
+    // What the program knows itself needs no hub.
     assert_eq!(complete(&["device", "renew"], "nonsense"), ["renew-key"]);
     assert_eq!(complete(&["reboot", "--max-in"], "nonsense"), ["--max-in-flight"]);
     // Whatever is wrong, the line that is being typed stays as it is.

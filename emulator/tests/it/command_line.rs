@@ -44,7 +44,7 @@ async fn the_strings_have_the_ports_and_keep_their_keys_over_a_restart() {
     assert!(service.starts_with(&start), "{service}");
     assert_eq!(hub.signal(Signal::SIGTERM), Some(0));
 
-    // Left behind by a kill between two writes.
+    // A file as a kill between two writes leaves behind.
     std::fs::write(dir.path().join("devices/stranger"), "x").unwrap();
     let old_ports = (hub.mqtt_port, hub.https_port);
     let mut hub = Hub::start_in(dir.path(), &["--device", "gw1"]);
@@ -160,7 +160,7 @@ async fn the_default_directory_is_the_users_state_directory() {
         ("XDG_STATE_HOME", home.path().join("state"), "state/iotdm-emulator"),
         ("XDG_STATE_HOME", "relative".into(), ".local/state/iotdm-emulator"),
     ] {
-        // The port is refused before it serves, but after the directory is made.
+        // The port is refused before the emulator serves, but after the directory is made.
         let blocker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = blocker.local_addr().unwrap().port().to_string();
         let mut command = command();

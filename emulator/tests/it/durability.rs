@@ -17,7 +17,7 @@ use crate::support::service::Service;
 /// Whose reports are written together with each other's.
 const REPORTERS: [&str; 6] = ["gw1", "gw2", "gw3", "gw4", "gw5", "gw6"];
 
-/// How often it is killed.
+/// How often the emulator is killed.
 const ROUNDS: u64 = 12;
 
 /// Reports counting numbers until the connection breaks; the last one that

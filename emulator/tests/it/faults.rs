@@ -158,7 +158,7 @@ async fn a_tier_throttles_by_its_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start_in(dir.path(), &["--tier", "S1"]);
     let service = Service::owner(&hub);
-    // 20 queries a minute; a few more while they are asked.
+    // The tier allows 20 queries a minute; a few more are allowed by the time that asking takes.
     let mut refused = None;
     for _ in 0..60 {
         let answer = service.send("POST", "/devices/query", json!({"query": "SELECT * FROM devices"})).await;

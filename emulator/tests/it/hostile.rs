@@ -131,14 +131,14 @@ async fn silent_clients_and_half_handshakes_hold_up_nobody() {
         silent.push(Device::open(&hub).await);
     }
     is_unimpressed(&hub, before).await;
-    // They are cut off after 10 seconds, long before this gives up.
+    // The emulator cuts them off after 10 seconds, long before this test gives up.
     silent.truncate(5);
     for device in &mut silent {
         device.expect_close().await;
     }
     for mut stream in strangers.drain(..4) {
         let mut rest = Vec::new();
-        // An alert, or nothing.
+        // The emulator sends a TLS alert, or nothing.
         let _ = timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("still open");
     }
 }

@@ -143,7 +143,7 @@ async fn a_job_for_later_is_cancelled_and_survives_a_kill() {
 async fn a_cancelled_job_begins_with_no_further_device() {
     let hub = Hub::start();
     let service = Service::owner(&hub);
-    // More than are dealt with at once; only the first of them answers.
+    // More devices than are dealt with at once; only the first of them answers.
     for n in 0..105 {
         service.send("PUT", &format!("/devices/d{n:03}"), json!({})).await;
     }

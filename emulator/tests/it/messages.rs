@@ -26,7 +26,7 @@ async fn waiting(service: &Service) -> Value {
     service.read("/twins/gw1").await["cloudToDeviceMessageCount"].clone()
 }
 
-/// The command `events` for `gw1`, listening, which ends after so many.
+/// The command `events` for `gw1`, listening, which ends after `count` messages.
 async fn listen(hub: &Hub, count: usize) -> Child {
     let mut events = command();
     events.args(["events", "gw1", "--count", &count.to_string(), "--data"]).arg(hub.data());
@@ -37,7 +37,7 @@ async fn listen(hub: &Hub, count: usize) -> Child {
     events
 }
 
-/// What it has printed once it ends.
+/// What the command has printed once it ends.
 async fn heard(events: Child) -> Vec<Value> {
     let output = timeout(DEADLINE, events.wait_with_output()).await.unwrap().unwrap();
     assert!(output.status.success());

@@ -31,7 +31,7 @@ async fn there_and_back() {
         let call = invoke(&service, json!({"methodName": "rebootDevice", "payload": payload}));
         let (name, rid, got) = device.method().await;
         assert_eq!(name, "rebootDevice");
-        // As text: in the order in which it was sent.
+        // Compared as text: the keys are in the order in which they were sent.
         assert_eq!(got.to_string(), payload.to_string());
         reply(&mut device, status, &rid, sent).await;
         // A second reply has nobody to go to and does no harm.
@@ -102,7 +102,7 @@ async fn a_device_that_does_not_answer_is_a_gateway_timeout() {
     let call = invoke(&service, json!({"methodName": "m", "responseTimeoutInSeconds": "5"}));
     let (_, rid, _) = device.method().await;
     call.await.unwrap().refused_nested(504, 504_101, "GatewayTimeout");
-    // Too late, and no harm.
+    // This reply comes too late, and does no harm.
     reply(&mut device, 200, &rid, "{}").await;
     device.ping().await;
 }

@@ -33,7 +33,7 @@ async fn a_module_has_its_own_connection_twin_and_methods() {
     for filter in [METHOD_CALLS, TWIN_RESPONSES, DESIRED_PATCHES] {
         module.subscribe(filter).await;
     }
-    device.ping().await; // It was not replaced.
+    device.ping().await; // The device's own connection was not replaced by the module's.
 
     module.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"a":1}"#).await;
     assert_eq!(module.message().await.0, "$iothub/twin/res/204/?$rid=1&$version=2");

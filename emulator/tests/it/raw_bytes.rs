@@ -78,7 +78,7 @@ async fn a_whole_conversation() {
     stream.write_all(&connect(&hub, 4)).await.unwrap();
     expect(&mut stream, &[0x20, 2, 0, 0]).await;
 
-    // QoS 2 is granted as 1.
+    // QoS 2 is granted as QoS 1.
     let filter = string("$iothub/twin/res/#");
     stream.write_all(&packet(0x82, &[&[0, 1], &filter, &[2]])).await.unwrap();
     expect(&mut stream, &[0x90, 3, 0, 1, 1]).await;

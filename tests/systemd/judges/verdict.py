@@ -45,7 +45,7 @@ class Verdict:
 
 
 def boots(lives: list[Life], wire: Wire) -> list[Boot | None]:
-    """By life; nothing where the daemon did not get to report."""
+    """What was reported in each life; nothing of a life in which the daemon did not get to report."""
     found: list[Boot | None] = [None] * len(lives)
     for state in filter(lambda state: "boot" in state.reported, wire.states):
         number = life_at(lives, state.at)
@@ -70,11 +70,11 @@ def life_at(lives: list[Life], at: float) -> int:
 
 
 def allowed_causes(lives: list[Life], found: list[Boot | None], local: set[int]) -> list[set[str]]:
-    """By life; `local` are those in which somebody else asked for a reboot.
+    """The causes that each life may report; `local` are the lives in which somebody else asked for a reboot.
 
     logind is asked only after the request was announced to the hub, or the hub
-    did not answer in time what was said before. From then on a cut may fall before or after the shutdown was recorded, so that two
-    causes are right. A life that did not get to report may not have been
+    did not answer in time what was said before. From then on a cut may fall
+    before or after the shutdown was recorded, so that two causes are right. A life that did not get to report may not have been
     noticed at all; then the next one is judged by what was before.
     """
     allowed = [{"unknown"}]

@@ -51,7 +51,7 @@ class Wire:
         """Waits until `condition` holds of what was said so far."""
         deadline = time.monotonic() + timeout
         with self._changed:
-            # Every now and then, as a condition may regard other things, too.
+            # Looks every 50 ms as well, as a condition may regard other things than what was said.
             while not condition():
                 assert self._failure is None, self._failure
                 left = deadline - time.monotonic()
@@ -59,7 +59,7 @@ class Wire:
                 self._changed.wait(min(left, 0.05))
 
     def acknowledged(self, state: State) -> bool:
-        """Whether the hub has told the device that it has this state."""
+        """Whether the hub has told the device that the hub has this state."""
         return any(said.to_device and said.topic.startswith(f"{TWIN_REPLY}204/") and said.rid == state.rid
                    and said.at >= state.at for said in self.messages)
 
@@ -98,7 +98,7 @@ class Wire:
 
 
 def merge(properties: dict, patch: dict) -> None:
-    """As IoT Hub does it: objects merge, null deletes, all else replaces."""
+    """Merges a patch as IoT Hub does it: objects merge, null deletes, all else replaces."""
     for key, value in patch.items():
         if value is None:
             properties.pop(key, None)

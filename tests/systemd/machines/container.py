@@ -43,7 +43,7 @@ class Container:
     boots: list[Boot] = field(default_factory=list)
     # How each boot that is over ended: REBOOT or another status.
     ends: list[int] = field(default_factory=list)
-    # All of them, those included that did not get as far as being up.
+    # All boots, those included that did not get as far as being up.
     lives: list[Life] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Container:
         return self.wait_boot(count + 1)
 
     def switch_on(self) -> None:
-        """The same, without waiting until it is up."""
+        """Boots as power_on does, without waiting until the machine is up."""
         self._cut, self._on = False, True
         self._power = threading.Thread(target=self._run, daemon=True)
         self._power.start()
@@ -78,7 +78,7 @@ class Container:
         """SIGKILL to the machine's first process takes all others along, and none gets to say a word."""
         self._cut = True
         while self._on:
-            # More than once only if it was between two boots.
+            # More than once only if the machine was between two boots.
             with self._changed, contextlib.suppress(ProcessLookupError):
                 if self._leader is not None:
                     signal.pidfd_send_signal(self._leader, signal.SIGKILL)
@@ -195,7 +195,7 @@ class Container:
         return ["sh", "-c", enter + 'exec "$@"', "sh", *command]
 
     def _ready(self, notify: socket.socket, process: subprocess.Popen) -> int | None:
-        """The container's first process once it is up; none if it ended before."""
+        """The first process of the container once that is up; none if the container ended before."""
         leader = None
         ended = os.pidfd_open(process.pid)
         try:

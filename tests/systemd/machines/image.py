@@ -28,16 +28,17 @@ KERNEL = ["initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd"]
 
 
 def debian() -> Path:
-    """The system's root directory, made now if it is not there."""
+    """The root directory of this machine's own Debian, made now if there is none yet."""
     return _cached("gateway", _own_suite(), [*GATEWAY, *KERNEL], package.architecture(), also=[])
 
 
 def newer_debian() -> Path:
+    """The same of the Debian NEWER, without a kernel."""
     return _cached("newer", NEWER, GATEWAY, package.architecture(), also=[])
 
 
 def debian_arm() -> Path:
-    """As a Raspberry Pi runs it: an arm64 system that can run armhf programs, too. The host has to know how to run them."""
+    """The same as a Raspberry Pi runs it: an arm64 system that can run armhf programs, too. The host has to know how to run both."""
     return _cached("arm", _own_suite(), GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
 
 
@@ -92,10 +93,10 @@ def _make(root: Path, suite: str, packages: list[str], arch: str, also: list[str
         raise RuntimeError(f"debootstrap failed, see {log}:\n{log.read_text()[-2000:]}")
     log.unlink()
     if "systemd-timesyncd" in packages:
-        # Where a test wants it, it enables it, with a server of its own.
+        # A test that wants a time client enables this one, with a server of its own.
         subprocess.run(["systemctl", f"--root={root}", "--quiet", "disable", "systemd-timesyncd"], check=True)
     if also:
-        # Of another architecture, which debootstrap knows nothing of.
+        # These packages are of another architecture, which debootstrap knows nothing of.
         subprocess.run(["chroot", root, "dpkg", "--add-architecture", also[0].split(":")[1]], check=True)
         for command in [["update"], ["install", "-y", "--no-install-recommends", *also], ["clean"]]:
             subprocess.run(["chroot", root, "apt-get", "-q", *command], check=True)

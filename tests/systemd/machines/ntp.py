@@ -5,7 +5,7 @@ import struct
 import threading
 import time
 
-# Between 1900, where NTP begins to count, and 1970.
+# Seconds between 1900, where NTP begins to count, and 1970.
 EPOCH = 2_208_988_800
 
 
@@ -13,7 +13,7 @@ class TimeServer:
     def __init__(self) -> None:
         self.answers = threading.Event()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # The port is NTP's only one; time clients cannot be told another.
+        # NTP's only port; time clients cannot be told another.
         self._socket.bind(("127.0.0.1", 123))
         threading.Thread(target=self._serve, daemon=True).start()
 

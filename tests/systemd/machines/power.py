@@ -15,5 +15,5 @@ class Life:
 
     began: float = field(default_factory=time.monotonic)
     end: str | None = None
-    # Whether its systemd has said that all is up; a container tells.
+    # Whether the machine's systemd has said that all is up; only containers tell.
     up: bool = False

@@ -14,7 +14,7 @@ from machines import power
 from machines.power import Life
 
 HOST = "10.0.2.2"
-# For how long a boot is waited for: without KVM it takes about 20 s on an idle
+# For how many seconds a boot is waited for: without KVM it takes about 20 s on an idle
 # machine, and ten times as long on a busy one.
 BOOT = 600
 
@@ -44,7 +44,7 @@ class VirtualMachine:
                 # are emulated were seen to wait for each other without end.
                 ["qemu-system-x86_64", "-accel", "tcg", "-m", "1024", "-display", "none",
                  "-kernel", self.kernel, "-initrd", self.initrd,
-                 # Emulated on a busy host, the timer may fail the kernel's test of it, which then panics.
+                 # On a busy host the emulated timer may fail the kernel's test of timers, and the kernel then panics.
                  "-append", "root=/dev/vda rw quiet console=ttyS0 no_timer_check",
                  "-drive", f"file={self.disk},format=raw,if=virtio", "-nic", "user,model=virtio",
                  "-rtc", f"base={clock}",
@@ -68,7 +68,7 @@ class VirtualMachine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            # With all that QEMU had told until then.
+            # Returns once all that QEMU had told until then was heard.
             self._listener.join()
             self.lives[-1].end = power.CUT
             self._process = None

@@ -58,9 +58,9 @@ class Plan:
     payload: dict
     withheld: str | None
     delay: float
-    # When another cut follows the next power-on, if one does.
+    # After how many seconds another cut follows the next power-on, if one does.
     again: float | None
-    # How long the inhibitor is held, for the kind that waits for it.
+    # For how many seconds the inhibitor is held, in a request that waits for its release.
     held: float
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Plan:
 
 
 def plan(seed: int, subject: Subject, number: int) -> Plan:
-    """Goes through the stages in turn; the rest is drawn."""
+    """The plan of a trial: the stages come in turn, the rest is drawn."""
     drawn = random.Random(f"{seed} {subject.name} {number}")
     stage = STAGES[(seed + number) % len(STAGES)]
     kind = drawn.choice([kind for kind in stage.kinds if kind in subject.kinds])

@@ -11,10 +11,10 @@ from pyharness.hub import Hub
 
 from powercuts.plan import Stage
 
-# A short patience with acknowledgements, so that withheld ones do not last.
+# A short patience with acknowledgements, so that a trial with a withheld one does not take long.
 CONFIGURATION = '[reboot]\nack_timeout = "1s"\n'
-# As many as a daemon that counts them can be told to allow, and hence as many
-# as one machine is used for.
+# The daemon's limit of reboots in an hour, the highest value that the setting takes,
+# and hence the number of trials that one machine is used for.
 LIMIT = "max_per_hour"
 TRIALS_PER_MACHINE = 60
 
@@ -24,6 +24,7 @@ class Box:
 
     name = "container"
     kinds = ("immediate", "delayed", "waiting", "local")
+    # How many seconds a trial's events are waited for.
     patience = 120
 
     def __init__(self, root: Path, name: str) -> None:
@@ -54,6 +55,7 @@ class Qemu:
 
     name = "qemu"
     kinds = ("immediate", "delayed")
+    # The same; each boot alone may take minutes.
     patience = 600
 
     def __init__(self, root: Path, directory: Path) -> None:

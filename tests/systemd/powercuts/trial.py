@@ -131,12 +131,12 @@ class Campaign:
 
     def _cut(self) -> None:
         self.subject.machine.cut_power()
-        # What was on its way arrives before the hub sees the end of it.
+        # What was on its way arrives before the hub sees the end of the connection.
         self.wire.wait(lambda: self.wire.open == 0, self.subject.patience, "end of the connection")
         self.hub.fault("clear", DEVICE)
 
     def _ask_again(self, planned: Plan) -> None:
-        """Until there is an answer: at first the machine may still be about to go down once more."""
+        """Asks with the same id until there is a reply: at first the machine may still be about to go down once more."""
         deadline = time.monotonic() + self.subject.patience
         while True:
             done = subprocess.run(self._request(planned, 60), capture_output=True, text=True)

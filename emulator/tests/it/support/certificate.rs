@@ -67,7 +67,7 @@ impl Identity {
         device.introduce(hello_with(id, "")).await.code
     }
 
-    /// The same over a WebSocket.
+    /// Connects as [`Identity::connect`] does, over a WebSocket.
     pub async fn connect_over_websocket(&self, hub: &Hub, id: &str) -> ConnectReturnCode {
         websocket::introduce(hub, self.tls(hub), hello_with(id, "")).await.1
     }

@@ -39,7 +39,8 @@ pub fn hello(hub: &Hub, id: &str) -> Connect {
     hello_until(hub, id, now() + 3600)
 }
 
-/// The same with a token that ends at `expiry`.
+/// A CONNECT as [`hello`] makes it, with a token that ends at `expiry`, in
+/// seconds since the Unix epoch.
 pub fn hello_until(hub: &Hub, id: &str, expiry: u64) -> Connect {
     let text = hub.file(&format!("devices/{id}"));
     let parsed: DeviceConnectionString = text.parse().unwrap();
@@ -64,7 +65,7 @@ impl Device {
         Device::open_with(hub, tls(hub)).await
     }
 
-    /// The same with a TLS configuration of its own.
+    /// TLS with a configuration of its own, and nothing said yet.
     pub async fn open_with(hub: &Hub, tls: Arc<ClientConfig>) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", hub.mqtt_port)).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -110,7 +111,7 @@ impl Device {
         self.send_bytes(&bytes).await;
     }
 
-    /// Errors are left to the next read: a hub that closes may do so early.
+    /// Sends bytes. Errors are left to the next read: a hub that closes may do so early.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;

@@ -18,7 +18,7 @@ pub struct Service {
     token: String,
 }
 
-/// What came back.
+/// The hub's response.
 #[derive(Debug)]
 pub struct HttpResponse {
     pub status: u16,
@@ -43,7 +43,7 @@ impl Service {
         Service::with_tls(hub, tls(hub), token)
     }
 
-    /// One that may show a certificate.
+    /// A client whose TLS may show a certificate.
     pub fn with_tls(hub: &Hub, tls: Arc<ClientConfig>, token: String) -> Self {
         let client = Client::builder().tls_backend_preconfigured((*tls).clone()).no_proxy().timeout(DEADLINE);
         let base = format!("https://localhost:{}", hub.https_port);
