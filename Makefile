@@ -12,7 +12,7 @@ help:
 	@echo 'make reproducible     build this commit twice and compare the packages'
 
 demo:
-	@tests/demo
+	@scripts/demo
 
 check:
 	@scripts/check

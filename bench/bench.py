@@ -13,7 +13,8 @@ import gateway
 import local_hub
 import operator_tool
 from goals import goals
-from parties import PROGRAMS, git, has_node
+from parties import RELEASE, git, has_node
+from pyharness.programs import use
 from table import Table
 
 SIZES = [10, 100, 1_000, 10_000]
@@ -51,8 +52,7 @@ def main() -> None:
     parser.add_argument("--reconnects", type=int, default=100, help="how often to reconnect meanwhile [default: 100]")
     parser.add_argument("--sizes", type=int, default=4, choices=range(1, 5), help="how many of 10, 100, 1,000, 10,000 [default: 4]")
     options = parser.parse_args()
-    if options.programs:
-        PROGRAMS["dir"] = options.programs.resolve()
+    use(options.programs.resolve() if options.programs else RELEASE)
     table = Table()
     with tempfile.TemporaryDirectory(prefix="iotdm-bench-") as directory:
         known = sections(table, Path(directory), options)

@@ -15,26 +15,39 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import process
-from parties import (KEEP_ALIVE, LOAD, ROOT, TOPICS, Daemon, Emulator, Process, copy_libraries, echo, git, has_node,
-                     mosquitto_sub, node_device, program, python_device)
+from parties import (
+    KEEP_ALIVE,
+    LOAD,
+    TOPICS,
+    MeasuredDaemon,
+    MeasuredHub,
+    copy_libraries,
+    echo,
+    git,
+    has_node,
+    mosquitto_sub,
+    node_device,
+    python_device,
+)
+from pyharness.line import HUB, Line
+from pyharness.process import Process
+from pyharness.programs import ROOT, program
 from table import Table
-
-sys.path.insert(0, str(ROOT / "tests/network"))
 
 OURS, FLOOR, ECHO = "iotdm-agentd", "mosquitto_sub", "echo client"
 PYTHON, NODE = "azure-iot-device (Python)", "azure-iot-device-mqtt (Node)"
-# Not a wait for an event: what follows a start is over after so many seconds.
+# In seconds. Not a wait for an event: what follows a start is over after so long.
 SETTLED = 10
 DEVICES = ("agentd", "floor", "echo", "python", "node", "large", "again")
 
 
 def start(table: Table, directory: Path, rounds: int) -> None:
-    with Emulator(directory / "hub", *DEVICES) as hub, ThreadPoolExecutor(1) as caller:
+    with MeasuredHub(directory / "hub", *DEVICES) as hub, ThreadPoolExecutor(1) as caller:
         hub.fill("agentd", 1)
         hub.fill("large", 32)
         starts = {
-            OURS: ("agentd", lambda: Daemon(directory / "home", hub, "agentd")),
-            f"{OURS}, twin of 32 KB": ("large", lambda: Daemon(directory / "large", hub, "large")),
+            OURS: ("agentd", lambda: MeasuredDaemon(directory / "home", hub, "agentd")),
+            f"{OURS}, twin of 32 KB": ("large", lambda: MeasuredDaemon(directory / "large", hub, "large")),
             ECHO: ("echo", lambda: echo(hub, "echo")),
             PYTHON: ("python", lambda: python_device(hub, "python")),
         }
@@ -47,10 +60,10 @@ def start(table: Table, directory: Path, rounds: int) -> None:
                 answered = caller.submit(answered_at, hub, device)
                 with begin() as party:
                     after = answered.result() - party.started
-                    # The first turn is for the caches of the system.
+                    # The first turn only fills the caches of the system.
                     if turn:
                         table.add("start: exec to method answered, ms", whom, 1e3 * after)
-                        if isinstance(party, Daemon):
+                        if isinstance(party, MeasuredDaemon):
                             table.add("start: exec to READY=1, ms", whom, 1e3 * (party.told("READY=1") - party.started))
                             table.add("start: peak of resident memory, KiB", whom, process.field(party.pid, "VmHWM"))
             with mosquitto_sub(hub, "floor") as party:
@@ -59,15 +72,15 @@ def start(table: Table, directory: Path, rounds: int) -> None:
                     table.add("start: exec to method answered, ms", f"{FLOOR}, exec to subscribed", 1e3 * (at - party.started))
 
 
-def answered_at(hub: Emulator, device: str) -> float:
+def answered_at(hub: MeasuredHub, device: str) -> float:
     """Makes a call that the hub holds back until the device listens; when its answer came."""
     hub.invoke(device, connect_timeout=60)
     return time.monotonic()
 
 
 def methods(table: Table, directory: Path, rounds: int) -> None:
-    with Emulator(directory / "hub", *DEVICES) as hub, \
-            Daemon(directory / "home", hub, "agentd") as ours, echo(hub, "echo") as yardstick, \
+    with MeasuredHub(directory / "hub", *DEVICES) as hub, \
+            MeasuredDaemon(directory / "home", hub, "agentd") as ours, echo(hub, "echo") as yardstick, \
             python_device(hub, "python") as python:
         parties = {OURS: ("agentd", ours, 500), ECHO: ("echo", yardstick, 500), PYTHON: ("python", python, 50)}
         yardstick.wait_for("ready")
@@ -93,23 +106,24 @@ def methods(table: Table, directory: Path, rounds: int) -> None:
             node.stop()
 
 
-def calls(hub: Emulator, device: str, count: int, *options: str) -> dict[str, float]:
+def calls(hub: MeasuredHub, device: str, count: int, *options: str) -> dict[str, float]:
     return values(subprocess.run([LOAD, "calls", hub.data, device, str(count), *options],
                                  check=True, capture_output=True, text=True).stdout)
 
 
 def values(text: str) -> dict[str, float]:
     """What the load says, by what it is."""
-    lines = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    assert lines, f"nothing was measured: {text!r}"
     return {line["what"]: line["value"] for line in lines}
 
 
 def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None:
-    """All at once, and meanwhile one more daemon that reconnects again and again."""
+    """Measures all device programs at once, while one more daemon reconnects again and again."""
     keep_alive = f'hub.keep_alive = "{KEEP_ALIVE}s"\n'
-    with Emulator(directory / "hub", *DEVICES) as hub, contextlib.ExitStack() as running:
+    with MeasuredHub(directory / "hub", *DEVICES) as hub, contextlib.ExitStack() as running:
         begin = {
-            OURS: lambda: Daemon(directory / "home", hub, "agentd", keep_alive),
+            OURS: lambda: MeasuredDaemon(directory / "home", hub, "agentd", keep_alive),
             FLOOR: lambda libraries=None: mosquitto_sub(hub, "floor", libraries=libraries),
             PYTHON: lambda libraries=None: python_device(hub, "python", libraries),
         }
@@ -144,15 +158,15 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
         reconnecting.result()
 
 
-def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
-    # A copy, which shares its code with nobody.
+def reconnect(table: Table, directory: Path, hub: MeasuredHub, times: int) -> None:
+    # A copy of the program, so that its pages are shared with no other process.
     binary = shutil.copy(program("iotdm-agentd"), directory)
-    with Daemon(directory / "again", hub, "again", binary=binary) as daemon:
+    with MeasuredDaemon(directory / "again", hub, "again", binary=binary) as daemon:
         for nth in range(1, times + 2):
             deadline = time.monotonic() + 120
             while not daemon.tells("STATUS=connected", nth, 0.2):
                 assert time.monotonic() < deadline, f"not connected for the {nth}th time: {daemon.lines[-5:]}"
-                # A new address makes it try at once, as a network that comes back does.
+                # A new address makes the daemon try at once, as a network that comes back does.
                 for verb in ("add", "del"):
                     subprocess.run(["ip", "address", verb, "192.0.2.1/32", "dev", "lo"], check=True)
             if nth in (2, times + 1):
@@ -164,11 +178,11 @@ def reconnect(table: Table, directory: Path, hub: Emulator, times: int) -> None:
 
 def reboot(table: Table, directory: Path, rounds: int) -> None:
     """From the reply to the call of logind. The login manager is ours and does nothing."""
-    with Emulator(directory / "hub", *DEVICES) as hub:
+    with MeasuredHub(directory / "hub", *DEVICES) as hub:
         for nth in range(rounds + 1):
             with Process([LOAD, "logind"]) as logind:
                 _, address = logind.wait_for("^unix:.*")
-                with Daemon(directory / f"home{nth}", hub, "agentd", bus=address[0]) as daemon:
+                with MeasuredDaemon(directory / f"home{nth}", hub, "agentd", bus=address[0]) as daemon:
                     daemon.told("STATUS=connected")
                     hub.invoke("agentd")
                     reply = hub.invoke("agentd", "rebootDevice", {"id": f"r{nth}"})
@@ -185,12 +199,11 @@ def network(table: Table, directory: Path, rounds: int) -> None:
     if os.geteuid() != 0 or not os.access("/dev/net/tun", os.W_OK) or not os.access("/run", os.W_OK):
         print("left out: the way over a line with a delay (needs root and /dev/net/tun)", file=sys.stderr)
         return
-    from line import HUB, Line
     delay, chance = 0.05, random.Random(1)
     line = Line(1)
     ends = {end: ("ip", "netns", "exec", end) for end in (line.hub, line.gateway)}
     try:
-        with Emulator(directory / "hub", *DEVICES, host=HUB, inside=ends[line.hub], options=("--bind", HUB)) as hub:
+        with MeasuredHub(directory / "hub", *DEVICES, host=HUB, inside=ends[line.hub], options=("--bind", HUB)) as hub:
             for nth in range(rounds):
                 line.delay = delay
                 began = time.monotonic()
@@ -202,9 +215,9 @@ def network(table: Table, directory: Path, rounds: int) -> None:
                 round_trip = subscribed - accepted
                 table.add("network: exec to connected, ms", FLOOR, 1e3 * (accepted - floor.started - entering))
                 table.add("network: round trip, ms", FLOOR, 1e3 * round_trip)
-                with Daemon(directory / f"home{nth}", hub, "agentd", 'log.level = "debug"\n', inside=ends[line.gateway]) as daemon:
+                with MeasuredDaemon(directory / f"home{nth}", hub, "agentd", 'log.level = "debug"\n', inside=ends[line.gateway]) as daemon:
                     daemon.wait_for("with 204")
-                    subprocess.run([*hub.ctl, "reboot", "agentd", "--no-wait"], check=True, capture_output=True)
+                    subprocess.run([*hub.ctl_command(), "reboot", "agentd", "--no-wait"], check=True, capture_output=True)
                     daemon.wait_for("the simulated machine is down")
                     told = daemon.times_told("STATUS=not connected")
                     line.plug("down")

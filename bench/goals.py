@@ -39,7 +39,7 @@ def goals(table: Table) -> str:
     them.at_most("daemon, private memory, where others have OpenSSL in memory, too", "≤ mosquitto_sub + 2 MiB",
                  (beside, AGENTD), (beside, SUB), plus=2048)
     them.at_most("daemon, private memory, each by itself", "≤ 1/8 of the Python client", (alone, AGENTD), (alone, DEVICE), 1 / 8)
-    for what, parties in table.values.items():
+    for what in table.values:
         if what.startswith("memory: private, after ") and "first" not in what:
             first = what.replace("after", "before") if "methods" in what else "memory: private, after the first reconnect, KiB"
             after = what.removeprefix("memory: private, ").removesuffix(", KiB")

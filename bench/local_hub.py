@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 from gateway import values
-from parties import LOAD, Daemon, Emulator, Process, program
+from parties import LOAD, MeasuredDaemon, MeasuredHub
+from pyharness.process import Process
+from pyharness.programs import program
 from table import Table
 
 OURS, FLOOR = "iotdm-emulator", "mosquitto"
@@ -17,8 +19,8 @@ OURS, FLOOR = "iotdm-emulator", "mosquitto"
 def start(table: Table, directory: Path, rounds: int) -> None:
     for nth in range(rounds):
         for how in ("new directory", "existing directory"):
-            with Emulator(directory / f"hub{nth}", "gw1") as hub:
-                table.add("emulator: exec to ready, ms", f"{OURS}, {how}", 1e3 * (hub.ready_at - hub.started))
+            with MeasuredHub(directory / f"hub{nth}", "gw1") as hub:
+                table.add("emulator: exec to ready, ms", f"{OURS}, {how}", 1e3 * (hub.ready_at - hub.process.started))
 
 
 def scale(table: Table, rounds: int, sizes: list[int]) -> None:
@@ -48,12 +50,12 @@ def add(table: Table, devices: int, whom: str, told: dict[str, float]) -> None:
 def syncs(table: Table, directory: Path) -> None:
     """How often the disk is waited for, counted by strace."""
     reports = 50
-    with Emulator(directory / "hub", "agentd", "gw1") as hub:
-        with traced(hub.pid) as trace:
+    with MeasuredHub(directory / "hub", "agentd", "gw1") as hub:
+        with traced(hub.process.pid) as trace:
             for n in range(reports):
                 hub.send("PATCH", "/twins/gw1?api-version=2021-04-12", {"tags": {"n": n}})
         table.add("syncs: for each change of a twin, one after the other", OURS, trace.count() / reports)
-        with Daemon(directory / "home", hub, "agentd") as daemon:
+        with MeasuredDaemon(directory / "home", hub, "agentd") as daemon:
             daemon.told("STATUS=connected")
             hub.invoke("agentd")
             with traced(daemon.pid) as trace:

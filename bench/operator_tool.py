@@ -8,7 +8,9 @@ from pathlib import Path
 
 import process
 from gateway import calls, values
-from parties import API, LOAD, PEERS, Emulator, Process, echo, has_node, program
+from parties import API, LOAD, PEERS, MeasuredHub, echo, has_node
+from pyharness.process import Process
+from pyharness.programs import program
 from table import Table
 
 OURS, FLOOR = "iotdm-ctl", "curl"
@@ -19,16 +21,16 @@ IN_FLIGHT = 1000
 
 
 def commands(table: Table, directory: Path, rounds: int) -> None:
-    with Emulator(directory / "hub", "gw1", "large") as hub, echo(hub, "gw1") as device:
+    with MeasuredHub(directory / "hub", "gw1", "large") as hub, echo(hub, "gw1") as device:
         device.wait_for("ready")
         hub.fill("gw1", 1)
         hub.fill("large", 32)
         environment = os.environ | {
             "IOTHUB_CONNECTION_STRING": hub.service_file.read_text().strip(),
-            "IOTDM_CA_FILE": str(hub.ca), "REQUESTS_CA_BUNDLE": str(hub.ca), "NODE_EXTRA_CA_CERTS": str(hub.ca),
+            "IOTDM_CA_FILE": str(hub.ca_file), "REQUESTS_CA_BUNDLE": str(hub.ca_file), "NODE_EXTRA_CA_CERTS": str(hub.ca_file),
         }
         # The header from a file: an argument would be readable by others.
-        (directory / "curl").write_text(f'header = "Authorization: {hub.token}"\ncacert = "{hub.ca}"\nsilent\n')
+        (directory / "curl").write_text(f'header = "Authorization: {hub.token}"\ncacert = "{hub.ca_file}"\nsilent\nfail\n')
         curl = ["curl", "--config", directory / "curl"]
         call = json.dumps({"methodName": "getRebootStatus", "payload": {}, "responseTimeoutInSeconds": 60})
         post = ["-H", "Content-Type: application/json", "-d", call]
@@ -67,18 +69,18 @@ def run(command: list, environment: dict) -> dict[str, float]:
 def fleet(table: Table, directory: Path, sizes: list[int]) -> None:
     """A fleet rebooted by one command, beside a program that only calls and reads each twin once."""
     for count in sizes:
-        with Emulator(directory / f"hub{count}") as hub:
-            hub.create(count)
+        with MeasuredHub(directory / f"hub{count}") as hub:
+            hub.create_many(count)
             with Process([LOAD, "devices", hub.data, count]) as devices:
                 devices.wait_for("ready", patience=600)
                 what = f"fleet of {count:,}"
                 bare = calls(hub, "-", count, "--all", "--method", "rebootDevice", "--read-twin", "--at-once", str(AT_ONCE))
                 home = directory / f"state{count}"
-                before = process.cpu(hub.pid)
+                before = process.cpu(hub.process.pid)
                 used = run([
-                    *hub.ctl, "reboot", "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--max-in-flight", IN_FLIGHT,
+                    *hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--max-in-flight", IN_FLIGHT,
                     "--max-per-second", "100000", "--interval", "1s", "-o", "jsonl"], os.environ | {"XDG_STATE_HOME": str(home)})
-                emulator = process.cpu(hub.pid) - before
+                emulator = process.cpu(hub.process.pid) - before
                 table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)
                 table.add(f"{what}: devices a second", "calls and twins alone", bare["calls a second"])
                 table.add(f"{what}: CPU for each device, ms", OURS, used["CPU, ms"] / count)

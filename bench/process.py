@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def private_memory(pid: int) -> float:
-    """In KiB: pages that nobody else has mapped, those of files included."""
+    """The memory that nobody else has mapped, pages of files included, in KiB."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(kib) for kib in re.findall(r"^Private_(?:Clean|Dirty): +(\d+)", text, re.M))
 
@@ -40,13 +40,13 @@ def activity(pid: int) -> Activity:
 
 
 def cpu(pid: int) -> float:
-    """In seconds, with that of threads which have ended."""
+    """The processor time, threads that have ended included, in seconds."""
     # The clock of a process, as clock_getcpuclockid(3) makes it.
     return time.clock_gettime(~pid << 3 | 2)
 
 
 def wire_bytes(pid: int) -> int:
-    """With 52 bytes of headers for each segment: IPv4's, and TCP's with timestamps."""
+    """The bytes of its TCP connections on the wire, with 52 bytes of headers for each segment: IPv4's, and TCP's with timestamps."""
     listed = subprocess.run(["ss", "-tinpHO"], check=True, capture_output=True, text=True).stdout
     count = 0
     for line in listed.splitlines():

@@ -37,7 +37,7 @@ class Table:
 
 
 def number(value: float) -> str:
-    """With three digits that count."""
+    """A value as text, with three digits that count."""
     if value == 0:
         return "0"
     if abs(value) >= 100:

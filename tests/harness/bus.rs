@@ -25,19 +25,22 @@ pub struct Logind {
     pub calls: Transcript,
     /// What `CanReboot` answers.
     pub can_reboot: Arc<Mutex<String>>,
-    /// What `ScheduledShutdown` says: its kind, and when in µs since 1970.
+    /// Whether `Inhibit` gives a lock.
+    pub gives_locks: Arc<Mutex<bool>>,
+    /// What `ScheduledShutdown` says: the kind of shutdown, and its time in µs since 1970.
     pub scheduled: Arc<Mutex<(String, u64)>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     runtime: Runtime,
     connection: Connection,
 }
 
-/// what, who, why, mode, uid, pid.
+/// A lock as `ListInhibitors` gives it: what, who, why, mode, uid, pid.
 pub type Inhibitor = (String, String, String, String, u32, u32);
 
 struct Manager {
     calls: Transcript,
     can_reboot: Arc<Mutex<String>>,
+    gives_locks: Arc<Mutex<bool>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     scheduled: Arc<Mutex<(String, u64)>>,
 }
@@ -59,11 +62,14 @@ impl Manager {
 
     fn inhibit(&self, what: String, who: String, _why: String, mode: String) -> fdo::Result<OwnedFd> {
         self.calls.push(format!("Inhibit({what}, {who}, {mode})"));
+        if !*self.gives_locks.lock().unwrap() {
+            return Err(fdo::Error::AccessDenied("no locks are given".to_owned()));
+        }
         let (lock, held) =
             std::os::unix::net::UnixStream::pair().map_err(|error| fdo::Error::Failed(error.to_string()))?;
         let calls = self.calls.clone();
         std::thread::spawn(move || {
-            // Ends when the other side lets the lock go.
+            // Returns when the other side lets the lock go.
             let _ = std::io::Read::read(&mut &held, &mut [0]);
             calls.push("lock released".to_owned());
         });
@@ -128,20 +134,22 @@ impl Bus {
         Bus { child, address: line.trim().to_owned(), _dir: dir }
     }
 
-    /// Where it listens.
+    /// The address where the bus listens.
     pub fn address(&self) -> String {
         self.address.clone()
     }
 
-    /// Puts a login manager on it that is willing and has no locks.
+    /// Puts a login manager on the bus that is willing and has no locks.
     pub fn logind(&self) -> Logind {
         let calls = Transcript::default();
         let can_reboot = Arc::new(Mutex::new("yes".to_owned()));
+        let gives_locks = Arc::new(Mutex::new(true));
         let inhibitors = Arc::new(Mutex::new(Vec::new()));
         let scheduled = Arc::new(Mutex::new((String::new(), 0)));
         let manager = Manager {
             calls: calls.clone(),
             can_reboot: can_reboot.clone(),
+            gives_locks: gives_locks.clone(),
             inhibitors: inhibitors.clone(),
             scheduled: scheduled.clone(),
         };
@@ -155,7 +163,7 @@ impl Bus {
                 .await
                 .unwrap()
         });
-        Logind { calls, can_reboot, scheduled, inhibitors, runtime, connection }
+        Logind { calls, can_reboot, gives_locks, scheduled, inhibitors, runtime, connection }
     }
 }
 

@@ -22,9 +22,9 @@ pub struct Daemon {
     home: Arc<TempDir>,
     bus: Option<String>,
     child: Option<Child>,
-    /// What it logs.
+    /// What the daemon logs.
     pub log: Transcript,
-    /// What it tells systemd: `READY=1`, `STATUS=…`.
+    /// What the daemon tells systemd: `READY=1`, `STATUS=…`.
     pub notified: Transcript,
 }
 
@@ -66,7 +66,7 @@ impl Daemon {
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Leaves it without one.
+    /// Leaves the daemon without a connection string.
     pub fn forget_connection_string(&self) {
         let file = self.path("agentd.toml");
         let text = fs::read_to_string(&file).unwrap();
@@ -87,7 +87,7 @@ impl Daemon {
         self.path("state")
     }
 
-    /// Starts it, or starts it again, with new transcripts.
+    /// Starts the daemon, or starts it again, with new transcripts.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the daemon runs already");
         let socket = self.path("notify");
@@ -110,7 +110,7 @@ impl Daemon {
         self.child = Some(child);
     }
 
-    /// Starts it and waits until the hub has it and its report.
+    /// Starts the daemon and waits until the hub has its report.
     pub fn start_connected(&mut self, hub: &Hub) {
         self.start();
         self.notified.wait_for("STATUS=connected to");
@@ -148,7 +148,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Asks again until it is so. For what only a query can tell.
+/// Asks again until `condition` holds; for what only a query can tell.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     // Each round is a whole run of a program, so this does not spin.
     let deadline = Instant::now() + PATIENCE;

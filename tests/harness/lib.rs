@@ -4,21 +4,24 @@
 //! Nothing here sleeps: every wait ends with the line that is waited for, or
 //! fails with everything that was said until then.
 
-// A harness fails loudly; its users are tests.
+// The harness fails loudly, as the tests do that use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::missing_panics_doc)]
 
 mod bus;
 mod daemon;
 mod hub;
 mod proxy;
+mod ran;
 mod relay;
 mod server;
 mod transcript;
 
 pub use bus::{Bus, Inhibitor, Logind};
 pub use daemon::{Daemon, wait_until};
-pub use hub::{Hub, Ran};
+pub use hub::{Hub, StoppedHub};
+pub use nix::sys::signal::Signal;
 pub use proxy::{Proxy, proxy};
+pub use ran::Ran;
 pub use relay::relay;
 pub use server::{Client, Server};
 pub use transcript::Transcript;

@@ -13,7 +13,7 @@ use crate::relay::pass_on;
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where it listens.
+    /// Where the proxy listens.
     pub address: SocketAddr,
     /// The first line of each request.
     pub asked: Transcript,

@@ -20,7 +20,7 @@ pub fn relay(address: &str, port: u16) -> SocketAddr {
 }
 
 pub(crate) fn pass_on(mut from: TcpStream, mut to: TcpStream) {
-    // Either side may end it; the other then learns of it.
+    // Either side may end the connection; the other side then learns of that.
     let _ = std::io::copy(&mut from, &mut to);
     let _ = to.shutdown(std::net::Shutdown::Both);
 }

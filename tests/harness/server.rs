@@ -1,13 +1,13 @@
 //! A server that is not the emulator: with any certificate, and with any words
 //! after the handshake.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::spawn;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens, at 127.0.0.1.
+    /// The port where the server listens, at 127.0.0.1.
     pub port: u16,
     dir: TempDir,
 }
@@ -30,9 +30,12 @@ impl Server {
     /// connection is given to `talk` and closed when that returns.
     pub fn start(
         change: impl FnOnce(&mut CertificateParams),
-        talk: impl Fn(Client) + Send + Sync + Copy + 'static,
+        talk: impl Fn(Client) + Send + Sync + Clone + 'static,
     ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let mut ca = CertificateParams::default();
+        // Two CAs of one name would be a stranger case than two of different names.
+        ca.distinguished_name.push(DnType::CommonName, dir.path().display().to_string());
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -46,7 +49,6 @@ impl Server {
             .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
             .unwrap();
         let config = Arc::new(config);
-        let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
         let port = listen(move |stream| {
             let connection = ServerConnection::new(config.clone()).unwrap();
@@ -55,14 +57,26 @@ impl Server {
         Server { port, dir }
     }
 
+    /// Serves with a certificate for `name`, although it is reached as
+    /// `localhost`.
+    pub fn named(name: &str, talk: impl Fn(Client) + Send + Sync + Clone + 'static) -> Self {
+        let name = SanType::DnsName(name.try_into().unwrap());
+        Server::start(|params| params.subject_alt_names = vec![name], talk)
+    }
+
     /// Serves without TLS.
-    pub fn plain(talk: impl Fn(TcpStream) + Send + Sync + Copy + 'static) -> Self {
+    pub fn plain(talk: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> Self {
         Server { port: listen(talk), dir: tempfile::tempdir().unwrap() }
     }
 
-    /// Its CA.
+    /// The CA of the server's certificate; a server without TLS has none.
     pub fn ca_file(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
+        self.path("ca.pem")
+    }
+
+    /// A file beside the CA, in a directory that goes when the server does.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 }
 
@@ -120,5 +134,28 @@ impl Client {
     /// Reads until the peer ends the connection.
     pub fn listen(&mut self) {
         while self.packet().is_some() {}
+    }
+
+    /// Ends the connection as TLS wants it ended, after all that was sent.
+    pub fn close(mut self) {
+        self.0.conn.send_close_notify();
+        // A client that was interrupted meanwhile reads no more.
+        let _ = self.0.flush();
+    }
+}
+
+impl Read for Client {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Client {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

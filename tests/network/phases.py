@@ -5,9 +5,11 @@ import time
 import uuid
 from collections import Counter
 
-from line import HUB, HUB6
 from place import DEVICE, MQTT, NAME, RELAY, SETTINGS, Place
+from pyharness.line import HUB, HUB6
 
+# What the daemon logs when the hub refuses its CONNECT, whichever code it gives.
+REFUSED = rf"refused {DEVICE}: check|is not available to {DEVICE} now"
 COUNTS = ["requested", "answered 200", "other answers", "no answer", "rebooted", "completed", "duplicates", "losses",
           "attempts"]
 
@@ -19,6 +21,8 @@ class Campaign:
         self.remarks: dict[str, str] = {}
         # Open files and private memory around the reconnects.
         self.before = self.after = (0, 0)
+        # The requests whose outcome was reported.
+        self._ended: set[str] = set()
         self._random = random.Random(seed)
 
     def phase(self, name: str, act, *arguments) -> None:
@@ -44,7 +48,7 @@ class Campaign:
             if status == 200:
                 break
             row["no answer" if status < 100 else "other answers"] += 1
-            # 409 and 429 name their reason; a reboot of this very request is one of them no more.
+            # Nobody answered: iotdm-ctl's exit code. A device that refuses is wrong here, as no other request is pending.
             assert status < 100, f"{request}: {status}"
             meanwhile()
         row["answered 200"] += 1
@@ -55,10 +59,9 @@ class Campaign:
         def ended():
             reboot = self.place.reported().get("reboot", {})
             return reboot.get("id") == request and reboot.get("status") in ("completed", "failed")
-        if not self.place.said(f"reported: {request}"):
+        if request not in self._ended:
             self.place.wait(f"the outcome of {request}", ended, meanwhile=meanwhile)
-            with open(self.place.log, "a") as log:
-                log.write(f"reported: {request}\n")
+            self._ended.add(request)
 
     def _count(self, row: Counter, accepted: list[str]) -> None:
         for request in accepted:
@@ -88,7 +91,7 @@ def cut_at_random_bytes(campaign: Campaign, row: Counter, accepted: list[str], r
     place = campaign.place
     place.relay("cut")
     for _ in range(requests):
-        # The network's comings and goings: else the back-off would make this take hours.
+        # A network that comes and goes has the daemon try at once: else its back-off would make this take hours.
         campaign.request(row, accepted, meanwhile=place.line.touch)
     place.relay("pass")
     place.wait_connected(place.line.touch)
@@ -184,7 +187,7 @@ def unplugged(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
     """The network is away for so long that the waits have grown, and comes back."""
     place = campaign.place
     place.line.plug("down")
-    # Not a wait for an event: an absence.
+    # Not a wait for an event: for so long the network is absent.
     time.sleep(70)
     place.line.plug("up")
     began = time.monotonic()
@@ -197,6 +200,7 @@ def unplugged(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
 def refused(campaign: Campaign, row: Counter, _accepted: list[str], code: int, seconds: float) -> str:
     """CONNECT is refused: the attempts have to stay few, whatever the network does."""
     place = campaign.place
+    refusals = len(place.said(REFUSED))
     place.fault("set", DEVICE, "refuse-connect", "--code", str(code), "--count", "1000000")
     place.relay("pass")
     began, before = time.monotonic(), place.relay("count")
@@ -205,14 +209,16 @@ def refused(campaign: Campaign, row: Counter, _accepted: list[str], code: int, s
         # Not a wait for an event: the time is what is measured.
         time.sleep(1)
     attempts = place.relay("count") - before
+    # Else few attempts would say nothing.
+    assert attempts > 0 and len(place.said(REFUSED)) > refusals, "the hub has refused nobody"
     place.fault("clear", DEVICE)
     return f"{attempts * 60 / seconds:.1f} attempts per minute"
 
 
 def reconnects(campaign: Campaign, row: Counter, accepted: list[str], count: int) -> str:
-    """So many connections; open files and memory before and after."""
+    """Makes the daemon connect so many times; its open files and memory before and after."""
     place = campaign.place
-    # What the first connections need stays.
+    # The files and the memory that the first connections need stay.
     place.wait_connected()
     before, connections = place.size(), place.relay("count")
     place.relay("drop")
@@ -226,7 +232,7 @@ def reconnects(campaign: Campaign, row: Counter, accepted: list[str], count: int
 
 
 def renewals(campaign: Campaign, row: Counter, accepted: list[str], count: int) -> str:
-    """So many tokens, with calls all the while, every hundredth a reboot."""
+    """Makes the daemon renew so many tokens, with calls all the while, every hundredth a reboot."""
     place = campaign.place
     place.stop()
     place.start('hub.sas_ttl = "5s"')
@@ -238,7 +244,7 @@ def renewals(campaign: Campaign, row: Counter, accepted: list[str], count: int) 
         status = place.invoke({"check": True}, connect_timeout=10, response_timeout=10)
         if status != 200:
             lost[status] += 1
-        # The device takes no more than 60 in an hour.
+        # The device takes no more than 60 reboots in an hour.
         if calls % 100 == 0 and row["requested"] < 30:
             campaign.request(row, accepted)
     row["losses"] += lost.total()
@@ -259,5 +265,3 @@ def one_family_dead(campaign: Campaign, row: Counter, accepted: list[str]) -> st
     place.line.dead6 = False
     place.resolve(HUB)
     return f"connected after {connected:.1f} s"
-
-

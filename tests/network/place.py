@@ -1,20 +1,21 @@
 """A hub and a gateway at the two ends of a line, the programs as users have them."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-from line import HUB, Line
+from pyharness.daemon import Daemon
+from pyharness.hub import Hub
+from pyharness.line import HUB, Line
+from pyharness.process import Process
 
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or Path(__file__).parents[2] / "target") / "debug"
 DEVICE = "gw1"
+# The hub's name, which a file in place of /etc/hosts leads to the line's other end.
 NAME = "hub.test"
+# The port of the relay, which is on the gateway's way to the hub.
 RELAY = 28883
 MQTT, HTTPS = 8883, 443
 SETTINGS = 'hub.keep_alive = "5s"'
@@ -27,28 +28,31 @@ class Place:
         self.line = Line(seed)
         self._hosts = directory / "hosts"
         self._hosts.write_text(f"127.0.0.1 localhost\n{HUB} {NAME}\n")
+        # What the daemon has logged, over all its starts.
         self.log = directory / "daemon.log"
-        self._daemon: subprocess.Popen | None = None
-        self._emulator = self._start(self.line.hub, TARGET / "iotdm-emulator", "serve", "--bind", "::", "--host", NAME,
-                                     "--mqtt-port", MQTT, "--https-port", HTTPS, "--device", DEVICE,
-                                     "--data", directory / "hub", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert self._emulator.stdout.readline().startswith("ready")
-        self._relay = self._start(self.line.hub, sys.executable, "-B", Path(__file__).parent / "relay.py", RELAY,
-                                  f"127.0.0.1:{MQTT}", seed, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._relay.stdout.readline()
+        self.log.touch()
+        self._daemon: Daemon | None = None
+        self._hub = Hub(directory / "hub", DEVICE, mqtt_port=MQTT, https_port=HTTPS, host=NAME,
+                        inside=self._inside(self.line.hub), options=["--bind", "::"], stderr=subprocess.DEVNULL)
+        self._hub.start()
+        relay = [sys.executable, "-B", Path(__file__).parent / "relay.py", RELAY, f"127.0.0.1:{MQTT}", seed]
+        self._relay = Process([*self._inside(self.line.hub), *relay], stdin=subprocess.PIPE)
+        self._relay.wait_for("^listens$")
+        # How many words the relay was told.
+        self._told = 0
 
     def close(self) -> None:
-        for process in (self._daemon, self._relay, self._emulator):
-            if process is not None:
-                process.kill()
-                process.wait()
+        if self._daemon is not None:
+            self._daemon.kill()
+        self._relay.kill()
+        self._hub.kill()
         self.line.close()
 
     def relay(self, word: str) -> int:
-        """Tells the relay a fault, or "count"; how many connections it has had."""
-        self._relay.stdin.write(f"{word}\n")
-        self._relay.stdin.flush()
-        return int(self._relay.stdout.readline())
+        """Tells the relay a fault, or "count"; how many connections the relay has had."""
+        self._relay.tell(word)
+        self._told += 1
+        return int(self._relay.wait_for(r"^(\d+)$", self._told).match[1])
 
     def resolve(self, *addresses: str) -> None:
         """The hub's addresses, from now on."""
@@ -57,65 +61,48 @@ class Place:
 
     def enrol(self) -> str:
         """Lets the device register, with the key that goes into the file "key"; the id scope."""
-        command = self._inside(self.line.hub, TARGET / "iotdm-emulator", "enrol", DEVICE, "--out",
-                               self.directory / "key", "--data", self.directory / "hub")
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return self._hub.emulator("enrol", DEVICE, "--out", self.directory / "key").strip()
 
     def start(self, settings: str = "", port: int = RELAY, string: bool = True) -> None:
         """The daemon, by way of the relay unless a port is given, and with a connection string unless not."""
-        named = f'hub.connection_string_file = "{self.directory}/string"\n' if string else ""
-        self._write_string(port)
-        (self.directory / "agentd.toml").write_text(
-            f'{named}hub.ca_file = "{self.directory}/hub/ca.pem"\n'
-            'reboot.backend = "simulate"\nreboot.simulate_duration = "500ms"\nreboot.max_per_hour = 60\n'
-            f'log.level = "debug"\n{settings}\n')
-        self._daemon = self._start(
-            self.line.gateway, TARGET / "iotdm-agentd", "--config", self.directory / "agentd.toml",
-            "--state-dir", self.directory / "state", stderr=open(self.log, "a"))
-
-    def _write_string(self, port: int) -> None:
-        string = (self.directory / "hub" / "devices" / DEVICE).read_text().strip().split(";GatewayHostName=")[0]
-        (self.directory / "string").write_text(f"{string};GatewayHostName={NAME}:{port}")
-        (self.directory / "string").chmod(0o600)
+        known = self._hub.device_file(DEVICE).read_text().strip().split(";GatewayHostName=")[0]
+        self._daemon = Daemon(
+            self.directory, self._hub.ca_file, f"{known};GatewayHostName={NAME}:{port}" if string else None,
+            f'reboot.simulate_duration = "500ms"\nreboot.max_per_hour = 60\nlog.level = "debug"\n{settings}\n',
+            inside=self._inside(self.line.gateway), log=self.log)
 
     def stop(self) -> None:
-        self._daemon.send_signal(signal.SIGTERM)
-        assert self._daemon.wait(30) == 0
+        assert self._daemon.stop() == 0, f"see {self.log}"
         self._daemon = None
 
     def size(self) -> tuple[int, int]:
-        """Open files, and private memory in KiB."""
+        """The daemon's open files, and its private memory in KiB."""
         process = Path(f"/proc/{self._daemon.pid}")
         private = sum(int(kib) for kib in re.findall(r"^Private\w*: +(\d+)", (process / "smaps_rollup").read_text(), re.M))
         return len(list((process / "fd").iterdir())), private
 
-    def ctl(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
-        command = self._inside(self.line.hub, TARGET / "iotdm-ctl", "--connection-string-file",
-                               self.directory / "hub" / "service-connection-string", "--ca-file",
-                               self.directory / "hub" / "ca.pem", *arguments)
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    def ctl(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Runs iotdm-ctl to its end; the caller judges the exit code."""
+        return self._hub.ctl(*arguments, timeout=300)
 
     def fault(self, *arguments: str) -> None:
-        subprocess.run(self._inside(self.line.hub, TARGET / "iotdm-emulator", "fault", *arguments,
-                                    "--data", self.directory / "hub"), check=True)
+        self._hub.fault(*arguments)
 
     def invoke(self, payload: dict, connect_timeout: int = 60, response_timeout: int = 60) -> int:
-        """Calls rebootDevice; the status of the device's answer, or ctl's exit code if there is none."""
+        """Calls rebootDevice; the status of the device's reply, or iotdm-ctl's exit code if there is none."""
         done = self.ctl("-o", "json", "invoke", DEVICE, "rebootDevice", "--payload", json.dumps(payload),
                         "--connect-timeout", str(connect_timeout), "--response-timeout", str(response_timeout))
         return json.loads(done.stdout)["status"] if done.stdout else done.returncode
 
     def reported(self) -> dict:
-        done = self.ctl("-o", "json", "twin", "show", DEVICE)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)["properties"]["reported"]
+        return self._hub.reported(DEVICE)
 
     def said(self, pattern: str) -> list[str]:
         """What the daemon has logged."""
         return re.findall(pattern, self.log.read_text())
 
     def wait(self, what: str, condition, patience: float = 120, meanwhile=lambda: None):
-        """Asks until it is so; neither the twin nor a log can tell by themselves."""
+        """Asks until it is so, for at most `patience` seconds; neither the twin nor a log can tell by themselves."""
         deadline = time.monotonic() + patience
         while not (found := condition()):
             assert time.monotonic() < deadline, f"waited {patience} s in vain for {what}; see {self.log}"
@@ -126,11 +113,6 @@ class Place:
     def wait_connected(self, meanwhile=lambda: None) -> None:
         self.wait("a call that is answered", lambda: self.invoke({"check": True}, 5, 5) == 200, meanwhile=meanwhile)
 
-    def _inside(self, namespace: str, *command) -> list[str]:
-        return ["unshare", "--mount", "sh", "-c", BIND_HOSTS, "sh", str(self._hosts),
-                "ip", "netns", "exec", namespace, *map(str, command)]
-
-    def _start(self, namespace: str, *command, **pipes) -> subprocess.Popen:
-        return subprocess.Popen(self._inside(namespace, *command), text=True, **pipes)
-
-
+    def _inside(self, namespace: str) -> list[str]:
+        """What a command begins with that is to run at one end of the line, with hosts of its own."""
+        return ["unshare", "--mount", "sh", "-c", BIND_HOSTS, "sh", str(self._hosts), "ip", "netns", "exec", namespace]

@@ -7,7 +7,8 @@ import struct
 import sys
 import threading
 
-# Told on standard input, one a line; answered with the number of connections so far.
+# The words that the relay is told on standard input, one a line; it answers each with the
+# number of connections so far, and "count", which changes nothing, as well.
 FAULTS = {
     "pass": "each connection is passed on",
     "cut": "each connection is reset after a random number of bytes",
@@ -24,11 +25,11 @@ class Relay:
         self.connections = 0
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def set(self, fault: str) -> None:
         """From now on, and for the connections that are open as well: those are reset."""
+        assert fault in FAULTS, f"no fault {fault!r}"
         self._fault = fault
         while self._open:
             reset(self._open.pop())
@@ -76,7 +77,7 @@ def reset(connection: socket.socket) -> None:
 def main() -> None:
     port, server, seed = int(sys.argv[1]), sys.argv[2].rsplit(":", 1), int(sys.argv[3])
     relay = Relay(port, (server[0], int(server[1])), seed)
-    print(relay.port, flush=True)
+    print("listens", flush=True)
     for line in sys.stdin:
         word = line.strip()
         if word != "count":

@@ -1,14 +1,8 @@
 """A small slice of the campaign: see phases.py for what each does."""
 
-import sys
-from pathlib import Path
-
+import phases
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import phases  # noqa: E402
-from place import Place  # noqa: E402
+from place import Place
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def test_a_peer_that_vanished_is_missed(campaign):
 
 def test_a_hub_that_refuses_is_not_hammered(campaign):
     campaign.phase("refused", phases.refused, 5, 15)
-    # The waits are up to 20, 40, 80 s, evenly spread: six in 15 s would be one in thousands.
+    # The daemon waits up to 20, 40, 80 s, evenly spread: six attempts in 15 s would be a chance of one in thousands.
     assert campaign.rows["refused"]["attempts"] < 6, campaign
 
 

@@ -1,5 +1,5 @@
-"""What an operator does with the provisioning service. There is no official
-Python client that takes another host's CA, so it is done by REST."""
+"""What an operator does with the provisioning service, by REST: there is no
+official Python client that takes another host's CA."""
 
 import base64
 import hashlib
@@ -10,9 +10,9 @@ import urllib.parse
 import requests
 
 
-def enrol(emulator, path, body):
+def enrol(hub, path, body):
     """PUTs an enrolment as `provisioningserviceowner`."""
-    text = (emulator.directory / "policies" / "provisioningserviceowner").read_text().strip()
+    text = (hub.data / "policies" / "provisioningserviceowner").read_text().strip()
     parts = dict(part.split("=", 1) for part in text.split(";"))
     resource = urllib.parse.quote(parts["HostName"], safe="")
     expiry = int(time.time()) + 600
@@ -20,11 +20,11 @@ def enrol(emulator, path, body):
     signature = urllib.parse.quote(base64.b64encode(mac.digest()).decode(), safe="")
     token = f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={parts['SharedAccessKeyName']}"
     url = f"https://{parts['HostName']}{path}?api-version=2021-10-01"
-    answer = requests.put(url, json=body, headers={"Authorization": token}, verify=str(emulator.ca_file), timeout=30)
+    answer = requests.put(url, json=body, headers={"Authorization": token}, verify=str(hub.ca_file), timeout=30)
     answer.raise_for_status()
     return answer.json()
 
 
-def enrol_group(emulator, name, key):
+def enrol_group(hub, name, key):
     attestation = {"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}}
-    return enrol(emulator, f"/enrollmentGroups/{name}", {"enrollmentGroupId": name, "attestation": attestation})
+    return enrol(hub, f"/enrollmentGroups/{name}", {"enrollmentGroupId": name, "attestation": attestation})

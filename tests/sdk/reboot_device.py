@@ -28,7 +28,7 @@ def main(connection_string_file, ca_file):
         reply = MethodResponse.create_from_method_request(request, 200, {"Response": "Reboot started"})
         client.send_method_response(reply)
         time.sleep(1)  # the device is down
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        now = datetime.datetime.now(datetime.UTC).isoformat()
         client.patch_twin_reported_properties({"rebootTime": now})
         print("reported rebootTime:", now, flush=True)
 

@@ -15,13 +15,12 @@ from azure.iot.hub.models import (
     TwinProperties,
 )
 from msrest.exceptions import HttpOperationError
-
-from programs import DEADLINE
+from pyharness.process import PATIENCE
 
 
 @pytest.fixture
-def jobs(emulator, registry):
-    return IoTHubJobManager.from_connection_string(emulator.service_string)
+def jobs(hub, registry):
+    return IoTHubJobManager.from_connection_string(hub.service_string)
 
 
 def query(registry, text):
@@ -30,7 +29,7 @@ def query(registry, text):
 
 def ended(jobs, job_id):
     """The job once it has ended; it has to be polled."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + PATIENCE
     while True:
         job = jobs.get_scheduled_job(job_id)
         if job.status in ("completed", "failed", "cancelled"):
@@ -116,8 +115,8 @@ def test_jobs(registry, jobs):
     assert jobs.get_import_export_jobs() == []
 
 
-def test_configurations(emulator, registry):
-    configurations = IoTHubConfigurationManager.from_connection_string(emulator.service_string)
+def test_configurations(hub, registry):
+    configurations = IoTHubConfigurationManager.from_connection_string(hub.service_string)
     wanted = Configuration(
         id="c1", priority=5, target_condition="tags.site = 'x'", schema_version="1.0",
         content=ConfigurationContent(device_content={"properties.desired.interval": 5}),

@@ -17,9 +17,9 @@ from azure.iot.device import (
     ProvisioningDeviceClient,
 )
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
-
 from operators import enrol, enrol_group
-from programs import ADDRESS, DEADLINE, program, standard_emulator
+from pyharness.process import PATIENCE
+from standard_hub import ADDRESS, standard_hub
 
 
 @pytest.fixture(params=[False, True], ids=["mqtt", "websockets"])
@@ -28,16 +28,16 @@ def websockets(request):
 
 
 @pytest.fixture
-def emulator(tmp_path, request):
+def hub(tmp_path, request):
     # The SDK knows no other port for WebSockets.
     needs_443 = "websockets" in request.fixturenames and request.getfixturevalue("websockets")
-    with standard_emulator(tmp_path / "hub", https_port=443 if needs_443 else 0) as emulator:
-        yield emulator
+    with standard_hub(tmp_path / "hub", https_port=443 if needs_443 else 0) as hub:
+        yield hub
 
 
-def connected(emulator, kind=IoTHubDeviceClient, file="gw1", **options):
+def connected(hub, kind=IoTHubDeviceClient, file="gw1", **options):
     return kind.create_from_connection_string(
-        emulator.device_file(file).read_text().strip(), server_verification_cert=emulator.ca_file.read_text(), **options
+        hub.device_file(file).read_text().strip(), server_verification_cert=hub.ca_file.read_text(), **options
     )
 
 
@@ -52,19 +52,19 @@ def certificate(directory, name):
     return X509(cert_file=str(cert), key_file=str(key)), cert.read_text(), hashlib.sha256(der).hexdigest()
 
 
-def test_a_token_is_renewed_before_it_ends(emulator):
+def test_a_token_is_renewed_before_it_ends(hub):
     # The SDK renews 120 s before the end: here after 3 s.
-    client = connected(emulator, sastoken_ttl=123)
+    client = connected(hub, sastoken_ttl=123)
     try:
         client.connect()
-        emulator.wait_for("device connected.*session_present=true")
+        hub.wait_for("device connected.*session_present=true")
         assert client.get_twin()["desired"] == {"$version": 1}
     finally:
         client.shutdown()
 
 
-def test_desired_properties_methods_and_messages_reach_the_device(emulator, registry):
-    client = connected(emulator)
+def test_desired_properties_methods_and_messages_reach_the_device(hub, registry):
+    client = connected(hub)
     patches, calls, messages = [], [], []
     news = threading.Condition()
 
@@ -88,13 +88,12 @@ def test_desired_properties_methods_and_messages_reach_the_device(emulator, regi
             reply = registry.invoke_device_method("gw1", call)
             # The service SDK sends "" where there is no payload.
             assert (reply.status, reply.payload) == (200, payload if payload is not None else "")
-        command = [program("iotdm-emulator"), "send", "gw1", "hello", "--property", "k=v"]
-        subprocess.run([*command, "--data", str(emulator.directory)], check=True, timeout=DEADLINE)
+        hub.emulator("send", "gw1", "hello", "--property", "k=v")
         with news:
-            assert news.wait_for(lambda: patches and messages, timeout=DEADLINE), (patches, messages)
+            assert news.wait_for(lambda: patches and messages, timeout=PATIENCE), (patches, messages)
         assert patches == [{"interval": 5, "$version": 2}]
         assert (messages[0].data, messages[0].custom_properties) == (b"hello", {"k": "v"})
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while registry.get_twin("gw1").cloud_to_device_message_count:
             assert time.monotonic() < deadline, "the message is not acknowledged"
             time.sleep(0.05)
@@ -102,9 +101,9 @@ def test_desired_properties_methods_and_messages_reach_the_device(emulator, regi
         client.shutdown()
 
 
-def test_a_module_of_its_own(emulator, registry):
+def test_a_module_of_its_own(hub, registry):
     registry.create_module_with_sas("gw1", "m", "", "", "")
-    client = connected(emulator, IoTHubModuleClient, "gw1~m")
+    client = connected(hub, IoTHubModuleClient, "gw1~m")
     try:
         client.patch_twin_reported_properties({"a": 1})
         assert client.get_twin()["reported"] == {"a": 1, "$version": 2}
@@ -114,14 +113,14 @@ def test_a_module_of_its_own(emulator, registry):
     assert registry.get_module_twin("gw1", "m").properties.reported["a"] == 1
 
 
-def test_a_certificate_instead_of_a_key(emulator, registry, tmp_path, websockets):
+def test_a_certificate_instead_of_a_key(hub, registry, tmp_path, websockets):
     x509, _, thumbprint = certificate(tmp_path, "cam1")
     registry.create_device_with_x509("cam1", thumbprint, thumbprint, "enabled")
     client = IoTHubDeviceClient.create_from_x509_certificate(
         x509=x509,
         hostname=ADDRESS,
         device_id="cam1",
-        server_verification_cert=emulator.ca_file.read_text(),
+        server_verification_cert=hub.ca_file.read_text(),
         websockets=websockets,
     )
     try:
@@ -131,18 +130,18 @@ def test_a_certificate_instead_of_a_key(emulator, registry, tmp_path, websockets
         client.shutdown()
 
 
-def test_provisioning_by_key_and_by_certificate(emulator, registry, tmp_path, websockets):
+def test_provisioning_by_key_and_by_certificate(hub, registry, tmp_path, websockets):
     key = base64.b64encode(bytes(range(32))).decode()
-    enrol_group(emulator, "fleet", key)
+    enrol_group(hub, "fleet", key)
     derived = base64.b64encode(hmac.new(bytes(range(32)), b"cam1", hashlib.sha256).digest()).decode()
     x509, pem, _ = certificate(tmp_path, "cam2")
     attestation = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": pem}}}}
-    enrol(emulator, "/enrollments/cam2", {"registrationId": "cam2", "attestation": attestation})
+    enrol(hub, "/enrollments/cam2", {"registrationId": "cam2", "attestation": attestation})
 
     service = {
         "provisioning_host": ADDRESS,
-        "id_scope": (emulator.directory / "id-scope").read_text().strip(),
-        "server_verification_cert": emulator.ca_file.read_text(),
+        "id_scope": (hub.data / "id-scope").read_text().strip(),
+        "server_verification_cert": hub.ca_file.read_text(),
         "websockets": websockets,
     }
     for client, name in [
@@ -155,7 +154,7 @@ def test_provisioning_by_key_and_by_certificate(emulator, registry, tmp_path, we
         assert registry.get_device(name).status == "enabled"
 
     client = IoTHubDeviceClient.create_from_symmetric_key(
-        derived, ADDRESS, "cam1", server_verification_cert=emulator.ca_file.read_text()
+        derived, ADDRESS, "cam1", server_verification_cert=hub.ca_file.read_text()
     )
     try:
         assert client.get_twin()["desired"] == {"$version": 1}

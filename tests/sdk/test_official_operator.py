@@ -7,35 +7,23 @@ import pytest
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, QuerySpecification, Twin, TwinProperties
 from msrest.exceptions import HttpOperationError
-
-from programs import DEADLINE, Process, program
+from pyharness.daemon import Daemon
+from pyharness.process import PATIENCE
 
 KEYS = [base64.b64encode(bytes([n] * 32)).decode() for n in range(2)]
 
 
 @pytest.fixture
-def daemon(emulator, tmp_path):
+def daemon(hub, tmp_path):
     """Our daemon, which pretends to reboot."""
-    config = tmp_path / "agentd.toml"
-    config.write_text(
-        f'''
-[hub]
-connection_string_file = "{emulator.device_file("gw1")}"
-ca_file = "{emulator.ca_file}"
-[reboot]
-backend = "simulate"
-simulate_duration = "1s"
-'''
-    )
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    daemon = Process([program("iotdm-agentd"), "--config", str(config), "--state-dir", str(state)])
-    emulator.wait_for("device connected")
+    string = hub.device_file("gw1").read_text()
+    daemon = Daemon(tmp_path / "device", hub.ca_file, string, 'reboot.simulate_duration = "1s"')
+    hub.wait_for("device connected")
     yield daemon
-    assert daemon.stop() == 0, "\n".join(daemon.lines)
+    assert daemon.stop() == 0, daemon.text()
 
 
-def test_our_daemon_is_rebooted(emulator, registry, daemon):
+def test_our_daemon_is_rebooted(hub, registry, daemon):
     call = CloudToDeviceMethod(
         method_name="rebootDevice",
         payload={"id": "req-1", "reason": "kernel update"},
@@ -46,10 +34,10 @@ def test_our_daemon_is_rebooted(emulator, registry, daemon):
     assert reply.status == 200, reply.payload
     assert reply.payload["id"] == "req-1" and reply.payload["status"] == "accepted"
 
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + PATIENCE
     reported = {}
     while reported.get("reboot", {}).get("status") != "completed":
-        assert time.monotonic() < deadline, f"{reported}\n" + "\n".join(daemon.lines)
+        assert time.monotonic() < deadline, f"{reported}\n" + daemon.text()
         time.sleep(0.2)  # the twin has to be polled; the service side has no notification
         reported = registry.get_twin("gw1").properties.reported
     assert reported["reboot"]["id"] == "req-1"
@@ -62,10 +50,10 @@ def test_our_daemon_is_rebooted(emulator, registry, daemon):
     assert unknown.status == 404 and unknown.payload["error"]["code"] == "unknownMethod"
 
 
-def test_identities(emulator, registry):
+def test_identities(hub, registry):
     created = registry.create_device_with_sas("sensor*1", KEYS[0], KEYS[1], "enabled", status_reason="new")
     assert created.authentication.symmetric_key.primary_key == KEYS[0]
-    assert KEYS[0] in emulator.device_file("sensor*1").read_text()
+    assert KEYS[0] in hub.device_file("sensor*1").read_text()
     with pytest.raises(HttpOperationError) as refusal:
         registry.create_device_with_sas("sensor*1", KEYS[0], KEYS[1], "enabled")
     assert refusal.value.response.status_code == 409
@@ -84,7 +72,7 @@ def test_identities(emulator, registry):
     assert (statistics.total_device_count, statistics.disabled_device_count) == (3, 1)
 
     registry.delete_device("sensor*1")
-    assert not emulator.device_file("sensor*1").exists()
+    assert not hub.device_file("sensor*1").exists()
     with pytest.raises(HttpOperationError) as refusal:
         registry.get_device("sensor*1")
     assert refusal.value.response.status_code == 404
@@ -129,15 +117,15 @@ def test_queries_in_pages(registry):
     assert refusal.value.response.status_code == 400
 
 
-def test_offline_and_unknown_devices_and_a_wrong_key(emulator, registry):
+def test_offline_and_unknown_devices_and_a_wrong_key(hub, registry):
     call = CloudToDeviceMethod(method_name="rebootDevice", payload={})
     for device in ["gw1", "nobody"]:
         with pytest.raises(HttpOperationError) as refusal:
             registry.invoke_device_method(device, call)
         assert refusal.value.response.status_code == 404
 
-    key = emulator.service_string.split("SharedAccessKey=")[1]
-    wrong = emulator.service_string.replace(key, KEYS[0])
+    key = hub.service_string.split("SharedAccessKey=")[1]
+    wrong = hub.service_string.replace(key, KEYS[0])
     with pytest.raises(HttpOperationError) as refusal:
         IoTHubRegistryManager.from_connection_string(wrong).get_twin("gw1")
     assert refusal.value.response.status_code == 401

@@ -1,34 +1,22 @@
-import os
+"""The machines and the hub that the tests ask for."""
+
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import gateway as gateways  # noqa: E402
-import image  # noqa: E402
-import package  # noqa: E402
-from hub import Hub  # noqa: E402
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iotdm-tests"
-
-
-def built_deb() -> Path:
-    """The daemon's package for this machine."""
-    return package.built("iotdm-agentd", package.architecture())
+from machines import gateways, image, package
+from pyharness.hub import Hub
 
 
 @pytest.fixture(scope="session")
 def deb() -> Path:
-    return built_deb()
+    return package.daemon()
 
 
 @pytest.fixture(scope="session")
 def debian() -> Path:
-    return image.debian(CACHE)
+    return image.debian()
 
 
 @pytest.fixture(scope="session")
@@ -49,27 +37,27 @@ def installed(bare, deb, tmp_path_factory):
 @pytest.fixture(scope="session")
 def installed_newer(deb, tmp_path_factory):
     """The same in a newer Debian."""
-    yield from _installed(image.newer_debian(CACHE), deb, tmp_path_factory.mktemp("newer"))
+    yield from _installed(image.newer_debian(), deb, tmp_path_factory.mktemp("newer"))
 
 
 @pytest.fixture
 def hub(tmp_path):
-    hub = Hub(tmp_path / "hub")
-    hub.start()
-    yield hub
-    hub.stop()
+    with Hub(tmp_path / "hub") as hub:
+        yield hub
+        # pytest shows this for a test that failed.
+        print(hub.log())
 
 
 @pytest.fixture
 def machine(installed, tmp_path):
     """A machine with the package installed, switched off."""
-    yield from of_root(installed, tmp_path)
+    yield from gateways.of_root(installed, tmp_path)
 
 
 @pytest.fixture
 def bare_machine(bare, tmp_path):
     """A machine without the package, switched off."""
-    yield from of_root(bare, tmp_path)
+    yield from gateways.of_root(bare, tmp_path)
 
 
 @pytest.fixture
@@ -88,8 +76,3 @@ def _installed(base: Path, deb: Path, place: Path):
     gateways.relax_for_container(root)
     yield root
     shutil.rmtree(root)
-
-
-def of_root(root: Path, tmp_path: Path):
-    with image.layer(root, tmp_path / "machine") as changed:
-        yield from gateways.switched_off(changed)

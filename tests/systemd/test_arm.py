@@ -4,15 +4,13 @@ There is no such processor here: qemu-user-static translates each program, and
 the host's kernel serves its calls.
 """
 
-import gateway as gateways
-import image
-import package
 import pytest
-from conftest import CACHE
-from container import REBOOT
-from gateway import DEVICE, UNIT
+from machines import gateways, image, package
+from machines.container import REBOOT
+from machines.gateways import DEVICE, UNIT
 
-pytestmark = pytest.mark.arm
+# Each instruction is translated, and a Debian system made first: an hour.
+pytestmark = [pytest.mark.arm, pytest.mark.timeout(3600)]
 
 # The translator runs inside of the unit, and needs more than the daemon does. It
 # also refuses the kinds of fork by which systemd sets up credentials and users.
@@ -30,7 +28,7 @@ WatchdogSec=infinity
 @pytest.fixture
 def arm(tmp_path):
     """A machine with the arm64 package installed, switched off."""
-    with image.layer(image.debian_arm(CACHE), tmp_path / "machine") as root:
+    with image.layer(image.debian_arm(), tmp_path / "machine") as root:
         image.install(root, package.built(UNIT, "arm64"))
         gateways.relax_for_container(root)
         (root / f"etc/systemd/system/{UNIT}.service.d/translated.conf").write_text(TRANSLATED)
@@ -63,7 +61,7 @@ def test_armhf_connects(arm, hub):
     arm.power_on()
     assert arm.run(program, "--version").startswith(UNIT)
 
-    (place / "ca.pem").write_bytes(hub.ca.read_bytes())
+    (place / "ca.pem").write_bytes(hub.ca_file.read_bytes())
     (place / "secret").write_text(hub.create(DEVICE))
     (place / "agentd.toml").write_text(
         '[hub]\nconnection_string_file = "/opt/armhf/secret"\nca_file = "/opt/armhf/ca.pem"\n'

@@ -3,11 +3,9 @@
 import shutil
 from pathlib import Path
 
-import gateway as gateways
-import image
-import package
 import pytest
-from container import REBOOT
+from machines import gateways, image, package
+from machines.container import REBOOT
 
 SCRIPT = Path(__file__).parents[2] / "debian/tests/reboot"
 
@@ -25,12 +23,12 @@ def testbed(bare, tmp_path):
 
 def test_the_package_reboots_the_testbed(testbed):
     testbed.power_on()
-    # What autopkgtest puts there; a mark is what it hands to the next run.
+    # autopkgtest puts this program there; a mark is what it hands to the next run.
     prepare = testbed.root / "usr/local/bin/prepare"
     prepare.write_text("#!/bin/sh\necho \"$1\" >/root/mark\n")
     prepare.chmod(0o755)
     testbed.run("ln", "-s", "/usr/local/bin/prepare", "/tmp/autopkgtest-reboot-prepare")
-    # Not waited for: the machine takes it along when it goes down.
+    # Not waited for: the machine ends the script when it goes down.
     testbed.run("systemd-run", "--quiet", "--unit=first-run", "/root/reboot")
     testbed.wait_boot(2, timeout=120)
     assert testbed.ends == [REBOOT]

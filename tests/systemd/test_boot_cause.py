@@ -1,8 +1,8 @@
 """Boots that nobody asked the daemon for."""
 
-from container import REBOOT
-from gateway import DEVICE, NOTE, UNIT
-from test_reboot import assert_booted_at
+from judges.reports import assert_booted_at
+from machines.container import REBOOT
+from machines.gateways import DEVICE, NOTE, UNIT
 
 
 def test_a_reboot_by_somebody_else_is_local(gateway, hub):
@@ -18,7 +18,7 @@ def test_a_power_cut_is_unclean(gateway, hub):
 
 
 def test_a_reboot_that_the_daemon_did_not_live_to_see_is_local(gateway, hub):
-    # Once more, since by then there is a note of a shutdown.
+    # A second time, since by then there is a note of a shutdown.
     for count in [2, 3]:
         gateway.run("sh", "-c", f"systemctl kill --signal=KILL {UNIT} && systemctl reboot", check=False)
         assert_reported(gateway, hub, "local", count)
@@ -33,7 +33,7 @@ def test_a_power_cut_after_the_note_was_restarted_is_unclean(gateway, hub):
 
 
 def test_a_power_cut_while_logind_is_asked_is_unclean(gateway, hub):
-    # Until it gives up waiting for the acknowledgement there is time to stop logind.
+    # Until the daemon gives up waiting for the acknowledgement there is time to stop logind.
     hub.fault("set", DEVICE, "withhold-twin-reply")
     accepted = hub.ctl("reboot", DEVICE, "--no-wait", "--id", "cut")
     assert accepted.returncode == 0, accepted.stderr

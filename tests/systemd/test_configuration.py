@@ -1,7 +1,7 @@
 """Settings and secrets that cannot be used: the daemon names what is wrong, and its status is 78."""
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 KEY = "c2VjcmV0"
 DEVICE_STRING = f"HostName=hub.example;DeviceId=gw1;SharedAccessKey={KEY}"
@@ -28,7 +28,7 @@ CASE = "/var/lib/case"
 
 
 def check(machine, settings: str, secret: str | bytes | None, mode: int) -> str:
-    """What the daemon says of it, run by a user that may not read everything, and its exit status."""
+    """What the daemon says of these settings and this secret, run by a user that may not read everything; its exit status last."""
     place = machine.root / CASE[1:]
     machine.run("rm", "--recursive", "--force", CASE)
     (place / "agentd.toml.d").mkdir(parents=True)

@@ -1,17 +1,17 @@
 """A block inhibitor that a program in the machine really holds, in a systemd where it does not bind root and in one where it does."""
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
-import conftest
-import inhibitor
 import pytest
-from gateway import DEVICE, UNIT
+from judges.reports import instant
+from machines import gateways, inhibitor
+from machines.gateways import DEVICE, UNIT
 
 
 @pytest.fixture(params=["installed", "installed_newer"], ids=["this-debian", "newer-debian"])
 def machine(request, tmp_path):
-    yield from conftest.of_root(request.getfixturevalue(request.param), tmp_path)
+    yield from gateways.of_root(request.getfixturevalue(request.param), tmp_path)
 
 
 def test_refused_by_name_and_rebooted_on_release(gateway, hub):
@@ -28,13 +28,13 @@ def test_refused_by_name_and_rebooted_on_release(gateway, hub):
     hub.wait_reported(DEVICE, lambda reported: reported.get("reboot", {}).get("status") == "waiting")
     assert gateway.ends == []
 
-    released = datetime.now(timezone.utc)
+    released = datetime.now(UTC)
     inhibitor.release(gateway)
     gateway.wait_boot(2)
     reported = hub.wait_reported(DEVICE, lambda reported: reported["reboot"]["status"] == "completed")
     assert reported["reboot"]["id"] == "patient"
     assert reported["boot"]["cause"] == "requested"
-    started = datetime.fromisoformat(reported["reboot"]["startedAt"].replace("Z", "+00:00"))
+    started = instant(reported["reboot"]["startedAt"])
     assert (started - released).total_seconds() < 1
 
 
@@ -84,7 +84,7 @@ polkit.addRule(function (action, subject) {
 
 @pytest.mark.parametrize("machine", ["installed_newer"], ids=["newer-debian"], indirect=True)
 def test_a_weak_one_binds_the_daemon(gateway, hub):
-    """From systemd 257 on there is one that does not bind root; to others it is as strong."""
+    """From systemd 257 on there is an inhibitor that does not bind root; to others it is as strong as any."""
     inhibitor.hold(gateway, "block-weak")
     refused = hub.ctl("reboot", DEVICE, "--output", "json")
     assert json.loads(refused.stdout)["reply"]["status"] == 423

@@ -2,9 +2,8 @@
 
 import json
 
-import gateway as gateways
-import package
-from gateway import DEVICE, NOTE, UNIT
+from machines import gateways, package
+from machines.gateways import DEVICE, NOTE, UNIT
 
 # Files that any installation of any package leaves or replaces.
 OF_THE_SYSTEM = ["/var/cache/", "/var/lib/apt/", "/var/lib/dpkg/", "/var/log/", "/var/tmp/", "/root/"]
@@ -40,7 +39,7 @@ def test_nothing_is_left_after_a_purge(bare_machine, deb, hub):
     state = machine.run("ls", "/var/lib/iotdm").split()
     assert state, "the daemon keeps its record there"
 
-    # Removed, not purged: settings, secret and record stay for whoever installs it again.
+    # Removed, not purged: settings, secret and record stay for whoever installs the package again.
     apt(machine, "remove", "iotdm-agentd")
     assert set(state) <= set(machine.run("ls", "/var/lib/iotdm").split())
     apt(machine, "install", path)

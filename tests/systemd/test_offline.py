@@ -1,8 +1,7 @@
 """A gateway that comes up before its hub can be reached."""
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
-
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 # RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE and the same of IPv6, as /proc/net/netlink spells them.
 GROUPS = "00000550"
@@ -24,7 +23,7 @@ def test_the_hub_appears_later(machine, hub):
     shown = machine.run("systemctl", "status", "--no-pager", UNIT)
     assert state["StatusText"] and state["StatusText"] in shown
     assert "localhost" in state["StatusText"], state
-    # Which its unit has to let it.
+    # The unit has to allow the daemon such a socket.
     assert listens_to_the_network(machine)
 
     hub.start()

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import package
 import pytest
-from gateway import NOTE, UNIT
+from machines import package
+from machines.gateways import NOTE, UNIT
 
 SOURCE = Path(__file__).parents[2]
 SECTIONS = {
@@ -18,7 +18,7 @@ SECTIONS = {
     "man5/iotdm-agentd.toml.5": ["SYNOPSIS", "DESCRIPTION", "FILES", "EXAMPLES"],
     "man8/iotdm-agentd.8": ["SYNOPSIS", "OPTIONS", "EXIT STATUS", "FILES", "EXAMPLES"],
 }
-# For man to write what it writes to a terminal.
+# With these, man writes what it would write to a terminal.
 TERMINAL = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80"}
 
 
@@ -91,7 +91,7 @@ def test_the_units_are_as_closed_as_can_be(root, name):
 
 
 def test_the_note_of_a_shutdown_is_written_again_and_again_and_taken_back(root):
-    """By the unit's commands, with a real /proc: what containers have in its place is an ordinary file."""
+    """Runs the unit's commands with a real /proc: what containers have in place of a boot id is an ordinary file."""
     unit = (root / f"lib/systemd/system/{NOTE}.service").read_text()
     start, stop = (shlex.split(re.search(rf"^Exec{when}=(.*)$", unit, re.M)[1]) for when in ["Start", "Stop"])
     with tempfile.TemporaryDirectory() as state:

@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-from datetime import datetime, timedelta
 
-from container import REBOOT, Boot
-from gateway import DEVICE, UNIT
+from judges.reports import LOGIND_REBOOTS, assert_rebooted
+from machines.container import REBOOT
+from machines.gateways import DEVICE, UNIT
 
 
 def test_three_times_in_a_row(gateway, hub):
@@ -23,6 +23,8 @@ def test_three_times_in_a_row(gateway, hub):
         assert reported["reboot"]["requestedBy"] == "method"
         assert reported["boot"]["cause"] == "requested"
         assert json.loads(done.stdout)["rebootTime"] == reported["rebootTime"]
+    # The control of assert_still_up: where a machine is rebooted, logind does say these words.
+    assert gateway.journal("--unit=systemd-logind").count(LOGIND_REBOOTS) == 3
 
 
 def test_killed_right_after_the_reply(gateway, hub):
@@ -58,18 +60,3 @@ def test_killed_as_soon_as_the_operator_has_the_reply(gateway, hub):
     reported = hub.wait_reported(DEVICE, lambda reported: reported.get("reboot", {}).get("status") == "completed")
     assert_rebooted(reported, before, after)
     assert gateway.ends == [REBOOT]
-
-
-def assert_rebooted(reported: dict, before: Boot, after: Boot) -> None:
-    """The twin tells of exactly this reboot: between these two boots, begun when the second one began."""
-    assert before.boot_id != after.boot_id
-    assert reported["reboot"]["status"] == "completed", reported
-    assert reported["reboot"]["previousBootId"] == before.boot_id
-    assert reported["reboot"]["bootId"] == after.boot_id
-    assert reported["boot"]["bootId"] == after.boot_id
-    assert_booted_at(reported["rebootTime"], after)
-
-
-def assert_booted_at(reboot_time: str, boot: Boot) -> None:
-    booted = datetime.fromisoformat(reboot_time.replace("Z", "+00:00"))
-    assert boot.began - Boot.BEGAN_TOLERANCE <= booted <= boot.began + timedelta(seconds=10)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
-from test_refusals import assert_still_up, refusal
+from judges.reports import assert_still_up, refusal
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 STATE = "/var/lib/iotdm"
 
@@ -33,7 +33,7 @@ def test_a_state_directory_of_another_user_is_taken_over(gateway, hub):
 
 
 def test_a_disk_that_has_become_read_only(machine, hub):
-    """With a damaged record on it, which then cannot be set aside either."""
+    """Later with a damaged record on that disk, which then cannot be set aside either."""
     (machine.root / "etc/fstab").write_text(f"tmpfs {STATE} tmpfs size=1M,mode=0700 0 0\n")
     gateways.configure(machine.root, hub)
     machine.power_on()
@@ -45,7 +45,7 @@ def test_a_disk_that_has_become_read_only(machine, hub):
     assert_still_up(machine)
     assert "reboot" not in hub.reported(DEVICE)
 
-    # It starts there, too.
+    # The daemon also starts with such a disk.
     machine.run("systemctl", "stop", UNIT)
     remount(machine, "rw")
     (Path(f"/proc/{machine.boots[-1].leader}/root{STATE}") / "state.json").write_text("{")

@@ -1,24 +1,10 @@
 """What the machine itself refuses: no 200, and no reboot."""
 
-import json
 from pathlib import Path
 
-import gateway as gateways
-from gateway import DEVICE, UNIT
-
-
-def refusal(hub) -> tuple[int, int, str]:
-    """The operator's exit code, the device's status and its error code."""
-    done = hub.ctl("reboot", DEVICE, "--output", "json")
-    reply = json.loads(done.stdout)["reply"]
-    return done.returncode, reply["status"], reply["payload"]["error"]["code"]
-
-
-def assert_still_up(gateway) -> None:
-    """The daemon answers on and the machine is in its first boot."""
-    assert gateway.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
-    assert (len(gateway.boots), gateway.ends) == (1, [])
-    assert "The system will reboot now" not in gateway.journal("--unit=systemd-logind")
+from judges.reports import assert_still_up, refusal
+from machines import gateways
+from machines.gateways import DEVICE
 
 
 def test_polkit(gateway, hub):
@@ -47,7 +33,7 @@ def test_a_full_state_directory(machine, hub):
     assert_still_up(machine)
     assert "reboot" not in hub.reported(DEVICE)
 
-    # The daemon is no worse for it.
+    # The daemon is no worse for having refused.
     (Path(f"/proc/{machine.boots[-1].leader}/root/var/lib/iotdm/filler")).unlink()
     accepted = hub.ctl("reboot", DEVICE, "--no-wait")
     assert accepted.returncode == 0, accepted.stderr

@@ -1,6 +1,6 @@
 """What polkit lets the daemon's user do, and what others gain by the package: nothing."""
 
-from gateway import UNIT
+from machines.gateways import UNIT
 
 NEEDED = {f"org.freedesktop.login1.{action}" for action in ["reboot", "reboot-multiple-sessions", "set-wall-message"]}
 RULE = "usr/share/polkit-1/rules.d/50-iotdm.rules"

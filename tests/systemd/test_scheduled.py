@@ -2,10 +2,10 @@
 
 import re
 import time
-from datetime import datetime
 
-from container import Container
-from gateway import DEVICE
+from judges.reports import instant
+from machines.container import Container
+from machines.gateways import DEVICE
 
 LOGIND = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"]
 NOTHING = (0, 2**64 - 1)
@@ -16,7 +16,7 @@ def test_it_is_announced_and_called_off(gateway, hub):
     done = hub.ctl("reboot", DEVICE, "--delay", "2h", "--reason", "kernel update", "--no-wait")
     assert done.returncode == 0, done.stderr
     reported = hub.wait_reported(DEVICE, lambda reported: reported.get("reboot", {}).get("status") == "scheduled")
-    at = datetime.fromisoformat(reported["reboot"]["notBefore"].replace("Z", "+00:00"))
+    at = instant(reported["reboot"]["notBefore"])
     wait_scheduled(gateway, lambda usec: usec == round(at.timestamp() * 1000) * 1000)
     assert "kernel update" in gateway.run("cat", "/run/systemd/shutdown/scheduled")
     assert hub.ctl("cancel", DEVICE).returncode == 0
@@ -34,7 +34,7 @@ def test_an_administrators_own_shutdown_stands(gateway, hub):
 
 
 def scheduled(machine: Container) -> int:
-    """For when logind itself has a shutdown in its schedule, in µs since 1970."""
+    """When logind itself is to shut down by its own schedule, in µs since 1970."""
     said = machine.run("busctl", "get-property", *LOGIND, "ScheduledShutdown")
     return int(re.match(r'\(st\) "[a-z-]*" (\d+)', said)[1])
 

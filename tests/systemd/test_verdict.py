@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import verdict
-from power import CUT, REBOOT, Life
-from wire import METHOD_REPLY, REPORTED_PATCH, TWIN_REPLY, Wire
+from judges import verdict
+from judges.wire import METHOD_REPLY, REPORTED_PATCH, TWIN_REPLY, Wire
+from machines.power import CUT, REBOOT, Life
 
 DONE = {"status": "completed", "previousBootId": "b0", "bootId": "b1"}
 UNCLEAN = {**DONE, "status": "failed", "error": {"code": "uncleanBoot", "message": "m"}}
@@ -21,7 +21,7 @@ class Story:
         self.wire = Wire("gw1")
         self._now = 0.0
         self._rid = 0
-        monkeypatch.setattr("wire.time.monotonic", self._tick)
+        monkeypatch.setattr("judges.wire.time.monotonic", self._tick)
 
     def _tick(self) -> float:
         self._now += 1

@@ -55,7 +55,7 @@ pub async fn echo(data: &Path, device: &str) {
     answer(&mut client).await;
 }
 
-/// The same, connected already.
+/// Answers each call on a connection that is there already.
 pub async fn answer(client: &mut Client) {
     loop {
         let (topic, _) = client.message().await;

@@ -1,12 +1,11 @@
 //! The emulator under load.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use iotdm_tests::Hub;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -27,33 +26,15 @@ pub struct Emulator {
     twin: usize,
 }
 
-/// A running emulator; killed when dropped.
-struct Running(Child);
-
-impl Running {
-    /// At ports that stay the same, as they stand in the devices' files.
-    fn start(program: &Path, dir: &Path) -> Self {
-        let mut command = Command::new(program);
-        command.args(["serve", "--mqtt-port", "8883", "--https-port", "8443", "--data"]).arg(dir);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-        Running(child)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
+/// At ports that stay the same, as they stand in the devices' files.
+const PORTS: [&str; 4] = ["--mqtt-port", "8883", "--https-port", "8443"];
 
 impl Emulator {
     /// Measures everything.
     pub async fn run(self) {
         let temporary = tempfile::tempdir().unwrap();
         let (dir, count) = (temporary.path().join("hub"), self.devices);
-        let emulator = Running::start(&self.program, &dir);
+        let hub = Hub::measured(&self.program, &dir, &PORTS);
         let service = Service::new(&dir);
         make("creating requests a second", count.div_ceil(100), |request| {
             let service = service.clone();
@@ -61,14 +42,14 @@ impl Emulator {
         })
         .await;
 
-        let before = memory(emulator.0.id());
+        let before = memory(hub.pid());
         let tls = tls(&dir.join("ca.pem"));
         let connect = |n: usize| {
             let (tls, dir) = (tls.clone(), dir.clone());
             async move { connect(&dir, &format!("d{n}"), tls).await }
         };
         let clients = make("connections a second", count, connect).await;
-        let after = memory(emulator.0.id());
+        let after = memory(hub.pid());
         say("memory for each connection, KiB", after.saturating_sub(before) as f64 / count as f64);
 
         // In pieces, since a value is 4 KB at most.
@@ -107,7 +88,7 @@ impl Emulator {
             async move { service.connect().await }
         })
         .await;
-        let before = cpu(emulator.0.id());
+        let before = cpu(hub.pid());
         let trips = rate("method round trips a second", callers, move |mut caller: Connection| {
             let (device, body) = (some + any(answering), body.clone());
             async move {
@@ -116,13 +97,13 @@ impl Emulator {
             }
         })
         .await;
-        say("CPU for each method, µs", 1e6 * (cpu(emulator.0.id()) - before) / trips);
+        say("CPU for each method, µs", 1e6 * (cpu(hub.pid()) - before) / trips);
         devices.shutdown().await;
-        drop(emulator);
+        drop(hub);
         let size = dir.join("store.redb").metadata().unwrap().len();
         say("store for each device, KiB", size as f64 / 1024.0 / count as f64);
         let start = Instant::now();
-        drop(Running::start(&self.program, &dir));
+        drop(Hub::measured(&self.program, &dir, &PORTS));
         say("exec to ready with these devices, ms", start.elapsed().as_secs_f64() * 1e3);
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// How long a rate is measured.
 const SPAN: Duration = Duration::from_secs(5);
 
-/// Requests under way while a rate is measured.
+/// Requests that are under way at the same time while a rate is measured.
 pub const AT_ONCE: usize = 64;
 
 /// Connections that are being made at the same time.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::client::{Client, tls};
 use crate::measure::{AT_ONCE, cpu, make, memory, rate, say};
 
-/// Measures it.
+/// Measures mosquitto.
 pub async fn run(devices: usize) {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

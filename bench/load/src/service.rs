@@ -34,7 +34,7 @@ pub struct Connection {
 }
 
 impl Service {
-    /// For the emulator with this directory.
+    /// The service of the emulator with this directory.
     pub fn new(data: &Path) -> Self {
         let text = std::fs::read_to_string(data.join("service-connection-string")).unwrap();
         let parsed: ServiceConnectionString = text.parse().unwrap();
@@ -151,7 +151,7 @@ impl Calls {
     }
 }
 
-/// In seconds since the Unix epoch.
+/// The time in seconds since the Unix epoch.
 pub fn in_an_hour() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 3600
 }

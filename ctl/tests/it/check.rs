@@ -2,10 +2,10 @@
 
 use std::net::TcpListener;
 
-use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, ctl};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, ctl};
 use serde_json::{Value, json};
 
-/// A hub that lets do everything but what `otherwise` answers differently.
+/// A hub that allows everything but what `otherwise` answers differently.
 fn hub(otherwise: impl Fn(&HttpRequest, usize) -> Option<HttpResponse> + Send + Sync + 'static) -> FakeHub {
     FakeHub::start(move |request, before| {
         otherwise(request, before).unwrap_or_else(|| match (request.method.as_str(), request.path.as_str()) {
@@ -20,13 +20,13 @@ fn hub(otherwise: impl Fn(&HttpRequest, usize) -> Option<HttpResponse> + Send + 
 }
 
 /// The lines of a kind, by their names.
-fn which(run: &Run, result: &str) -> Vec<String> {
+fn which(run: &Ran, result: &str) -> Vec<String> {
     let lines = run.json();
     let lines = lines.as_array().unwrap().iter().filter(|line| line["result"] == result);
     lines.map(|line| line["check"].as_str().unwrap().to_owned()).collect()
 }
 
-fn detail(run: &Run, check: &str) -> String {
+fn detail(run: &Ran, check: &str) -> String {
     let lines: Vec<Value> = run.json().as_array().unwrap().clone();
     let line = lines.into_iter().find(|line| line["check"] == check).unwrap();
     line["detail"].as_str().unwrap().to_owned()
@@ -58,7 +58,7 @@ fn a_line_for_each() {
     let tls = "TLS 1.3, the certificate is for localhost and trusted, its CA: CN=";
     assert!(run.stdout.contains(tls), "{run:#?}");
     assert!(run.stdout.contains("3 registered, 1 of them disabled"), "{run:#?}");
-    // What is deleted and called does not exist.
+    // The checks delete and call only what does not exist.
     let paths: Vec<String> = hub.requests().iter().map(HttpRequest::line).collect();
     let (deleted, called) = (&paths[2], &paths[3]);
     assert!(deleted.starts_with("DELETE /devices/") && called.starts_with("POST /twins/"), "{paths:?}");
@@ -129,7 +129,7 @@ fn a_hub_that_is_not_reached_is_exit_1_at_the_step_that_fails() {
     let (hub, other) = (hub(|_, _| None), hub(|_, _| None));
     let mut untrusting = ctl(&CHECK);
     untrusting.arg("--connection-string-file").arg(hub.path("connection-string"));
-    let run = Run::from(untrusting.arg("--ca-file").arg(other.path("ca.pem")).output().unwrap());
+    let run = Ran::from(untrusting.arg("--ca-file").arg(other.path("ca.pem")).output().unwrap());
     run.ends(1, &[]);
     assert_eq!(which(&run, "failed"), ["tls"]);
     assert!(detail(&run, "tls").contains("name that CA with --ca-file"), "{run:#?}");
@@ -138,7 +138,7 @@ fn a_hub_that_is_not_reached_is_exit_1_at_the_step_that_fails() {
         let string = format!("HostName={host};SharedAccessKeyName=s;SharedAccessKey=c2VjcmV0");
         let mut command = ctl(&CHECK);
         command.env("IOTHUB_CONNECTION_STRING", string).env("IOTDM_CA_FILE", hub.path("ca.pem"));
-        Run::from(command.output().unwrap())
+        Ran::from(command.output().unwrap())
     };
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let run = check(&format!("localhost:{port}"));
@@ -146,7 +146,7 @@ fn a_hub_that_is_not_reached_is_exit_1_at_the_step_that_fails() {
     assert_eq!(which(&run, "failed"), ["tcp"]);
     assert!(detail(&run, "tcp").contains("Connection refused"), "{run:#?}");
     assert_eq!(which(&run, "skipped").len(), 8);
-    // Of the names that never exist.
+    // A name of those that never exist.
     let run = check("hub.invalid");
     run.ends(1, &[]);
     assert_eq!(which(&run, "failed"), ["name"]);

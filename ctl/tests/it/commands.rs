@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::{Mutex, mpsc};
 
-use crate::common::{FakeHub, HttpResponse, Run};
+use crate::common::{FakeHub, HttpResponse, Ran};
 use serde_json::json;
 
 #[test]
@@ -55,7 +55,7 @@ fn a_payload_from_a_file_and_from_stdin() {
     let mut command = hub.command(&["invoke", "gw1", "m", "--payload", "-", "-o", "json"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"[\"stdin\"]").unwrap();
-    assert_eq!(Run::from(child.wait_with_output().unwrap()).json()["payload"], json!(["stdin"]));
+    assert_eq!(Ran::from(child.wait_with_output().unwrap()).json()["payload"], json!(["stdin"]));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_closed_pipe_is_success() {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         closed.send(()).unwrap();
-        let run = Run::from(child.wait_with_output().unwrap());
+        let run = Ran::from(child.wait_with_output().unwrap());
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{form}");
     }
 }

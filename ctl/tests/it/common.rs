@@ -1,30 +1,23 @@
 //! A hub of canned answers at the wire: real TLS and HTTP/1.1, one thread per
 //! connection, and a closure that answers.
 
-#![allow(unreachable_pub)]
-// As in tests: clippy.toml's permission does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use iotdm_proto::SecretKey;
 use iotdm_proto::sas::SasToken;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+pub use iotdm_tests::Ran;
+use iotdm_tests::{Client, Server};
 use serde_json::{Value, json};
 
 /// The policy key of every fake hub.
 pub const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 pub struct FakeHub {
-    directory: tempfile::TempDir,
+    server: Server,
     requests: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
@@ -62,25 +55,16 @@ impl FakeHub {
         name: &str,
         answer: impl Fn(&HttpRequest, usize) -> HttpResponse + Send + Sync + 'static,
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tls = Arc::new(certificates(name, directory.path()));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = format!("localhost:{}", listener.local_addr().unwrap().port());
-        let connection_string =
-            format!("HostName={host};SharedAccessKeyName=service;SharedAccessKey={KEY}\n");
-        let path = directory.path().join("connection-string");
-        fs::write(&path, connection_string).unwrap();
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (Arc::clone(&requests), Arc::new(answer));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (log, answer, tls) = (Arc::clone(&log), Arc::clone(&answer), Arc::clone(&tls));
-                thread::spawn(move || serve(stream.unwrap(), tls, &log, &*answer));
-            }
-        });
-        FakeHub { directory, requests }
+        let server = Server::named(name, move |client| serve(client, &log, &*answer));
+        let path = server.path("connection-string");
+        let host = format!("localhost:{}", server.port);
+        let connection_string =
+            format!("HostName={host};SharedAccessKeyName=service;SharedAccessKey={KEY}\n");
+        fs::write(&path, connection_string).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        FakeHub { server, requests }
     }
 
     /// `iotdm-ctl` with `arguments`, this hub's connection string and CA, and
@@ -93,12 +77,12 @@ impl FakeHub {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Run {
-        Run::from(self.command(arguments).output().unwrap())
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).output().unwrap())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.server.path(name)
     }
 
     pub fn connection_string(&self) -> String {
@@ -207,70 +191,14 @@ pub fn ctl(arguments: &[&str]) -> Command {
     command
 }
 
-/// How a run ended.
-#[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        Run {
-            code: output.status.code().expect("ended by a signal"),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Run {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    #[track_caller]
-    pub fn ends(&self, code: i32, stderr_has: &[&str]) {
-        assert_eq!(self.code, code, "{self:#?}");
-        for part in stderr_has {
-            assert!(self.stderr.contains(part), "no {part:?} in {self:#?}");
-        }
-    }
-}
-
-/// A CA in `ca.pem` of `directory` and a server with a certificate of it.
-fn certificates(name: &str, directory: &Path) -> ServerConfig {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca_params = CertificateParams::default();
-    // Two CAs of one name would be a stranger case than two of different names.
-    let ca_name = directory.display().to_string();
-    ca_params.distinguished_name.push(DnType::CommonName, ca_name);
-    ca_params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = ca_params.self_signed(&ca_key).unwrap();
-    fs::write(directory.join("ca.pem"), ca.pem()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let issuer = Issuer::new(ca_params, ca_key);
-    let leaf = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap()
-}
-
 /// One request per connection. A client that does not like the certificate
 /// ends it early, which is for the tests to see on the client's side.
 fn serve(
-    tcp: TcpStream,
-    tls: Arc<ServerConfig>,
+    mut client: Client,
     log: &Mutex<Vec<HttpRequest>>,
     answer: &dyn Fn(&HttpRequest, usize) -> HttpResponse,
 ) {
-    let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), tcp);
-    let Some(request) = read(&mut stream) else { return };
+    let Some(request) = read(&mut client) else { return };
     let before = {
         let mut log = log.lock().unwrap();
         log.push(request.clone());
@@ -289,13 +217,12 @@ fn serve(
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     // A client that was interrupted meanwhile reads no answer.
-    let _ = write!(stream, "{head}\r\n{}", answer.body);
-    stream.conn.send_close_notify();
-    let _ = stream.flush();
+    let _ = write!(client, "{head}\r\n{}", answer.body);
+    client.close();
 }
 
-fn read(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<HttpRequest> {
-    let mut reader = BufReader::new(stream);
+fn read(client: &mut Client) -> Option<HttpRequest> {
+    let mut reader = BufReader::new(client);
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
         return None;
@@ -333,12 +260,12 @@ pub fn on_terminal(mut command: Command, keys: &str) -> Screen {
     let end = || Stdio::from(pty.slave.try_clone().unwrap());
     command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
     let mut child = command.spawn().unwrap();
-    // The program's ends of it, of which none may stay open here.
+    // The program's ends of the terminal, of which none may stay open here.
     drop((command, pty.slave));
     let mut terminal = fs::File::from(pty.master);
     terminal.write_all(keys.as_bytes()).unwrap();
     let mut screen = Vec::new();
-    // Ends with an error once the other side is closed.
+    // Reading ends with an error once the program has closed its ends.
     let _ = terminal.read_to_end(&mut screen);
     let code = child.wait().unwrap().code().expect("ended by a signal");
     Screen { code, screen: String::from_utf8_lossy(&screen).into_owned() }

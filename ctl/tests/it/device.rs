@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::common::{FakeHub, HttpResponse, KEY, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, KEY, Ran, ctl};
 use serde_json::{Value, json};
 
-/// Beside the secondary one, [`KEY`].
+/// The primary key of the device, whose secondary one is [`KEY`].
 const OLD_PRIMARY: &str = "b2xkIHByaW1hcnkga2V5";
 
 fn registry() -> FakeHub {
@@ -223,7 +223,7 @@ fn a_group_key_is_derived_without_a_hub() {
     fs::write(&group, format!("{key}\n")).unwrap();
     let derive = |id: &str| {
         let arguments = ["device", "derive-key", id, "--group-key-file", group.to_str().unwrap()];
-        Run::from(ctl(&arguments).output().unwrap())
+        Ran::from(ctl(&arguments).output().unwrap())
     };
     let run = derive("sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6");
     run.ends(0, &[]);

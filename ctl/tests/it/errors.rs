@@ -1,11 +1,11 @@
 //! The hub's errors: those that IoT Hub itself was seen to send, and each of
 //! its codes in both forms.
 
-use crate::common::{FakeHub, HttpResponse, Run};
+use crate::common::{FakeHub, HttpResponse, Ran};
 use serde_json::json;
 
-/// Of a hub that answers everything alike.
-fn run(answer: HttpResponse, arguments: &[&str]) -> Run {
+/// Runs `iotdm-ctl` against a hub that answers everything alike.
+fn run(answer: HttpResponse, arguments: &[&str]) -> Ran {
     // Trying again is tested elsewhere; here it shall not take long.
     let answer = answer.with("retry-after", "0");
     FakeHub::start(move |_, _| answer.clone()).run(arguments)
@@ -105,7 +105,7 @@ fn bodies_that_iot_hub_has_sent() {
             answer = answer.with("iothub-errorcode", name);
         }
         let run = run(answer, arguments);
-        // The port is another one each time.
+        // The hub's port is another one each time.
         let host = run.stderr.find("localhost:").unwrap_or_default() + "localhost:".len();
         let port: String = run.stderr[host..].chars().take_while(char::is_ascii_digit).collect();
         let shown = run.stderr.replace(&format!("localhost:{port}:"), "localhost:");

@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc;
 
-use crate::common::{FakeHub, HttpResponse, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, Ran, ctl};
 use clap::ValueEnum as _;
 use iotdm_ctl::exit::Exit;
 use nix::sys::signal::{Signal, kill};
@@ -56,7 +56,7 @@ fn run_that_ends_with(exit: Exit) -> i32 {
     match exit {
         Exit::Done => reboot(HttpResponse::reply(200, json!({"id": "r-1"}))),
         Exit::Failure => reboot(HttpResponse::classic(500, "ServerError")),
-        Exit::Usage => Run::from(ctl(&["reboot"]).output().unwrap()).code,
+        Exit::Usage => Ran::from(ctl(&["reboot"]).output().unwrap()).code,
         Exit::Refused => reboot(HttpResponse::reply(403, json!({}))),
         Exit::Offline => reboot(HttpResponse::nested(404, 404_103)),
         Exit::NoSuchDevice => reboot(HttpResponse::nested(404, 404_001)),
@@ -77,7 +77,7 @@ fn each_exit_code() {
 
 #[test]
 fn the_help_names_each_exit_code_and_no_other() {
-    let help = Run::from(ctl(&["--help"]).output().unwrap()).stdout;
+    let help = Ran::from(ctl(&["--help"]).output().unwrap()).stdout;
     let (_, codes) = help.split_once("\nExit codes:\n").unwrap();
     let (codes, _) = codes.split_once("\n\n").unwrap();
     for exit in Exit::value_variants() {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, on_terminal};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, on_terminal};
 use serde_json::{Value, json};
 
 /// Devices whose twins show `completed` once they have accepted.
@@ -76,7 +76,7 @@ impl Fleet {
     fn wait_for(&self, devices: usize) {
         let (state, changed) = &*self.0;
         let few = |state: &mut State| state.got.len() < devices;
-        // Only passes when something is wrong.
+        // This time only passes when something is wrong.
         let patience = std::time::Duration::from_secs(60);
         let (state, waited) = changed.wait_timeout_while(state.lock().unwrap(), patience, few).unwrap();
         assert!(!waited.timed_out(), "only {:?} were asked", state.got);
@@ -85,7 +85,7 @@ impl Fleet {
 
 const ALL: [&str; 6] = ["reboot", "--where", "tags.site = 'north'", "--yes", "--interval", "10ms"];
 
-fn run(hub: &FakeHub, more: &[&str]) -> Run {
+fn run(hub: &FakeHub, more: &[&str]) -> Ran {
     hub.run(&[&ALL[..], more].concat())
 }
 
@@ -170,7 +170,7 @@ fn a_file_or_stdin_names_the_devices() {
     command.stdin(Stdio::piped());
     let mut child = spawn(command);
     child.stdin.take().unwrap().write_all(b"gw3\ngw 4\n").unwrap();
-    Run::from(child.wait_with_output().unwrap()).ends(2, &["--devices-from -: line 2", "gw 4"]);
+    Ran::from(child.wait_with_output().unwrap()).ends(2, &["--devices-from -: line 2", "gw 4"]);
     hub.run(&ALL).ends(5, &["no device is selected"]);
     hub.run(&["reboot", "gw1", "--where", "x"]).ends(2, &["--where"]);
 }
@@ -204,8 +204,9 @@ fn a_dry_run_tells_who_would_refuse() {
     result.ends(7, &["gw1: checked", "gw2: the device refused with status 423"]);
     assert!(result.stdout.contains("3 devices: 2 checked, 1 refused\n"), "{result:#?}");
     assert!(!hub.path("state").exists(), "nothing to resume");
-    let calls = hub.requests().into_iter().filter(HttpRequest::is_call);
-    assert!(calls.into_iter().all(|call| call.body["payload"]["check"] == true));
+    let calls: Vec<_> = hub.requests().into_iter().filter(HttpRequest::is_call).collect();
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|call| call.body["payload"]["check"] == true), "{calls:#?}");
 }
 
 #[test]
@@ -225,10 +226,8 @@ fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
     let result = hub.run(&[&resume[..], &["-o", "json"]].concat());
     result.ends(0, &[]);
     let outcomes = result.json();
-    assert!(
-        outcomes.as_array().unwrap().iter().all(|outcome| outcome["outcome"] == "completed"),
-        "{outcomes}"
-    );
+    let completed = outcomes.as_array().unwrap().iter().filter(|outcome| outcome["outcome"] == "completed");
+    assert_eq!(completed.count(), 6, "{outcomes}");
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
     assert_eq!(fleet.got().len(), 6);
     hub.run(&resume).ends(0, &[]);
@@ -286,6 +285,7 @@ fn throttled_calls_wait_for_their_turn() {
         (*left > 0).then(|| HttpResponse::classic(429, "ThrottlingException").with("retry-after", "0"))
     });
     run(&hub, &[]).ends(0, &[]);
+    assert_eq!(fleet.got().len(), 8);
     assert!(fleet.got().iter().all(|(_, times)| *times == 1), "{:?}", fleet.got());
 }
 
@@ -309,7 +309,7 @@ fn without_a_place_for_the_journal_nothing_is_sent() {
     let fleet = Fleet::default();
     let hub = fleet.hub(2, |_| None);
     let mut command = hub.command(&ALL);
-    Run::from(command.env_remove("XDG_STATE_HOME").output().unwrap())
+    Ran::from(command.env_remove("XDG_STATE_HOME").output().unwrap())
         .ends(2, &["set HOME or XDG_STATE_HOME"]);
     fs::write(hub.path("state"), "a file").unwrap();
     run(&hub, &[]).ends(1, &["cannot begin a journal in "]);

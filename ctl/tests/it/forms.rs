@@ -77,7 +77,7 @@ fn cases(text: &str) -> Vec<(&str, &str)> {
     transcript.split("\n$ ").map(|case| case.split_once('\n').unwrap()).collect()
 }
 
-/// Of a command without its program; what stands in quotes is one word.
+/// The words of a command without its program; what stands in quotes is one word.
 fn words(command: &str) -> Vec<&str> {
     let parts = command.split('\'').enumerate();
     let words = parts.flat_map(|(n, part)| match n % 2 {
@@ -87,7 +87,7 @@ fn words(command: &str) -> Vec<&str> {
     words.skip(1).collect()
 }
 
-/// How long it takes is another each time.
+/// What was printed without the seconds that it took, which differ each time.
 fn timeless(printed: &str) -> String {
     let line = |line: &str| match line.split_once("\"seconds\":") {
         Some((before, after)) => {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::common::{FakeHub, HttpResponse, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, Ran, ctl};
 use serde_json::json;
 
 const SHOW: [&str; 3] = ["twin", "show", "gw1"];
@@ -73,7 +73,7 @@ fn a_certificate_of_another_ca_or_another_name_is_refused() {
     let run = |hub: &FakeHub, ca: &FakeHub| {
         let mut command = ctl(&SHOW);
         command.arg("--connection-string-file").arg(hub.path("connection-string"));
-        Run::from(command.env("IOTDM_CA_FILE", ca.path("ca.pem")).output().unwrap())
+        Ran::from(command.env("IOTDM_CA_FILE", ca.path("ca.pem")).output().unwrap())
     };
     run(&hub, &hub).ends(0, &[]);
     run(&hub, &other).ends(1, &["invalid peer certificate: UnknownIssuer", "--ca-file"]);
@@ -89,7 +89,7 @@ fn an_unreachable_hub_and_one_that_is_none() {
     let hub = FakeHub::start(|_, _| HttpResponse::ok(json!({"surprise": true})));
     let mut command = ctl(&SHOW);
     command.env("IOTHUB_CONNECTION_STRING", string).arg("--ca-file").arg(hub.path("ca.pem"));
-    Run::from(command.output().unwrap()).ends(1, &["cannot reach hub localhost:", "Connection refused"]);
+    Ran::from(command.output().unwrap()).ends(1, &["cannot reach hub localhost:", "Connection refused"]);
     hub.run(&INVOKE).ends(1, &["is not IoT Hub's", "is it a hub?"]);
     hub.run(&["query", "x"]).ends(1, &["is it a hub?"]);
 }
@@ -105,7 +105,7 @@ fn a_profile_is_a_hub_with_its_ca() {
     let profile = "default = 'lab'\n[hub.lab]\nconnection_string_file = 'lab.txt'\nca_file = 'lab.pem'\n";
     fs::write(folder.join("ctl.toml"), profile).unwrap();
     let run =
-        |more: &[&str]| Run::from(ctl(&[&SHOW, more].concat()).env("HOME", home.path()).output().unwrap());
+        |more: &[&str]| Ran::from(ctl(&[&SHOW, more].concat()).env("HOME", home.path()).output().unwrap());
     run(&[]).ends(0, &["chmod 600"]);
     run(&["--hub", "lab"]).ends(0, &[]);
     run(&["--hub", "prod"]).ends(2, &["no [hub.prod]; there are: lab"]);
@@ -132,13 +132,13 @@ fn usage_errors_name_what_is_wrong() {
         hub.run(arguments).ends(2, &parts);
     }
     assert!(hub.requests().is_empty());
-    Run::from(ctl(&SHOW).output().unwrap()).ends(2, &["no hub given", "--connection-string-file"]);
+    Ran::from(ctl(&SHOW).output().unwrap()).ends(2, &["no hub given", "--connection-string-file"]);
     let mut command = ctl(&[&SHOW[..], &["--connection-string-file", "/nonexistent"]].concat());
-    Run::from(command.output().unwrap()).ends(2, &["--connection-string-file /nonexistent: No such file"]);
+    Ran::from(command.output().unwrap()).ends(2, &["--connection-string-file /nonexistent: No such file"]);
     let missing_ca = ctl(&[&SHOW[..], &["--ca-file", "/nonexistent"]].concat())
         .env("IOTHUB_CONNECTION_STRING", hub.connection_string())
         .output();
-    Run::from(missing_ca.unwrap()).ends(2, &["CA file /nonexistent"]);
+    Ran::from(missing_ca.unwrap()).ends(2, &["CA file /nonexistent"]);
 }
 
 #[test]

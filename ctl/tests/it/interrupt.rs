@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 
-use crate::common::{FakeHub, HttpRequest, HttpResponse, Run, ctl};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, ctl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -35,13 +35,13 @@ fn spawn(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn interrupted(child: Child) -> Run {
+fn interrupted(child: Child) -> Ran {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
-    Run::from(child.wait_with_output().unwrap())
+    Ran::from(child.wait_with_output().unwrap())
 }
 
 /// Runs `arguments` until the hub has no answer.
-fn stuck(hub: &FakeHub, waits: &Receiver<()>, arguments: &[&str]) -> Run {
+fn stuck(hub: &FakeHub, waits: &Receiver<()>, arguments: &[&str]) -> Ran {
     let child = spawn(hub.command(arguments));
     waits.recv().unwrap();
     interrupted(child)
@@ -183,7 +183,7 @@ fn while_the_hub_throttles() {
     let (hub, _) =
         hub(|_, _| Some(HttpResponse::classic(429, "ThrottlingException").with("retry-after", "50")));
     let mut child = spawn(hub.command(&["reboot", "gw1", "--id", "r-1", "--when-online"]));
-    // Nothing is said while it waits; the hub has seen the request, at least.
+    // The program says nothing while it waits; but the hub has seen the request.
     while hub.requests().is_empty() {
         std::thread::yield_now();
     }

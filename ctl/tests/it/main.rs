@@ -1,8 +1,13 @@
 //! The program against canned hubs at the wire; one binary, as each would link
 //! all of the library anew.
 
-// clippy.toml's permission for tests does not reach their helpers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly, and so may their helpers, which clippy.toml's permission does not reach"
+)]
 
 mod common;
 

@@ -2,13 +2,13 @@
 
 use std::sync::Mutex;
 
-use crate::common::{FakeHub, HttpRequest, HttpResponse, Run};
+use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran};
 use serde_json::{Value, json};
 
 /// Polls fast; the default of ten minutes for the outcome is never reached.
 const QUICK: [&str; 2] = ["--interval", "10ms"];
 
-fn reboot(hub: &FakeHub, more: &[&str]) -> Run {
+fn reboot(hub: &FakeHub, more: &[&str]) -> Ran {
     hub.run(&[&["reboot", "gw1"][..], &QUICK, more].concat())
 }
 

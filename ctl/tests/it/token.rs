@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread;
 
-use crate::common::{FakeHub, HttpResponse, KEY, Run, ctl};
+use crate::common::{FakeHub, HttpResponse, KEY, Ran, ctl};
 use iotdm_proto::SecretKey;
 use iotdm_proto::sas;
 use serde_json::json;
@@ -48,7 +48,7 @@ fn a_ready_made_sas_token_until_it_expires() {
     let hub = hub();
     let key: SecretKey = KEY.parse().unwrap();
     let token = |expiry| sas::sign(&host(&hub), &key, expiry, Some("service"));
-    let run = |token: &str| Run::from(show(&hub).env("IOTHUB_TOKEN", token).output().unwrap());
+    let run = |token: &str| Ran::from(show(&hub).env("IOTHUB_TOKEN", token).output().unwrap());
     run(&token(4_102_444_800)).ends(0, &[]);
     assert_eq!(last_authorization(&hub), token(4_102_444_800));
     let expired = run(&token(1_700_000_000));
@@ -71,7 +71,7 @@ fn a_client_with_its_secret() {
             .env("AZURE_TENANT_ID", "tenant")
             .env("AZURE_CLIENT_ID", "me")
             .env("AZURE_CLIENT_SECRET", secret);
-        Run::from(command.env("AZURE_AUTHORITY_HOST", &authority).output().unwrap())
+        Ran::from(command.env("AZURE_AUTHORITY_HOST", &authority).output().unwrap())
     };
     with("p+w").ends(0, &[]);
     let asked = &hub.requests()[0];
@@ -92,7 +92,7 @@ fn a_client_with_its_secret() {
     fs::write(home.join("ctl.toml"), format!("[hub.x]\nhost_name = '{}'\n{profile}\n", host(&hub))).unwrap();
     let mut command = ctl(&["--hub", "x", "twin", "show", "gw1"]);
     command.env("XDG_CONFIG_HOME", hub.path("home")).env("IOTDM_CA_FILE", hub.path("ca.pem"));
-    Run::from(command.env("AZURE_AUTHORITY_HOST", &authority).output().unwrap()).ends(0, &[]);
+    Ran::from(command.env("AZURE_AUTHORITY_HOST", &authority).output().unwrap()).ends(0, &[]);
     assert_eq!(last_authorization(&hub), "Bearer eyJ0.secret");
 }
 
@@ -131,7 +131,7 @@ fn a_managed_identity() {
         command.env("XDG_CONFIG_HOME", hub.path("home")).env("IOTDM_CA_FILE", hub.path("ca.pem"));
         // The machine's own network is reached without the proxy for all else.
         command.env("HTTP_PROXY", "http://127.0.0.1:1").env("IDENTITY_HEADER", "s");
-        Run::from(command.env("IDENTITY_ENDPOINT", address).output().unwrap()).ends(0, &[]);
+        Ran::from(command.env("IDENTITY_ENDPOINT", address).output().unwrap()).ends(0, &[]);
         let line = served.join().unwrap();
         let wanted = format!("resource=https%3A%2F%2Fiothubs.azure.net{asked} HTTP/1.1");
         assert!(line.starts_with("GET /token?") && line.ends_with(&wanted), "{line}");
@@ -142,16 +142,16 @@ fn a_managed_identity() {
 #[test]
 fn entra_id_by_a_token_or_by_the_azure_cli() {
     let hub = hub();
-    Run::from(show(&hub).env("IOTHUB_TOKEN", "eyJ0.given").output().unwrap()).ends(0, &[]);
+    Ran::from(show(&hub).env("IOTHUB_TOKEN", "eyJ0.given").output().unwrap()).ends(0, &[]);
     assert_eq!(hub.requests()[0].header("authorization"), Some("Bearer eyJ0.given"));
 
-    Run::from(show(&hub).env("PATH", "/nonexistent").output().unwrap())
+    Ran::from(show(&hub).env("PATH", "/nonexistent").output().unwrap())
         .ends(8, &["az is not installed", "az login"]);
     let az = hub.path("az");
     let script = |text: &str| {
         fs::write(&az, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
-        Run::from(show(&hub).env("PATH", hub.path("")).output().unwrap())
+        Ran::from(show(&hub).env("PATH", hub.path("")).output().unwrap())
     };
     script("echo \"{\\\"accessToken\\\": \\\"eyJ0.$*\\\", \\\"expires_on\\\": 4102444800}\"").ends(0, &[]);
     let expected = "Bearer eyJ0.account get-access-token --resource https://iothubs.azure.net --output json";

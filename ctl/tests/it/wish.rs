@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use crate::common::{FakeHub, HttpResponse, Run};
+use crate::common::{FakeHub, HttpResponse, Ran};
 use serde_json::{Value, json};
 
 /// A device that carries out a wish at the second look; the twin is kept as
@@ -24,7 +24,7 @@ fn wishing(agent: bool) -> FakeHub {
     })
 }
 
-fn reboot(hub: &FakeHub, more: &[&str]) -> Run {
+fn reboot(hub: &FakeHub, more: &[&str]) -> Ran {
     hub.run(&[&["reboot", "gw1", "--when-online", "--interval", "10ms"][..], more].concat())
 }
 

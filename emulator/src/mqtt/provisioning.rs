@@ -9,7 +9,7 @@
 use iotdm_proto::DeviceId;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
-    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode, UnsubAck,
 };
 use serde_json::Value;
 use tokio::time::timeout;
@@ -125,6 +125,11 @@ impl ProvisioningSession<'_> {
                 let granted = asked.filters.iter().map(|_| SubscribeReasonCode::Success(QoS::AtLeastOnce));
                 let ack = SubAck::new(asked.pkid, granted.collect());
                 Ok(self.connection.write(&Packet::SubAck(ack)).await?)
+            }
+            // The official clients take their subscription back before they go,
+            // and the one for Node waits for the answer without end.
+            Packet::Unsubscribe(asked) => {
+                Ok(self.connection.write(&Packet::UnsubAck(UnsubAck::new(asked.pkid))).await?)
             }
             Packet::Publish(published) => {
                 debug!(registration = %self.id, topic = published.topic, "device -> provisioning");

@@ -1,0 +1,56 @@
+//! Configurations are kept as they are.
+
+use iotdm_tests::Hub;
+use serde_json::{Value, json};
+
+use crate::support::service::{HttpResponse, Service};
+
+#[tokio::test]
+async fn from_creation_to_deletion() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = Hub::start_in(dir.path(), &[]);
+    let service = Service::owner(&hub);
+    let body = json!({
+        "id": "c1", "schemaVersion": "1.0", "priority": 5, "targetCondition": "tags.site = 'x'",
+        "content": {"deviceContent": {"properties.desired.interval": 5}}, "labels": {"by": "me"},
+    });
+    let created = service.send("PUT", "/configurations/c1", body.clone()).await;
+    assert_eq!(created.status, 200, "{created:?}");
+    for (key, value) in body.as_object().unwrap() {
+        assert_eq!(&created.body[key], value);
+    }
+    service.send("PUT", "/configurations/c1", body.clone()).await.refused(409, "ConfigurationAlreadyExists");
+    hub.kill();
+    let hub = Hub::start_in(dir.path(), &[]);
+    let service = Service::owner(&hub);
+    assert_eq!(service.read("/configurations/c1").await, created.body);
+    assert_eq!(service.read("/configurations").await, json!([created.body]));
+    let change = async |etag: &str| {
+        let request = service.request("PUT", "/configurations/c1").header("If-Match", etag);
+        HttpResponse::to(request.json(&json!({"priority": 6}))).await
+    };
+    change("\"other\"").await.refused(412, "PreconditionFailed");
+    let changed = change(created.body["etag"].as_str().unwrap()).await;
+    assert_eq!(
+        (&changed.body["priority"], &changed.body["createdTimeUtc"]),
+        (&json!(6), &created.body["createdTimeUtc"])
+    );
+    assert_eq!(service.send("DELETE", "/configurations/c1", Value::Null).await.status, 204);
+    service.get("/configurations/c1").await.refused(404, "ConfigurationNotFound");
+    service.send("DELETE", "/configurations/c1", Value::Null).await.refused(404, "ConfigurationNotFound");
+    service.send("PUT", "/configurations/c2", json!([])).await.refused(400, "ArgumentInvalid");
+}
+
+#[tokio::test]
+async fn queries_are_tested() {
+    let hub = Hub::start();
+    let service = Service::owner(&hub);
+    let body = json!({
+        "targetCondition": "tags.site =",
+        "customMetricQueries": {"good": "SELECT deviceId FROM devices", "bad": "SELECT"},
+    });
+    let tested = service.send("POST", "/configurations/testQueries", body).await;
+    assert!(tested.body["targetConditionError"].is_string(), "{tested:?}");
+    let errors = tested.body["customMetricQueryErrors"].as_object().unwrap();
+    assert_eq!(errors.keys().collect::<Vec<_>>(), ["bad"]);
+}

@@ -1,0 +1,39 @@
+//! The device's own limits on reboots.
+
+use iotdm_tests::{Daemon, Hub, wait_until};
+
+#[test]
+fn too_many_reboots_are_refused_also_after_the_reboot() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.configure("reboot.max_per_hour = 1\n");
+    daemon.start_connected(&hub);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
+    wait_until("the outcome", || hub.reported()["reboot"]["status"] == "completed");
+    let refused = hub.ctl(&["reboot", "gw1", "--id", "r-2"]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    let (status, body) = hub.invoke("rebootDevice", r#"{"id":"r-2"}"#);
+    assert_eq!((status, body["error"]["code"].as_str()), (429, Some("rateLimited")));
+    let seconds = body["error"]["retryAfterSeconds"].as_u64().unwrap();
+    assert!((1..=3600).contains(&seconds), "{body}");
+    // The first one still has its answer.
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
+}
+
+#[test]
+fn outside_the_windows_it_is_scheduled() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    // The minute 12 hours from now, so that the window is not open while this runs.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let minute = |seconds: u64| format!("{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60);
+    let window = format!("{}-{}", minute(now + 12 * 3600), minute(now + 12 * 3600 + 60));
+    daemon.configure(&format!("reboot.windows = [\"{window}\"]\n"));
+    daemon.start_connected(&hub);
+    let (status, body) = hub.invoke("rebootDevice", r#"{"id":"r-1"}"#);
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["status"], "scheduled");
+    assert!(body["message"].as_str().unwrap().contains("when its next window opens"), "{body}");
+    wait_until("the schedule", || hub.reported()["reboot"]["status"] == "scheduled");
+    assert_eq!(hub.reported()["reboot"]["notBefore"], body["notBefore"]);
+}

@@ -1,0 +1,18 @@
+//! Scenarios that cross the programs: the daemon, the operator's tool and the
+//! emulator as users run them. One binary, as each would be linked anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly, and so may their helpers, which clippy.toml's permission does not reach"
+)]
+
+mod connection;
+mod credentials;
+mod fleet;
+mod guards;
+mod once;
+mod reboot;
+mod record;
+mod servers;
+mod wishes;

@@ -1,0 +1,1 @@
+"""What is to be thought of what a machine has done and said."""
