@@ -60,6 +60,16 @@ pub enum Action {
         /// Its explanation.
         body: String,
     },
+    /// Log that the hub does not take what is to be reported, and that it is told
+    /// less.
+    LogShortened {
+        /// The hub's status.
+        status: u16,
+        /// Its explanation.
+        body: String,
+        /// The property that is left out.
+        what: String,
+    },
     /// Log that a change was missed. The twin is read again when
     /// [`Twin::deadline`] has passed.
     LogMissed,
@@ -186,6 +196,12 @@ impl Twin {
                 vec![Action::LogPostponed { status }]
             }
             Next::Refused { status, body } => vec![Action::LogRefused { status, body }],
+            Next::Shorten { status, body, what } => {
+                let mut actions = vec![Action::LogShortened { status, body, what }];
+                let next = self.reporter.shortened();
+                actions.extend(self.follow(next, now));
+                actions
+            }
         }
     }
 

@@ -368,6 +368,9 @@ impl Daemon {
             Action::LogRefused { status, body } => {
                 tracing::error!("the hub does not take the reported properties: {status} {body}");
             }
+            Action::LogShortened { status, body, what } => tracing::warn!(
+                "the hub does not take the reported properties ({status} {body}); they are sent again without {what}"
+            ),
             Action::LogMissed => {
                 tracing::debug!("a change of the desired properties was missed; reading them anew later");
             }

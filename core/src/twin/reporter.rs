@@ -11,10 +11,18 @@ use serde_json::Value;
 
 use super::TwinRequest;
 
+/// What is left out, a step at a time, when the hub has no room for the whole:
+/// another application may have filled the twin. The outcome itself, its ids and
+/// the last wish are never left out.
+const DISPENSABLE: [&[&str]; 3] =
+    [&["reboot", "waitingFor"], &["reboot", "error", "message"], &["reboot", "reason"]];
+
 /// What is to be said, and what the hub is known to have.
 #[derive(Debug)]
 pub(super) struct Reporter {
     wanted: Object,
+    /// How many of the dispensable values are left out of it.
+    left_out: usize,
     known: Known,
     /// Tells this run's requests from those of earlier ones, whose responses
     /// may come late on a session that goes on.
@@ -54,6 +62,16 @@ pub(super) enum Next {
         /// Its explanation.
         body: String,
     },
+    /// The hub does not take this patch; without `what` it may. See
+    /// [`Reporter::shortened`].
+    Shorten {
+        /// Its status.
+        status: u16,
+        /// Its explanation.
+        body: String,
+        /// What is left out.
+        what: String,
+    },
     /// Nothing: not connected, or still waiting.
     Wait,
 }
@@ -61,7 +79,7 @@ pub(super) enum Next {
 impl Reporter {
     /// A reporter whose requests are marked with `run`, which should be unique.
     pub(super) fn new(run: String) -> Self {
-        Reporter { wanted: Object::new(), known: Known::Offline, run, requests: 0 }
+        Reporter { wanted: Object::new(), left_out: 0, known: Known::Offline, run, requests: 0 }
     }
 
     /// From now on the twin is to say this.
@@ -70,6 +88,7 @@ impl Reporter {
             Ok(Value::Object(object)) => canonical(&object),
             _ => Object::new(),
         };
+        self.left_out = 0;
         self.compare()
     }
 
@@ -125,13 +144,33 @@ impl Reporter {
                     return Next::Later { status };
                 }
                 self.known = Known::Values { values, refused: Some(patch) };
-                Next::Refused { status, body: String::from_utf8_lossy(body).into_owned() }
+                let body = String::from_utf8_lossy(body).into_owned();
+                match self.leave_out() {
+                    Some(what) => Next::Shorten { status, body, what },
+                    None => Next::Refused { status, body },
+                }
             }
             other => {
                 self.known = other;
                 Next::Wait
             }
         }
+    }
+
+    /// Sends what [`Next::Shorten`] has left.
+    pub(super) fn shortened(&mut self) -> Next {
+        self.compare()
+    }
+
+    /// Leaves out the next dispensable value that is there, and names it.
+    fn leave_out(&mut self) -> Option<String> {
+        while let Some(path) = DISPENSABLE.get(self.left_out) {
+            self.left_out += 1;
+            if remove(&mut self.wanted, path) {
+                return Some(path.join("."));
+            }
+        }
+        None
     }
 
     fn compare(&mut self) -> Next {
@@ -165,6 +204,17 @@ impl Reporter {
     fn rid(&mut self) -> String {
         self.requests += 1;
         format!("{}-{:x}", self.run, self.requests)
+    }
+}
+
+/// Takes the value at `path` away; `false` if there is none.
+fn remove(object: &mut Object, path: &[&str]) -> bool {
+    match path {
+        [] => false,
+        [key] => object.remove(*key).is_some(),
+        [key, rest @ ..] => {
+            object.get_mut(*key).and_then(Value::as_object_mut).is_some_and(|inner| remove(inner, rest))
+        }
     }
 }
 
@@ -307,6 +357,46 @@ mod tests {
         assert_eq!(reporter.patched(&rid, 400, b"no"), refused);
         assert_eq!(reporter.want(&report("1")), Next::Wait);
         patch(reporter.want(&report("2")));
+    }
+
+    #[test]
+    fn a_hub_without_room_is_told_less_but_never_no_outcome() {
+        let reboot = json!({
+            "id": "r", "status": "failed", "reason": "kernel update", "requestedBy": "method",
+            "requestedAt": "1970-01-01T00:00:01.000Z", "previousBootId": "b",
+            "error": {"code": "expired", "message": "its deadline passed"},
+        });
+        let full = Report { reboot: serde_json::from_value(reboot).unwrap(), ..report("1") };
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&full);
+        get(reporter.connected());
+        let (mut rid, _) = patch(reporter.read(empty()));
+        let mut left_out = Vec::new();
+        let sent = loop {
+            let Next::Shorten { status: 400, what, .. } = reporter.patched(&rid, 400, b"full") else {
+                panic!()
+            };
+            left_out.push(what);
+            let (again, sent) = patch(reporter.shortened());
+            rid = again;
+            if left_out.len() == 2 {
+                break sent;
+            }
+        };
+        assert_eq!(left_out, ["reboot.error.message", "reboot.reason"]);
+        let told = json!({
+            "id": "r", "status": "failed", "requestedBy": "method",
+            "requestedAt": "1970-01-01T00:00:01.000Z", "previousBootId": "b", "error": {"code": "expired"},
+        });
+        assert_eq!(sent["reboot"], told);
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+        // Another report is tried as a whole again.
+        let (rid, sent) = patch(reporter.want(&Report { reboot_time: None, ..full }));
+        assert_eq!(
+            sent["reboot"],
+            json!({"reason": "kernel update", "error": {"message": "its deadline passed"}})
+        );
+        assert!(matches!(reporter.patched(&rid, 400, b"full"), Next::Shorten { .. }));
     }
 
     #[test]

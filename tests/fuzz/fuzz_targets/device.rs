@@ -107,7 +107,10 @@ impl Daemon {
                 Action::Send(TwinRequest::Get { rid } | TwinRequest::Patch { rid, .. }) => self.asked = rid,
                 Action::Desired { reboot, memory } => self.happen(Event::Desired { reboot, memory }),
                 Action::Reported => self.happen(Event::Reported),
-                Action::LogPostponed { .. } | Action::LogRefused { .. } | Action::LogMissed => {}
+                Action::LogPostponed { .. }
+                | Action::LogRefused { .. }
+                | Action::LogShortened { .. }
+                | Action::LogMissed => {}
             }
         }
     }
