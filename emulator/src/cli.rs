@@ -83,7 +83,7 @@ pub struct Serve {
     /// Port of the REST interface and of MQTT over WebSocket; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     pub https_port: u16,
-    /// Directory for everything that is kept [default: $XDG_STATE_HOME/iotdm-emulator]
+    /// Directory for everything that is kept, empty or an emulator's [default: $XDG_STATE_HOME/iotdm-emulator]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Create this device unless it exists; may be repeated

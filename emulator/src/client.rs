@@ -26,12 +26,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The directory of a running emulator: `dir`, or the default one.
 pub fn directory(dir: Option<PathBuf>) -> Result<DataDir> {
     let path = match dir {
-        Some(dir) => {
-            std::path::absolute(&dir).with_context(|| format!("cannot resolve {}", dir.display()))?
-        }
+        Some(dir) => dir,
         None => DataDir::default_path()?,
     };
-    Ok(DataDir::existing(&path))
+    DataDir::named(&path)
 }
 
 /// A running emulator, as one of its policies.

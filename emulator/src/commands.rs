@@ -18,6 +18,8 @@ use crate::advice;
 use crate::cli::{Enrol, Environment, Events, Send};
 use crate::client::{Emulator, directory};
 use crate::data_dir::DataDir;
+use crate::pki::Reach;
+use crate::printable;
 
 /// How long `events` waits for the next message, a week: devices may be silent
 /// for long.
@@ -38,7 +40,10 @@ pub fn environment(options: Environment) -> Result<()> {
 
 /// Prints how other programs come to trust the emulator's CA.
 pub fn trust(dir: Option<PathBuf>) -> Result<()> {
-    println!("{}", advice::trust(&existing(dir)?));
+    let dir = existing(dir)?;
+    let pem = std::fs::read(dir.ca()).with_context(|| format!("cannot read {}", dir.ca().display()))?;
+    let reach = Reach::read(&pem).with_context(|| format!("{} is damaged", dir.ca().display()))?;
+    println!("{}", advice::trust(&dir, &reach));
     Ok(())
 }
 
@@ -55,9 +60,8 @@ pub async fn events(options: Events) -> Result<()> {
         let Some(part) = response.chunk().await.context("the emulator has stopped")? else { break };
         pending.extend_from_slice(&part);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n').filter(|_| left > 0) {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            stdout
-                .write_all(&line)
+            let event: Vec<u8> = pending.drain(..=end).take(end).collect();
+            writeln!(stdout, "{}", printable::line(&String::from_utf8_lossy(&event)))
                 .and_then(|()| stdout.flush())
                 .context("cannot write to standard output")?;
             left -= 1;
@@ -81,6 +85,7 @@ pub async fn send(options: Send) -> Result<()> {
 /// emulator made to a file, and prints the id scope.
 pub async fn enrol(options: Enrol) -> Result<()> {
     let dir = existing(options.data.dir)?;
+    options.out.as_deref().map_or(Ok(()), check_out)?;
     let attestation = match &options.certificate {
         None => json!({ "type": "symmetricKey" }),
         Some(file) => {
@@ -119,6 +124,21 @@ pub async fn enrol(options: Enrol) -> Result<()> {
         write().with_context(|| format!("cannot write {}", file.display()))?;
     }
     print!("{}", std::fs::read_to_string(dir.id_scope()).context("cannot read the id scope")?);
+    Ok(())
+}
+
+/// Refuses a name for a key's file where something else than a file would be
+/// replaced, before there is a key.
+fn check_out(file: &Path) -> Result<()> {
+    let shown = file.display();
+    if file.as_os_str() == "-" {
+        bail!("--out -: the key is written to a file only; name one (a file of that name is ./-)");
+    }
+    if file.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        bail!(
+            "--out {shown}: this is a link, a device or something else that is no regular file; choose another name"
+        );
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use crate::address::{Address, MQTT_PORT};
 use crate::authentication::Authentication;
-use crate::data_dir::DataDir;
+use crate::data_dir::{CONNECTION_STRING, DataDir};
 use crate::device::Device;
 use crate::identity::Identity;
 use crate::policies::{OWNER, Policies};
@@ -77,7 +77,7 @@ impl ConnectionStrings {
     /// they sign tokens for `HostName`.
     fn of_device(&self, id: &Identity, device: &Device) -> Option<String> {
         let Address { host, mqtt_port, .. } = &self.address;
-        let mut text = format!("HostName={host};DeviceId={}", id.device);
+        let mut text = format!("{CONNECTION_STRING}{host};DeviceId={}", id.device);
         if let Some(module) = &id.module {
             text.push_str(&format!(";ModuleId={module}"));
         }

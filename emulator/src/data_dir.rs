@@ -1,18 +1,29 @@
-//! The emulator's directory: readable by its owner only, with files that are
-//! written whole or not at all.
+//! The emulator's directory: its owner's alone, with files that are written
+//! whole or not at all.
+//!
+//! A directory is taken only if it is empty or has an emulator's store, belongs to
+//! the user, and can be written to by nobody else; nothing in it may be a symbolic
+//! link. No directory's mode is changed, and no file is removed that the emulator
+//! has not written.
 //!
 //! All files but the store are derived from the store and mended at each start,
 //! so that a changed port or a kill between two writes does no harm.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, Permissions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{DirBuilder, DirEntry, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::unistd::geteuid;
 
 use crate::identity::Identity;
+use crate::printable::is_deceptive;
+
+/// How every connection string begins, and so every file in `devices`.
+pub const CONNECTION_STRING: &str = "HostName=";
 
 /// How the names of files begin that are not written whole yet.
 const TEMPORARY: &str = ".writing-";
@@ -32,25 +43,85 @@ impl DataDir {
         }
     }
 
-    /// Makes the directory, or takes an existing one, and closes it to other
-    /// users.
+    /// Makes the directory, or takes an existing one that is empty or an
+    /// emulator's. The error names what is in the way, and the remedy.
     pub fn create(path: &Path) -> Result<Self> {
-        let make = |path: &Path| -> std::io::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-            std::fs::set_permissions(path, Permissions::from_mode(0o700))
-        };
-        for dir in [path, &path.join("devices"), &path.join("policies")] {
-            make(dir).with_context(|| {
-                format!("cannot use the data directory {}; choose another with --data", dir.display())
-            })?;
+        let name = || format!("cannot use the data directory {}", path.display());
+        let dir = DataDir::named(path)?;
+        match dir.take() {
+            Ok(()) => Ok(dir),
+            Err(error) => Err(error.context(name())),
+        }
+    }
+
+    /// Names the directory of an emulator; whether there is one is not looked at.
+    pub fn named(path: &Path) -> Result<Self> {
+        let shown = path.to_str().filter(|path| !path.contains(is_deceptive));
+        if shown.is_none() {
+            // The name gets into the lines of `env` and of `serve`.
+            bail!(
+                "cannot use the data directory {path:?}: its name has control characters or is no UTF-8; \
+                 choose another directory with --data"
+            );
         }
         let path = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
         Ok(DataDir(path))
     }
 
-    /// Takes a directory that an emulator has made.
-    pub fn existing(path: &Path) -> Self {
-        DataDir(path.to_owned())
+    /// Makes the directory and what is in it, as far as that is missing.
+    fn take(&self) -> Result<()> {
+        if let Some(parent) = self.0.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(parent);
+            made.with_context(|| refuse(parent, "cannot be made", "choose"))?;
+        }
+        self.make(&self.0)?;
+        let entries = entries(&self.0)?;
+        refuse_links(&entries)?;
+        let store = self.store();
+        match store.symlink_metadata() {
+            Ok(found) if found.is_file() => check_owner(&store, &found)?,
+            Ok(_) => bail!(refuse(&store, "is no file", "remove it, or choose")),
+            // The store comes first, so that what a kill leaves is an emulator's.
+            Err(_) if entries.is_empty() => {
+                drop(open_private(&store).with_context(|| refuse(&store, "cannot be made", "choose"))?)
+            }
+            Err(_) => bail!(refuse(
+                &self.0,
+                "has files, but none of an emulator (store.redb)",
+                "name an empty directory, or choose"
+            )),
+        }
+        for dir in [self.0.join("devices"), self.0.join("policies")] {
+            self.make(&dir)?;
+            refuse_links(&self::entries(&dir)?)?;
+        }
+        Ok(())
+    }
+
+    /// Makes one directory, or takes the one that is there.
+    fn make(&self, dir: &Path) -> Result<()> {
+        match DirBuilder::new().mode(0o700).create(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| refuse(dir, "cannot be made", "choose")),
+        }
+        let found = dir.symlink_metadata().with_context(|| refuse(dir, "cannot be looked at", "choose"))?;
+        if found.is_symlink() {
+            bail!(refuse(dir, "is a symbolic link", "name the directory that it leads to, or choose"));
+        }
+        if !found.is_dir() {
+            bail!(refuse(dir, "is no directory", "choose"));
+        }
+        check_owner(dir, &found)?;
+        if found.mode() & 0o022 != 0 {
+            let remedy = "close it with chmod go-w, or choose";
+            bail!(refuse(
+                dir,
+                &format!("can be written to by others (mode {:o})", found.mode() & 0o7777),
+                remedy
+            ));
+        }
+        Ok(())
     }
 
     /// Where the directory is.
@@ -96,12 +167,12 @@ impl DataDir {
     }
 
     /// Writes a file for the owner only (0600), whole or not at all; a file that
-    /// has this text already is left alone.
+    /// has this text already is left alone, and a link is replaced, not followed.
     pub fn write(&self, file: &Path, text: &str) -> Result<()> {
-        if std::fs::read(file).is_ok_and(|old| old == text.as_bytes()) {
+        if read(file).is_ok_and(|old| old == text.as_bytes()) {
             return Ok(());
         }
-        let write = || -> std::io::Result<()> {
+        let write = || -> io::Result<()> {
             // In the directory itself, not among the files of devices, whose
             // names anybody may choose.
             let mut temporary = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.0)?;
@@ -123,12 +194,14 @@ impl DataDir {
     }
 
     /// Removes what a killed emulator left behind: half-written files, and the
-    /// connection strings of all devices but `kept`. Only the process that holds
-    /// the store may do so, since others may be writing.
+    /// connection strings of all devices but `kept`. What is no connection string
+    /// stays. Only the process that holds the store may do so, since others may be
+    /// writing.
     pub fn sweep<'a>(&self, kept: impl Iterator<Item = &'a Identity>) -> Result<()> {
         let kept: HashSet<PathBuf> = kept.map(|id| self.device(id)).collect();
         for file in files(&self.0.join("devices"))? {
-            if !kept.contains(&file) {
+            let is_ours = || read(&file).is_ok_and(|text| text.starts_with(CONNECTION_STRING.as_bytes()));
+            if !kept.contains(&file) && is_ours() {
                 self.remove(&file)?;
             }
         }
@@ -142,19 +215,67 @@ impl DataDir {
     }
 }
 
-/// All that is in a directory.
+/// Opens a file for reading and writing, of which a new one is readable by its
+/// owner only; a symbolic link is refused.
+pub fn open_private(file: &Path) -> io::Result<std::fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(O_NOFOLLOW);
+    options.open(file)
+}
+
+/// Why a directory is not taken, and what to do about it.
+fn refuse(path: &Path, why: &str, remedy: &str) -> String {
+    format!("{} {why}; {remedy} another directory with --data", path.display())
+}
+
+fn check_owner(path: &Path, found: &Metadata) -> Result<()> {
+    if found.uid() == geteuid().as_raw() {
+        return Ok(());
+    }
+    let why = format!("belongs to another user ({})", found.uid());
+    Err(anyhow!(refuse(path, &why, "run as that user, or choose")))
+}
+
+fn refuse_links(entries: &[DirEntry]) -> Result<()> {
+    let is_link = |entry: &&DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    match entries.iter().find(is_link) {
+        Some(link) => Err(anyhow!(refuse(&link.path(), "is a symbolic link", "remove it, or choose"))),
+        None => Ok(()),
+    }
+}
+
+/// What is in a regular file; anything else is an error, and not waited for.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(file)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from(ErrorKind::InvalidInput));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// All regular files in a directory.
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = || dir.read_dir()?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>();
+    let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
+    Ok(entries(dir)?.into_iter().filter(is_file).map(|entry| entry.path()).collect())
+}
+
+/// All that is in a directory.
+fn entries(dir: &Path) -> Result<Vec<DirEntry>> {
+    let read = || dir.read_dir()?.collect::<io::Result<_>>();
     read().with_context(|| format!("cannot read {}", dir.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
     fn no_id_escapes_or_clashes() {
-        let dir = DataDir::existing(Path::new("/data"));
+        let dir = DataDir::named(Path::new("/data")).unwrap();
         let ids = [".", "..", "...", "*", "$", "..%2f", "..=", "'", "a:b", "./.", "../..", "a/b", ".~"];
         let files: Vec<PathBuf> =
             ids.iter().filter_map(|id| id.parse::<Identity>().ok()).map(|id| dir.device(&id)).collect();
@@ -174,14 +295,31 @@ mod tests {
         assert_eq!(mode(dir.path()), 0o700);
         let (kept, gone) = ("kept".parse().unwrap(), "gone".parse().unwrap());
         for id in [&kept, &gone] {
-            dir.write(&dir.device(id), "text").unwrap();
+            dir.write(&dir.device(id), "HostName=x").unwrap();
         }
         assert_eq!(mode(&dir.device(&kept)), 0o600);
+        let others = dir.path().join("devices/photo");
+        std::fs::write(&others, "x").unwrap();
         std::fs::write(dir.path().join(".writing-x"), "").unwrap();
         dir.sweep([&kept].into_iter()).unwrap();
-        assert!(dir.device(&kept).exists() && !dir.device(&gone).exists());
+        assert!(dir.device(&kept).exists() && !dir.device(&gone).exists() && others.exists());
         dir.remove(&dir.device(&gone)).unwrap();
-        assert_eq!(dir.path().read_dir().unwrap().count(), 2, "no temporary file stays");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 3, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_the_place_of_a_file_is_replaced() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::create(&parent.path().join("hub")).unwrap();
+        let target = parent.path().join("target");
+        std::fs::write(&target, "text").unwrap();
+        std::os::unix::fs::symlink(&target, dir.ca()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(dir.id_scope()).status().unwrap().success());
+        for file in [dir.ca(), dir.id_scope()] {
+            dir.write(&file, "text").unwrap();
+            assert!(file.symlink_metadata().unwrap().is_file());
+        }
+        assert_eq!(std::fs::read_to_string(target).unwrap(), "text");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::cli::FaultCommand;
 use crate::client::Emulator;
 use crate::faults::FaultKind;
+use crate::printable;
 
 /// The path of the faults, which `http` has a route for.
 const FAULTS: &str = "/emulator/faults";
@@ -35,7 +36,7 @@ pub async fn run(command: FaultCommand) -> Result<()> {
         }
         FaultCommand::List { data } => {
             let faults = Emulator::open(data.dir)?.request(FAULTS, Method::GET, &[], None).await?;
-            println!("{}", faults.text().await.context("the answer broke off")?);
+            println!("{}", printable::line(&faults.text().await.context("the answer broke off")?));
         }
         FaultCommand::Clear { device, data } => {
             let device = device.map(|device| ("deviceId", device.to_string()));

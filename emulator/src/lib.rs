@@ -37,6 +37,7 @@ pub mod method_call;
 pub mod mqtt;
 pub mod pki;
 pub mod policies;
+pub mod printable;
 pub mod proof;
 #[cfg(test)]
 mod properties;

@@ -34,7 +34,7 @@ pub async fn run(options: Serve) -> Result<()> {
     allow_many_connections();
     let dir = DataDir::create(&path)?;
     let store = Store::open(&dir.store())?;
-    let authority = store.hub_value("authority", Authority::generate)?;
+    let authority = Authority::of(&store, options.host.as_str(), options.bind)?;
     let authorities = Authorities::read(&options.x509_ca)?;
     let tls = authority.server_config(options.host.as_str(), options.bind)?;
     dir.write(&dir.ca(), &authority.certificate_pem)?;

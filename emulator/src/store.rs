@@ -5,18 +5,19 @@
 //! returns: after a kill at any instant the file opens with the last committed
 //! state. redb also locks the file, which keeps a second emulator out.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+
+use crate::data_dir::open_private;
 
 /// A table: JSON by name.
 pub type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -77,10 +78,11 @@ impl Store {
     /// Opens the store in `file`, or makes one.
     pub fn open(file: &Path) -> Result<Self> {
         let name = || format!("cannot open the store {}", file.display());
-        // redb would make the file readable by everybody.
-        let private = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
-        private.with_context(name)?;
-        let database = Database::create(file).map_err(|error| match error {
+        // redb would follow a link, and make the file readable by everybody.
+        let private = open_private(file).with_context(name)?;
+        let database =
+            FileBackend::new(private).and_then(|file| Database::builder().create_with_backend(file));
+        let database = database.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => anyhow!(
                 "another emulator is using {}; stop it or choose another --data directory",
                 file.display()

@@ -45,7 +45,7 @@ async fn the_strings_have_the_ports_and_keep_their_keys_over_a_restart() {
     assert_eq!(hub.signal(Signal::SIGTERM), Some(0));
 
     // A file as a kill between two writes leaves behind.
-    std::fs::write(dir.path().join("devices/stranger"), "x").unwrap();
+    std::fs::write(dir.path().join("devices/stranger"), "HostName=x\n").unwrap();
     let old_ports = (hub.mqtt_port, hub.https_port);
     let mut hub = Hub::start_in(dir.path(), &["--device", "gw1"]);
     let with_new_ports = |text: &str| {

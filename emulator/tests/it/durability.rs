@@ -133,7 +133,7 @@ async fn files_are_mended_after_a_kill_before_they_were_written() {
     std::fs::remove_file(dir.path().join(names[0])).unwrap();
     std::fs::write(dir.path().join(names[1]), "HostName=localhost;DeviceId=gw2;SharedAccessKey=b2xk")
         .unwrap();
-    std::fs::write(dir.path().join("devices/gone"), "a device that was being deleted").unwrap();
+    std::fs::write(dir.path().join("devices/gone"), "HostName=localhost;DeviceId=gone").unwrap();
     let hub = Hub::start_in(dir.path(), &["--mqtt-port", &hub.mqtt_port.to_string()]);
     let mended = async {
         for (name, before) in names.iter().zip(before) {
