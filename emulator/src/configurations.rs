@@ -39,7 +39,7 @@ impl Configurations {
         let Value::Object(mut body) = body else {
             return Err(invalid("the body is not a JSON object".into()));
         };
-        if body.get("id").and_then(Value::as_str).is_some_and(|other| other != id) {
+        if body.get("id").is_some_and(|other| !other.is_null() && other != id) {
             return Err(invalid("the id of the body is not that of the path".into()));
         }
         let mut inner = self.lock();

@@ -179,10 +179,10 @@ impl IdentityChange {
             return invalid("the body is not a JSON object".into());
         };
         for (key, name) in [("deviceId", Some(&id.device)), ("moduleId", id.module.as_ref())] {
-            if let Some(Value::String(other)) = body.get(key)
-                && name.is_none_or(|name| name.as_str() != other)
+            if let Some(other) = body.get(key).filter(|other| !other.is_null())
+                && name.is_none_or(|name| other != name.as_str())
             {
-                return invalid(format!("the body has {key} {other:?}, the path is about {id}"));
+                return invalid(format!("the body has {key} {other}, the path is about {id}"));
             }
         }
         let status = match body.get("status") {

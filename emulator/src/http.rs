@@ -10,6 +10,7 @@ mod configurations;
 mod devices;
 mod faults;
 mod jobs;
+mod limited;
 mod messages;
 mod methods;
 mod pages;
@@ -40,71 +41,81 @@ use tracing::debug;
 
 use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
+use crate::policies::Right;
 use crate::provisioning::enrolment::EnrolmentKind;
 use crate::refusal::{ErrorCode, HubRefusal};
+use crate::strangers::Stranger;
 use crate::throttle::Operation;
-use request::Shown;
-use route::{Routes, UNMETERED, delete, get, patch, post, put};
+use limited::Limited;
+use request::Client;
+use route::{Access, Routes, UNMETERED, delete, get, patch, post, put};
 
-/// The routes. Each says beside its handler which of the tier's allowances a
-/// request uses up; of the path, `{device}` and `{module}` name whom a request
-/// is about.
+/// The routes. Each says beside its handler which right a request needs, and
+/// which of the tier's allowances it uses up; of the path, `{device}` and
+/// `{module}` name whom a request is about.
 pub fn router(hub: Arc<Hub>) -> Router {
     use Operation::{Method, Query, Registry, TwinRead, TwinUpdate};
+    use Right::{Enrolment, RegistryRead, RegistryWrite, ServiceConnect};
 
-    let devices = get(Registry, devices::list).and(post(Registry, bulk::run));
-    let device = get(Registry, devices::read)
-        .and(put(Registry, devices::write))
-        .and(delete(Registry, devices::delete));
-    let twin =
-        get(TwinRead, twins::read).and(patch(TwinUpdate, twins::patch)).and(put(TwinUpdate, twins::replace));
-    let configuration = get(Registry, configurations::read)
-        .and(put(Registry, configurations::write))
-        .and(delete(Registry, configurations::delete));
-    let enrolments = post(UNMETERED, provisioning::enrolments);
-    let enrolment = get(UNMETERED, provisioning::enrolment)
-        .and(put(UNMETERED, provisioning::put_enrolment))
-        .and(delete(UNMETERED, provisioning::remove_enrolment));
-    let registration = get(UNMETERED, provisioning::read_registration)
-        .and(delete(UNMETERED, provisioning::remove_registration));
-    let faults =
-        get(UNMETERED, faults::list).and(post(UNMETERED, faults::add)).and(delete(UNMETERED, faults::clear));
+    let devices = get(RegistryRead, Registry, devices::list).and(post(RegistryWrite, Registry, bulk::run));
+    let device = get(RegistryRead, Registry, devices::read)
+        .and(put(RegistryWrite, Registry, devices::write))
+        .and(delete(RegistryWrite, Registry, devices::delete));
+    let twin = get(ServiceConnect, TwinRead, twins::read)
+        .and(patch(ServiceConnect, TwinUpdate, twins::patch))
+        .and(put(ServiceConnect, TwinUpdate, twins::replace));
+    let job = get(ServiceConnect, Registry, jobs::read).and(put(ServiceConnect, Registry, jobs::create));
+    let configuration = get(RegistryRead, Registry, configurations::read)
+        .and(put(RegistryWrite, Registry, configurations::write))
+        .and(delete(RegistryWrite, Registry, configurations::delete));
+    let enrolments = post(Enrolment, UNMETERED, provisioning::enrolments);
+    let enrolment = get(Enrolment, UNMETERED, provisioning::enrolment)
+        .and(put(Enrolment, UNMETERED, provisioning::put_enrolment))
+        .and(delete(Enrolment, UNMETERED, provisioning::remove_enrolment));
+    let registration = get(Enrolment, UNMETERED, provisioning::read_registration).and(delete(
+        Enrolment,
+        UNMETERED,
+        provisioning::remove_registration,
+    ));
+    let faults = get(ServiceConnect, UNMETERED, faults::list)
+        .and(post(ServiceConnect, UNMETERED, faults::add))
+        .and(delete(ServiceConnect, UNMETERED, faults::clear));
     let (individual, group) = (EnrolmentKind::Individual, EnrolmentKind::Group);
     let register = "/{id_scope}/registrations/{id}/register";
     let operation = "/{id_scope}/registrations/{id}/operations/{operation}";
     Routes::new()
         .route("/devices", devices.clone())
         .route("/devices/", devices)
-        .route("/devices/query", post(Query, queries::run))
+        .route("/devices/query", post(ServiceConnect, Query, queries::run))
         .route("/devices/{device}", device.clone())
-        .route("/devices/{device}/commands", delete(Registry, messages::purge))
-        .route("/devices/{device}/modules", get(Registry, devices::modules))
+        .route("/devices/{device}/commands", delete(ServiceConnect, Registry, messages::purge))
+        .route("/devices/{device}/modules", get(RegistryRead, Registry, devices::modules))
         .route("/devices/{device}/modules/{module}", device)
         .route("/twins/{device}", twin.clone())
-        .route("/twins/{device}/methods", post(Method, methods::invoke))
+        .route("/twins/{device}/methods", post(ServiceConnect, Method, methods::invoke))
         .route("/twins/{device}/modules/{module}", twin)
-        .route("/twins/{device}/modules/{module}/methods", post(Method, methods::invoke))
-        .route("/jobs/v2/query", get(Registry, jobs::query))
-        .route("/jobs/v2/{id}", get(Registry, jobs::read).and(put(Registry, jobs::create)))
-        .route("/jobs/v2/{id}/cancel", post(Registry, jobs::cancel))
-        .route("/jobs", get(Registry, jobs::list_v1))
-        .route("/jobs/{id}", get(Registry, jobs::read_v1))
-        .route("/statistics/devices", get(Registry, statistics::devices))
-        .route("/statistics/service", get(Registry, statistics::service))
-        .route("/configurations", get(Registry, configurations::list))
-        .route("/configurations/testQueries", post(Registry, configurations::test_queries))
+        .route("/twins/{device}/modules/{module}/methods", post(ServiceConnect, Method, methods::invoke))
+        .route("/jobs/v2/query", get(ServiceConnect, Registry, jobs::query))
+        .route("/jobs/v2/{id}", job)
+        .route("/jobs/v2/{id}/cancel", post(ServiceConnect, Registry, jobs::cancel))
+        .route("/jobs", get(RegistryWrite, Registry, jobs::list_v1))
+        .route("/jobs/{id}", get(RegistryWrite, Registry, jobs::read_v1))
+        .route("/statistics/devices", get(RegistryRead, Registry, statistics::devices))
+        .route("/statistics/service", get(RegistryRead, Registry, statistics::service))
+        .route("/configurations", get(RegistryRead, Registry, configurations::list))
+        .route("/configurations/testQueries", post(RegistryRead, Registry, configurations::test_queries))
         .route("/configurations/{id}", configuration)
         .route("/enrollments/query", enrolments.clone().with(individual))
         .route("/enrollments/{id}", enrolment.clone().with(individual))
         .route("/enrollmentGroups/query", enrolments.with(group))
         .route("/enrollmentGroups/{id}", enrolment.with(group))
         .route("/registrations/{id}", registration)
-        .route(register, put(UNMETERED, provisioning::register_device))
-        .route(operation, get(UNMETERED, provisioning::operation))
+        .route(register, put(Access::ByHandler, UNMETERED, provisioning::register_device))
+        .route(operation, get(Access::ByHandler, UNMETERED, provisioning::operation))
         .route("/emulator/faults", faults)
-        .route("/emulator/messages/{device}", post(UNMETERED, messages::send))
-        .route("/emulator/events", get(UNMETERED, messages::events))
-        .route("/$iothub/websocket", get(UNMETERED, websocket::upgrade))
+        .route("/emulator/messages/{device}", post(ServiceConnect, UNMETERED, messages::send))
+        .route("/emulator/events", get(ServiceConnect, UNMETERED, messages::events))
+        .route("/$iothub/websocket", get(Access::ByHandler, UNMETERED, websocket::upgrade))
         .into_router(hub)
         .method_not_allowed_fallback(not_emulated)
         .fallback(not_emulated)
@@ -120,32 +131,42 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 /// The largest head of a request, in bytes; a token has a few hundred of them.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// Serves a connection until it ends or becomes a WebSocket. Once the sender of
-/// `stop` is gone, the connection ends as soon as the request under way is
-/// answered.
-pub async fn serve(router: Router, stream: TlsStream<TcpStream>, mut stop: watch::Receiver<()>) {
-    let shown = Shown(ClientCertificate::shown_in(&stream));
+/// Serves a connection until it ends or becomes a WebSocket, or until its client,
+/// as a `stranger`, has to give way. Once the sender of `stop` is gone, the
+/// connection ends as soon as the request under way is answered.
+pub async fn serve(
+    router: Router,
+    stream: TlsStream<TcpStream>,
+    stranger: Arc<Stranger>,
+    mut stop: watch::Receiver<()>,
+) {
+    let certificate = ClientCertificate::shown_in(&stream);
+    let client = Client { certificate, stranger: Some(stranger.clone()) };
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(shown.clone());
+        request.extensions_mut().insert(client.clone());
         router.call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Limited::new(stream, stranger.clone())), service)
         .with_upgrades();
-    tokio::pin!(connection);
-    let end = tokio::select! {
-        end = connection.as_mut() => end,
-        _ = stop.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let served = async {
+        tokio::pin!(connection);
+        tokio::select! {
+            end = connection.as_mut() => end,
+            _ = stop.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(error) = end {
-        debug!(%error, "an HTTPS connection broke");
+    match stranger.unless_in_the_way(served).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => debug!(%error, "an HTTPS connection broke"),
+        None => debug!("an HTTPS connection without a valid request gave way to others"),
     }
 }
 
@@ -172,6 +193,7 @@ async fn not_emulated(request: axum::extract::Request) -> HubRefusal {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use iotdm_proto::{ServiceConnectionString, sas};
 
     use super::*;
     use crate::address::Address;
@@ -188,12 +210,59 @@ mod tests {
         Arc::new(Hub::open(store, data, address, Authorities::default(), Throttle::new(None)).unwrap())
     }
 
-    /// Whether the request is refused for throttling, and not for its lack of a
-    /// token.
-    async fn is_throttled(hub: &Arc<Hub>, method: &str, path: &str) -> bool {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    /// The status of the answer to a request with this token.
+    async fn status(hub: &Arc<Hub>, method: &str, path: &str, token: &str) -> u16 {
+        let request = Request::builder().method(method).uri(path).header("Authorization", token);
+        let request = request.body(Body::empty()).unwrap();
         let response = TowerToHyperService::new(router(hub.clone())).call(request).await.unwrap();
-        response.status() == 429
+        response.status().as_u16()
+    }
+
+    /// A token of the policy.
+    fn token(dir: &tempfile::TempDir, policy: &str) -> String {
+        let file = DataDir::named(dir.path()).unwrap().policy(policy);
+        let service: ServiceConnectionString = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        let expiry = crate::clock::now().unix_seconds() + 600;
+        sas::sign("localhost", &service.key, expiry, Some(policy))
+    }
+
+    /// Whether the owner's request is refused for throttling.
+    async fn is_throttled(hub: &Arc<Hub>, dir: &tempfile::TempDir, method: &str, path: &str) -> bool {
+        status(hub, method, path, &token(dir, "iothubowner")).await == 429
+    }
+
+    /// A method and a path of each route that asks for a token.
+    const GUARDED: [(&str, &str); 14] = [
+        ("GET", "/devices"),
+        ("POST", "/devices"),
+        ("POST", "/devices/query"),
+        ("PUT", "/devices/gw1"),
+        ("DELETE", "/devices/gw1/commands"),
+        ("PATCH", "/twins/gw1"),
+        ("POST", "/twins/gw1/methods"),
+        ("PUT", "/jobs/v2/gw1"),
+        ("GET", "/statistics/devices"),
+        ("PUT", "/configurations/gw1"),
+        ("PUT", "/enrollments/gw1"),
+        ("POST", "/emulator/faults"),
+        ("POST", "/emulator/messages/gw1"),
+        ("GET", "/emulator/events"),
+    ];
+
+    #[tokio::test]
+    async fn who_has_no_right_uses_up_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub(&dir);
+        let forged = "SharedAccessSignature sr=localhost&sig=AAAA&se=99999999999&skn=iothubowner";
+        // A device's right is no service's.
+        let (device, throttle) = (token(&dir, "device"), Fault::new(FaultKind::ThrottleService, 1));
+        hub.faults.add(None, throttle);
+        for (method, path) in GUARDED {
+            for token in ["", "x", forged, device.as_str()] {
+                assert_eq!(status(&hub, method, path, token).await, 401, "{method} {path} {token}");
+            }
+        }
+        assert_eq!(hub.faults.list(), [(None, throttle)]);
     }
 
     #[tokio::test]
@@ -219,9 +288,9 @@ mod tests {
             {
                 hub.faults.add(Some(other.parse().unwrap()), fault);
             }
-            assert!(!is_throttled(&hub, method, path).await, "{method} {path} is about another");
+            assert!(!is_throttled(&hub, &dir, method, path).await, "{method} {path} is about another");
             hub.faults.add(about.map(|id| id.parse().unwrap()), fault);
-            assert!(is_throttled(&hub, method, path).await, "{method} {path} is about {about:?}");
+            assert!(is_throttled(&hub, &dir, method, path).await, "{method} {path} is about {about:?}");
             hub.faults.clear(None);
         }
     }
@@ -242,8 +311,8 @@ mod tests {
             ("GET", "/nowhere"),
             ("PATCH", "/devices/gw1"),
         ] {
-            assert!(!is_throttled(&hub, method, path).await, "{method} {path}");
+            assert!(!is_throttled(&hub, &dir, method, path).await, "{method} {path}");
         }
-        assert!(is_throttled(&hub, "GET", "/devices").await);
+        assert!(is_throttled(&hub, &dir, "GET", "/devices").await);
     }
 }

@@ -207,13 +207,15 @@ impl Hub {
     }
 
     /// Lets a client in whose `proof` shows that it is `id`: returns its link,
-    /// and whether the client continues a stored session.
+    /// and whether the client continues a stored session. `admit` may still refuse
+    /// a client that has proved who it is.
     pub async fn connect(
         &self,
         id: &Identity,
         proof: &Proof,
         clean_session: bool,
         model_id: Option<String>,
+        admit: impl FnOnce() -> Result<(), HubRefusal>,
     ) -> Result<(Link, bool), HubRefusal> {
         let prepare = |device: &mut Device, status: DeviceStatus| {
             if proof.expiry().is_some_and(|expiry| self.faults.is_expired(id, expiry)) {
@@ -225,6 +227,7 @@ impl Hub {
             let (resources, now) = (self.address.resources(&format!("/{}", id.path())), now());
             let (policies, authorities) = (&self.policies, &self.authorities);
             proof::check(id, &device.authentication, proof, policies, authorities, &resources, now)?;
+            admit()?;
             let stored = device.session.filter(|_| !clean_session);
             device.session = (!clean_session).then(|| stored.unwrap_or_default());
             device.twin.model_id = model_id.unwrap_or_default();

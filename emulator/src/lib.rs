@@ -49,6 +49,7 @@ pub mod registry;
 pub mod serve;
 pub mod server;
 pub mod store;
+pub mod strangers;
 pub mod subscriptions;
 pub mod telemetry;
 pub mod throttle;

@@ -33,14 +33,15 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Serves a connection until it ends.
 pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
     let connect = match timeout(CONNECT_DEADLINE, connection.read_connect()).await {
-        Ok(Ok(Packet::Connect(connect))) => connect,
-        Ok(Ok(_)) => return debug!("closed a client whose first packet was no CONNECT"),
-        Ok(Err(ConnectionError::Malformed(mqttbytes::Error::InvalidProtocolLevel(_)))) => {
+        Ok(Some(Ok(Packet::Connect(connect)))) => connect,
+        Ok(Some(Ok(_))) => return debug!("closed a client whose first packet was no CONNECT"),
+        Ok(Some(Err(ConnectionError::Malformed(mqttbytes::Error::InvalidProtocolLevel(_))))) => {
             let code = ConnectReturnCode::RefusedProtocolVersion;
             let _ = connection.write(&Packet::ConnAck(ConnAck::new(code, false))).await;
             return connection.close().await;
         }
-        Ok(Err(error)) => return debug!(%error, "a client left before CONNECT"),
+        Ok(Some(Err(error))) => return debug!(%error, "a client left before CONNECT"),
+        Ok(None) => return debug!("a client without CONNECT gave way to others"),
         Err(_) => return debug!("closed a client that sent no CONNECT in time"),
     };
     match provisioning::registration_id(&hub, &connect) {

@@ -9,6 +9,7 @@
 
 pub mod enrolment;
 pub mod registration;
+pub mod registration_id;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -19,6 +19,7 @@ use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
 use crate::link::Closed;
 use crate::mqtt::connection::{Connection, Transport};
+use crate::strangers::{Stranger, Strangers};
 use crate::{http, job_runner, mqtt};
 
 /// How long a client may take for its TLS handshake before it is cut off.
@@ -46,14 +47,15 @@ pub async fn run(
     let (stop, stopped) = watch::channel(());
     let serve_device = {
         let hub = hub.clone();
-        move |stream: TlsStream<TcpStream>| {
+        move |stream: TlsStream<TcpStream>, stranger| {
             let certificate = ClientCertificate::shown_in(&stream);
-            mqtt::serve(hub.clone(), Connection::new(Transport::Tls(Box::new(stream)), certificate))
+            let connection = Connection::new(Transport::Tls(Box::new(stream)), certificate, Some(stranger));
+            mqtt::serve(hub.clone(), connection)
         }
     };
     let serve_service = {
         let router = http::router(hub.clone());
-        move |stream| http::serve(router.clone(), stream, stopped.clone())
+        move |stream, stranger| http::serve(router.clone(), stream, stranger, stopped.clone())
     };
     tokio::select! {
         () = shutdown => {}
@@ -74,23 +76,29 @@ pub async fn run(
 }
 
 /// Accepts connections for ever and serves each in a task of its own, so that
-/// a slow client holds up nobody.
+/// a slow client holds up nobody; takes no more strangers than there is room for.
 async fn accept_all<F>(
     listener: TcpListener,
     acceptor: &TlsAcceptor,
     connections: &mut JoinSet<()>,
-    serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+    serve: impl Fn(TlsStream<TcpStream>, Arc<Stranger>) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
+    let strangers = Arc::new(Strangers::default());
+    let accept = async || {
+        strangers.room().await;
+        listener.accept().await
+    };
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let (acceptor, serve) = (acceptor.clone(), serve.clone());
+                    let (acceptor, serve, stranger) = (acceptor.clone(), serve.clone(), strangers.enter());
                     connections.spawn(async move {
-                        if let Some(stream) = handshake(stream, peer, acceptor).await {
-                            serve(stream).await;
+                        let handshake = stranger.unless_in_the_way(handshake(stream, peer, acceptor));
+                        if let Some(Some(stream)) = handshake.await {
+                            serve(stream, stranger).await;
                         }
                     });
                 }

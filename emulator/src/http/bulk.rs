@@ -15,24 +15,18 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::request::{Body, Caller};
+use super::request::Body;
 use crate::device::IdentityChange;
 use crate::etag::IfMatch;
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::twin::TwinChange;
 
 /// The most changes in one request. Source: REST reference "Bulk registry".
 const MAX_CHANGES: usize = 100;
 
-pub(super) async fn run(
-    State(hub): State<Arc<Hub>>,
-    caller: Caller,
-    Body(body): Body,
-) -> Result<Response, HubRefusal> {
-    caller.must(&hub, Right::RegistryWrite)?;
+pub(super) async fn run(State(hub): State<Arc<Hub>>, Body(body): Body) -> Result<Response, HubRefusal> {
     let Value::Array(changes) = &body else {
         return Err(ErrorCode::ArgumentInvalid.because("the body is not an array"));
     };

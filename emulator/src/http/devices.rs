@@ -10,11 +10,10 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::request::{Body, Caller, Target, with_etag};
+use super::request::{Body, Target, with_etag};
 use crate::device::IdentityChange;
 use crate::etag::IfMatch;
 use crate::hub::Hub;
-use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::twin::TwinChange;
 
@@ -37,10 +36,8 @@ pub(super) fn parse_top(Top { top }: Top, most: usize) -> Result<usize, HubRefus
 
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
-    caller: Caller,
     Query(top): Query<Top>,
 ) -> Result<Json<Vec<Value>>, HubRefusal> {
-    caller.must(&hub, Right::RegistryRead)?;
     let top = parse_top(top, MAX_LIST)?;
     let mut devices = Vec::new();
     hub.registry.devices(None, |id, device| {
@@ -53,10 +50,8 @@ pub(super) async fn list(
 /// Lists the modules of one device.
 pub(super) async fn modules(
     State(hub): State<Arc<Hub>>,
-    caller: Caller,
     Target(device): Target,
 ) -> Result<Json<Vec<Value>>, HubRefusal> {
-    caller.must(&hub, Right::RegistryRead)?;
     hub.registry.read(&device, |_| ())?;
     let mut modules = Vec::new();
     hub.registry.modules(Some(&device), |id, module| {
@@ -69,12 +64,7 @@ pub(super) async fn modules(
     Ok(Json(modules))
 }
 
-pub(super) async fn read(
-    State(hub): State<Arc<Hub>>,
-    caller: Caller,
-    Target(id): Target,
-) -> Result<Response, HubRefusal> {
-    caller.must(&hub, Right::RegistryRead)?;
+pub(super) async fn read(State(hub): State<Arc<Hub>>, Target(id): Target) -> Result<Response, HubRefusal> {
     let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.presence(&id)))?;
     Ok(with_etag(device))
 }
@@ -82,12 +72,10 @@ pub(super) async fn read(
 /// Creates an identity without `If-Match`, changes it with `If-Match`.
 pub(super) async fn write(
     State(hub): State<Arc<Hub>>,
-    caller: Caller,
     Target(id): Target,
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
-    caller.must(&hub, Right::RegistryWrite)?;
     let identity = IdentityChange::parse(&id, &body)?;
     let device = match if_match {
         IfMatch::Absent => hub.create_device(&id, identity, &TwinChange::default()).await?,
@@ -98,11 +86,9 @@ pub(super) async fn write(
 
 pub(super) async fn delete(
     State(hub): State<Arc<Hub>>,
-    caller: Caller,
     Target(id): Target,
     if_match: IfMatch,
 ) -> Result<StatusCode, HubRefusal> {
-    caller.must(&hub, Right::RegistryWrite)?;
     hub.delete_device(&id, &if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,21 +7,12 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::request::{Body, Caller, Target};
+use super::request::{Body, Target};
 use crate::hub::Hub;
 use crate::method_call::MethodCall;
-use crate::policies::Right;
 
-pub(super) async fn invoke(
-    State(hub): State<Arc<Hub>>,
-    caller: Caller,
-    Target(id): Target,
-    Body(body): Body,
-) -> Response {
-    let called = async {
-        caller.must(&hub, Right::ServiceConnect)?;
-        hub.call(&id, &MethodCall::parse(body)?).await
-    };
+pub(super) async fn invoke(State(hub): State<Arc<Hub>>, Target(id): Target, Body(body): Body) -> Response {
+    let called = async { hub.call(&id, &MethodCall::parse(body)?).await };
     match called.await {
         Ok((status, payload)) => Json(json!({ "status": status, "payload": payload })).into_response(),
         Err(error) => error.into_nested_response(),

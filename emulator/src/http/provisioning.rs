@@ -6,20 +6,20 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use iotdm_proto::DeviceId;
 use serde_json::Value;
 
-use super::request::{Body, Caller, Shown, with_etag};
+use super::request::{Body, Client, forget_body, read_body, with_etag};
 use crate::clock::now;
 use crate::etag::IfMatch;
 use crate::hub::Hub;
-use crate::policies::Right;
 use crate::proof::Proof;
 use crate::provisioning::enrolment::{Enrolment, EnrolmentKind};
+use crate::provisioning::registration_id::{check_body, parse_id};
 use crate::refusal::{ErrorCode, HubRefusal};
 
 /// The hub, as axum hands it to handlers.
@@ -30,64 +30,49 @@ type Kind = Extension<EnrolmentKind>;
 
 pub(super) async fn put_enrolment(
     State(hub): Shared,
-    caller: Caller,
     Extension(kind): Kind,
     Path(id): Path<String>,
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
-    caller.must(&hub, Right::Enrolment)?;
     let enrolment = Enrolment::parse(kind, &id, &body)?;
     hub.provisioning.put(enrolment, &if_match).map(with_etag)
 }
 
 pub(super) async fn enrolment(
     State(hub): Shared,
-    caller: Caller,
     Extension(kind): Kind,
     Path(id): Path<String>,
 ) -> Result<Response, HubRefusal> {
-    caller.must(&hub, Right::Enrolment)?;
     hub.provisioning.enrolment(kind, &id).map(with_etag)
 }
 
 pub(super) async fn remove_enrolment(
     State(hub): Shared,
-    caller: Caller,
     Extension(kind): Kind,
     Path(id): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, HubRefusal> {
-    caller.must(&hub, Right::Enrolment)?;
     hub.provisioning.remove(kind, &id, &if_match)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /enrollments/query`: all enrolments of the kind, in one page.
-pub(super) async fn enrolments(
-    State(hub): Shared,
-    caller: Caller,
-    Extension(kind): Kind,
-) -> Result<Json<Vec<Value>>, HubRefusal> {
-    caller.must(&hub, Right::Enrolment)?;
-    Ok(Json(hub.provisioning.enrolments(kind)))
+pub(super) async fn enrolments(State(hub): Shared, Extension(kind): Kind) -> Json<Vec<Value>> {
+    Json(hub.provisioning.enrolments(kind))
 }
 
 pub(super) async fn read_registration(
     State(hub): Shared,
-    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, HubRefusal> {
-    caller.must(&hub, Right::Enrolment)?;
     hub.provisioning.registration(&device_id(&id)?).map(|registration| Json(registration.state_json()))
 }
 
 pub(super) async fn remove_registration(
     State(hub): Shared,
-    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, HubRefusal> {
-    caller.must(&hub, Right::Enrolment)?;
     hub.provisioning.forget(&device_id(&id)?)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -95,10 +80,18 @@ pub(super) async fn remove_registration(
 pub(super) async fn register_device(
     State(hub): Shared,
     Path((id_scope, id)): Path<(String, String)>,
-    shown: Shown,
-    headers: HeaderMap,
+    client: Client,
+    request: Request,
 ) -> Result<Response, HubRefusal> {
-    let (id, enrolment, proof) = authenticate(&hub, &id_scope, &id, shown, &headers)?;
+    let headers = request.headers();
+    let (id, enrolment, proof) = match authenticate(&hub, &id_scope, &id, &client, headers) {
+        Ok(authenticated) => authenticated,
+        Err(refusal) => {
+            forget_body(request).await;
+            return Err(refusal);
+        }
+    };
+    check_body(&id, &read_body(request).await?)?;
     let registration = hub.register(&id, &enrolment, &proof, false).await?;
     let location = format!("/{id_scope}/registrations/{id}/operations/{}", registration.operation);
     let mut response = (StatusCode::ACCEPTED, Json(registration.accepted_json())).into_response();
@@ -112,10 +105,10 @@ pub(super) async fn register_device(
 pub(super) async fn operation(
     State(hub): Shared,
     Path((id_scope, id, operation)): Path<(String, String, String)>,
-    shown: Shown,
+    client: Client,
     headers: HeaderMap,
 ) -> Result<Json<Value>, HubRefusal> {
-    let (id, ..) = authenticate(&hub, &id_scope, &id, shown, &headers)?;
+    let (id, ..) = authenticate(&hub, &id_scope, &id, &client, &headers)?;
     hub.provisioning.operation(&id, &operation).map(|registration| Json(registration.result_json()))
 }
 
@@ -124,7 +117,7 @@ fn authenticate(
     hub: &Hub,
     id_scope: &str,
     id: &str,
-    Shown(certificate): Shown,
+    client: &Client,
     headers: &HeaderMap,
 ) -> Result<(DeviceId, Enrolment, Proof), HubRefusal> {
     let refuse = |why: String| ErrorCode::IotHubUnauthorized.because(why);
@@ -133,14 +126,15 @@ fn authenticate(
             ErrorCode::GenericNotFound.because(format!("{id_scope} is not the id scope of this service"))
         );
     }
-    let id = device_id(id)?;
+    let id = parse_id(id)?;
     let token = headers.get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
-    let proof = match (token, certificate) {
+    let proof = match (token, &client.certificate) {
         (Some(token), _) => Proof::Token(token.parse().map_err(|error| refuse(format!("{error}")))?),
-        (None, Some(certificate)) => Proof::Certificate(certificate),
+        (None, Some(certificate)) => Proof::Certificate(certificate.clone()),
         (None, None) => return Err(refuse("neither a token nor a certificate".to_owned())),
     };
     let enrolment = hub.provisioning.authenticate(&id, &proof, now())?;
+    client.becomes_known();
     Ok((id, enrolment, proof))
 }
 

@@ -9,21 +9,18 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::pages::{Page, Wanted};
-use super::request::{Body, Caller};
+use super::request::Body;
 use crate::device::Device;
 use crate::hub::Hub;
 use crate::identity::Identity;
-use crate::policies::Right;
 use crate::query::{Groups, Query, Source};
 use crate::refusal::{ErrorCode, HubRefusal};
 
 pub(super) async fn run(
     State(hub): State<Arc<Hub>>,
-    caller: Caller,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
-    caller.must(&hub, Right::ServiceConnect)?;
     let Some(Value::String(text)) = body.get("query") else {
         return Err(ErrorCode::ArgumentInvalid.because("the body is not {\"query\":\"SELECT …\"}"));
     };

@@ -1,6 +1,7 @@
-//! What handlers read from a request: who asks, for which device, with which
-//! body and `If-Match`.
+//! What is read from a request: whether its sender may make it, for which device
+//! it is, with which body and `If-Match`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
+use crate::strangers::Stranger;
 
 /// The largest body that is taken, in bytes: twins have at most 72 KB and method
 /// payloads 128 KB.
@@ -28,34 +30,16 @@ const MAX_BODY: usize = 512 * 1024;
 /// task for ever.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Who asks: the token that came with the request. Whether the token is valid,
-/// and for what, says [`Caller::must`].
-pub(super) struct Caller {
-    token: SasToken,
-    /// The path of the request, which is the resource that the token has to be
-    /// for.
-    path: String,
-}
-
-impl Caller {
-    /// Refuses unless the caller has `right` over what it asks for.
-    pub(super) fn must(&self, hub: &Hub, right: Right) -> Result<(), HubRefusal> {
-        hub.authorize(&self.token, right, &self.path)
-    }
-}
-
-impl FromRequestParts<Arc<Hub>> for Caller {
-    type Rejection = HubRefusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Hub>) -> Result<Self, HubRefusal> {
-        let unauthorized =
-            |why: &str| ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {why}"));
-        let token = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| unauthorized("no token"))?;
-        let token = token.to_str().map_err(|_| unauthorized("the token is not text"))?;
-        let token = token.parse().map_err(|error| unauthorized(&format!("{error}")))?;
-        let path = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy();
-        Ok(Caller { token, path: path.trim_end_matches('/').to_owned() })
-    }
+/// Refuses unless the request has a token that gives `right` over what the
+/// request's path names.
+pub(super) fn authorize(hub: &Hub, parts: &Parts, right: Right) -> Result<(), HubRefusal> {
+    let unauthorized =
+        |why: &str| ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {why}"));
+    let token = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| unauthorized("no token"))?;
+    let token = token.to_str().map_err(|_| unauthorized("the token is not text"))?;
+    let token: SasToken = token.parse().map_err(|error| unauthorized(&format!("{error}")))?;
+    let path = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy();
+    hub.authorize(&token, right, path.trim_end_matches('/'))
 }
 
 /// The device, or the module of a device, that the route's pattern calls
@@ -78,15 +62,27 @@ impl FromRequestParts<Arc<Hub>> for Target {
     }
 }
 
-/// The certificate that the client showed in the TLS handshake, if any.
-#[derive(Clone)]
-pub(super) struct Shown(pub(super) Option<ClientCertificate>);
+/// The client at the other end of the connection.
+#[derive(Clone, Default)]
+pub(super) struct Client {
+    /// The certificate that the client showed in the TLS handshake, if any.
+    pub(super) certificate: Option<ClientCertificate>,
+    /// The client's place among the strangers; `None` where nobody counts them.
+    pub(super) stranger: Option<Arc<Stranger>>,
+}
 
-impl<S: Sync> FromRequestParts<S> for Shown {
-    type Rejection = HubRefusal;
+impl Client {
+    /// Takes note that the client has proved who it is.
+    pub(super) fn becomes_known(&self) {
+        self.stranger.iter().for_each(|stranger| stranger.becomes_known());
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HubRefusal> {
-        Ok(parts.extensions.get().cloned().unwrap_or(Shown(None)))
+impl<S: Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
     }
 }
 
@@ -97,13 +93,35 @@ impl axum::extract::FromRequest<Arc<Hub>> for Body {
     type Rejection = HubRefusal;
 
     async fn from_request(request: Request, _: &Arc<Hub>) -> Result<Self, HubRefusal> {
-        let late = |_| ErrorCode::ArgumentInvalid.because("the body did not come in time");
-        let bytes = timeout(BODY_DEADLINE, read_all(request.into_body())).await.map_err(late)??;
+        let bytes = read_body(request).await?;
         let value = serde_json::from_slice(&bytes);
         value
             .map(Body)
             .map_err(|error| ErrorCode::ArgumentInvalid.because(format!("the body is not JSON: {error}")))
     }
+}
+
+/// The body of a request whose sender has proved who it is.
+pub(super) async fn read_body(request: Request) -> Result<Vec<u8>, HubRefusal> {
+    let late = |_| ErrorCode::ArgumentInvalid.because("the body did not come in time");
+    timeout(BODY_DEADLINE, read_all(request.into_body())).await.map_err(late)?
+}
+
+/// Reads the body of a request that is refused, without keeping any of it: a
+/// client that is still sending would not see the refusal.
+pub(super) async fn forget_body(request: Request) {
+    let mut chunks = request.into_body().into_data_stream();
+    let all = async {
+        let mut length = 0;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            length += chunk.len();
+            if length > MAX_BODY {
+                return;
+            }
+        }
+    };
+    // Whoever has not sent everything by then is refused all the same.
+    let _ = timeout(BODY_DEADLINE, all).await;
 }
 
 /// Reads a whole body. One beyond the limit is read to its end as well, and

@@ -1,12 +1,15 @@
-//! Routes that cannot be declared without saying how they are throttled.
+//! Routes that cannot be declared without saying who may ask and how they are
+//! throttled.
 //!
-//! A service's request may be refused with 429 before anything else happens to
-//! it: by a fault, or since the tier's allowance for its kind of operation is
-//! used up. That kind is declared together with the handler, and the device
-//! that the request is about is what the route's pattern calls `{device}` and
-//! `{module}`: nothing here looks at the text of a path. [`Routes`] takes
-//! [`Resource`]s only, which [`get`], [`post`], [`put`], [`patch`] and [`delete`]
-//! make and which axum's own functions of these names do not.
+//! A request is refused before anything else happens to it, and before its body
+//! is read, when its sender lacks the right. Only a request of somebody who has
+//! the right can use up a fault or the tier's allowance for its kind of
+//! operation, and be refused with 429. Right and kind are declared together with
+//! the handler, and the device that the request is about is what the route's
+//! pattern calls `{device}` and `{module}`: nothing here looks at the text of a
+//! path. [`Routes`] takes [`Resource`]s only, which [`get`], [`post`], [`put`],
+//! [`patch`] and [`delete`] make and which axum's own functions of these names do
+//! not.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,14 +20,26 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use axum::{Extension, Router};
 
+use super::request::{Client, authorize, forget_body};
 use crate::hub::Hub;
 use crate::identity::Identity;
+use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::throttle::Operation;
 
 /// Routes that are no part of IoT Hub's service interface, or of a service that
 /// does not throttle here: neither tiers nor faults refuse their requests.
 pub(super) const UNMETERED: Option<Operation> = None;
+
+/// Who may make a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Access {
+    /// Whoever shows a token that gives the right.
+    With(Right),
+    /// Anybody, as far as the route goes: its handler finds out who asks, and
+    /// keeps nothing of a stranger's body.
+    ByHandler,
+}
 
 /// The methods that the paths of one pattern serve.
 #[derive(Clone)]
@@ -33,51 +48,58 @@ pub(super) struct Resource(MethodRouter<Arc<Hub>>);
 /// The routes of the REST interface, each a pattern with its resource.
 pub(super) struct Routes(Router<Arc<Hub>>);
 
-/// A handler whose requests count as `operation`, if as any.
+/// A handler of requests that only some may make, and that count as `operation`,
+/// if as any.
 #[derive(Clone)]
-struct Metered<H> {
+struct Guarded<H> {
+    access: Access,
     operation: Option<Operation>,
     handler: H,
 }
 
-/// Serves `GET` (and `HEAD`), throttled as `operation`.
+/// Serves `GET` (and `HEAD`) to those with `access`, throttled as `operation`.
 pub(super) fn get<H: Handler<T, Arc<Hub>>, T: 'static>(
+    access: impl Into<Access>,
     operation: impl Into<Option<Operation>>,
     handler: H,
 ) -> Resource {
-    Resource(routing::get(Metered { operation: operation.into(), handler }))
+    Resource(routing::get(Guarded { access: access.into(), operation: operation.into(), handler }))
 }
 
-/// Serves `POST`, throttled as `operation`.
+/// Serves `POST` to those with `access`, throttled as `operation`.
 pub(super) fn post<H: Handler<T, Arc<Hub>>, T: 'static>(
+    access: impl Into<Access>,
     operation: impl Into<Option<Operation>>,
     handler: H,
 ) -> Resource {
-    Resource(routing::post(Metered { operation: operation.into(), handler }))
+    Resource(routing::post(Guarded { access: access.into(), operation: operation.into(), handler }))
 }
 
-/// Serves `PUT`, throttled as `operation`.
+/// Serves `PUT` to those with `access`, throttled as `operation`.
 pub(super) fn put<H: Handler<T, Arc<Hub>>, T: 'static>(
+    access: impl Into<Access>,
     operation: impl Into<Option<Operation>>,
     handler: H,
 ) -> Resource {
-    Resource(routing::put(Metered { operation: operation.into(), handler }))
+    Resource(routing::put(Guarded { access: access.into(), operation: operation.into(), handler }))
 }
 
-/// Serves `PATCH`, throttled as `operation`.
+/// Serves `PATCH` to those with `access`, throttled as `operation`.
 pub(super) fn patch<H: Handler<T, Arc<Hub>>, T: 'static>(
+    access: impl Into<Access>,
     operation: impl Into<Option<Operation>>,
     handler: H,
 ) -> Resource {
-    Resource(routing::patch(Metered { operation: operation.into(), handler }))
+    Resource(routing::patch(Guarded { access: access.into(), operation: operation.into(), handler }))
 }
 
-/// Serves `DELETE`, throttled as `operation`.
+/// Serves `DELETE` to those with `access`, throttled as `operation`.
 pub(super) fn delete<H: Handler<T, Arc<Hub>>, T: 'static>(
+    access: impl Into<Access>,
     operation: impl Into<Option<Operation>>,
     handler: H,
 ) -> Resource {
-    Resource(routing::delete(Metered { operation: operation.into(), handler }))
+    Resource(routing::delete(Guarded { access: access.into(), operation: operation.into(), handler }))
 }
 
 impl Resource {
@@ -111,22 +133,46 @@ impl Routes {
     }
 }
 
-impl<H: Handler<T, Arc<Hub>>, T: 'static> Handler<T, Arc<Hub>> for Metered<H> {
+impl From<Right> for Access {
+    fn from(right: Right) -> Self {
+        Access::With(right)
+    }
+}
+
+impl<H: Handler<T, Arc<Hub>>, T: 'static> Handler<T, Arc<Hub>> for Guarded<H> {
     type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
 
     fn call(self, request: Request, hub: Arc<Hub>) -> Self::Future {
         Box::pin(async move {
-            let Some(operation) = self.operation else { return self.handler.call(request, hub).await };
             let (mut parts, body) = request.into_parts();
-            let named = RawPathParams::from_request_parts(&mut parts, &hub).await;
-            let about = named.ok().and_then(|named| about(&named));
-            match refuse(&hub, operation, about.as_ref()) {
-                Ok(()) => self.handler.call(Request::from_parts(parts, body), hub).await,
-                // Every refusal of a method call has a shape of its own.
-                Err(refusal) if operation == Operation::Method => refusal.into_nested_response(),
-                Err(refusal) => refusal.into_response(),
+            if let Access::With(right) = self.access {
+                if let Err(refusal) = authorize(&hub, &parts, right) {
+                    forget_body(Request::from_parts(parts, body)).await;
+                    return self.respond(refusal);
+                }
+                if let Some(client) = parts.extensions.get::<Client>() {
+                    client.becomes_known();
+                }
             }
+            if let Some(operation) = self.operation {
+                let named = RawPathParams::from_request_parts(&mut parts, &hub).await;
+                let about = named.ok().and_then(|named| about(&named));
+                if let Err(refusal) = refuse(&hub, operation, about.as_ref()) {
+                    return self.respond(refusal);
+                }
+            }
+            self.handler.call(Request::from_parts(parts, body), hub).await
         })
+    }
+}
+
+impl<H> Guarded<H> {
+    fn respond(&self, refusal: HubRefusal) -> Response {
+        match self.operation {
+            // Every refusal of a method call has a shape of its own.
+            Some(Operation::Method) => refusal.into_nested_response(),
+            _ => refusal.into_response(),
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Job {
             return Err(invalid(format!("{id:?} is not a job id")));
         }
         let text = |key: &str| body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        if text("jobId").is_some_and(|other| other != id) {
+        if body.get("jobId").is_some_and(|other| !other.is_null() && other != id) {
             return Err(invalid("the jobId of the body is not that of the path".into()));
         }
         let part = |key: &str| body.get(key).cloned().ok_or_else(|| invalid(format!("{key} is missing")));

@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::Link;
 use crate::proof::Proof;
+use crate::refusal::ErrorCode;
 use crate::throttle::Operation;
 
 /// What an accepted CONNECT opens.
@@ -72,20 +73,28 @@ pub async fn accept(
         Will::new(&id, will).ok_or_else(|| refuse(why()))
     });
     let will = will.transpose()?;
-    if let Some(code) = hub.faults.refused(&id) {
-        return Err(ConnectRefusal { code: return_code(code), why: "a fault refuses it".to_owned() });
-    }
-    if let Err(error) = hub.throttle.take(Operation::Connection) {
-        return Err(ConnectRefusal { code: ConnectReturnCode::ServiceUnavailable, why: error.to_string() });
-    }
     let proof = match certificate {
         Some(certificate) if login.password.is_empty() => Proof::Certificate(certificate.clone()),
         _ => Proof::Token(login.password.parse().map_err(|error| refuse(format!("{error}")))?),
     };
-    let (link, session_present) = hub
-        .connect(&id, &proof, connect.clean_session, name.model_id)
-        .await
-        .map_err(|error| refuse(error.to_string()))?;
+    // Only a client that has proved who it is can use up a fault or an allowance.
+    let mut fault = None;
+    let admit = || {
+        fault = hub.faults.refused(&id);
+        match fault {
+            Some(_) => Err(ErrorCode::IotHubUnauthorized.because("a fault refuses it")),
+            None => hub.throttle.take(Operation::Connection),
+        }
+    };
+    let connected = hub.connect(&id, &proof, connect.clean_session, name.model_id, admit).await;
+    let (link, session_present) = connected.map_err(|refusal| {
+        let code = match (fault, refusal.code) {
+            (Some(code), _) => return_code(code),
+            (None, ErrorCode::ThrottlingException) => ConnectReturnCode::ServiceUnavailable,
+            (None, _) => ConnectReturnCode::NotAuthorized,
+        };
+        ConnectRefusal { code, why: refusal.to_string() }
+    })?;
     Ok(Accepted { link, session_present, expiry: proof.expiry(), will })
 }
 
@@ -131,7 +140,18 @@ impl<'a> UserName<'a> {
 
 #[cfg(test)]
 mod tests {
+    use iotdm_proto::{DeviceAuth, DeviceConnectionString, SecretKey, sas};
+
     use super::*;
+    use crate::address::Address;
+    use crate::certificates::Authorities;
+    use crate::clock::now;
+    use crate::data_dir::DataDir;
+    use crate::device::IdentityChange;
+    use crate::faults::{Fault, FaultKind};
+    use crate::store::Store;
+    use crate::throttle::{Throttle, Tier};
+    use crate::twin::TwinChange;
 
     #[test]
     fn user_names_of_the_official_clients() {
@@ -159,5 +179,52 @@ mod tests {
         ] {
             assert_eq!(UserName::parse(text, id), parsed, "{text}");
         }
+    }
+
+    /// A CONNECT of `gw1` with this password.
+    fn hello(password: &str) -> Connect {
+        let mut connect = Connect::new("gw1");
+        connect.set_login("localhost/gw1/?api-version=2021-04-12", password);
+        connect.clean_session = false;
+        connect
+    }
+
+    #[tokio::test]
+    async fn whoever_has_not_proved_who_it_is_uses_up_no_allowance_and_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::create(&dir.path().join("hub")).unwrap();
+        let store = Store::open(&data.store()).unwrap();
+        let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
+        let throttle = Throttle::new(Some(Tier::F1));
+        let hub = Hub::open(store, data.clone(), address, Authorities::default(), throttle).unwrap();
+        let id: Identity = "gw1".parse().unwrap();
+        hub.create_device(&id, IdentityChange::default(), &TwinChange::default()).await.unwrap();
+        let text = std::fs::read_to_string(data.device(&id)).unwrap();
+        let DeviceAuth::Key(key) = text.parse::<DeviceConnectionString>().unwrap().auth else {
+            panic!("no key in {text}")
+        };
+        let code = async |connect: &Connect| match accept(&hub, connect, None).await {
+            Ok(_) => ConnectReturnCode::Success,
+            Err(refusal) => refusal.code,
+        };
+
+        let fault = Fault::new(FaultKind::RefuseConnect, 1);
+        hub.faults.add(Some(id), fault);
+        let sign =
+            |key: &SecretKey| sas::sign("localhost/devices/gw1", key, now().unix_seconds() + 600, None);
+        let forged = hello(&sign(&SecretKey::from_bytes(vec![1; 32])));
+        // More than the tier allows in a second, in far less.
+        for _ in 0..1000 {
+            assert_eq!(code(&forged).await, ConnectReturnCode::NotAuthorized);
+        }
+        assert_eq!(hub.faults.list().len(), 1);
+        hub.faults.clear(None);
+        let mut codes = Vec::new();
+        while codes.last() != Some(&ConnectReturnCode::ServiceUnavailable) && codes.len() < 100_000 {
+            codes.push(code(&hello(&sign(&key))).await);
+        }
+        let accepted = codes.iter().filter(|code| **code == ConnectReturnCode::Success).count();
+        assert_eq!(accepted + 1, codes.len(), "accepted until throttled");
+        assert!(accepted >= 100, "the whole allowance was left, {accepted}");
     }
 }

@@ -1,6 +1,7 @@
 //! One client connection as MQTT packets, over TLS or over a WebSocket.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{self, WebSocket};
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use crate::certificates::ClientCertificate;
+use crate::strangers::Stranger;
 
 /// The largest packet that the hub takes, in bytes: IoT Hub's limit of 256 KB
 /// for a device-to-cloud message, and 4 KB of room for its topic.
@@ -30,6 +32,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Connection {
     transport: Transport,
     certificate: Option<ClientCertificate>,
+    /// The client's place among the strangers, until it has proved who it is.
+    stranger: Option<Arc<Stranger>>,
     received: BytesMut,
 }
 
@@ -58,9 +62,21 @@ pub enum ConnectionError {
 
 impl Connection {
     /// A connection over `transport`, in whose TLS handshake the client showed
-    /// `certificate`, if any.
-    pub fn new(transport: Transport, certificate: Option<ClientCertificate>) -> Self {
-        Connection { transport, certificate, received: BytesMut::with_capacity(4096) }
+    /// `certificate`, if any. `stranger` is the client's place among the strangers;
+    /// `None` where nobody counts them.
+    pub fn new(
+        transport: Transport,
+        certificate: Option<ClientCertificate>,
+        stranger: Option<Arc<Stranger>>,
+    ) -> Self {
+        Connection { transport, certificate, stranger, received: BytesMut::with_capacity(4096) }
+    }
+
+    /// Takes note that the client has proved who it is.
+    pub fn becomes_known(&mut self) {
+        if let Some(stranger) = self.stranger.take() {
+            stranger.becomes_known();
+        }
     }
 
     /// Whether a WebSocket carries the connection.
@@ -73,9 +89,13 @@ impl Connection {
         self.certificate.as_ref()
     }
 
-    /// The first packet, of which less is taken than of others.
-    pub async fn read_connect(&mut self) -> Result<Packet, ConnectionError> {
-        self.read_up_to(MAX_CONNECT).await
+    /// The first packet, of which less is taken than of others. `None` when the
+    /// client, as a stranger, has to give way to others.
+    pub async fn read_connect(&mut self) -> Option<Result<Packet, ConnectionError>> {
+        match self.stranger.clone() {
+            Some(stranger) => stranger.unless_in_the_way(self.read_up_to(MAX_CONNECT)).await,
+            None => Some(self.read_up_to(MAX_CONNECT).await),
+        }
     }
 
     /// The next packet. Nothing is lost when the future is dropped.

@@ -21,6 +21,8 @@ use crate::clock::now;
 use crate::hub::Hub;
 use crate::proof::Proof;
 use crate::provisioning::enrolment::Enrolment;
+use crate::provisioning::registration::Registration;
+use crate::provisioning::registration_id::{check_body, parse_id};
 use crate::refusal::{ErrorCode, HubRefusal};
 
 /// The topic filter of the service's answers, the only one that there is.
@@ -46,6 +48,7 @@ pub fn registration_id<'a>(hub: &Hub, connect: &'a Connect) -> Option<&'a str> {
 pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect, id: &str) {
     match accept(hub, &connection, connect, id) {
         Ok((id, enrolment, proof)) => {
+            connection.becomes_known();
             info!(registration = %id, enrolment = enrolment.id, "a device wants to be provisioned");
             let mut session = ProvisioningSession { hub, connection, id, enrolment, proof };
             let end = session.run(connect).await;
@@ -72,7 +75,7 @@ fn accept(
     if connect.client_id != id {
         return Err(refuse(format!("the client id {:?} is not the registration id", connect.client_id)));
     }
-    let id: DeviceId = id.parse().map_err(|error| refuse(format!("{error}")))?;
+    let id = parse_id(id)?;
     let password = connect.login.as_ref().map(|login| login.password.as_str()).unwrap_or_default();
     let proof = match connection.certificate() {
         Some(certificate) if password.is_empty() => Proof::Certificate(certificate.clone()),
@@ -133,7 +136,7 @@ impl ProvisioningSession<'_> {
             }
             Packet::Publish(published) => {
                 debug!(registration = %self.id, topic = published.topic, "device -> provisioning");
-                let (topic, body) = self.answer(&published.topic).await?;
+                let (topic, body) = self.answer(&published.topic, &published.payload).await?;
                 if published.qos == QoS::AtLeastOnce {
                     self.connection.write(&Packet::PubAck(PubAck::new(published.pkid))).await?;
                 }
@@ -150,16 +153,22 @@ impl ProvisioningSession<'_> {
         }
     }
 
+    /// Registers the device by a request with this body.
+    async fn register(&mut self, body: &[u8]) -> Result<Registration, HubRefusal> {
+        check_body(&self.id, body)?;
+        let over_websocket = self.connection.is_websocket();
+        self.hub.register(&self.id, &self.enrolment, &self.proof, over_websocket).await
+    }
+
     /// The topic and body of the answer to a publish.
-    async fn answer(&mut self, topic: &str) -> Result<(String, Value), SessionEnd> {
+    async fn answer(&mut self, topic: &str, payload: &[u8]) -> Result<(String, Value), SessionEnd> {
         let value = |query: &str, key: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.filter(|(found, _)| *found == key).map(|(_, value)| value.to_owned()).next()
         };
         let other = || SessionEnd::Violation(format!("the client published to {topic:?}"));
         let (query, outcome) = if let Some(query) = topic.strip_prefix(REGISTER) {
-            let over_websocket = self.connection.is_websocket();
-            let registered = self.hub.register(&self.id, &self.enrolment, &self.proof, over_websocket).await;
+            let registered = self.register(payload).await;
             (query, registered.map(|registration| (202, registration.accepted_json())))
         } else if let Some(query) = topic.strip_prefix(STATUS) {
             let operation = value(query, "operationId").ok_or_else(other)?;

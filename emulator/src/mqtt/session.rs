@@ -24,6 +24,7 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
         Ok(accepted) => {
             let device = accepted.link.device.clone();
             let number = accepted.link.number;
+            connection.becomes_known();
             info!(%device, session_present = accepted.session_present, "device connected");
             let mut session = HubSession {
                 hub,

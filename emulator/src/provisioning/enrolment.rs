@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::registration_id::parse_id;
 use crate::authentication::{Authentication, AuthenticationChange, Keys};
 use crate::certificates::{Authorities, ClientCertificate};
 use crate::clock::now;
@@ -69,16 +70,21 @@ impl Enrolment {
     /// Reads an operator's JSON for the enrolment `id`.
     pub fn parse(kind: EnrolmentKind, id: &str, body: &Value) -> Result<Self, HubRefusal> {
         let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
-        id.parse::<DeviceId>().map_err(|error| invalid(format!("{error}")))?;
+        parse_id(id)?;
+        let text = |key: &str| match body.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(invalid(format!("{key} is not a string"))),
+        };
         let key = kind.id_key();
-        if body.get(key).and_then(Value::as_str).is_some_and(|other| other != id) {
+        if text(key)?.is_some_and(|other| other != id) {
             return Err(invalid(format!("the {key} of the body is not that of the path")));
         }
-        let device_id = match body.get("deviceId").and_then(Value::as_str).filter(|id| !id.is_empty()) {
+        let device_id = match text("deviceId")?.filter(|id| !id.is_empty()) {
             Some(id) => Some(id.parse().map_err(|error| invalid(format!("{error}")))?),
             None => None,
         };
-        let enabled = match body.get("provisioningStatus").and_then(Value::as_str) {
+        let enabled = match text("provisioningStatus")? {
             None | Some("enabled") => true,
             Some("disabled") => false,
             Some(_) => return Err(invalid("provisioningStatus is enabled or disabled".into())),
