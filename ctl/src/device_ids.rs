@@ -1,8 +1,8 @@
 //! Completes the ids of devices on a shell's command line, by asking the hub
 //! that the line means.
 
-use std::env;
 use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Command, FromArgMatches as _};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::hub::{HubClient, literal};
 use crate::target::{Environment, HubArgs, Target};
+use crate::values;
 
 /// How long the hub may take: somebody waits with a finger on the Tab key.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,14 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// queries in a minute, and more ids are of no use on a screen.
 const MOST: usize = 100;
 
+/// The words of the unfinished command line, the program's name first.
+static LINE: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Takes note of the words of the command line that is being completed.
+pub(crate) fn remember(words: &[OsString]) {
+    let _ = LINE.set(words.to_vec());
+}
+
 /// Completes the id of a device that the hub has.
 pub fn completer() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         // Nothing is said about errors: a message in the middle of a command line
         // would only be in the way.
         let Some(prefix) = current.to_str() else { return Vec::new() };
-        let words = env::args_os().skip_while(|word| word != "--").skip(1);
-        device_ids(words, prefix).unwrap_or_default()
+        device_ids(LINE.get().cloned().unwrap_or_default().into_iter(), prefix).unwrap_or_default()
     })
 }
 
@@ -44,7 +52,13 @@ fn device_ids(
         tokio::time::timeout(PATIENCE, query).await
     })??;
     let ids = rows.iter().filter_map(|row| row.get("deviceId").and_then(Value::as_str));
-    Ok(ids.filter(|id| id.starts_with(prefix)).map(CompletionCandidate::new).collect())
+    Ok(ids.filter(|id| id.starts_with(prefix) && is_argument(id)).map(CompletionCandidate::new).collect())
+}
+
+/// Whether a hub's word is a device id, and not one that this program would take
+/// for an option.
+fn is_argument(id: &str) -> bool {
+    values::device_id(id).is_ok() && !id.starts_with('-')
 }
 
 /// The query for the devices whose ids begin with `prefix`. The query language
@@ -88,6 +102,14 @@ mod tests {
         assert_eq!(hub("iotdm-ctl reboot --no-such gw1 --hub=lab "), Some("lab".into()));
         assert_eq!(hub("iotdm-ctl reboot gw"), None);
         assert_eq!(hub("iotdm-ctl reboot --hub"), None);
+    }
+
+    #[test]
+    fn only_ids_are_completed() {
+        assert!(is_argument("zz$(id);'x'"));
+        for other in ["", "--yes", "-h", "a b", "`id`", "a\n", "a\u{1b}[2J", "a/../b", ".."] {
+            assert!(!is_argument(other), "{other:?}");
+        }
     }
 
     #[test]

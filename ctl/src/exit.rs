@@ -97,6 +97,7 @@ impl From<&HubError> for Exit {
             HubError::NoAnswer { method: false, .. }
             | HubError::Unreachable { .. }
             | HubError::Lost { .. }
+            | HubError::TooMuch { .. }
             | HubError::NotAHub { .. } => Exit::Failure,
         }
     }

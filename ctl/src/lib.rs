@@ -26,6 +26,7 @@ pub mod tls;
 pub mod twin;
 pub mod values;
 
+use std::env;
 use std::path::PathBuf;
 
 use clap::Parser as _;
@@ -34,15 +35,23 @@ use crate::cli::{CheckArgs, Cli, Command, DeviceCommand, JobCommand, TwinCommand
 use crate::error::{Usage, or_interrupt};
 use crate::exit::{Exit, exit_of};
 use crate::hub::HubClient;
-use crate::output::{Format, Output, say};
+use crate::output::{Format, Output, say, say_misunderstood};
 use crate::target::{Environment, Target};
 
 /// Parses the command line, runs the command, prints its error, if any, and
 /// says how to exit.
 pub fn main() -> Exit {
     completion::answer();
-    let result = run(Cli::parse());
-    result.unwrap_or_else(|error| {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help) if !help.use_stderr() => help.exit(),
+        Err(error) => {
+            let arguments = env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+            say_misunderstood(&error, arguments);
+            return Exit::Usage;
+        }
+    };
+    run(cli).unwrap_or_else(|error| {
         let exit = exit_of(&error);
         if exit != Exit::Done {
             say(format_args!("iotdm-ctl: {error:#}"));

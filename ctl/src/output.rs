@@ -3,7 +3,9 @@
 //! Nothing here panics on a closed pipe: an error of stdout is returned, and
 //! what stderr cannot take is dropped.
 
+mod pasted;
 mod printable;
+mod secrets;
 mod table;
 
 use std::fmt;
@@ -12,7 +14,11 @@ use std::io::{self, Write as _};
 use console::Term;
 use serde::Serialize;
 
+pub(crate) use self::pasted::arguments;
 pub(crate) use self::printable::printable;
+use self::printable::printable_json;
+pub(crate) use self::secrets::has_secret;
+use self::secrets::masked;
 pub use self::table::cell;
 
 /// The form of results.
@@ -55,8 +61,8 @@ impl Output {
         matches!(self.format, Format::Text | Format::Csv)
     }
 
-    /// Writes a line for people. Control characters, which may come from a
-    /// device, do not reach the terminal.
+    /// Writes a line for people. Whatever a device has put into it, it is one line
+    /// and steers no terminal.
     pub fn line(self, line: fmt::Arguments<'_>) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{}", printable(&line.to_string()))
     }
@@ -67,7 +73,7 @@ impl Output {
             Format::Jsonl => serde_json::to_string(value)?,
             Format::Text | Format::Json | Format::Csv => serde_json::to_string_pretty(value)?,
         };
-        writeln!(io::stdout().lock(), "{}", printable(&text))
+        writeln!(io::stdout().lock(), "{}", printable_json(&text))
     }
 
     /// Writes several values as JSON: each on a line as `jsonl`, else an array.
@@ -89,7 +95,30 @@ impl Output {
     }
 }
 
-/// Writes a line to stderr: progress, a warning or an error.
+/// Writes a line to stderr: progress, a warning or an error. Whatever is in it,
+/// it is one line, steers no terminal and shows no secret.
 pub fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{}", printable(&line.to_string()));
+    let _ = writeln!(io::stderr().lock(), "{}", sayable(&line.to_string()));
+}
+
+/// Text as [`say`] writes it.
+pub(crate) fn sayable(text: &str) -> String {
+    printable(&masked(text))
+}
+
+/// Writes why a command line was not understood, in the lines that clap has made
+/// of it. An argument may be anything, so that none gets a line of its own.
+pub(crate) fn say_misunderstood(error: &clap::Error, arguments: impl Iterator<Item = String>) {
+    let mut text = error.render().to_string();
+    for argument in arguments {
+        // As it was given, or the value or the file's name in it.
+        let value = argument.split_once('=').map_or(argument.as_str(), |(_, value)| value);
+        for part in [&argument, value, value.trim_start_matches('@')] {
+            let shown = printable(part);
+            if shown != part {
+                text = text.replace(part, &shown);
+            }
+        }
+    }
+    text.trim_end().lines().for_each(|line| say(format_args!("{line}")));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::output::{printable, say};
+use crate::output::{say, sayable};
 
 /// The progress of a command, on stderr.
 pub struct Progress {
@@ -99,7 +99,7 @@ impl Track<'_> {
             trail.push_str(" → ");
         }
         trail.push_str(state);
-        bar.set_message(printable(&format!("{}: {trail}", self.device)));
+        bar.set_message(sayable(&format!("{}: {trail}", self.device)));
     }
 
     /// Writes a remark about the device that is no new state.

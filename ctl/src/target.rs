@@ -32,7 +32,6 @@ mod args;
 mod environment;
 mod find;
 mod profile;
-mod secret;
 
 use std::path::PathBuf;
 

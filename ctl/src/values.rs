@@ -5,10 +5,13 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::ValueEnum as _;
+use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap_complete::Shell;
 use iotdm_proto::request::MAX_AHEAD;
 use iotdm_proto::{DeviceId, OnInhibitor};
 use serde_json::Value;
@@ -176,6 +179,25 @@ pub fn device_id(text: &str) -> Result<DeviceId, String> {
         return Err("such a device cannot be named in a URL".into());
     }
     text.parse().map_err(|error: iotdm_proto::names::NameError| error.to_string())
+}
+
+/// The shells that can be completed for: those with which it is tested.
+pub const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+/// A shell that can be completed for.
+pub fn shell() -> impl TypedValueParser<Value = Shell> {
+    let words = SHELLS.into_iter().filter_map(|shell| shell.to_possible_value());
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<Shell>())
+}
+
+/// A file to write a secret to, which standard output is not.
+pub fn out_file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.to_str() {
+        Some("-") => {
+            Err("it takes a file, which only you can read; device connection-string without --out prints to stdout")
+        }
+        _ => Ok(path),
+    })
 }
 
 /// What a device is to do when a program inhibits shutdown. The help text shows

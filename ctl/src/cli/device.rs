@@ -88,7 +88,7 @@ pub struct DeviceCreateArgs {
     #[arg(long)]
     pub disabled: bool,
     /// Write its connection string, or a line for each, to this file, which only you can read
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = values::out_file())]
     pub out: Option<PathBuf>,
     /// Let the device connect here in place of the hub (GatewayHostName)
     #[arg(long, value_name = "HOST[:PORT]", requires = "out")]
@@ -157,7 +157,7 @@ pub struct RenewKeyArgs {
     #[arg(long)]
     pub key: Option<Key>,
     /// Write the connection string with the new key to this file, which only you can read
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = values::out_file())]
     pub out: Option<PathBuf>,
 }
 
@@ -177,7 +177,7 @@ pub struct ConnectionStringArgs {
     #[arg(long, default_value = "primary")]
     pub key: Key,
     /// Write the connection string to this file, which only you can read, in place of stdout
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = values::out_file())]
     pub out: Option<PathBuf>,
     /// Let the device connect here in place of the hub (GatewayHostName)
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -201,6 +201,6 @@ pub struct DeriveKeyArgs {
     #[arg(long, value_name = "FILE")]
     pub group_key_file: PathBuf,
     /// Write the key to this file, which only you can read, in place of stdout
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = values::out_file())]
     pub out: Option<PathBuf>,
 }

@@ -66,6 +66,6 @@ the line names, or else the environment or ctl.toml.";
 #[command(after_help = COMPLETIONS_HELP)]
 pub struct CompletionsArgs {
     /// The shell
-    #[arg(value_name = "SHELL")]
+    #[arg(value_name = "SHELL", value_parser = values::shell())]
     pub shell: Shell,
 }

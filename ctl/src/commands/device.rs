@@ -19,7 +19,7 @@ use crate::cli::{
 use crate::commands::query;
 use crate::exit::Exit;
 use crate::hub::HubClient;
-use crate::output::{Output, cell, say};
+use crate::output::{Output, arguments, cell, say};
 use crate::prompt::confirm;
 use crate::{secret_file, times};
 
@@ -51,7 +51,8 @@ pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> 
         Some(out) => write_out(out, &connection_string(hub, device, args.gateway.as_ref(), &credential))?,
         None if output.is_text() => {
             say(format_args!(
-                "its connection string: iotdm-ctl device connection-string {device} --out FILE"
+                "its connection string: iotdm-ctl device connection-string --out FILE {}",
+                arguments([device.as_str()])
             ));
         }
         None => {}
@@ -151,8 +152,9 @@ pub async fn renew_key(hub: &HubClient, output: Output, args: RenewKeyArgs) -> a
     match &args.out {
         Some(out) => write_out(out, &connection_string(hub, device, None, &DeviceCredential::Key(key)))?,
         None => say(format_args!(
-            "its new connection string: iotdm-ctl device connection-string {device}{} --out FILE",
-            if args.key == Some(Key::Secondary) { " --key secondary" } else { "" }
+            "its new connection string: iotdm-ctl device connection-string{} --out FILE {}",
+            if args.key == Some(Key::Secondary) { " --key secondary" } else { "" },
+            arguments([device.as_str()])
         )),
     }
     Ok(())

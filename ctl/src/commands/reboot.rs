@@ -103,7 +103,7 @@ pub async fn run(
         say(format_args!("iotdm-ctl: stopped: {}", stop.sentence(&run.rules)));
     }
     if let Some(journal) = run.journal.filter(|_| outcomes.iter().any(DeviceOutcome::can_be_resumed)) {
-        say(format_args!("to go on: iotdm-ctl reboot --resume {}", journal.path().display()));
+        say(format_args!("to go on: {}", journal.how_to_resume()));
     }
     Ok(summary::exit(&outcomes, stop))
 }

@@ -42,6 +42,14 @@ pub enum HubError {
         /// Whether a device's reply was waited for.
         method: bool,
     },
+    /// The hub sends more than can be kept, or goes on for ever.
+    #[error("hub {host} sends too much: {what}")]
+    TooMuch {
+        /// The hub.
+        host: String,
+        /// What it sends, and what to do.
+        what: &'static str,
+    },
     /// There is no token to authenticate with.
     #[error(transparent)]
     NoToken(#[from] NoToken),
@@ -63,7 +71,7 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::Throttled | RefusalKind::Server | RefusalKind::NoReply)
             }
             HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
-            HubError::NotAHub { .. } | HubError::NoToken(_) => false,
+            HubError::NotAHub { .. } | HubError::TooMuch { .. } | HubError::NoToken(_) => false,
         }
     }
 
@@ -75,7 +83,7 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::NotAuthorized | RefusalKind::Throttled)
             }
             HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => true,
-            HubError::Lost { .. } | HubError::NoAnswer { .. } => false,
+            HubError::Lost { .. } | HubError::NoAnswer { .. } | HubError::TooMuch { .. } => false,
         }
     }
 
@@ -87,7 +95,7 @@ impl HubError {
             HubError::Refused(refusal) => {
                 matches!(refusal.kind(), RefusalKind::NoReply | RefusalKind::ConnectionLost)
             }
-            HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
+            HubError::Lost { .. } | HubError::NoAnswer { .. } | HubError::TooMuch { .. } => true,
             HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => false,
         }
     }

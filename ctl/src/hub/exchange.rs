@@ -25,6 +25,13 @@ const LONGEST_OWN_PAUSE: Duration = Duration::from_secs(30);
 /// better told to come back later.
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(60);
 
+/// The most bytes that are read of one answer: 16 MiB. A page has 100 rows, and a
+/// whole twin with its metadata is rarely above 100 KiB.
+const MOST_BYTES: usize = 16 << 20;
+/// The most marks (see [`marks`]) that the JSON of one answer may have: `[[],[],…`
+/// takes 30 times as much memory when it is parsed.
+const MOST_MARKS: usize = 500_000;
+
 impl HubClient {
     /// Sends a request, and reads the response as JSON.
     pub(super) async fn json<T: DeserializeOwned>(&self, request: HttpRequest<'_>) -> Result<T, HubError> {
@@ -98,13 +105,38 @@ impl HubClient {
         let failed = |error| HubError::of_transport(&self.host, &error, request.limit.as_secs());
         let response = builder.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.text().await.map_err(failed)?;
+        let body = self.body(response, failed).await?;
         let is_result = status.is_success()
             || (request.results_with_400 && status == StatusCode::BAD_REQUEST && is_bulk_result(&body));
         if is_result {
             return Ok(Ok(HttpResponse { headers, body }));
         }
         Ok(Err((self.refusal(status, &headers, &body), retry_after(&headers))))
+    }
+
+    /// Reads a body, which a hub that means harm would never end.
+    async fn body(
+        &self,
+        mut response: reqwest::Response,
+        failed: impl Fn(reqwest::Error) -> HubError,
+    ) -> Result<String, HubError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(&failed)? {
+            if body.len() + chunk.len() > MOST_BYTES {
+                return Err(self.too_much("an answer of more than 16 MiB; ask for fewer rows with --top"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if marks(&body) > MOST_MARKS {
+            return Err(self.too_much("an answer of more than 500000 values; ask for fewer rows with --top"));
+        }
+        Ok(String::from_utf8(body)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// The error of a hub that goes on for longer than any hub does.
+    pub(super) fn too_much(&self, what: &'static str) -> HubError {
+        HubError::TooMuch { host: self.host.clone(), what }
     }
 
     fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &str) -> HubRefusal {
@@ -118,6 +150,12 @@ impl HubClient {
     pub(super) fn not_a_hub(&self, error: &serde_json::Error) -> HubError {
         HubError::NotAHub { host: self.host.clone(), cause: error.to_string() }
     }
+}
+
+/// How many of JSON's marks are in a text that stand before or after a value.
+/// There are at least as many as values, but for one.
+pub(super) fn marks(json: &[u8]) -> usize {
+    json.iter().filter(|byte| b",:[{".contains(byte)).count()
 }
 
 /// `pause`, shorter or longer by up to a quarter, so that the devices of a run

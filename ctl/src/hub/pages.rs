@@ -1,10 +1,14 @@
 //! Results that the hub gives page by page: queries and lists.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::HubClient;
 use super::error::HubError;
+use super::exchange::marks;
 use super::http::{HttpRequest, header};
 use super::throttle::Throttle;
 use crate::error::Usage;
@@ -26,6 +30,19 @@ pub(super) const PAGE_SIZE: &str = "x-ms-max-item-count";
 /// that page.
 const CONTINUATION: &str = "x-ms-continuation";
 
+/// How many pages in a row may have no row.
+const MOST_EMPTY_PAGES: usize = 1000;
+/// How many pages there may be: more than a hub has that is full, with a million
+/// devices of 50 modules each.
+///
+/// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and throttling".
+const MOST_PAGES: usize = 1_000_000;
+/// How much of a result is kept at once: about 1 GiB of memory, which whole twins
+/// of some 60,000 devices take.
+const MOST_KEPT: usize = 1 << 30;
+/// About how much memory a value takes beside its text, in bytes.
+const OF_A_VALUE: usize = 128;
+
 /// The pages of a query's result or a list, fetched one by one.
 pub struct Pages<'a> {
     hub: &'a HubClient,
@@ -36,6 +53,12 @@ pub struct Pages<'a> {
     /// How many rows are wanted yet, if not all.
     left: Option<usize>,
     next: NextPage,
+    /// The hashes of the tokens that named a page so far.
+    tokens: HashSet<u64>,
+    /// How many pages without a row came last.
+    empty: usize,
+    /// About how much memory the pages so far take, in bytes.
+    size: usize,
 }
 
 /// The page to fetch next.
@@ -58,6 +81,9 @@ impl HubClient {
             body: None,
             left: top,
             next: NextPage::First,
+            tokens: HashSet::new(),
+            empty: 0,
+            size: 0,
         }
     }
 
@@ -71,6 +97,9 @@ impl HubClient {
             body: Some(json!({ "query": sql })),
             left: top,
             next: NextPage::First,
+            tokens: HashSet::new(),
+            empty: 0,
+            size: 0,
         }
     }
 }
@@ -92,7 +121,8 @@ pub fn literal(text: &str) -> String {
 }
 
 impl Pages<'_> {
-    /// The next page, which may be empty; `None` after the last page.
+    /// The next page, which may be empty; `None` after the last page. A hub that
+    /// never comes to the last page is an error.
     pub async fn next(&mut self) -> Result<Option<Vec<Value>>, HubError> {
         if self.left == Some(0) {
             return Ok(None);
@@ -108,12 +138,21 @@ impl Pages<'_> {
             NextPage::None => return Ok(None),
         };
         let response = self.hub.send(&request).await?;
-        self.next = match header(&response.headers, CONTINUATION) {
-            Some(token) => NextPage::Token(token.to_owned()),
-            None => NextPage::None,
-        };
+        let token = header(&response.headers, CONTINUATION);
+        if token.is_some_and(|token| !self.tokens.insert(hash(token))) {
+            return Err(self.hub.too_much("the same page of its result again"));
+        }
+        if self.tokens.len() > MOST_PAGES {
+            return Err(self.hub.too_much("more than 1000000 pages"));
+        }
+        self.next = token.map_or(NextPage::None, |token| NextPage::Token(token.to_owned()));
+        self.size += response.body.len() + OF_A_VALUE * marks(response.body.as_bytes());
         let mut rows: Vec<Value> =
             serde_json::from_str(&response.body).map_err(|error| self.hub.not_a_hub(&error))?;
+        self.empty = if rows.is_empty() { self.empty + 1 } else { 0 };
+        if self.empty >= MOST_EMPTY_PAGES {
+            return Err(self.hub.too_much("1000 pages without a row"));
+        }
         if let Some(left) = &mut self.left {
             rows.truncate(*left);
             *left -= rows.len();
@@ -121,12 +160,23 @@ impl Pages<'_> {
         Ok(Some(rows))
     }
 
-    /// All rows that are left.
+    /// All rows that are left, or an error if they are more than can be kept.
     pub async fn all(mut self) -> Result<Vec<Value>, HubError> {
         let mut rows = Vec::new();
         while let Some(page) = self.next().await? {
+            if self.size > MOST_KEPT {
+                let what = "a result of more than 1 GiB; ask for less with --top or --where, or see it page by page \
+                            with query -o jsonl";
+                return Err(self.hub.too_much(what));
+            }
             rows.extend(page);
         }
         Ok(rows)
     }
+}
+
+fn hash(token: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    token.hash(&mut hasher);
+    hasher.finish()
 }

@@ -25,13 +25,14 @@ pub fn cell(value: Option<&Value>) -> String {
 
 /// A table, without a header where `header` is empty. If it is wider than the
 /// terminal, which has so many columns of characters, its widest column is
-/// wrapped; where that would leave no room, each row is shown from top to
-/// bottom. Without a terminal a table is as wide as it needs.
+/// wrapped; where that would leave no room, or where the rest of a first column
+/// would look like a row of its own, each row is shown from top to bottom. Without
+/// a terminal a table is as wide as it needs.
 pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     if !header.is_empty() {
-        table.set_header(header.to_vec());
+        table.set_header(header.iter().map(|name| printable(name)));
     }
     for row in rows {
         table.add_row(row.iter().map(|cell| printable(cell)));
@@ -46,7 +47,7 @@ pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>)
     }
     if let Some(terminal) = terminal.filter(|terminal| *terminal < all) {
         let left = terminal.saturating_sub(all - most);
-        if left < LEAST && !header.is_empty() {
+        if (left < LEAST || widest == 0) && !header.is_empty() {
             return from_top_to_bottom(header, rows, terminal);
         }
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
@@ -70,14 +71,27 @@ fn from_top_to_bottom(header: &[&str], rows: &[Vec<String>], terminal: u16) -> S
 }
 
 /// A table as comma-separated values, without a header where `header` is
-/// empty.
+/// empty. Spreadsheets take what begins like a formula as text.
 pub(super) fn csv(header: &[&str], rows: &[Vec<String>]) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     if !header.is_empty() {
-        writer.write_record(header)?;
+        writer.write_record(header.iter().map(|name| csv_cell(name)))?;
     }
-    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    rows.iter().try_for_each(|row| writer.write_record(row.iter().map(|cell| csv_cell(cell))))?;
     writer.into_inner().map_err(|error| io::Error::other(error.to_string()))
+}
+
+/// A cell as a CSV file has it. What a spreadsheet would take for a formula gets a
+/// quote in front, which spreadsheets take as the sign of text; a number, and the
+/// dash for none, is left alone.
+///
+/// Source: OWASP, "CSV Injection".
+fn csv_cell(cell: &str) -> String {
+    let begins_a_formula =
+        cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) && cell != "-";
+    let is_number = || serde_json::from_str::<serde_json::Number>(cell).is_ok();
+    let mark = if begins_a_formula && !is_number() { "'" } else { "" };
+    format!("{mark}{}", printable(cell))
 }
 
 #[cfg(test)]
@@ -91,6 +105,35 @@ mod tests {
         assert_eq!(cell(None), "-");
         assert_eq!(cell(Some(&json!("x"))), "x");
         assert_eq!(cell(Some(&json!({"a": [1]}))), "{\"a\":[1]}");
+    }
+
+    #[test]
+    fn a_cell_of_csv_is_text() {
+        for (cell, shown) in [
+            ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+            ("+1+1", "'+1+1"),
+            ("-1+1", "'-1+1"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("\t=1", "'\\u0009=1"),
+            ("－1＋1", "'－1＋1"),
+            ("-", "-"),
+            ("-1.5", "-1.5"),
+            ("a=1", "a=1"),
+        ] {
+            let row = vec![vec![cell.to_owned()]];
+            assert_eq!(String::from_utf8(csv(&[], &row).unwrap()).unwrap(), format!("{shown}\n"));
+        }
+        let header = csv(&["=a", "b\u{1b}"], &[]).unwrap();
+        assert_eq!(String::from_utf8(header).unwrap(), "'=a,b\\u001b\n");
+    }
+
+    #[test]
+    fn a_cell_looks_like_no_other_row() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["a gw9     completed", "x\ngw9: completed"])];
+        let shown = text(&["A", "B\n"], &rows, Some(30));
+        assert!(shown.lines().all(|line| !line.starts_with("gw9")), "{shown}");
+        assert_eq!(shown.lines().next(), Some("A        a gw9     completed"));
     }
 
     const HEADER: [&str; 3] = ["DEVICE", "OUTCOME", "WHY"];

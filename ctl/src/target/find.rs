@@ -4,10 +4,10 @@ use super::Target;
 use super::args::HubArgs;
 use super::environment::{Environment, Incomplete};
 use super::profile::profile;
-use super::secret::read;
 use crate::credential::{Credential, Login};
 use crate::error::Usage;
 use crate::output::say;
+use crate::secret_file::read;
 
 impl Target {
     /// The hub that the options and the environment mean. The error says how to

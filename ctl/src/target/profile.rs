@@ -8,9 +8,9 @@ use azure_core::credentials::Secret;
 use serde::Deserialize;
 
 use super::Target;
-use super::secret::read;
 use crate::credential::{Credential, Login};
 use crate::error::Usage;
+use crate::secret_file::read;
 
 /// The whole of `ctl.toml`.
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>)
         // written a secret.
         let at = error.span().map_or(0, |span| span.start).min(text.len());
         let line = text.get(..at).map_or(0, |before| before.matches('\n').count()) + 1;
-        refuse(format!("line {line}: {}", error.message()))
+        refuse(format!("line {line}: {}", error.message().replace('\n', ", ")))
     })?;
     let names: Vec<String> = profiles.hub.keys().cloned().collect();
     let Some(name) = name.map(str::to_owned).or(profiles.default) else {

@@ -40,6 +40,8 @@ pub struct HttpResponse {
     headers: Vec<(&'static str, String)>,
     body: String,
     hang_up: bool,
+    /// Whether the body is sent again and again, without an end.
+    endless: bool,
 }
 
 impl FakeHub {
@@ -134,7 +136,13 @@ impl HttpResponse {
 
     /// A body as it is.
     pub fn text(body: &str) -> Self {
-        HttpResponse { status: 200, headers: Vec::new(), body: body.to_owned(), hang_up: false }
+        HttpResponse {
+            status: 200,
+            headers: Vec::new(),
+            body: body.to_owned(),
+            hang_up: false,
+            endless: false,
+        }
     }
 
     pub fn twin(reported: Value) -> Self {
@@ -158,6 +166,7 @@ impl HttpResponse {
             headers: vec![("iothub-errorcode", name.into())],
             body: body.to_string(),
             hang_up: false,
+            endless: false,
         }
     }
 
@@ -165,12 +174,17 @@ impl HttpResponse {
     pub fn nested(status: u16, number: u32) -> Self {
         let message = json!({"errorCode": number, "trackingId": "0", "message": "canned"}).to_string();
         let body = json!({"Message": message, "ExceptionMessage": ""});
-        HttpResponse { status, headers: Vec::new(), body: body.to_string(), hang_up: false }
+        HttpResponse { status, headers: Vec::new(), body: body.to_string(), hang_up: false, endless: false }
     }
 
     /// The connection breaks in place of an answer.
     pub fn hang_up() -> Self {
-        HttpResponse { status: 0, headers: Vec::new(), body: String::new(), hang_up: true }
+        HttpResponse { status: 0, headers: Vec::new(), body: String::new(), hang_up: true, endless: false }
+    }
+
+    pub fn endless(mut self) -> Self {
+        self.endless = true;
+        self
     }
 
     pub fn status(mut self, status: u16) -> Self {
@@ -211,13 +225,14 @@ fn serve(
     let mut head = format!(
         "HTTP/1.1 {} x\r\nconnection: close\r\ncontent-length: {}\r\n",
         answer.status,
-        answer.body.len()
+        if answer.endless { usize::MAX / 2 } else { answer.body.len() }
     );
     for (name, value) in answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     // A client that was interrupted meanwhile reads no answer.
     let _ = write!(client, "{head}\r\n{}", answer.body);
+    while answer.endless && client.write_all(answer.body.as_bytes()).is_ok() {}
     client.close();
 }
 

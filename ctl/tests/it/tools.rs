@@ -148,9 +148,9 @@ fn device_ids_are_completed_from_the_hub() {
         HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "pi"}]))
     });
     let complete = |line: &[&str], string: &str| {
-        let mut shell = ctl(&["--", "iotdm-ctl"]);
-        shell.args(line).env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
-        shell.env("_CLAP_COMPLETE_INDEX", line.len().to_string());
+        let typed = format!("iotdm-ctl {}", line.join(" "));
+        let mut shell = ctl(&["--", &typed, line.last().unwrap()]);
+        shell.env("COMPLETE", "bash");
         shell.env("IOTHUB_CONNECTION_STRING", string).env("IOTDM_CA_FILE", hub.path("ca.pem"));
         let run = Ran::from(shell.output().unwrap());
         run.ends(0, &[]);

@@ -27,9 +27,9 @@ pub(super) fn new_key() -> anyhow::Result<SecretKey> {
 /// `device derive-key`: prints the key of a device that a DPS group enrolment
 /// covers, or writes it to a file that only its owner can read.
 pub fn derive(output: Output, args: DeriveKeyArgs) -> anyhow::Result<()> {
-    let refuse = |what: String| Usage(format!("--group-key-file {}: {what}", args.group_key_file.display()));
-    let text = fs::read_to_string(&args.group_key_file).map_err(|error| refuse(error.to_string()))?;
-    let group: SecretKey = text.trim().parse().map_err(|error| refuse(format!("{error}")))?;
+    let text: String = secret_file::read("--group-key-file", &args.group_key_file)?;
+    let refuse = |error| Usage(format!("--group-key-file {}: {error}", args.group_key_file.display()));
+    let group: SecretKey = text.trim().parse().map_err(refuse)?;
     let key = derived(&group, &args.registration)?.expose_base64();
     match &args.out {
         Some(path) => {

@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use super::device_outcome::{DeviceOutcome, device_id};
 use super::fleet::Rules;
 use super::request::{RunRequest, Way};
 use crate::error::Usage;
+use crate::output::arguments;
 
 /// A run's journal, open for writing and locked.
 #[derive(Debug)]
@@ -136,6 +137,11 @@ impl Journal {
     /// Takes a journal up again, with what was to be done and what has been done.
     pub(super) fn resume(path: &Path) -> anyhow::Result<(Self, Plan, Past)> {
         let refuse = |what: String| Usage(format!("--resume {}: {what}", path.display()));
+        // A device or a FIFO would be written to, and may have no end.
+        let is_file = fs::metadata(path).map(|found| found.is_file());
+        if !is_file.map_err(|error| refuse(error.to_string()))? {
+            return Err(refuse("this is no regular file; give the journal of a run".to_owned()).into());
+        }
         let open = OpenOptions::new().read(true).write(true).open(path);
         let mut file = open.map_err(|error| refuse(error.to_string()))?;
         lock(&file, path)?;
@@ -171,6 +177,11 @@ impl Journal {
     /// The journal's file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The command that takes the run up again, to be pasted into a shell.
+    pub(super) fn how_to_resume(&self) -> String {
+        format!("iotdm-ctl reboot --resume {}", arguments([&*self.path.to_string_lossy()]))
     }
 
     /// Writes that the request is about to go out to `device`.
@@ -220,7 +231,6 @@ fn lock(file: &File, path: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use serde_json::json;
@@ -317,6 +327,8 @@ mod tests {
             let error = Journal::resume(&path).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("--resume"), "{error}");
         }
+        let device = Journal::resume(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(device.contains("--resume /dev/zero: this is no regular file"), "{device}");
         let nowhere = Journal::create(None, plan()).unwrap_err().to_string();
         assert!(nowhere.contains("XDG_STATE_HOME"), "{nowhere}");
     }

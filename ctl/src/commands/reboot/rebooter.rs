@@ -18,7 +18,7 @@ use super::watch::{OutcomeWithError, RebootTimeBefore, Seen, Watch};
 use crate::cli::WaitArgs;
 use crate::exit::{Exit, exit_of};
 use crate::hub::{HubClient, HubError, MethodCall};
-use crate::output::{Output, cell};
+use crate::output::{Output, arguments, cell};
 use crate::progress::{Progress, Track};
 use crate::reply::MethodReply;
 use crate::reported::Reported;
@@ -344,7 +344,8 @@ impl Rebooter<'_> {
         if let Some(trouble) = trouble {
             sentence.push_str(&format!("; the last look failed: {trouble}"));
         }
-        sentence.push_str(&format!("; it stays in force, see iotdm-ctl status {device}"));
+        sentence
+            .push_str(&format!("; it stays in force, see iotdm-ctl status {}", arguments([device.as_str()])));
         sentence
     }
 
@@ -359,11 +360,11 @@ impl Rebooter<'_> {
             ),
             _ => format!(
                 "interrupted: stopped waiting; the request {id} stays in force, see iotdm-ctl status {}",
-                in_force.iter().map(DeviceId::as_str).collect::<Vec<_>>().join(" ")
+                arguments(in_force.iter().map(DeviceId::as_str))
             ),
         };
         if let Some(journal) = self.journal {
-            sentence.push_str(&format!("; to go on: iotdm-ctl reboot --resume {}", journal.path().display()));
+            sentence.push_str(&format!("; to go on: {}", journal.how_to_resume()));
         }
         sentence
     }

@@ -15,7 +15,7 @@ use crate::commands::job;
 use crate::error::or_interrupt;
 use crate::exit::Exit;
 use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, literal};
-use crate::output::{Format, Output, cell, say};
+use crate::output::{Format, Output, arguments, cell, say};
 use crate::reply::MethodReply;
 use crate::values;
 
@@ -52,12 +52,14 @@ pub(super) async fn run(
     }
     let notice = || {
         format!(
-            "interrupted: stopped waiting; the job stays in force, see iotdm-ctl job show {id}, or cancel it"
+            "interrupted: stopped waiting; the job stays in force, see iotdm-ctl job show {}, or cancel it",
+            arguments([id])
         )
     };
     let Some(job) = or_interrupt(follow(hub, id, waiting), notice).await? else {
         say(format_args!(
-            "iotdm-ctl: job {id} has not ended in time; it stays in force, see iotdm-ctl job show {id}"
+            "iotdm-ctl: job {id} has not ended in time; it stays in force, see iotdm-ctl job show {}",
+            arguments([id])
         ));
         return Ok(Exit::TimedOut);
     };

@@ -33,20 +33,11 @@ pub(super) async fn devices(hub: &HubClient, args: &WhichArgs) -> anyhow::Result
 pub(super) async fn selected(hub: &HubClient, condition: &str) -> anyhow::Result<Vec<DeviceId>> {
     let sql = format!("SELECT deviceId FROM devices WHERE {condition}");
     check_length(&sql)?;
-    let mut pages = hub.query(&sql, None);
-    let mut devices = Vec::new();
-    while let Some(rows) =
-        pages.next().await.with_context(|| format!("--where: the query \"{sql}\" failed"))?
-    {
-        for row in rows {
-            let id = row.get("deviceId").and_then(Value::as_str).unwrap_or_default();
-            devices.push(
-                values::device_id(id)
-                    .map_err(|cause| HubError::NotAHub { host: hub.endpoint().to_string(), cause })?,
-            );
-        }
-    }
-    Ok(devices)
+    let rows = hub.query(&sql, None).all().await;
+    let rows = rows.with_context(|| format!("--where: the query \"{sql}\" failed"))?;
+    let id = |row: &Value| values::device_id(row.get("deviceId").and_then(Value::as_str).unwrap_or_default());
+    let devices = rows.iter().map(id).collect::<Result<_, _>>();
+    Ok(devices.map_err(|cause| HubError::NotAHub { host: hub.endpoint().to_string(), cause })?)
 }
 
 /// The devices named in a file, one on each line. Empty lines and lines that begin
