@@ -14,7 +14,8 @@ use iotdm_agentd::settings::describe::describe;
 /// The real system bus. Only here is it named, so that no test can reboot the
 /// machine that it runs on.
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
-/// sysexits.h: EX_CONFIG.
+/// The exit code for what a person has to mend in a text, after which the unit
+/// is not started again: `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -31,8 +32,8 @@ fn main() -> ExitCode {
         Err(error) => return misconfigured(&error),
     };
     if arguments.check_config {
-        // Not at a start: a pair that is half renewed is used as soon as it is
-        // whole.
+        // Checked only here: at a start, a certificate and a key of which only one
+        // is renewed yet are no reason to end, but used as soon as both are.
         let files = settings.credentials.source.proof().certificate();
         if let Some(Err(error)) = files.map(CertificateFiles::check) {
             return misconfigured(&error);
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.context("cannot start").and_then(|runtime| {
         let served = runtime.block_on(service::serve(&settings, bus));
-        // A name server that does not answer must not hold up the end.
+        // A look-up that waits for a name server which does not answer must not
+        // hold up the end of the program.
         runtime.shutdown_background();
         served
     });

@@ -33,27 +33,30 @@ pub struct Daemon {
     agent: Agent,
     store: Store,
     backend: Backend,
-    /// The device's name at its hub, or the one that it is registered by.
+    /// The device's name at its hub; until a hub is assigned, its registration id.
     device_id: String,
     notify: Notify,
     twin: Twin,
-    /// When this run began, from where the twin's time counts.
+    /// The start of this loop, from which the durations are counted that `twin`
+    /// is given and gives.
     began: Instant,
     signals: Signals,
     link: Option<Link>,
-    /// What there is to say about the connection.
+    /// The first half of the status: whether the hub is connected and, if not, why.
     connection: String,
-    /// What was logged about the outage that lasts.
+    /// The message that was logged about the outage that lasts, so that the same
+    /// message is not logged at each attempt.
     logged_outage: Option<String>,
-    /// The decision core's deadline.
+    /// When the decision core wants to be told that its deadline has passed.
     deadline: Option<Instant>,
-    /// The record that could not be written, and when to try again.
+    /// The record that could not be written.
     unsaved: Option<Box<Record>>,
+    /// When to try again to write `unsaved`.
     save_deadline: Option<Instant>,
     /// What is to be reported once that record is on disk: what the twin was told
     /// must not be undone by a start from an older record.
     held_report: Option<Box<Report>>,
-    /// Where answers that take their time come in.
+    /// Where the tasks of [`Daemon::answer_later`] send what they found out.
     answers: mpsc::Sender<Event>,
 }
 
@@ -77,14 +80,16 @@ pub enum RunEnd {
     WentDown,
 }
 
-/// How often a record that could not be written is tried again.
+/// The pause before a record that could not be written is tried again: short for
+/// whoever waits for the disk to be freed, long for a card that fails.
 const SAVE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// For how long an orderly end of the connection is waited for.
+/// How long to wait until the connection has ended in good order: well below the
+/// 10 s after which systemd kills what does not stop.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How many answers may wait for the loop, which reads faster than they come but
-/// for bursts.
+/// How many answers of [`Daemon::answer_later`] may wait for the loop. A task that
+/// has a further one waits until there is room.
 const ANSWERS: usize = 64;
 
 impl Daemon {
@@ -163,7 +168,8 @@ impl Daemon {
                 Some(event) = answered.recv() => self.on_event(event),
                 sighting = machine.recv() => match sighting.context("the watch of the machine has ended")? {
                     Sighting::WentDown => {
-                        // What it answered when it was asked came before.
+                        // The machine's answer to the request to reboot came before it
+                        // went down, so that answer is heard first.
                         while let Ok(event) = answered.try_recv() {
                             self.on_event(event);
                         }
@@ -234,7 +240,8 @@ impl Daemon {
         };
         let next = Time::from(SystemTime::now() + retry_in);
         self.connection = format!("not connected: {}; next attempt at {next}", outage.message);
-        // Said once, not at each attempt; the status shows that it goes on.
+        // An outage is logged once, not at each attempt; that it goes on is seen in
+        // the status.
         if self.logged_outage.as_ref() != Some(&outage.message) {
             log::disconnected(&self.device_id, &outage.message);
             self.logged_outage = Some(outage.message);
@@ -245,7 +252,8 @@ impl Daemon {
         match sighting {
             Sighting::ShutdownBegan(lock) => {
                 self.on_event(Event::ShutdownBegan);
-                // Only now, with the record written, may the machine go on.
+                // Only now that the record is written is the delay lock let go, and
+                // with it the shutdown.
                 drop::<Option<OwnedFd>>(lock);
             }
             Sighting::NoShutdown => self.on_event(Event::ShutdownCancelled),
@@ -257,7 +265,7 @@ impl Daemon {
                     self.signals.hurry.send_replace(());
                 }
             }
-            // The end of the loop, which is for the loop to see.
+            // Ends the loop, so the loop has dealt with it.
             Sighting::WentDown => {}
         }
     }
@@ -279,7 +287,7 @@ impl Daemon {
         }
     }
 
-    /// Does one thing; returns the answers to it that are known at once.
+    /// Performs one effect; returns those answers to it that are known at once.
     fn perform(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
             Effect::Note(note) => log::note(&note),
@@ -289,8 +297,9 @@ impl Daemon {
                 if let Err(error) = &saved {
                     tracing::error!("the record cannot be saved in the state directory: {error}");
                 }
-                // What is on disk is not what is true: the record is tried again
-                // until it is, and what was refused for it may go better then.
+                // As long as the record on disk is an older one, writing the new one
+                // is tried again; and what was refused because the record could not be
+                // written may be possible when that has succeeded.
                 if saved.is_err() {
                     self.save_deadline = Some(Instant::now() + SAVE_PATIENCE);
                 }
@@ -343,12 +352,13 @@ impl Daemon {
     fn answer_later(&self, answer: impl Future<Output = Event> + Send + 'static) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
-            // Fails only when the loop has ended.
+            // Sending fails only when the loop, which receives, has ended.
             let _ = answers.send(answer.await).await;
         });
     }
 
-    /// Does what there is to do about the twin, and what follows from it.
+    /// Performs what the twin wants done, and what the decision core wants done
+    /// upon each event that comes of it.
     fn about_twin(&mut self, actions: Vec<Action>) {
         for action in actions {
             if let Some(event) = self.perform_about_twin(action) {
@@ -412,7 +422,7 @@ impl Daemon {
     }
 }
 
-/// Until `deadline`, or for ever.
+/// Waits until `deadline`; without one, for ever.
 async fn wait(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,

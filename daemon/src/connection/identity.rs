@@ -10,9 +10,9 @@ use super::tls::CertificateFiles;
 /// Where the device's name and its hub come from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// They are known.
+    /// Both stand in the connection string.
     Fixed(Identity),
-    /// The provisioning service gives them.
+    /// The provisioning service gives the device both.
     Provisioned(Enrolment),
 }
 
@@ -32,11 +32,11 @@ pub struct Identity {
 /// How a device proves who it is.
 #[derive(Debug, Clone)]
 pub enum Proof {
-    /// By tokens.
+    /// By tokens that a shared access key signs.
     Key {
-        /// What signs them.
+        /// The key that signs the tokens.
         key: SecretKey,
-        /// The file it came from.
+        /// The file that the key came from, for messages.
         file: PathBuf,
     },
     /// By a certificate.
@@ -75,7 +75,8 @@ impl Source {
 
 impl Proof {
     /// A token for `resource` that ends at `expiry`, in seconds since the Unix
-    /// epoch, unless a certificate is shown instead.
+    /// epoch; none where the device shows a certificate instead. `policy` is the
+    /// `skn=` that the provisioning service wants.
     pub fn token(&self, resource: &str, expiry: u64, policy: Option<&str>) -> Option<String> {
         match self {
             Proof::Key { key, .. } => Some(sas::sign(resource, key, expiry, policy)),
@@ -83,7 +84,7 @@ impl Proof {
         }
     }
 
-    /// The certificate to show, if that is how.
+    /// The files of the certificate to show; none where a key signs tokens.
     pub fn certificate(&self) -> Option<&CertificateFiles> {
         match self {
             Proof::Key { .. } => None,

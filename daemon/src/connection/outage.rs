@@ -22,9 +22,9 @@ pub enum Class {
     Unreachable,
     /// The other side itself said no, which soon asking again will not mend.
     Refused,
-    /// It wants to be asked later.
+    /// The other side wants to be asked later.
     Busy {
-        /// How much later, if it said that.
+        /// How much later, where the other side said that.
         retry_after: Option<Duration>,
     },
 }
@@ -101,7 +101,8 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
 
 fn explain_certificate(why: &CertificateError) -> String {
     match why {
-        // The latter when a CA of the same name, but with another key, is trusted.
+        // BadSignature is what is found when the machine trusts a CA of the same name
+        // with another key.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "is of a CA that this machine does not trust: if it should, name its certificate in hub.ca_file"
                 .to_owned()

@@ -21,7 +21,7 @@ use crate::connection::outage::Outage;
 pub struct CertificateFiles {
     /// The certificate, and those between it and its CA.
     pub certificate: PathBuf,
-    /// Its key, not encrypted: PKCS#8, PKCS#1 or SEC1.
+    /// The certificate's key, not encrypted: PKCS#8, PKCS#1 or SEC1.
     pub private_key: PathBuf,
 }
 
@@ -32,8 +32,8 @@ pub struct Tls {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
     files: Option<CertificateFiles>,
-    /// The last one, and the state of the files that it was made from. It holds
-    /// the sessions that can be resumed.
+    /// The latest configuration, which holds the TLS sessions that can be resumed,
+    /// and the state of the files that it was made from.
     made: Option<(Stamps, Arc<ClientConfig>)>,
 }
 
@@ -46,11 +46,12 @@ pub struct Client {
     pub certificate: Option<String>,
 }
 
-/// Device, inode, size and modification of files: whether they are still the
-/// same.
+/// Device, inode, size and time of modification (seconds, nanoseconds) of files, by
+/// which it shows that a file was changed or replaced.
 type Stamps = Vec<(u64, u64, u64, i64, i64)>;
 
-/// rustls counts eight to a server: the hub, and the provisioning service.
+/// How many TLS sessions are kept for resumption: for two servers, the hub and the
+/// provisioning service, at the eight that rustls reckons for each.
 const SESSIONS: usize = 16;
 
 impl Tls {
@@ -76,7 +77,7 @@ impl Tls {
         let certificate = self.files.as_ref().map(|files| files.certificate.display().to_string());
         match (self.config(), &self.made) {
             (Ok(config), _) => Ok(Client { config, certificate }),
-            // Half renewed, say. The one in memory may still be good.
+            // The files may be half renewed, and the pair in memory still be good.
             (Err(error), Some((_, config))) => {
                 tracing::warn!("the certificate of before is used: {error:#}");
                 Ok(Client { config: config.clone(), certificate })
@@ -112,7 +113,7 @@ impl Tls {
 }
 
 impl CertificateFiles {
-    /// Checks that they can be used, that is, read and belong together.
+    /// Checks that the files can be read and that the key belongs to the certificate.
     pub fn check(&self) -> anyhow::Result<()> {
         let provider = rustls::crypto::ring::default_provider();
         let (chain, key) = self.read()?;

@@ -25,14 +25,13 @@ pub struct Credentials {
     pub warnings: Vec<String>,
 }
 
-/// The largest file, in bytes: a key or a connection string has well below a
-/// kilobyte, and more is another file, named by mistake.
+/// The largest file that is read, in bytes: a key or a connection string has well
+/// below a thousand, so that a larger file was named by mistake.
 const MAX_BYTES: u64 = 16 * 1024;
 
-/// Reads what the configuration names; `credentials_dir` is systemd's
-/// `$CREDENTIALS_DIRECTORY`. Started by hand there is none: then `packaged` is
-/// taken, the file that the packaged unit makes its credential from, if it is
-/// there.
+/// Reads what the configuration names. `credentials_dir` is systemd's
+/// `$CREDENTIALS_DIRECTORY`; a daemon started by hand has none, and reads `packaged`
+/// instead, the file that the packaged unit makes its credential from.
 pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) -> anyhow::Result<Credentials> {
     let hub = &config.hub;
     let provisioning = &config.provisioning;
@@ -64,8 +63,8 @@ pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) ->
     let (source, mut warnings) = match (source, text) {
         (Some(file), Some(text)) => {
             let identity = identity(hub, &file, &text, configured.is_some())?;
-            // A credential is systemd's copy; the file that it is made from can
-            // still be everybody's.
+            // Nobody else can read a credential, but perhaps the file that systemd
+            // copied it from.
             let readable = match configured {
                 Some(file) => readable_key(file),
                 None => world_readable(packaged, "chmod 0600 it"),
@@ -179,11 +178,12 @@ pub fn is_world_readable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// Warns of a file that the daemon itself reads, not systemd for it.
+/// Warns where everybody can read a file with a secret that the daemon itself reads.
 fn readable_key(file: &Path) -> Option<String> {
     world_readable(file, "give it to the user that the daemon runs as, and chmod 0600 it")
 }
 
+/// Warns where everybody can read a file with a secret, and names the remedy.
 fn world_readable(file: &Path, remedy: &str) -> Option<String> {
     is_world_readable(file)
         .then(|| format!("{} can be read by every user of this machine: {remedy}", file.display()))
