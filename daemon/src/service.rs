@@ -22,6 +22,7 @@ use crate::host::logind::Logind;
 use crate::host::notify::Notify;
 use crate::host::simulate::Simulation;
 use crate::host::store::{Loaded, Store};
+use crate::lock;
 use crate::run::{Daemon, RunEnd, Signals};
 use crate::settings::Settings;
 use crate::settings::config::{BackendKind, HubConfig, RebootConfig};
@@ -36,6 +37,7 @@ const QUEUE: usize = 32;
 /// Runs the daemon until it is told to stop. logind is looked for on the bus at
 /// the D-Bus address `bus`.
 pub async fn serve(settings: &Settings, bus: String) -> anyhow::Result<()> {
+    let _lock = lock::take(&settings.state_dir)?;
     let mut stop = pin!(stop_signal()?);
     for warning in &settings.credentials.warnings {
         tracing::warn!("{warning}");
