@@ -10,6 +10,7 @@ use iotdm_core::decide::agent::Agent;
 use iotdm_core::decide::effect::{Effect, Notice};
 use iotdm_core::decide::event::Event;
 use iotdm_core::decide::record::Record;
+use iotdm_core::decide::refusal::Refusal;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
 use iotdm_proto::report::Report;
@@ -41,6 +42,8 @@ pub struct Daemon {
     /// is given and gives.
     began: Instant,
     signals: Signals,
+    /// Why a reboot would be refused now, whoever asked for it.
+    obstacle: watch::Sender<Option<String>>,
     link: Option<Link>,
     /// The first half of the status: whether the hub is connected and, if not, why.
     connection: String,
@@ -49,8 +52,8 @@ pub struct Daemon {
     logged_outage: Option<String>,
     /// When the decision core wants to be told that its deadline has passed.
     deadline: Option<Instant>,
-    /// The record that could not be written.
-    unsaved: Option<Box<Record>>,
+    /// The record that could not be written, and why not.
+    unsaved: Option<(Box<Record>, String)>,
     /// When to try again to write `unsaved`.
     save_deadline: Option<Instant>,
     /// What is to be reported once that record is on disk: what the twin was told
@@ -119,6 +122,7 @@ impl Daemon {
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
             began: Instant::now(),
             signals,
+            obstacle: watch::Sender::new(None),
             link: None,
             logged_outage: None,
             deadline: None,
@@ -141,6 +145,8 @@ impl Daemon {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> anyhow::Result<RunEnd> {
         let mut watchdog = self.notify.watchdog().map(interval);
+        let mut obstacle_heard = self.obstacle.subscribe();
+        self.look_for_obstacles();
         self.carry_out(effects);
         loop {
             let remembers = self.agent.remembers();
@@ -152,9 +158,8 @@ impl Daemon {
                     changed
                 });
             }
-            // Until the twin was read, calls do not reach the device.
-            let reading = if remembers || self.link.is_none() { "" } else { "reading the twin, " };
-            self.notify.status(format!("{reading}{}; {}", self.connection, self.agent.status()));
+            let status = self.status();
+            self.notify.status(status);
             tokio::select! {
                 () = &mut stop => {
                     self.notify.stopping();
@@ -166,6 +171,8 @@ impl Daemon {
                 }
                 event = hub.recv() => self.on_hub(event.context("the connection's task has ended")?),
                 Some(event) = answered.recv() => self.on_event(event),
+                // Shows in the status.
+                Ok(()) = obstacle_heard.changed() => {}
                 sighting = machine.recv() => match sighting.context("the watch of the machine has ended")? {
                     Sighting::WentDown => {
                         // The machine's answer to the request to reboot came before it
@@ -188,7 +195,7 @@ impl Daemon {
                 }
                 () = wait(self.save_deadline) => {
                     self.save_deadline = None;
-                    if let Some(record) = self.unsaved.take() {
+                    if let Some((record, _)) = self.unsaved.take() {
                         self.carry_out(vec![Effect::Save(record)]);
                     }
                     self.on_event(Event::StorageMayWork);
@@ -196,6 +203,25 @@ impl Daemon {
                 () = tick(&mut watchdog) => self.notify.alive(),
             }
         }
+    }
+
+    /// How things are, in one sentence.
+    fn status(&self) -> String {
+        // Until the twin was read, calls do not reach the device.
+        let reading = if self.agent.remembers() || self.link.is_none() { "" } else { "reading the twin, " };
+        let mut parts = vec![format!("{reading}{}", self.connection), self.agent.status()];
+        parts.extend(self.unsaved.as_ref().map(|(_, error)| {
+            format!("a reboot would be refused: the record cannot be saved in the state directory: {error}")
+        }));
+        parts.extend(self.obstacle.borrow().as_ref().map(|why| format!("a reboot would be refused: {why}")));
+        parts.join("; ")
+    }
+
+    /// Finds out whether logind or polkit would refuse a reboot, so that the status says
+    /// it before somebody needs one. Asked for when something has changed, not by the
+    /// clock.
+    fn look_for_obstacles(&self) {
+        tokio::spawn(permission(self.backend.clone(), self.obstacle.clone()));
     }
 
     fn on_hub(&mut self, event: HubEvent) {
@@ -206,6 +232,7 @@ impl Daemon {
                 self.logged_outage = None;
                 self.device_id = device_id;
                 self.link = Some(link);
+                self.look_for_obstacles();
             }
             HubEvent::Subscribed => {
                 let actions = self.twin.connected(self.began.elapsed());
@@ -256,7 +283,11 @@ impl Daemon {
                 // with it the shutdown.
                 drop::<Option<OwnedFd>>(lock);
             }
-            Sighting::NoShutdown => self.on_event(Event::ShutdownCancelled),
+            // Also what is heard first of a logind that has come, or come back.
+            Sighting::NoShutdown => {
+                self.look_for_obstacles();
+                self.on_event(Event::ShutdownCancelled);
+            }
             Sighting::InhibitorsChanged => self.on_event(Event::InhibitorsChanged),
             Sighting::Clock { clock, set } => {
                 self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() });
@@ -303,7 +334,7 @@ impl Daemon {
                 if saved.is_err() {
                     self.save_deadline = Some(Instant::now() + SAVE_PATIENCE);
                 }
-                self.unsaved = saved.is_err().then_some(record);
+                self.unsaved = saved.as_ref().err().map(|error| (record, error.clone()));
                 let held = self.held_report.take_if(|_| saved.is_ok());
                 let mut events = held.map_or_else(Vec::new, |report| self.report(&report));
                 events.push(Event::Saved(saved));
@@ -322,14 +353,13 @@ impl Daemon {
                 }
             }
             Effect::AskPermission => {
-                let backend = self.backend.clone();
-                self.answer_later(async move { Event::Permission(backend.permission().await) });
+                let permission = permission(self.backend.clone(), self.obstacle.clone());
+                self.answer_later(async { Event::Permission(permission.await) });
             }
             Effect::Survey { rid } => {
-                let backend = self.backend.clone();
-                self.answer_later(async move {
-                    let permission = backend.permission().await;
-                    Event::Surveyed { rid, permission, uptime: boot::uptime() }
+                let permission = permission(self.backend.clone(), self.obstacle.clone());
+                self.answer_later(async {
+                    Event::Surveyed { rid, permission: permission.await, uptime: boot::uptime() }
                 });
             }
             Effect::AskShutdown => {
@@ -420,6 +450,22 @@ impl Daemon {
             () = sleep(GOODBYE) => {}
         }
     }
+}
+
+/// What the backend says about a reboot now, which `obstacle` is told as far as it
+/// does not depend on the request. An inhibitor may be waited for or passed over.
+async fn permission(backend: Backend, obstacle: watch::Sender<Option<String>>) -> Result<(), Refusal> {
+    let permission = backend.permission().await;
+    let why = match &permission {
+        Err(Refusal::LogindUnavailable(why) | Refusal::NotAuthorized(why)) => Some(why.clone()),
+        _ => None,
+    };
+    obstacle.send_if_modified(|known| {
+        let changed = *known != why;
+        *known = why;
+        changed
+    });
+    permission
 }
 
 /// Waits until `deadline`; without one, for ever.
