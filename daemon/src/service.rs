@@ -111,7 +111,7 @@ fn hub_options(settings: &Settings) -> hub::Options {
         source: source.clone(),
         assignment_file: settings.state_dir.join(ASSIGNMENT),
         road: Road { transport, proxy },
-        tls: Tls::new(&settings.extra_cas, source.proof().certificate().cloned()),
+        tls: Tls::new(settings.config.hub.ca_file.clone(), source.proof().certificate().cloned()),
         keep_alive,
         sas_ttl,
         model_id,

@@ -205,9 +205,7 @@ where
         // In TLS 1.3 the server judges the device's certificate after the client's
         // side of the handshake is over, so that its refusal shows only here.
         tungstenite::Error::Io(error) => Outage::broken(&error, target, certificate),
-        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            Outage::unreachable(format!("{target} closed the connection"))
-        }
+        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => Outage::closed(target),
         tungstenite::Error::Http(response) if matches!(response.status().as_u16(), 429 | 500..) => Outage {
             class: Class::Busy { retry_after: None },
             message: format!("{target} is not available now ({})", response.status()),

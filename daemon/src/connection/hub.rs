@@ -23,6 +23,7 @@ use crate::connection::network::Watch;
 use crate::connection::outage::{Class, Outage};
 use crate::connection::pace::{Eagerness, Pace};
 use crate::connection::provisioning::Provisioning;
+use crate::connection::rivalry::Rivalry;
 use crate::connection::tls::Tls;
 
 /// What the connection is made with.
@@ -90,6 +91,7 @@ pub async fn run(
 ) {
     let mut connector = Connector::new(options);
     let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
+    let mut rivalry = Rivalry::default();
     let mut ready = None;
     loop {
         hurry.mark_unchanged();
@@ -100,7 +102,13 @@ pub async fn run(
             Ok(connected) => {
                 network = None;
                 let since = Instant::now();
-                let ended = connector.serve(connected, &mut hurry, &mut listen, &events).await;
+                let device = connected.identity.device_id.to_string();
+                let ended = match connector.serve(connected, &mut hurry, &mut listen, &events).await {
+                    SessionEnd::Outage(outage) => {
+                        SessionEnd::Outage(rivalry.judge(outage, since.elapsed(), &device))
+                    }
+                    other => other,
+                };
                 (ended, since.elapsed())
             }
             Err(outage) => (SessionEnd::Outage(outage), Duration::ZERO),
@@ -119,6 +127,7 @@ pub async fn run(
             }
             SessionEnd::Outage(outage) => {
                 let retry_in = pace.after(&outage, fastrand::f64());
+                let outage = connector.by_the_cas(outage);
                 (Some(by_the_clock(outage, SystemTime::now())), retry_in)
             }
         };
@@ -127,7 +136,9 @@ pub async fn run(
             return;
         }
         let changed = async {
-            if class != Some(Class::Unreachable) {
+            // A network may be at fault that lets nobody through, or that answers in
+            // the hub's place, as one does where a guest has to log in first.
+            if !matches!(class, Some(Class::Unreachable | Class::Untrusted | Class::Closed)) {
                 std::future::pending::<()>().await;
             }
             network.unwrap_or_else(Watch::open).changed().await;
@@ -218,6 +229,18 @@ impl Connector {
             (Ok(_), Who::Fixed(_)) => {}
         }
         connected
+    }
+
+    /// Has the CAs read again after an outage that they may be the cause of, and says
+    /// what is wrong with them, if anything.
+    fn by_the_cas(&mut self, outage: Outage) -> Outage {
+        if outage.class != Class::Untrusted {
+            return outage;
+        }
+        match self.tls.distrusted() {
+            Some(complaint) => Outage { message: format!("{}; {complaint}", outage.message), ..outage },
+            None => outage,
+        }
     }
 
     fn failed(&mut self, refused: bool) {

@@ -36,11 +36,21 @@ pub enum Proof {
     Key {
         /// The key that signs the tokens.
         key: SecretKey,
-        /// The file that the key came from, for messages.
-        file: PathBuf,
+        /// Where the key came from, for messages.
+        origin: Origin,
     },
     /// By a certificate.
     Certificate(CertificateFiles),
+}
+
+/// Where a secret came from, for people who mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file that a person can change: where systemd hands the secret over as a
+    /// credential, the file that systemd takes the credential from.
+    pub file: PathBuf,
+    /// The command that replaces the file, where it is known.
+    pub command: Option<String>,
 }
 
 /// A device that asks the provisioning service for its name and its hub.
@@ -96,7 +106,10 @@ impl Proof {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Proof::Key { file, .. } => write!(f, "key in {}", file.display()),
+            Proof::Key { origin, .. } => match &origin.command {
+                Some(command) => write!(f, "key in {} (to replace it: {command})", origin.file.display()),
+                None => write!(f, "key in {}", origin.file.display()),
+            },
             Proof::Certificate(files) => write!(f, "certificate in {}", files.certificate.display()),
         }
     }

@@ -186,7 +186,7 @@ impl Mqtt {
     async fn receive(&mut self) -> Result<Packet, Outage> {
         match self.packets.next().await {
             Some(packet) => packet.map_err(|error| self.broken(error)),
-            None => Err(Outage::unreachable(format!("{} closed the connection", self.target))),
+            None => Err(Outage::closed(&self.target)),
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Pace {
 
 /// How long a connection has to last to count as stable. A shorter one may be one of
 /// many that end alike, between which the waits have to grow.
-const STABLE: Duration = Duration::from_secs(60);
+pub(super) const STABLE: Duration = Duration::from_secs(60);
 /// The longest `retry-after` that is heeded: a server that names a longer one is
 /// taken to be mistaken, since the device would be away for so long.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -49,8 +49,8 @@ impl Pace {
     pub fn after(&mut self, outage: &Outage, jitter: f64) -> Duration {
         let fresh = std::mem::take(&mut self.fresh);
         match outage.class {
-            Class::Unreachable if fresh => Duration::ZERO,
-            Class::Unreachable => self.unreachable.next(jitter),
+            Class::Unreachable | Class::Untrusted | Class::Closed if fresh => Duration::ZERO,
+            Class::Unreachable | Class::Untrusted | Class::Closed => self.unreachable.next(jitter),
             Class::Refused => self.refused.next(jitter),
             Class::Busy { retry_after } => {
                 retry_after.unwrap_or_default().min(LONGEST) + self.busy.next(jitter)

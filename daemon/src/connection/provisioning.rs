@@ -264,14 +264,17 @@ fn parse(topic: &str) -> Option<(u16, Option<Duration>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::identity::Proof;
+    use crate::connection::identity::{Origin, Proof};
 
     fn enrolment(id_scope: &str) -> Enrolment {
         Enrolment {
             id_scope: id_scope.to_owned(),
             registration_id: "gw1".to_owned(),
             endpoint: "dps".parse().unwrap(),
-            proof: Proof::Key { key: "c2VjcmV0".parse().unwrap(), file: "/key".into() },
+            proof: Proof::Key {
+                key: "c2VjcmV0".parse().unwrap(),
+                origin: Origin { file: "/key".into(), command: None },
+            },
         }
     }
 

@@ -241,7 +241,9 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Table> {
         let source = text.lines().nth(line).unwrap_or_default();
         let key = source.split_once('=').map_or("", |(key, _)| key.trim());
         let message = error.message();
-        let named = if key.is_empty() || message.contains(key) { String::new() } else { format!("{key}: ") };
+        // In `hub.keep_alive`, the last part is what a message would have.
+        let last = key.rsplit('.').next().unwrap_or_default();
+        let named = if message.contains(last) { String::new() } else { format!("{key}: ") };
         anyhow!("{}:{}: {named}{message}", path.display(), line + 1)
     })
 }
@@ -450,6 +452,25 @@ mod tests {
         }
         keys.sort();
         keys
+    }
+
+    #[test]
+    fn the_shipped_file_tells_defaults_from_examples() {
+        let shipped = include_str!("../../../config/agentd.toml");
+        let (mut section, mut comment) = ("", String::new());
+        for line in shipped.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            } else if is_key(line) {
+                let setting = format!("{section}.{}", &line[1..]);
+                let is_example = toml::from_str::<Config>(&setting).unwrap() != Config::default();
+                assert_eq!(comment.contains("By default"), is_example, "{setting}");
+            }
+            match line.strip_prefix("# ") {
+                Some(words) => comment = format!("{comment} {words}"),
+                None => comment.clear(),
+            }
+        }
     }
 
     #[test]
