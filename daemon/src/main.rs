@@ -8,7 +8,7 @@ use iotdm_agentd::host::log::{self, Level};
 use iotdm_agentd::host::notify::Notify;
 use iotdm_agentd::service;
 use iotdm_agentd::settings::cli::Arguments;
-use iotdm_agentd::settings::{Settings, describe, exit_code};
+use iotdm_agentd::settings::{Settings, as_service, describe, exit_code};
 
 /// The real system bus. Only here is it named, so that no test can reboot the
 /// machine that it runs on.
@@ -52,13 +52,18 @@ fn main() -> ExitCode {
 
 /// Says what would be used, or what is wrong with it.
 fn check_config(arguments: &Arguments) -> ExitCode {
+    // Other files than the service's are judged as whoever asks.
+    let of_service = arguments.config.is_none() && arguments.state_dir.is_none();
+    if let Some(code) = of_service.then(as_service::check_config).flatten() {
+        return code;
+    }
     let settings = Settings::load(arguments).and_then(|settings| {
         settings.check_certificates()?;
         Ok(settings)
     });
     match settings {
         Ok(settings) => {
-            print!("{}", describe::describe(&settings));
+            println!("{}judged as        {}", describe::describe(&settings), as_service::judge());
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What the daemon is to do, from its command line, its configuration and the
 //! files that these name.
 
+pub mod as_service;
 pub mod cli;
 pub mod config;
 pub mod credentials;
