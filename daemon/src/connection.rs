@@ -1,6 +1,7 @@
 //! The way to the hub: who the device is there, how servers are reached and
 //! trusted, and the session that is kept with one.
 
+mod der;
 pub mod dial;
 pub mod hub;
 pub mod identity;
@@ -10,4 +11,5 @@ pub mod outage;
 pub mod pace;
 pub mod provisioning;
 pub mod proxy;
+pub mod rivalry;
 pub mod tls;

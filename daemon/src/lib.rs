@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod connection;
 pub mod durable;
 pub mod host;
+pub mod lock;
 pub mod run;
 pub mod service;
 pub mod settings;

@@ -4,18 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use iotdm_agentd::connection::tls::CertificateFiles;
-use iotdm_agentd::host::log;
+use iotdm_agentd::host::log::{self, Level};
+use iotdm_agentd::host::notify::Notify;
 use iotdm_agentd::service;
-use iotdm_agentd::settings::Settings;
 use iotdm_agentd::settings::cli::Arguments;
-use iotdm_agentd::settings::describe::describe;
+use iotdm_agentd::settings::{Settings, as_service, describe, exit_code};
 
 /// The real system bus. Only here is it named, so that no test can reboot the
 /// machine that it runs on.
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
-/// sysexits.h: EX_CONFIG.
-const EXIT_CONFIG: u8 = 78;
+const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -26,39 +24,60 @@ fn main() -> ExitCode {
         eprintln!("iotdm-agentd: cannot keep the keys out of core files: {error}");
         return ExitCode::FAILURE;
     }
+    if arguments.check_config {
+        return check_config(&arguments);
+    }
     let settings = match Settings::load(&arguments) {
         Ok(settings) => settings,
-        Err(error) => return misconfigured(&error),
-    };
-    if arguments.check_config {
-        // Not at a start: a pair that is half renewed is used as soon as it is
-        // whole.
-        let files = settings.credentials.source.proof().certificate();
-        if let Some(Err(error)) = files.map(CertificateFiles::check) {
-            return misconfigured(&error);
+        Err(error) => {
+            log::init(Level::Info);
+            return cannot_run(&error, exit_code(&error));
         }
-        print!("{}", describe(&settings));
-        return ExitCode::SUCCESS;
-    }
+    };
     log::init(settings.config.log.level);
     let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| SYSTEM_BUS.to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.context("cannot start").and_then(|runtime| {
         let served = runtime.block_on(service::serve(&settings, bus));
-        // A name server that does not answer must not hold up the end.
+        // A look-up that waits for a name server which does not answer must not
+        // hold up the end of the program.
         runtime.shutdown_background();
         served
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cannot_run(&error, EXIT_FAILURE),
+    }
+}
+
+/// Says what would be used, or what is wrong with it.
+fn check_config(arguments: &Arguments) -> ExitCode {
+    // Other files than the service's are judged as whoever asks.
+    let of_service = arguments.config.is_none() && arguments.state_dir.is_none();
+    if let Some(code) = of_service.then(as_service::check_config).flatten() {
+        return code;
+    }
+    let settings = Settings::load(arguments).and_then(|settings| {
+        settings.check_certificates()?;
+        Ok(settings)
+    });
+    match settings {
+        Ok(settings) => {
+            println!("{}judged as        {}", describe::describe(&settings), as_service::judge());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            eprintln!("iotdm-agentd: {error:#}");
+            ExitCode::from(exit_code(&error))
         }
     }
 }
 
-fn misconfigured(error: &anyhow::Error) -> ExitCode {
-    eprintln!("iotdm-agentd: {error:#}");
-    ExitCode::from(EXIT_CONFIG)
+/// Says why the daemon ends, where people look for it: in the journal, or on standard
+/// error, and in `systemctl status`, which shows the status in full.
+fn cannot_run(error: &anyhow::Error, code: u8) -> ExitCode {
+    let message = format!("{error:#}");
+    log::cannot_run(&message);
+    Notify::default().status(message);
+    ExitCode::from(code)
 }

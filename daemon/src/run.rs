@@ -10,6 +10,7 @@ use iotdm_core::decide::agent::Agent;
 use iotdm_core::decide::effect::{Effect, Notice};
 use iotdm_core::decide::event::Event;
 use iotdm_core::decide::record::Record;
+use iotdm_core::decide::refusal::Refusal;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
 use iotdm_proto::report::Report;
@@ -33,27 +34,32 @@ pub struct Daemon {
     agent: Agent,
     store: Store,
     backend: Backend,
-    /// The device's name at its hub, or the one that it is registered by.
+    /// The device's name at its hub; until a hub is assigned, its registration id.
     device_id: String,
     notify: Notify,
     twin: Twin,
-    /// When this run began, from where the twin's time counts.
+    /// The start of this loop, from which the durations are counted that `twin`
+    /// is given and gives.
     began: Instant,
     signals: Signals,
+    /// Why a reboot would be refused now, whoever asked for it.
+    obstacle: watch::Sender<Option<String>>,
     link: Option<Link>,
-    /// What there is to say about the connection.
+    /// The first half of the status: whether the hub is connected and, if not, why.
     connection: String,
-    /// What was logged about the outage that lasts.
+    /// The message that was logged about the outage that lasts, so that the same
+    /// message is not logged at each attempt.
     logged_outage: Option<String>,
-    /// The decision core's deadline.
+    /// When the decision core wants to be told that its deadline has passed.
     deadline: Option<Instant>,
-    /// The record that could not be written, and when to try again.
-    unsaved: Option<Box<Record>>,
+    /// The record that could not be written, and why not.
+    unsaved: Option<(Box<Record>, String)>,
+    /// When to try again to write `unsaved`.
     save_deadline: Option<Instant>,
     /// What is to be reported once that record is on disk: what the twin was told
     /// must not be undone by a start from an older record.
     held_report: Option<Box<Report>>,
-    /// Where answers that take their time come in.
+    /// Where the tasks of [`Daemon::answer_later`] send what they found out.
     answers: mpsc::Sender<Event>,
 }
 
@@ -77,14 +83,16 @@ pub enum RunEnd {
     WentDown,
 }
 
-/// How often a record that could not be written is tried again.
+/// The pause before a record that could not be written is tried again: short for
+/// whoever waits for the disk to be freed, long for a card that fails.
 const SAVE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// For how long an orderly end of the connection is waited for.
+/// How long to wait until the connection has ended in good order: well below the
+/// 10 s after which systemd kills what does not stop.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How many answers may wait for the loop, which reads faster than they come but
-/// for bursts.
+/// How many answers of [`Daemon::answer_later`] may wait for the loop. A task that
+/// has a further one waits until there is room.
 const ANSWERS: usize = 64;
 
 impl Daemon {
@@ -114,6 +122,7 @@ impl Daemon {
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
             began: Instant::now(),
             signals,
+            obstacle: watch::Sender::new(None),
             link: None,
             logged_outage: None,
             deadline: None,
@@ -136,6 +145,8 @@ impl Daemon {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> anyhow::Result<RunEnd> {
         let mut watchdog = self.notify.watchdog().map(interval);
+        let mut obstacle_heard = self.obstacle.subscribe();
+        self.look_for_obstacles();
         self.carry_out(effects);
         loop {
             let remembers = self.agent.remembers();
@@ -147,9 +158,8 @@ impl Daemon {
                     changed
                 });
             }
-            // Until the twin was read, calls do not reach the device.
-            let reading = if remembers || self.link.is_none() { "" } else { "reading the twin, " };
-            self.notify.status(format!("{reading}{}; {}", self.connection, self.agent.status()));
+            let status = self.status();
+            self.notify.status(status);
             tokio::select! {
                 () = &mut stop => {
                     self.notify.stopping();
@@ -161,9 +171,12 @@ impl Daemon {
                 }
                 event = hub.recv() => self.on_hub(event.context("the connection's task has ended")?),
                 Some(event) = answered.recv() => self.on_event(event),
+                // Shows in the status.
+                Ok(()) = obstacle_heard.changed() => {}
                 sighting = machine.recv() => match sighting.context("the watch of the machine has ended")? {
                     Sighting::WentDown => {
-                        // What it answered when it was asked came before.
+                        // The machine's answer to the request to reboot came before it
+                        // went down, so that answer is heard first.
                         while let Ok(event) = answered.try_recv() {
                             self.on_event(event);
                         }
@@ -182,7 +195,7 @@ impl Daemon {
                 }
                 () = wait(self.save_deadline) => {
                     self.save_deadline = None;
-                    if let Some(record) = self.unsaved.take() {
+                    if let Some((record, _)) = self.unsaved.take() {
                         self.carry_out(vec![Effect::Save(record)]);
                     }
                     self.on_event(Event::StorageMayWork);
@@ -190,6 +203,25 @@ impl Daemon {
                 () = tick(&mut watchdog) => self.notify.alive(),
             }
         }
+    }
+
+    /// How things are, in one sentence.
+    fn status(&self) -> String {
+        // Until the twin was read, calls do not reach the device.
+        let reading = if self.agent.remembers() || self.link.is_none() { "" } else { "reading the twin, " };
+        let mut parts = vec![format!("{reading}{}", self.connection), self.agent.status()];
+        parts.extend(self.unsaved.as_ref().map(|(_, error)| {
+            format!("a reboot would be refused: the record cannot be saved in the state directory: {error}")
+        }));
+        parts.extend(self.obstacle.borrow().as_ref().map(|why| format!("a reboot would be refused: {why}")));
+        parts.join("; ")
+    }
+
+    /// Finds out whether logind or polkit would refuse a reboot, so that the status says
+    /// it before somebody needs one. Asked for when something has changed, not by the
+    /// clock.
+    fn look_for_obstacles(&self) {
+        tokio::spawn(permission(self.backend.clone(), self.obstacle.clone()));
     }
 
     fn on_hub(&mut self, event: HubEvent) {
@@ -200,6 +232,7 @@ impl Daemon {
                 self.logged_outage = None;
                 self.device_id = device_id;
                 self.link = Some(link);
+                self.look_for_obstacles();
             }
             HubEvent::Subscribed => {
                 let actions = self.twin.connected(self.began.elapsed());
@@ -234,7 +267,8 @@ impl Daemon {
         };
         let next = Time::from(SystemTime::now() + retry_in);
         self.connection = format!("not connected: {}; next attempt at {next}", outage.message);
-        // Said once, not at each attempt; the status shows that it goes on.
+        // An outage is logged once, not at each attempt; that it goes on is seen in
+        // the status.
         if self.logged_outage.as_ref() != Some(&outage.message) {
             log::disconnected(&self.device_id, &outage.message);
             self.logged_outage = Some(outage.message);
@@ -245,10 +279,15 @@ impl Daemon {
         match sighting {
             Sighting::ShutdownBegan(lock) => {
                 self.on_event(Event::ShutdownBegan);
-                // Only now, with the record written, may the machine go on.
+                // Only now that the record is written is the delay lock let go, and
+                // with it the shutdown.
                 drop::<Option<OwnedFd>>(lock);
             }
-            Sighting::NoShutdown => self.on_event(Event::ShutdownCancelled),
+            // Also what is heard first of a logind that has come, or come back.
+            Sighting::NoShutdown => {
+                self.look_for_obstacles();
+                self.on_event(Event::ShutdownCancelled);
+            }
             Sighting::InhibitorsChanged => self.on_event(Event::InhibitorsChanged),
             Sighting::Clock { clock, set } => {
                 self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() });
@@ -257,7 +296,7 @@ impl Daemon {
                     self.signals.hurry.send_replace(());
                 }
             }
-            // The end of the loop, which is for the loop to see.
+            // Ends the loop, so the loop has dealt with it.
             Sighting::WentDown => {}
         }
     }
@@ -279,7 +318,7 @@ impl Daemon {
         }
     }
 
-    /// Does one thing; returns the answers to it that are known at once.
+    /// Performs one effect; returns those answers to it that are known at once.
     fn perform(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
             Effect::Note(note) => log::note(&note),
@@ -289,12 +328,13 @@ impl Daemon {
                 if let Err(error) = &saved {
                     tracing::error!("the record cannot be saved in the state directory: {error}");
                 }
-                // What is on disk is not what is true: the record is tried again
-                // until it is, and what was refused for it may go better then.
+                // As long as the record on disk is an older one, writing the new one
+                // is tried again; and what was refused because the record could not be
+                // written may be possible when that has succeeded.
                 if saved.is_err() {
                     self.save_deadline = Some(Instant::now() + SAVE_PATIENCE);
                 }
-                self.unsaved = saved.is_err().then_some(record);
+                self.unsaved = saved.as_ref().err().map(|error| (record, error.clone()));
                 let held = self.held_report.take_if(|_| saved.is_ok());
                 let mut events = held.map_or_else(Vec::new, |report| self.report(&report));
                 events.push(Event::Saved(saved));
@@ -313,14 +353,13 @@ impl Daemon {
                 }
             }
             Effect::AskPermission => {
-                let backend = self.backend.clone();
-                self.answer_later(async move { Event::Permission(backend.permission().await) });
+                let permission = permission(self.backend.clone(), self.obstacle.clone());
+                self.answer_later(async { Event::Permission(permission.await) });
             }
             Effect::Survey { rid } => {
-                let backend = self.backend.clone();
-                self.answer_later(async move {
-                    let permission = backend.permission().await;
-                    Event::Surveyed { rid, permission, uptime: boot::uptime() }
+                let permission = permission(self.backend.clone(), self.obstacle.clone());
+                self.answer_later(async {
+                    Event::Surveyed { rid, permission: permission.await, uptime: boot::uptime() }
                 });
             }
             Effect::AskShutdown => {
@@ -343,12 +382,13 @@ impl Daemon {
     fn answer_later(&self, answer: impl Future<Output = Event> + Send + 'static) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
-            // Fails only when the loop has ended.
+            // Sending fails only when the loop, which receives, has ended.
             let _ = answers.send(answer.await).await;
         });
     }
 
-    /// Does what there is to do about the twin, and what follows from it.
+    /// Performs what the twin wants done, and what the decision core wants done
+    /// upon each event that comes of it.
     fn about_twin(&mut self, actions: Vec<Action>) {
         for action in actions {
             if let Some(event) = self.perform_about_twin(action) {
@@ -412,7 +452,23 @@ impl Daemon {
     }
 }
 
-/// Until `deadline`, or for ever.
+/// What the backend says about a reboot now, which `obstacle` is told as far as it
+/// does not depend on the request. An inhibitor may be waited for or passed over.
+async fn permission(backend: Backend, obstacle: watch::Sender<Option<String>>) -> Result<(), Refusal> {
+    let permission = backend.permission().await;
+    let why = match &permission {
+        Err(Refusal::LogindUnavailable(why) | Refusal::NotAuthorized(why)) => Some(why.clone()),
+        _ => None,
+    };
+    obstacle.send_if_modified(|known| {
+        let changed = *known != why;
+        *known = why;
+        changed
+    });
+    permission
+}
+
+/// Waits until `deadline`; without one, for ever.
 async fn wait(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,

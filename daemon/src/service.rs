@@ -22,19 +22,22 @@ use crate::host::logind::Logind;
 use crate::host::notify::Notify;
 use crate::host::simulate::Simulation;
 use crate::host::store::{Loaded, Store};
+use crate::lock;
 use crate::run::{Daemon, RunEnd, Signals};
 use crate::settings::Settings;
 use crate::settings::config::{BackendKind, HubConfig, RebootConfig};
 
-/// In the state directory: what the provisioning service answered.
+/// The file in the state directory that keeps the provisioning service's answer.
 const ASSIGNMENT: &str = "assignment.json";
 /// How many events of the hub, and how many of the machine, may wait for the
-/// loop. What tells of them waits then.
+/// loop. Whoever has a further one waits until there is room, so that a small
+/// number bounds the memory and loses nothing.
 const QUEUE: usize = 32;
 
 /// Runs the daemon until it is told to stop. logind is looked for on the bus at
 /// the D-Bus address `bus`.
 pub async fn serve(settings: &Settings, bus: String) -> anyhow::Result<()> {
+    let _lock = lock::take(&settings.state_dir)?;
     let mut stop = pin!(stop_signal()?);
     for warning in &settings.credentials.warnings {
         tracing::warn!("{warning}");
@@ -55,7 +58,8 @@ pub async fn serve(settings: &Settings, bus: String) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From a start to a stop; or, of a pretended machine, to its going down.
+/// Runs from a start until the daemon is told to stop or, where the machine is a
+/// pretended one, until that machine goes down.
 async fn life(
     settings: &Settings,
     backend: &Backend,
@@ -74,8 +78,8 @@ async fn life(
         }
     };
 
-    // Asks the bus, so that readiness means that it was asked. What the hub
-    // needs can wait until then.
+    // The backend asks the bus about the clock, so that READY=1 means that the bus
+    // was asked. Nothing about the hub is begun before.
     let start = tokio::select! {
         start = backend.start(Path::new("/"), state_dir) => start?,
         () = &mut stop => return Ok(RunEnd::Stopped),
@@ -83,7 +87,7 @@ async fn life(
     let notify = Notify::default();
     notify.ready();
 
-    // Dropped with this run, and with it all that it started.
+    // Dropping this set at the end of the function ends every task in it.
     let mut tasks = JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
     let (notices, noticed) = watch::channel(None);
@@ -107,7 +111,7 @@ fn hub_options(settings: &Settings) -> hub::Options {
         source: source.clone(),
         assignment_file: settings.state_dir.join(ASSIGNMENT),
         road: Road { transport, proxy },
-        tls: Tls::new(&settings.extra_cas, source.proof().certificate().cloned()),
+        tls: Tls::new(settings.config.hub.ca_file.clone(), source.proof().certificate().cloned()),
         keep_alive,
         sas_ttl,
         model_id,
@@ -133,7 +137,7 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
     }
 }
 
-/// Ready when the service manager or a terminal asks for an end.
+/// Ready when the service manager (SIGTERM) or a terminal (SIGINT) asks for an end.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;

@@ -1,6 +1,7 @@
 //! What the daemon is to do, from its command line, its configuration and the
 //! files that these name.
 
+pub mod as_service;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -8,15 +9,14 @@ pub mod describe;
 #[cfg(test)]
 mod keys;
 
+use std::io;
 use std::path::{Path, PathBuf};
-
-use rustls::pki_types::CertificateDer;
 
 use self::cli::Arguments;
 use self::config::Config;
 use self::credentials::Credentials;
 use crate::connection::proxy::Proxy;
-use crate::connection::tls;
+use crate::connection::tls::{self, CertificateFiles};
 
 const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
 /// The file that the packaged unit makes the credential `connection-string` from.
@@ -30,8 +30,6 @@ pub struct Settings {
     pub config: Config,
     /// Who the device is, and what proves it.
     pub credentials: Credentials,
-    /// The CAs of `hub.ca_file`, which are trusted besides the system's.
-    pub extra_cas: Vec<CertificateDer<'static>>,
     /// The state directory, which may not exist yet.
     pub state_dir: PathBuf,
 }
@@ -45,9 +43,27 @@ impl Settings {
         let packaged = Path::new(PACKAGED_CONNECTION_STRING);
         let mut credentials = credentials::load(&config, credentials_dir.as_deref(), packaged)?;
         credentials.warnings.extend(readable_password(&config));
-        let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
-        Ok(Settings { config, credentials, extra_cas, state_dir: state_dir(arguments) })
+        Ok(Settings { config, credentials, state_dir: state_dir(arguments) })
     }
+
+    /// Checks the files of certificates. Not done at a start: they may come late or be
+    /// half renewed, and are read whenever a connection is made.
+    pub fn check_certificates(&self) -> anyhow::Result<()> {
+        let own = self.credentials.source.proof().certificate();
+        own.map(CertificateFiles::check).transpose()?;
+        self.config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?;
+        Ok(())
+    }
+}
+
+/// The exit code for settings that cannot be loaded: 78 (`EX_CONFIG` of sysexits.h),
+/// upon which the unit is not started again, for a text that a person has to mend; 1
+/// where a file or directory is missing, late or unreadable, which may get better.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    // InvalidData is about what was read: bytes that are no UTF-8.
+    let is_access = |error: &io::Error| error.kind() != io::ErrorKind::InvalidData;
+    let of_access = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_access));
+    if of_access { 1 } else { 78 }
 }
 
 /// Warns where every user can read the password of the proxy.

@@ -55,6 +55,15 @@ pub enum ConnectionStringError {
     /// The string is nothing but white space.
     #[error("the connection string is empty")]
     Empty,
+    /// A byte order mark before the string.
+    #[error(
+        "a byte order mark stands before the connection string, as some editors write it: save the text as UTF-8 \
+         without one"
+    )]
+    ByteOrderMark,
+    /// Quotes around the string.
+    #[error("quotes stand around the connection string: leave them out")]
+    Quotes,
     /// A part without `=`; parts are counted from 1.
     #[error("part {0} of the connection string has no '='; expected Key=Value;Key=Value")]
     NotAPair(usize),
@@ -115,6 +124,9 @@ const KEY: &str = "SharedAccessKey";
 const SIGNATURE: &str = "SharedAccessSignature";
 const X509: &str = "x509";
 const KEYS: [&str; 8] = [HOST_NAME, DEVICE_ID, MODULE_ID, GATEWAY, POLICY, KEY, SIGNATURE, X509];
+
+/// The quotes of shells, JSON and word processors. No key begins with one.
+const QUOTES: [char; 6] = ['"', '\'', '`', '“', '„', '‘'];
 
 type Parts<'a> = BTreeMap<&'static str, &'a str>;
 
@@ -182,6 +194,12 @@ fn split(text: &str) -> Result<Parts<'_>, Error> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Error::Empty);
+    }
+    if text.starts_with('\u{feff}') {
+        return Err(Error::ByteOrderMark);
+    }
+    if text.starts_with(QUOTES) {
+        return Err(Error::Quotes);
     }
     let mut parts = Parts::new();
     for (index, part) in text.trim_end_matches(';').split(';').enumerate() {
@@ -252,8 +270,12 @@ mod tests {
 
     #[test]
     fn each_mistake_has_its_error() {
-        let cases: [(&str, Error); 12] = [
+        let cases: [(&str, Error); 16] = [
             (" \n", Error::Empty),
+            ("\u{feff}HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0", Error::ByteOrderMark),
+            ("\"HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0\"\n", Error::Quotes),
+            ("'HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0'", Error::Quotes),
+            ("“HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0”", Error::Quotes),
             ("HostName=h;;DeviceId=d", Error::NotAPair(2)),
             ("DeviceId=d;hostname=h", Error::UnknownKey(2)),
             ("HostName=h;HostName=h", Error::Duplicate("HostName")),

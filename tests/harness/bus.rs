@@ -122,9 +122,13 @@ impl Bus {
     /// A bus without anybody on it.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let address = format!("unix:path={}", dir.path().join("bus").display());
+        Self::at(&format!("unix:path={}", dir.path().join("bus").display()), dir)
+    }
+
+    /// The same at this address, which is in `dir`.
+    pub fn at(address: &str, dir: TempDir) -> Self {
         let mut child = Command::new("dbus-daemon")
-            .args(["--session", "--nofork", "--print-address", "--address", &address])
+            .args(["--session", "--nofork", "--print-address", "--address", address])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -11,6 +11,7 @@ mod connection;
 mod credentials;
 mod fleet;
 mod guards;
+mod mended;
 mod once;
 mod reboot;
 mod record;

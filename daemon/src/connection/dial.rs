@@ -52,21 +52,26 @@ pub enum Transport {
 pub struct Road {
     /// What carries MQTT.
     pub transport: Transport,
-    /// The way out, where there is no other.
+    /// The HTTP proxy through which servers are reached, if there is one.
     pub proxy: Option<Proxy>,
 }
 
-/// For each step: finding the address, TCP, the proxy, TLS, the WebSocket.
+/// How long each step to a server may take: finding its address, TCP, the proxy,
+/// TLS, the WebSocket. Long enough for four lost SYNs, which Linux repeats after
+/// 1, 3, 7 and 15 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The next address is tried when one has been silent for this long. Source:
 /// RFC 8305, "Connection Attempt Delay".
 const STAGGER: Duration = Duration::from_millis(250);
-/// What was sent and is not acknowledged by the peer's kernel for this long
-/// ends the connection, in milliseconds: a peer that vanished without a word.
+/// After how many milliseconds without an acknowledgement by the peer's kernel of
+/// what was sent the connection ends (`TCP_USER_TIMEOUT`): the peer has then
+/// vanished without a word.
 const USER_TIMEOUT: u32 = 60_000;
-/// Source: "Communicate with an IoT hub using the MQTT protocol".
+/// Where a hub speaks MQTT over WebSocket. Source: "Communicate with an IoT hub
+/// using the MQTT protocol".
 const WEBSOCKET_PATH: &str = "/$iothub/websocket";
-/// A message that is too large is refused before it is in memory.
+/// The largest WebSocket message or frame, in bytes, which is refused before it is
+/// in memory. A message may hold several MQTT packets, each of at most 260 KiB.
 const MAX_WEBSOCKET_MESSAGE: usize = 512 * 1024;
 
 impl Transport {
@@ -103,7 +108,8 @@ impl Road {
     }
 }
 
-/// One step towards the server, which has to be taken in time.
+/// Waits for one step to the server, but for no longer than [`PATIENCE`]; `whom`
+/// says who did not answer then.
 async fn within<T>(step: impl Future<Output = Result<T, Outage>>, whom: &str) -> Result<T, Outage> {
     let late = |_| Outage::unreachable(format!("{whom} does not answer"));
     timeout(PATIENCE, step).await.map_err(late)?
@@ -133,7 +139,8 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream, Outage> {
     Ok(stream)
 }
 
-/// Both families by turns, as the system's preference has begun.
+/// The addresses of both families by turns, beginning with the family of the first
+/// one, which the system prefers.
 fn alternating(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
     let addresses: Vec<_> = addresses.collect();
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
@@ -147,8 +154,9 @@ fn alternating(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAd
     turns
 }
 
-/// Connects to the first address that answers. The next one is begun when one
-/// has failed, or has been silent for a while. Source: RFC 8305.
+/// Connects to whichever address answers first. An attempt at the next address
+/// begins when one has failed, or when all have been silent for [`STAGGER`].
+/// Source: RFC 8305.
 async fn race(mut addresses: VecDeque<SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = FuturesUnordered::new();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "it has no address");
@@ -183,8 +191,8 @@ async fn secure(
     Ok(secured)
 }
 
-/// The byte stream that a WebSocket carries in its binary messages; an MQTT
-/// packet can span them.
+/// Asks the server for a WebSocket on `stream`. The result is the stream of bytes
+/// in its binary messages, whose bounds mean nothing to MQTT.
 async fn upgrade<S>(
     stream: S,
     target: &str,
@@ -194,11 +202,10 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let refused = |error| match error {
-        // What is wrong with a certificate may show only now.
+        // In TLS 1.3 the server judges the device's certificate after the client's
+        // side of the handshake is over, so that its refusal shows only here.
         tungstenite::Error::Io(error) => Outage::broken(&error, target, certificate),
-        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            Outage::unreachable(format!("{target} closed the connection"))
-        }
+        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => Outage::closed(target),
         tungstenite::Error::Http(response) if matches!(response.status().as_u16(), 429 | 500..) => Outage {
             class: Class::Busy { retry_after: None },
             message: format!("{target} is not available now ({})", response.status()),
@@ -239,9 +246,9 @@ where
         ready(match message {
             Message::Binary(bytes) => Ok(Some(bytes)),
             Message::Text(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "a text message")),
-            // Not all servers close what they have said goodbye on.
+            // Not every server closes the connection below after this message.
             Message::Close(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-            // Answered by the library.
+            // Pings, which the library answers, and pongs.
             _ => Ok(None),
         })
     });

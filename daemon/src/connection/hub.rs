@@ -23,6 +23,7 @@ use crate::connection::network::Watch;
 use crate::connection::outage::{Class, Outage};
 use crate::connection::pace::{Eagerness, Pace};
 use crate::connection::provisioning::Provisioning;
+use crate::connection::rivalry::Rivalry;
 use crate::connection::tls::Tls;
 
 /// What the connection is made with.
@@ -34,7 +35,7 @@ pub struct Options {
     pub assignment_file: PathBuf,
     /// How servers are reached.
     pub road: Road,
-    /// What they are checked against.
+    /// What the servers' certificates are checked against, and the device's own.
     pub tls: Tls,
     /// How often an idle connection is shown to be alive.
     pub keep_alive: Duration,
@@ -44,38 +45,39 @@ pub struct Options {
     pub model_id: Option<String>,
 }
 
-/// What the hub says, or what becomes of it.
+/// What the hub says, or what becomes of the connection to it.
 #[derive(Debug)]
 pub enum HubEvent {
-    /// Connected; from here on calls may come.
+    /// The hub has taken the device; from here on calls may come.
     Connected {
-        /// The sending side.
+        /// By which the rest of the daemon sends.
         link: Link,
         /// The hub's name.
         hub: String,
         /// The device's name there.
         device_id: String,
     },
-    /// From here on responses arrive.
+    /// The subscriptions are in force, so that from here on responses arrive.
     Subscribed,
     /// A message.
     Message(HubTopic, Vec<u8>),
     /// The hub acknowledged the reply to this call.
     Delivered {
-        /// The call.
+        /// The call's id.
         rid: String,
     },
     /// The connection ended; the next attempt follows by itself.
     Disconnected {
-        /// Why, or nothing when it was meant to.
+        /// Why; nothing where the daemon itself ended the connection.
         outage: Option<Outage>,
-        /// When it is tried again.
+        /// After how long the next attempt is made.
         retry_in: Duration,
     },
 }
 
-/// When there was no such program yet, in seconds since the Unix epoch: a clock
-/// before that is wrong. Builds of packages know better.
+/// 1 January 2026, in seconds since the Unix epoch: this program did not exist yet,
+/// so that a clock which says an earlier time is wrong. Where a package was built, the
+/// time of its changelog is taken instead (`SOURCE_DATE_EPOCH`).
 const NOT_BEFORE: u64 = 1_767_225_600;
 
 /// Connects, and again whenever the connection ends, until nobody listens to
@@ -89,17 +91,24 @@ pub async fn run(
 ) {
     let mut connector = Connector::new(options);
     let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
+    let mut rivalry = Rivalry::default();
     let mut ready = None;
     loop {
         hurry.mark_unchanged();
-        // From before the attempt: what changes meanwhile counts as well. While
-        // connected nobody listens.
+        // Listened to from before the attempt, so that a change during the attempt
+        // counts as well; while connected, nobody listens.
         let mut network = Some(Watch::open());
         let (ended, lasted) = match connector.connect(ready.take()).await {
             Ok(connected) => {
                 network = None;
                 let since = Instant::now();
-                let ended = connector.serve(connected, &mut hurry, &mut listen, &events).await;
+                let device = connected.identity.device_id.to_string();
+                let ended = match connector.serve(connected, &mut hurry, &mut listen, &events).await {
+                    SessionEnd::Outage(outage) => {
+                        SessionEnd::Outage(rivalry.judge(outage, since.elapsed(), &device))
+                    }
+                    other => other,
+                };
                 (ended, since.elapsed())
             }
             Err(outage) => (SessionEnd::Outage(outage), Duration::ZERO),
@@ -118,6 +127,7 @@ pub async fn run(
             }
             SessionEnd::Outage(outage) => {
                 let retry_in = pace.after(&outage, fastrand::f64());
+                let outage = connector.by_the_cas(outage);
                 (Some(by_the_clock(outage, SystemTime::now())), retry_in)
             }
         };
@@ -126,7 +136,9 @@ pub async fn run(
             return;
         }
         let changed = async {
-            if class != Some(Class::Unreachable) {
+            // A network may be at fault that lets nobody through, or that answers in
+            // the hub's place, as one does where a guest has to log in first.
+            if !matches!(class, Some(Class::Unreachable | Class::Untrusted | Class::Closed)) {
                 std::future::pending::<()>().await;
             }
             network.unwrap_or_else(Watch::open).changed().await;
@@ -136,7 +148,8 @@ pub async fn run(
             () = sleep(retry_in) => {}
             () = changed => {
                 eagerness.spent();
-                // A network that is not whole yet is no reason to wait longer.
+                // The attempt that follows may come too early, and does not make the
+                // wait after it longer.
                 pace = patience;
             }
             _ = hurry.changed() => pace.reset(),
@@ -145,8 +158,8 @@ pub async fn run(
     }
 }
 
-/// A new stream to the hub, and the connection that it will replace. That one
-/// is given up only when the hub has taken the new one.
+/// A new stream to the hub, and the connection that it will replace. The old
+/// connection is given up only when the hub has taken the new one.
 type Ready = (Stream, Mqtt);
 
 /// What a session begins with.
@@ -156,7 +169,7 @@ struct Connected {
     token: Option<Token>,
 }
 
-/// What makes one session after the other.
+/// Makes the connections, each with a session on it.
 struct Connector {
     who: Who,
     road: Road,
@@ -166,8 +179,11 @@ struct Connector {
     model_id: Option<String>,
 }
 
+/// Whom to connect as.
 enum Who {
+    /// The connection string says.
     Fixed(Identity),
+    /// The provisioning service says.
     Provisioned(Provisioning),
 }
 
@@ -215,6 +231,18 @@ impl Connector {
         connected
     }
 
+    /// Has the CAs read again after an outage that they may be the cause of, and says
+    /// what is wrong with them, if anything.
+    fn by_the_cas(&mut self, outage: Outage) -> Outage {
+        if outage.class != Class::Untrusted {
+            return outage;
+        }
+        match self.tls.distrusted() {
+            Some(complaint) => Outage { message: format!("{}; {complaint}", outage.message), ..outage },
+            None => outage,
+        }
+    }
+
     fn failed(&mut self, refused: bool) {
         if let Who::Provisioned(provisioning) = &mut self.who {
             provisioning.failed(refused);
@@ -245,7 +273,8 @@ impl Connector {
         let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
         let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
         let model = model.unwrap_or_default();
-        // Rounded up to whole seconds, lest a short life lose a good part of it.
+        // In whole seconds, rounded up: rounded down, a token of 5 s would lose a good
+        // part of its life.
         let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
         let proof = &identity.proof;
         ConnectOptions {
@@ -260,8 +289,8 @@ impl Connector {
     }
 }
 
-/// Says first that the clock is wrong, where it certainly is: that is then the
-/// cause of most else.
+/// Puts before the outage's message that the clock is wrong, where the clock
+/// certainly is: that is the likely cause of the outage.
 fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
     let built =
         option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok()).unwrap_or(NOT_BEFORE);
@@ -269,7 +298,7 @@ fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
     if now.unix_seconds() >= built {
         return outage;
     }
-    // To the day, so that it is the same sentence at each attempt.
+    // The day is enough; with the time, each attempt would have another message.
     let now = now.to_string();
     let day = now.get(..10).unwrap_or_default();
     let message = format!(

@@ -10,9 +10,9 @@ use super::tls::CertificateFiles;
 /// Where the device's name and its hub come from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// They are known.
+    /// Both stand in the connection string.
     Fixed(Identity),
-    /// The provisioning service gives them.
+    /// The provisioning service gives the device both.
     Provisioned(Enrolment),
 }
 
@@ -32,15 +32,25 @@ pub struct Identity {
 /// How a device proves who it is.
 #[derive(Debug, Clone)]
 pub enum Proof {
-    /// By tokens.
+    /// By tokens that a shared access key signs.
     Key {
-        /// What signs them.
+        /// The key that signs the tokens.
         key: SecretKey,
-        /// The file it came from.
-        file: PathBuf,
+        /// Where the key came from, for messages.
+        origin: Origin,
     },
     /// By a certificate.
     Certificate(CertificateFiles),
+}
+
+/// Where a secret came from, for people who mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file that a person can change: where systemd hands the secret over as a
+    /// credential, the file that systemd takes the credential from.
+    pub file: PathBuf,
+    /// The command that replaces the file, where it is known.
+    pub command: Option<String>,
 }
 
 /// A device that asks the provisioning service for its name and its hub.
@@ -75,7 +85,8 @@ impl Source {
 
 impl Proof {
     /// A token for `resource` that ends at `expiry`, in seconds since the Unix
-    /// epoch, unless a certificate is shown instead.
+    /// epoch; none where the device shows a certificate instead. `policy` is the
+    /// `skn=` that the provisioning service wants.
     pub fn token(&self, resource: &str, expiry: u64, policy: Option<&str>) -> Option<String> {
         match self {
             Proof::Key { key, .. } => Some(sas::sign(resource, key, expiry, policy)),
@@ -83,7 +94,7 @@ impl Proof {
         }
     }
 
-    /// The certificate to show, if that is how.
+    /// The files of the certificate to show; none where a key signs tokens.
     pub fn certificate(&self) -> Option<&CertificateFiles> {
         match self {
             Proof::Key { .. } => None,
@@ -95,7 +106,10 @@ impl Proof {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Proof::Key { file, .. } => write!(f, "key in {}", file.display()),
+            Proof::Key { origin, .. } => match &origin.command {
+                Some(command) => write!(f, "key in {} (to replace it: {command})", origin.file.display()),
+                None => write!(f, "key in {}", origin.file.display()),
+            },
             Proof::Certificate(files) => write!(f, "certificate in {}", files.certificate.display()),
         }
     }

@@ -27,7 +27,7 @@ pub struct Mqtt {
 /// What CONNECT says, and what to say when the server refuses it.
 #[derive(Clone)]
 pub struct ConnectOptions {
-    /// The name at the server, also for people.
+    /// The client id, by which messages for people name the device, too.
     pub client_id: String,
     /// The user name.
     pub user: String,
@@ -36,7 +36,7 @@ pub struct ConnectOptions {
     /// The file of the certificate that was shown. Whether the server takes the
     /// certificate may show only after the handshake.
     pub certificate: Option<String>,
-    /// What to look at when the server refuses.
+    /// What a person should look at when the server refuses.
     pub remedy: String,
 }
 
@@ -49,7 +49,8 @@ pub enum Incoming {
         topic: String,
         /// Its payload.
         payload: Vec<u8>,
-        /// The id to acknowledge it by, where its QoS asks for that.
+        /// The packet id to acknowledge the message by; none for QoS 0, which wants
+        /// no acknowledgement.
         acknowledge: Option<u16>,
     },
     /// The message that was published with this id has arrived.
@@ -73,12 +74,13 @@ const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
 const BUFFER: usize = 1024;
 /// How long to wait for CONNACK, and for the network to take what is sent.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to wait for an orderly end.
+/// How long to wait until the stream is closed in good order, at an end or a renewal
+/// that should not be felt.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Mqtt {
-    /// Sends CONNECT over `stream` and waits for its answer. The session is
-    /// one that goes on over connections.
+    /// Sends CONNECT over `stream` and waits for CONNACK. The server is asked to keep
+    /// the session over connections (clean session = 0).
     pub async fn connect(
         stream: Stream,
         target: String,
@@ -115,8 +117,8 @@ impl Mqtt {
         }
     }
 
-    /// Subscribes to `filters`. A message that is delivered again after a lost
-    /// acknowledgement would be a second one: QoS 0, as in the Node and C SDKs.
+    /// Subscribes to `filters` with QoS 0, as the Node and C SDKs do: with QoS 1 the
+    /// server would deliver a call a second time if its acknowledgement was lost.
     pub async fn subscribe(&mut self, packet_id: u16, filters: &[&str]) -> Result<(), Outage> {
         let filters =
             filters.iter().map(|filter| SubscribeFilter::new((*filter).to_owned(), QoS::AtMostOnce));
@@ -184,11 +186,12 @@ impl Mqtt {
     async fn receive(&mut self) -> Result<Packet, Outage> {
         match self.packets.next().await {
             Some(packet) => packet.map_err(|error| self.broken(error)),
-            None => Err(Outage::unreachable(format!("{} closed the connection", self.target))),
+            None => Err(Outage::closed(&self.target)),
         }
     }
 
-    /// Leaves in good order, as far as the server lets.
+    /// Sends DISCONNECT and closes the stream, unless that takes longer than a
+    /// second.
     pub async fn leave(mut self) {
         let leave = async {
             let _ = self.packets.send(Packet::Disconnect).await;

@@ -20,11 +20,16 @@ pub struct Outage {
 pub enum Class {
     /// The network may be back at any time.
     Unreachable,
+    /// The other side's certificate is not accepted. What that takes may come at
+    /// any time: a CA is installed, the clock is set, the network is another.
+    Untrusted,
+    /// The other side ended the connection without saying why.
+    Closed,
     /// The other side itself said no, which soon asking again will not mend.
     Refused,
-    /// It wants to be asked later.
+    /// The other side wants to be asked later.
     Busy {
-        /// How much later, if it said that.
+        /// How much later, where the other side said that.
         retry_after: Option<Duration>,
     },
 }
@@ -33,6 +38,11 @@ impl Outage {
     /// The network or the other side is not there.
     pub fn unreachable(message: impl Into<String>) -> Self {
         Outage { class: Class::Unreachable, message: message.into() }
+    }
+
+    /// The other side, `whom`, ended the connection without saying why.
+    pub fn closed(whom: &str) -> Self {
+        Outage { class: Class::Closed, message: format!("{whom} closed the connection") }
     }
 
     /// The other side said no, or what is on this machine cannot be used.
@@ -48,10 +58,11 @@ impl Outage {
             return explain_tls(tls, target, certificate);
         }
         Outage::unreachable(match error.kind() {
-            ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof => format!("{target} closed the connection"),
+            // What TLS and WebSockets call an end that was not announced.
+            ErrorKind::UnexpectedEof => return Outage::closed(target),
+            ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                format!("{target} closed the connection")
+            }
             ErrorKind::TimedOut => format!("{target} no longer answers"),
             _ => format!("the connection to {target} failed: {error}"),
         })
@@ -61,7 +72,8 @@ impl Outage {
 fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -> Outage {
     let why = match error {
         rustls::Error::InvalidCertificate(why) => {
-            return Outage::unreachable(format!("the certificate of {target} {}", explain_certificate(why)));
+            let message = format!("the certificate of {target} {}", explain_certificate(why));
+            return Outage { class: Class::Untrusted, message };
         }
         rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13)
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
@@ -83,6 +95,15 @@ fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -
     Outage::unreachable(format!("no secure connection to {target}: {why}"))
 }
 
+/// How the verifier calls a certificate of X.509 version 1.
+const VERSION_1: &str = "UnsupportedCertVersion";
+/// What to do where the machine does not trust a CA.
+const INSTALL: &str = "if it should, name the CA's certificate in hub.ca_file, or copy it to \
+                       /usr/local/share/ca-certificates/NAME.crt and run update-ca-certificates; neither needs a restart";
+/// The keys that certificates may have, for people. Source: the crypto provider, ring.
+pub(super) const KEYS: &str =
+    "a key on the curve P-256 or P-384, an Ed25519 key, or an RSA key of 2048 bits or more";
+
 /// Whether an alert is about the certificate that was shown to the server.
 fn is_about_certificate(alert: AlertDescription) -> bool {
     matches!(
@@ -101,10 +122,17 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
 
 fn explain_certificate(why: &CertificateError) -> String {
     match why {
-        // The latter when a CA of the same name, but with another key, is trusted.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "is of a CA that this machine does not trust: if it should, name its certificate in hub.ca_file"
-                .to_owned()
+        CertificateError::UnknownIssuer => format!("is of a CA that this machine does not trust: {INSTALL}"),
+        CertificateError::BadSignature => format!(
+            "is of a CA that this machine does not trust, although it trusts one of that name, or is signed by an RSA \
+             key of fewer than 2048 bits: {INSTALL}"
+        ),
+        CertificateError::Other(other) if other.to_string() == VERSION_1 => {
+            "is of X.509 version 1, which says too little to be checked: the server needs one of version 3".to_owned()
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            format!("has a key or a signature of a kind that is not supported: the server needs {KEYS}")
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "is for another name: check the hub's name in the connection string, or provisioning.global_endpoint"

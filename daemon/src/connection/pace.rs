@@ -12,28 +12,32 @@ use crate::connection::outage::{Class, Outage};
 /// Growing waits, for each class of outage.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// No connection since the last stable one was tried yet.
+    /// Whether no attempt has failed since the start or since the last stable
+    /// connection.
     fresh: bool,
     unreachable: Backoff,
     refused: Backoff,
     busy: Backoff,
 }
 
-/// So long a connection has to last.
-const STABLE: Duration = Duration::from_secs(60);
-/// A `retry-after` beyond this is a mistake.
+/// How long a connection has to last to count as stable. A shorter one may be one of
+/// many that end alike, between which the waits have to grow.
+pub(super) const STABLE: Duration = Duration::from_secs(60);
+/// The longest `retry-after` that is heeded: a server that names a longer one is
+/// taken to be mistaken, since the device would be away for so long.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 impl Pace {
-    /// Nothing has failed yet.
+    /// The pace at a start: no attempt has failed yet. First and longest wait are in
+    /// seconds.
     #[expect(clippy::new_without_default, reason = "one way to make it")]
     pub fn new() -> Self {
         let backoff = |first, cap| Backoff::new(Duration::from_secs(first), Duration::from_secs(cap));
         Pace { fresh: true, unreachable: backoff(1, 60), refused: backoff(20, 600), busy: backoff(10, 300) }
     }
 
-    /// A connection has `lasted` so long; a stable one makes the next outage a
-    /// new one.
+    /// Takes note of how long a connection has `lasted`; after a stable one the waits
+    /// start over.
     pub fn lasted(&mut self, lasted: Duration) {
         if lasted >= STABLE {
             self.reset();
@@ -45,8 +49,8 @@ impl Pace {
     pub fn after(&mut self, outage: &Outage, jitter: f64) -> Duration {
         let fresh = std::mem::take(&mut self.fresh);
         match outage.class {
-            Class::Unreachable if fresh => Duration::ZERO,
-            Class::Unreachable => self.unreachable.next(jitter),
+            Class::Unreachable | Class::Untrusted | Class::Closed if fresh => Duration::ZERO,
+            Class::Unreachable | Class::Untrusted | Class::Closed => self.unreachable.next(jitter),
             Class::Refused => self.refused.next(jitter),
             Class::Busy { retry_after } => {
                 retry_after.unwrap_or_default().min(LONGEST) + self.busy.next(jitter)
@@ -54,29 +58,34 @@ impl Pace {
         }
     }
 
-    /// Starts over: what stood in the way may be gone.
+    /// Starts over, because what stood in the way of a connection may be gone.
     pub fn reset(&mut self) {
         *self = Pace::new();
     }
 }
 
-/// Attempts that do not wait for their time because the network has changed. A
-/// network comes back in pieces, such as a link, an address and a route, and
-/// which of them was the last nobody says; so several may come at once, but one
-/// whose routes change all the time does not have the hub asked all the time.
+/// Limits the attempts that are made before their time because the network has
+/// changed. A network comes back in pieces (a link, an address, a route) and nothing
+/// tells which piece was the last, so several attempts may follow each other at
+/// once; but a network whose routes change all the time must not have the hub asked
+/// all the time.
 #[derive(Debug, Clone, Default)]
 pub struct Eagerness {
+    /// When the latest attempts were made, at most [`BURST`].
     latest: VecDeque<Instant>,
 }
 
-/// So many attempts in so long.
+/// At most so many attempts before their time are made within [`SPAN`].
 const BURST: usize = 8;
+/// With [`BURST`], a network that never rests has the hub asked every 3 s on average.
 const SPAN: Duration = Duration::from_secs(24);
-/// What the kernel says of one change comes within this time.
+/// The least time between two such attempts: what the kernel tells of one change
+/// comes within it.
 const GAP: Duration = Duration::from_millis(100);
 
 impl Eagerness {
-    /// When the next one may be, which is in the past if it may be now.
+    /// When the next attempt may be made: an instant that has passed if it may be
+    /// made now.
     pub fn due(&self) -> Instant {
         let after_last = self.latest.back().map(|last| *last + GAP);
         let after_first =
@@ -84,7 +93,7 @@ impl Eagerness {
         after_last.max(after_first).unwrap_or_else(Instant::now)
     }
 
-    /// There was one now.
+    /// Counts an attempt that is made now.
     pub fn spent(&mut self) {
         if self.latest.len() == BURST {
             self.latest.pop_front();

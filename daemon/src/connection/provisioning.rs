@@ -18,16 +18,16 @@ use crate::connection::outage::{Class, Outage};
 use crate::connection::tls::Tls;
 use crate::durable;
 
-/// The service's assignment, which is asked for again when the hub does not want
-/// the device any more.
+/// Knows which hub the service has assigned, and asks the service again when that
+/// hub no longer takes the device.
 #[derive(Debug)]
 pub struct Provisioning {
     enrolment: Enrolment,
     file: PathBuf,
     assignment: Option<Assignment>,
-    /// How often in a row the hub could not be connected to, and how often it
-    /// refused.
+    /// How often in a row the hub could not be connected to, its refusals included.
     failures: u32,
+    /// How often in a row the hub refused the device.
     refusals: u32,
 }
 
@@ -43,27 +43,33 @@ struct Assignment {
     device_id: DeviceId,
 }
 
-/// Source: what the official SDKs send.
+/// The version of the service's interface. Source: what the official SDKs send.
 const API_VERSION: &str = "2019-03-31";
+/// How the topics of the service's responses begin.
 const RESPONSES: &str = "$dps/registrations/res/";
-/// After so many refusals or failures of the assigned hub the service is asked
-/// anew: a hub that refuses may have been replaced by another, while one that
-/// cannot be reached is more often the network's fault.
+/// After so many refusals of the assigned hub in a row the service is asked anew: the
+/// device may have been assigned to another hub.
 const REFUSALS: u32 = 3;
+/// After so many failures in a row the service is asked anew. They are more than
+/// [`REFUSALS`], since a hub that cannot be reached is more often the network's fault.
 const FAILURES: u32 = 10;
 /// How long the whole registration may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// What CONNECT says. No pings are sent: the service waits 1.5 times as long, and
+/// something is said at least every [`LONGEST_WAIT`].
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// For how long a token is valid. It is needed for one registration.
+/// For how many seconds a token is valid: for one registration, and a clock that is
+/// somewhat behind.
 const TOKEN_SECONDS: u64 = 10 * 60;
-/// When to ask for a registration's progress: where the service names no time,
-/// and the bounds of a time that it names.
+/// When to ask for a registration's progress where the service names no time.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// The least time that is heeded where the service names one.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// The longest time that is heeded where the service names one.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Provisioning {
-    /// Takes up what was answered before, if that was for this enrolment.
+    /// Begins with the assignment in `file`, if there is one for this enrolment.
     pub fn new(enrolment: Enrolment, file: PathBuf) -> Self {
         let read = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Assignment>(&bytes).ok());
         let assignment = read.filter(|known| {
@@ -78,7 +84,8 @@ impl Provisioning {
         let known = match &self.assignment {
             Some(known) if self.failures < FAILURES && self.refusals < REFUSALS => known.clone(),
             _ => {
-                // Whatever comes of it, the hub is tried again after this.
+                // Whatever the service answers, the hub that is known then gets its
+                // full number of attempts again.
                 self.succeeded();
                 let assignment = register(&self.enrolment, road, tls).await?;
                 self.keep(&assignment);
@@ -90,13 +97,14 @@ impl Provisioning {
         Ok(Identity { hub, device_id: known.device_id, gateway: None, proof: self.enrolment.proof.clone() })
     }
 
-    /// The hub could not be connected to, or `refused` the device.
+    /// Takes note that the hub could not be connected to, or that it `refused` the
+    /// device.
     pub fn failed(&mut self, refused: bool) {
         self.failures = self.failures.saturating_add(1);
         self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
     }
 
-    /// The hub took the device.
+    /// Takes note that the hub took the device.
     pub fn succeeded(&mut self) {
         (self.failures, self.refusals) = (0, 0);
     }
@@ -224,7 +232,8 @@ fn connect_options(enrolment: &Enrolment) -> ConnectOptions {
     }
 }
 
-/// A response of the service.
+/// A response of the service: the status and the wait that its topic names, and its
+/// body (null where that is no JSON).
 struct Response {
     status: u16,
     retry_after: Option<Duration>,
@@ -255,14 +264,17 @@ fn parse(topic: &str) -> Option<(u16, Option<Duration>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::identity::Proof;
+    use crate::connection::identity::{Origin, Proof};
 
     fn enrolment(id_scope: &str) -> Enrolment {
         Enrolment {
             id_scope: id_scope.to_owned(),
             registration_id: "gw1".to_owned(),
             endpoint: "dps".parse().unwrap(),
-            proof: Proof::Key { key: "c2VjcmV0".parse().unwrap(), file: "/key".into() },
+            proof: Proof::Key {
+                key: "c2VjcmV0".parse().unwrap(),
+                origin: Origin { file: "/key".into(), command: None },
+            },
         }
     }
 

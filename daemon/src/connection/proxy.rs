@@ -19,20 +19,22 @@ use crate::connection::outage::Outage;
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Proxy {
-    /// Where it listens.
+    /// Where the proxy listens.
     pub endpoint: Endpoint,
-    /// `user:password`, decoded.
+    /// `user:password`, percent-decoded.
     credentials: Option<Zeroizing<String>>,
 }
 
-/// Squid's own port, and the usual one.
+/// The port where the setting names none: Squid's default, which others took over.
 const DEFAULT_PORT: u16 = 3128;
-/// An answer with a longer head is none to a CONNECT.
+/// The longest head of a response, in bytes. What says more is no proxy that answers
+/// CONNECT, and has to stop somewhere.
 const MAX_HEAD: usize = 8 * 1024;
+/// The most header fields of a response, for the parser, which takes no more.
 const MAX_HEADERS: usize = 64;
 
 impl Proxy {
-    /// Its port.
+    /// The port where the proxy listens.
     pub fn port(&self) -> u16 {
         self.endpoint.port_or(DEFAULT_PORT)
     }
@@ -89,7 +91,8 @@ impl Proxy {
     }
 }
 
-/// Everything up to the empty line.
+/// Reads a response's head, that is, everything up to the empty line; or less where
+/// that is longer than [`MAX_HEAD`].
 async fn read_head<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     loop {
@@ -108,7 +111,8 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Resul
     }
 }
 
-/// A reason phrase after its number.
+/// A reason phrase as it stands after its status: with a space before it, if there is
+/// one at all.
 fn spaced(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" {reason}") }
 }

@@ -14,27 +14,43 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
-use crate::connection::outage::Outage;
+use crate::connection::der::{self, KeyKind};
+use crate::connection::outage::{KEYS, Outage};
 
 /// The files of the certificate that this machine shows, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate, and those between it and its CA.
     pub certificate: PathBuf,
-    /// Its key, not encrypted: PKCS#8, PKCS#1 or SEC1.
+    /// The certificate's key, not encrypted: PKCS#8, PKCS#1 or SEC1.
     pub private_key: PathBuf,
 }
 
 /// Makes the configurations of TLS connections: host names checked against the
-/// system's CAs and further ones, TLS 1.2 and 1.3, sessions resumed.
+/// system's CAs and further ones, TLS 1.2 and 1.3, sessions resumed. What stands in
+/// files is read again when it has changed.
 #[derive(Debug)]
 pub struct Tls {
     provider: Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
+    ca_file: Option<PathBuf>,
     files: Option<CertificateFiles>,
-    /// The last one, and the state of the files that it was made from. It holds
-    /// the sessions that can be resumed.
-    made: Option<(Stamps, Arc<ClientConfig>)>,
+    /// The CAs that are trusted, once they were read.
+    trusted: Option<Trusted>,
+    /// Whether the CAs are to be read again even if no file seems to have changed.
+    distrusted: bool,
+    /// The latest configuration, which holds the TLS sessions that can be resumed,
+    /// and the state of the files that it was made from.
+    made: Option<(Vec<Stamp>, Arc<ClientConfig>)>,
+}
+
+/// The CAs that are trusted.
+#[derive(Debug)]
+struct Trusted {
+    roots: Arc<RootCertStore>,
+    /// The state of the places that the CAs were read from.
+    stamps: Vec<Option<Stamp>>,
+    /// What is wrong with one of these places.
+    complaint: Option<String>,
 }
 
 /// What one connection is secured with.
@@ -46,46 +62,87 @@ pub struct Client {
     pub certificate: Option<String>,
 }
 
-/// Device, inode, size and modification of files: whether they are still the
-/// same.
-type Stamps = Vec<(u64, u64, u64, i64, i64)>;
+/// Device, inode, size and time of modification (seconds, nanoseconds) of a file,
+/// by which it shows that the file was changed or replaced.
+type Stamp = (u64, u64, u64, i64, i64);
 
-/// rustls counts eight to a server: the hub, and the provisioning service.
+/// How many TLS sessions are kept for resumption: for two servers, the hub and the
+/// provisioning service, at the eight that rustls reckons for each.
 const SESSIONS: usize = 16;
+/// The shortest RSA key that the crypto provider takes. Source: ring, `RsaKeyPair`.
+const MIN_RSA_BITS: usize = 2048;
 
 impl Tls {
-    /// Trusts the system's CAs and `extra`; shows what is in `files`.
-    pub fn new(extra: &[CertificateDer<'static>], files: Option<CertificateFiles>) -> Self {
-        let system = rustls_native_certs::load_native_certs();
-        for error in &system.errors {
-            tracing::warn!("a part of the system's CA store cannot be read: {error}");
-        }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(system.certs);
-        roots.add_parsable_certificates(extra.iter().cloned());
-        if roots.is_empty() {
-            tracing::warn!("no CA is trusted: install ca-certificates or set hub.ca_file");
-        }
+    /// Trusts the system's CAs and those in `ca_file`; shows what is in `files`.
+    pub fn new(ca_file: Option<PathBuf>, files: Option<CertificateFiles>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Tls { provider, roots: Arc::new(roots), files, made: None }
+        Tls { provider, ca_file, files, trusted: None, distrusted: false, made: None }
     }
 
-    /// What a connection is secured with now: a certificate that was renewed on
-    /// disk is taken up.
+    /// What a connection is secured with now: CAs that were installed and a
+    /// certificate that was renewed on disk are taken up.
     pub fn client(&mut self) -> Result<Client, Outage> {
         let certificate = self.files.as_ref().map(|files| files.certificate.display().to_string());
         match (self.config(), &self.made) {
             (Ok(config), _) => Ok(Client { config, certificate }),
-            // Half renewed, say. The one in memory may still be good.
+            // The files may be half renewed, and the pair in memory still be good.
             (Err(error), Some((_, config))) => {
                 tracing::warn!("the certificate of before is used: {error:#}");
                 Ok(Client { config: config.clone(), certificate })
             }
-            (Err(error), None) => Err(Outage::refused(format!("{error:#}"))),
+            // No refusal of the hub's: what is wrong with the files may be mended, or
+            // the files may come, at any time.
+            (Err(error), None) => Err(Outage::unreachable(format!("{error:#}"))),
         }
     }
 
+    /// Takes note that a server's certificate was not accepted: the CAs are read
+    /// again for the next connection. What is wrong with the places that they were
+    /// read from, if anything, is the likely cause.
+    pub fn distrusted(&mut self) -> Option<&str> {
+        self.distrusted = true;
+        self.trusted.as_ref()?.complaint.as_deref()
+    }
+
+    /// The CAs that are trusted, read again if their files have changed or if a server
+    /// was distrusted. TLS sessions are kept unless the CAs are others than before.
+    fn roots(&mut self) -> Arc<RootCertStore> {
+        let stamps = self.stamps();
+        let before = self.trusted.take();
+        if let Some(trusted) = before.as_ref().filter(|before| before.stamps == stamps && !self.distrusted) {
+            let roots = trusted.roots.clone();
+            self.trusted = before;
+            return roots;
+        }
+        self.distrusted = false;
+        let (roots, complaint) = read_roots(self.ca_file.as_deref());
+        let roots = match &before {
+            Some(before) if before.roots.roots == roots.roots => before.roots.clone(),
+            Some(_) => {
+                tracing::info!("the trusted CAs have changed and are taken up");
+                self.made = None;
+                Arc::new(roots)
+            }
+            None => Arc::new(roots),
+        };
+        if let Some(complaint) = &complaint
+            && before.is_none_or(|before| before.complaint.as_ref() != Some(complaint))
+        {
+            tracing::warn!("{complaint}");
+        }
+        self.trusted = Some(Trusted { roots: roots.clone(), stamps, complaint });
+        roots
+    }
+
+    /// The state of the places that CAs are read from.
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        let system = openssl_probe::probe();
+        let places = self.ca_file.iter().chain(&system.cert_file).chain(&system.cert_dir);
+        places.map(|place| stamp(place).ok()).collect()
+    }
+
     fn config(&mut self) -> anyhow::Result<Arc<ClientConfig>> {
+        let roots = self.roots();
         let stamps = match &self.files {
             Some(files) => vec![stamp(&files.certificate)?, stamp(&files.private_key)?],
             None => Vec::new(),
@@ -96,12 +153,15 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .context("the crypto provider lacks TLS 1.2 or 1.3")?
-            .with_root_certificates(self.roots.clone());
+            .with_root_certificates(roots);
         let mut config = match &self.files {
             None => builder.with_no_client_auth(),
             Some(files) => {
                 let (chain, key) = files.read()?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| files.unusable(&error))?
+                let why_not = unsupported(&chain, &key);
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| files.unusable(&error, why_not.as_deref()))?
             }
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -111,12 +171,37 @@ impl Tls {
     }
 }
 
+/// The system's CAs and those in `ca_file`, as far as they can be read; and what is
+/// wrong with the others, or with having none at all.
+fn read_roots(ca_file: Option<&Path>) -> (RootCertStore, Option<String>) {
+    let system = rustls_native_certs::load_native_certs();
+    let mut complaints: Vec<String> = system
+        .errors
+        .iter()
+        .map(|error| format!("a part of the system's CA store cannot be read: {error}"))
+        .collect();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(system.certs);
+    match ca_file.map(read_ca_file).transpose() {
+        Ok(extra) => {
+            roots.add_parsable_certificates(extra.into_iter().flatten());
+        }
+        Err(error) => complaints.push(format!("{error:#}")),
+    }
+    if roots.is_empty() {
+        complaints.push("no CA is trusted: install ca-certificates or set hub.ca_file".to_owned());
+    }
+    (roots, (!complaints.is_empty()).then(|| complaints.join("; ")))
+}
+
 impl CertificateFiles {
-    /// Checks that they can be used, that is, read and belong together.
+    /// Checks that the files can be read and that the key belongs to the certificate.
     pub fn check(&self) -> anyhow::Result<()> {
         let provider = rustls::crypto::ring::default_provider();
         let (chain, key) = self.read()?;
-        rustls::sign::CertifiedKey::from_der(chain, key, &provider).map_err(|error| self.unusable(&error))?;
+        let why_not = unsupported(&chain, &key);
+        rustls::sign::CertifiedKey::from_der(chain, key, &provider)
+            .map_err(|error| self.unusable(&error, why_not.as_deref()))?;
         Ok(())
     }
 
@@ -136,20 +221,42 @@ impl CertificateFiles {
         Ok((chain, key))
     }
 
-    fn unusable(&self, error: &rustls::Error) -> anyhow::Error {
+    /// What `error` of the crypto provider means; `why_not` says it in words where the
+    /// kind of certificate or key is the cause.
+    fn unusable(&self, error: &rustls::Error, why_not: Option<&str>) -> anyhow::Error {
         let (certificate, key) = (self.certificate.display(), self.private_key.display());
-        match error {
-            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+        match (error, why_not) {
+            (rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch), _) => {
                 anyhow::anyhow!("the key in {key} does not belong to the certificate in {certificate}")
             }
-            other => anyhow::anyhow!(
+            (_, Some(why_not)) => {
+                anyhow::anyhow!("the certificate in {certificate} with the key in {key} {why_not}")
+            }
+            (other, None) => anyhow::anyhow!(
                 "the certificate in {certificate} and the key in {key} cannot be used: {other}"
             ),
         }
     }
 }
 
-fn stamp(file: &Path) -> anyhow::Result<(u64, u64, u64, i64, i64)> {
+/// Why a certificate and its key are of no use here, where that is due to their kind.
+fn unsupported(chain: &[CertificateDer<'_>], key: &PrivateKeyDer<'_>) -> Option<String> {
+    if chain.first().is_some_and(|certificate| der::is_version_1(certificate)) {
+        return Some(
+            "is of X.509 version 1, which cannot be used: make one of version 3, to openssl req or openssl x509 by \
+             an option such as -addext or -extfile with basicConstraints=CA:FALSE"
+                .to_owned(),
+        );
+    }
+    let kind = match der::key_kind(key) {
+        KeyKind::Rsa { bits } if bits < MIN_RSA_BITS => format!("an RSA key of {bits} bits"),
+        KeyKind::Curve(name) => format!("a key on the curve {name}"),
+        KeyKind::Rsa { .. } | KeyKind::Other => return None,
+    };
+    Some(format!("cannot be used, since that is {kind}: make {KEYS}, and a certificate for it"))
+}
+
+fn stamp(file: &Path) -> anyhow::Result<Stamp> {
     let metadata = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
     Ok((metadata.dev(), metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
 }
@@ -212,7 +319,7 @@ mod tests {
     fn a_pair_is_read_again_only_when_it_has_changed() {
         let dir = tempfile::tempdir().unwrap();
         let files = write_pair(dir.path(), "gw1");
-        let mut tls = Tls::new(&[], Some(files.clone()));
+        let mut tls = Tls::new(None, Some(files.clone()));
         let first = tls.client().unwrap().config;
         assert!(Arc::ptr_eq(&first, &tls.client().unwrap().config), "sessions would be lost");
         let renewed = write_pair(dir.path(), "renewed");
@@ -220,10 +327,62 @@ mod tests {
         let half = format!("{:#}", tls.config().unwrap_err());
         assert!(half.contains("gw1.key does not belong to the certificate in "), "{half}");
         assert!(Arc::ptr_eq(&first, &tls.client().unwrap().config), "the one in memory does");
-        let fresh = Tls::new(&[], Some(files.clone())).client().unwrap_err();
+        let fresh = Tls::new(None, Some(files.clone())).client().unwrap_err();
         assert!(fresh.message.contains("does not belong"), "{}", fresh.message);
         fs::rename(&renewed.certificate, &files.certificate).unwrap();
         assert!(!Arc::ptr_eq(&first, &tls.client().unwrap().config));
+    }
+
+    #[test]
+    fn a_ca_that_comes_late_or_is_added_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca_file = dir.path().join("ca.pem");
+        let mut tls = Tls::new(Some(ca_file.clone()), None);
+        let first = tls.client().unwrap().config;
+        let count = |tls: &Tls| tls.trusted.as_ref().unwrap().roots.len();
+        let before = count(&tls);
+        let complaint = tls.distrusted().unwrap().to_owned();
+        assert!(complaint.contains("cannot read ca_file ") && complaint.contains("ca.pem"), "{complaint}");
+        assert!(Arc::ptr_eq(&first, &tls.client().unwrap().config), "nothing has changed");
+
+        let ca = |name: &str| fs::read_to_string(write_pair(dir.path(), name).certificate).unwrap();
+        fs::write(&ca_file, ca("one")).unwrap();
+        let second = tls.client().unwrap().config;
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(count(&tls), before + 1);
+        // The same file, of the same size and age, as a card's coarse clock may have it.
+        let stamps = tls.trusted.as_ref().unwrap().stamps.clone();
+        fs::write(&ca_file, [ca("two"), ca("three")].concat()).unwrap();
+        tls.trusted.as_mut().unwrap().stamps = tls.stamps();
+        assert_ne!(stamps, tls.stamps());
+        assert!(Arc::ptr_eq(&second, &tls.client().unwrap().config), "it looks unchanged");
+        tls.distrusted();
+        assert!(!Arc::ptr_eq(&second, &tls.client().unwrap().config), "it is read again all the same");
+        assert_eq!(count(&tls), before + 2);
+        assert!(!tls.distrusted().unwrap_or_default().contains("ca_file"));
+    }
+
+    #[test]
+    fn a_kind_of_certificate_or_key_that_cannot_be_used_is_said_in_words() {
+        let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/connection/testdata");
+        for (certificate, key, words) in [
+            ("v1.pem", "ec.key", "is of X.509 version 1, which cannot be used: make one of version 3"),
+            (
+                "p521.pem",
+                "p521.key",
+                "cannot be used, since that is a key on the curve P-521: make a key on ",
+            ),
+            ("p521.pem", "p521.sec1.key", "since that is a key on the curve P-521"),
+            ("rsa.pem", "rsa.key", "since that is an RSA key of 1024 bits: make a key on the curve P-256 or"),
+            ("rsa.pem", "rsa.pkcs1.key", "since that is an RSA key of 1024 bits"),
+        ] {
+            let files =
+                CertificateFiles { certificate: testdata.join(certificate), private_key: testdata.join(key) };
+            let checked = format!("{:#}", files.check().unwrap_err());
+            assert!(checked.contains(words) && checked.contains(certificate), "{checked}");
+            let run = Tls::new(None, Some(files)).client().unwrap_err().message;
+            assert_eq!(run, checked, "said in the same words at run time");
+        }
     }
 
     #[test]

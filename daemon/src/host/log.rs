@@ -28,6 +28,7 @@ mod message_id {
     pub(super) const FAILED: &str = "28d08dd4f0dc4ab9b5be640f3cb78052";
     pub(super) const SHUTDOWN: &str = "bb5e83438bab47a59fd2b52bde1afc0a";
     pub(super) const CONNECTED: &str = "4f187890f03a450f89377e15bfa011a8";
+    pub(super) const CANNOT_RUN: &str = "ccaeb3c8f3094a0ca845c20e65376472";
     pub(super) const DISCONNECTED: &str = "b95298ff625b40b4974ec8a0f9ec28b2";
 }
 
@@ -158,6 +159,11 @@ pub fn connected(hub: &str, device_id: &str) {
 /// Writes why the hub is not connected.
 pub fn disconnected(device_id: &str, message: &str) {
     tracing::warn!(message_id = message_id::DISCONNECTED, device_id, "{message}");
+}
+
+/// Writes why the daemon ends.
+pub fn cannot_run(message: &str) {
+    tracing::error!(message_id = message_id::CANNOT_RUN, "{message}");
 }
 
 /// systemd says in `$JOURNAL_STREAM` which file is the journal's; an inherited

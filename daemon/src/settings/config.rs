@@ -21,7 +21,7 @@ use crate::connection::dial::Transport;
 use crate::connection::proxy::Proxy;
 use crate::host::log::Level;
 
-/// Where Azure's provisioning service is, for all regions. Source: "Communicate
+/// The host of Azure's provisioning service, for all regions. Source: "Communicate
 /// with your DPS using the MQTT protocol".
 const GLOBAL_ENDPOINT: &str = "global.azure-devices-provisioning.net";
 
@@ -37,7 +37,7 @@ pub struct Config {
     pub reboot: RebootConfig,
     /// `[log]`
     pub log: LogConfig,
-    /// The file that names the proxy, which may come with a password.
+    /// The file that the value of `hub.proxy` came from: it may hold a password.
     #[serde(skip)]
     pub proxy_file: Option<PathBuf>,
 }
@@ -63,7 +63,8 @@ pub struct HubConfig {
     /// the hub waits 1.5 times as long but never above 1767 s.
     #[serde(deserialize_with = "keep_alive")]
     pub keep_alive: Duration,
-    /// For how long a token is valid: 5 s to 365 days. It is renewed before.
+    /// For how long a token is valid: 5 s to 365 days. Each token is renewed before
+    /// its end.
     #[serde(deserialize_with = "sas_ttl")]
     pub sas_ttl: Duration,
     /// The digital twin model that the device says it follows.
@@ -240,11 +241,14 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Table> {
         let source = text.lines().nth(line).unwrap_or_default();
         let key = source.split_once('=').map_or("", |(key, _)| key.trim());
         let message = error.message();
-        let named = if key.is_empty() || message.contains(key) { String::new() } else { format!("{key}: ") };
+        // In `hub.keep_alive`, the last part is what a message would have.
+        let last = key.rsplit('.').next().unwrap_or_default();
+        let named = if message.contains(last) { String::new() } else { format!("{key}: ") };
         anyhow!("{}:{}: {named}{message}", path.display(), line + 1)
     })
 }
 
+/// Puts the values of `other` over those of `target`, table by table.
 fn merge(target: &mut Table, other: Table) {
     for (key, value) in other {
         match (target.get_mut(&key), value) {
@@ -263,6 +267,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parsed.ok_or_else(wrong)
 }
 
+/// A duration from `least` to `most` seconds.
 fn bounded<'de, D: Deserializer<'de>>(deserializer: D, least: f64, most: f64) -> Result<Duration, D::Error> {
     let value = duration(deserializer)?;
     let seconds = value.as_secs_f64();
@@ -276,8 +281,7 @@ fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::E
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-/// Source: "Digital Twins Definition Language", DTMI; and that the service
-/// spells scopes in letters and digits.
+/// A model's name. Source: "Digital Twins Definition Language", DTMI.
 fn model_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_:;.".contains(&b);
@@ -287,6 +291,7 @@ fn model_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
     Err(serde::de::Error::custom(format!("{text:?} is not a model such as dtmi:com:example:Gateway;1")))
 }
 
+/// An id scope, which the service makes of letters, digits and hyphens.
 fn id_scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
@@ -447,6 +452,25 @@ mod tests {
         }
         keys.sort();
         keys
+    }
+
+    #[test]
+    fn the_shipped_file_tells_defaults_from_examples() {
+        let shipped = include_str!("../../../config/agentd.toml");
+        let (mut section, mut comment) = ("", String::new());
+        for line in shipped.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            } else if is_key(line) {
+                let setting = format!("{section}.{}", &line[1..]);
+                let is_example = toml::from_str::<Config>(&setting).unwrap() != Config::default();
+                assert_eq!(comment.contains("By default"), is_example, "{setting}");
+            }
+            match line.strip_prefix("# ") {
+                Some(words) => comment = format!("{comment} {words}"),
+                None => comment.clear(),
+            }
+        }
     }
 
     #[test]

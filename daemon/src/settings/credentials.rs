@@ -6,14 +6,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use iotdm_proto::{DeviceAuth, DeviceConnectionString};
 use zeroize::Zeroizing;
 
 use super::config::{Config, HubConfig, ProvisioningConfig};
-use crate::connection::identity::{Enrolment, Identity, Proof, Source};
+use crate::connection::identity::{Enrolment, Identity, Origin, Proof, Source};
 use crate::connection::tls::CertificateFiles;
 
 /// What the configuration leads to.
@@ -25,14 +25,17 @@ pub struct Credentials {
     pub warnings: Vec<String>,
 }
 
-/// The largest file, in bytes: a key or a connection string has well below a
-/// kilobyte, and more is another file, named by mistake.
+/// The largest file that is read, in bytes: a key or a connection string has well
+/// below a thousand, so that a larger file was named by mistake.
 const MAX_BYTES: u64 = 16 * 1024;
+/// The systemd credential with the connection string.
+const CREDENTIAL: &str = "connection-string";
+/// The byte order marks of UTF-16.
+const UTF_16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
 
-/// Reads what the configuration names; `credentials_dir` is systemd's
-/// `$CREDENTIALS_DIRECTORY`. Started by hand there is none: then `packaged` is
-/// taken, the file that the packaged unit makes its credential from, if it is
-/// there.
+/// Reads what the configuration names. `credentials_dir` is systemd's
+/// `$CREDENTIALS_DIRECTORY`; a daemon started by hand has none, and reads `packaged`
+/// instead, the file that the packaged unit makes its credential from.
 pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) -> anyhow::Result<Credentials> {
     let hub = &config.hub;
     let provisioning = &config.provisioning;
@@ -45,44 +48,34 @@ pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) ->
         "[provisioning] lacks id_scope, without which no service is asked"
     );
     let configured = hub.connection_string_file.as_deref();
-    let provisioned = provisioning.id_scope.is_some();
-    let source = match (configured, credentials_dir) {
-        (Some(file), _) => Some(file.to_owned()),
-        (None, Some(dir)) => Some(dir.join("connection-string")),
-        (None, None) => packaged.exists().then(|| packaged.to_owned()),
+    // The packaged unit's credential is empty where there is no connection string.
+    let (file, needed) = match (configured, credentials_dir) {
+        (Some(file), _) => (file.to_owned(), true),
+        (None, Some(dir)) => (dir.join(CREDENTIAL), false),
+        (None, None) => (packaged.to_owned(), false),
     };
-    // With a provisioning service, the packaged unit's empty credential means
-    // that there is no connection string.
-    let optional = configured.is_none() && provisioned;
-    let text = match &source {
-        Some(file) if optional && !file.exists() => None,
-        Some(file) => {
-            Some(read(file, "connection string")?).filter(|text| !(optional && text.trim().is_empty()))
-        }
-        None => None,
+    let origin = origin(&file, credentials_dir, packaged);
+    let text = if needed || file.exists() {
+        read(&file, &origin, "connection string")?
+    } else {
+        Zeroizing::default()
     };
-    let (source, mut warnings) = match (source, text) {
-        (Some(file), Some(text)) => {
-            let identity = identity(hub, &file, &text, configured.is_some())?;
-            // A credential is systemd's copy; the file that it is made from can
-            // still be everybody's.
-            let readable = match configured {
-                Some(file) => readable_key(file),
-                None => world_readable(packaged, "chmod 0600 it"),
-            };
-            (Source::Fixed(identity), Vec::from_iter(readable))
-        }
-        _ if provisioned => {
-            let enrolment = enrolment(hub, provisioning)?;
-            let file = provisioning.symmetric_key_file.as_deref();
-            (Source::Provisioned(enrolment), file.and_then(readable_key).into_iter().collect())
-        }
-        _ => bail!(
-            "no connection string: write it into {} (root only, mode 0600), \
-             or set hub.connection_string_file, or provisioning.id_scope; one encrypted by systemd-creds is seen by \
-             the service alone",
-            packaged.display()
-        ),
+    let is_there = needed || !text.trim().is_empty();
+    let (source, mut warnings) = if is_there {
+        let identity = identity(hub, origin, &text)?;
+        // Nobody else can read a credential, but perhaps the file that systemd
+        // copied it from.
+        let readable = match configured {
+            Some(file) => readable_key(file),
+            None => world_readable(packaged, "chmod 0600 it"),
+        };
+        (Source::Fixed(identity), Vec::from_iter(readable))
+    } else if provisioning.id_scope.is_some() {
+        let enrolment = enrolment(hub, provisioning, credentials_dir, packaged)?;
+        let file = provisioning.symmetric_key_file.as_deref();
+        (Source::Provisioned(enrolment), file.and_then(readable_key).into_iter().collect())
+    } else {
+        bail!(no_connection_string(credentials_dir, packaged));
     };
     if let Some(files) = source.proof().certificate() {
         warnings.extend(readable_key(&files.private_key));
@@ -90,35 +83,89 @@ pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) ->
     Ok(Credentials { source, warnings })
 }
 
-fn identity(hub: &HubConfig, file: &Path, text: &str, configured: bool) -> anyhow::Result<Identity> {
-    if text.trim().is_empty() {
-        let remedy = if configured {
-            "write the device's connection string into it"
-        } else {
-            "write the device's connection string into /etc/iotdm/connection-string \
-             (root only, mode 0600) and restart iotdm-agentd"
-        };
-        bail!("the connection string in {} is empty: {remedy}", file.display());
+/// Where a secret came from that is read from `file`. What systemd hands over as the
+/// credential NAME, the packaged unit takes from NAME or NAME.cred beside `packaged`.
+fn origin(file: &Path, credentials_dir: Option<&Path>, packaged: &Path) -> Origin {
+    let credential = credentials_dir.and_then(|dir| file.strip_prefix(dir).ok());
+    let plain = credential.map_or_else(|| file.to_owned(), |name| packaged.with_file_name(name));
+    let encrypted = encrypted(&plain);
+    if credential.is_some() && encrypted.exists() {
+        Origin { command: Some(encrypt_command(&encrypted)), file: encrypted }
+    } else if plain.exists() && (credential.is_some() || file == packaged) {
+        Origin { command: Some(install_command(&plain)), file: plain }
+    } else {
+        Origin { file: file.to_owned(), command: None }
     }
-    let connection: DeviceConnectionString = text
-        .parse()
-        .with_context(|| format!("the connection string in {} cannot be used", file.display()))?;
+}
+
+/// The file with the same secret, encrypted.
+fn encrypted(plain: &Path) -> PathBuf {
+    let mut name = plain.to_owned().into_os_string();
+    name.push(".cred");
+    PathBuf::from(name)
+}
+
+fn install_command(file: &Path) -> String {
+    format!("install -m 600 /dev/stdin {}", file.display())
+}
+
+fn encrypt_command(file: &Path) -> String {
+    let name = file.file_stem().unwrap_or_default().display();
+    format!("systemd-creds encrypt --name={name} - {}", file.display())
+}
+
+/// What to do where there is neither a connection string nor a provisioning service.
+fn no_connection_string(credentials_dir: Option<&Path>, packaged: &Path) -> String {
+    let encrypted = encrypted(packaged);
+    match (encrypted.exists(), credentials_dir) {
+        (true, None) => format!(
+            "the connection string in {} is encrypted for the service, which alone can read it: run this as root",
+            encrypted.display()
+        ),
+        (true, Some(_)) => format!(
+            "no connection string has come out of {}: encrypt it again by {}, and run systemctl daemon-reload",
+            encrypted.display(),
+            encrypt_command(&encrypted)
+        ),
+        (false, _) => format!(
+            "no connection string: write the device's one into {} by {}, or set hub.connection_string_file or \
+             provisioning.id_scope",
+            packaged.display(),
+            install_command(packaged)
+        ),
+    }
+}
+
+fn identity(hub: &HubConfig, origin: Origin, text: &str) -> anyhow::Result<Identity> {
+    let file = origin.file.display().to_string();
+    if text.trim().is_empty() {
+        bail!("{file} is empty: write the device's connection string into it");
+    }
+    let by =
+        origin.command.as_ref().map(|command| format!(" (to replace it: {command})")).unwrap_or_default();
+    let connection: DeviceConnectionString =
+        text.parse().with_context(|| format!("{file} cannot be used{by}"))?;
     let proof = match connection.auth {
-        DeviceAuth::Key(key) => Proof::Key { key, file: file.to_owned() },
+        DeviceAuth::Key(key) => Proof::Key { key, origin },
         DeviceAuth::X509 => Proof::Certificate(certificate_files(hub, "x509=true")?),
         DeviceAuth::Token(_) => bail!(
-            "{}: SharedAccessSignature is not supported, since it ends and cannot be renewed: give SharedAccessKey",
-            file.display()
+            "{file} has a SharedAccessSignature, which is not supported, since it ends and cannot be renewed: give the \
+             device's SharedAccessKey"
         ),
     };
     let DeviceConnectionString { host_name, device_id, gateway, .. } = connection;
     if !device_id.fits_mqtt() {
-        bail!("{}: a device id with '#' or '+' cannot connect over MQTT", file.display());
+        bail!("{file} has a device id with '#' or '+', which cannot connect over MQTT");
     }
     Ok(Identity { hub: host_name, device_id, gateway, proof })
 }
 
-fn enrolment(hub: &HubConfig, provisioning: &ProvisioningConfig) -> anyhow::Result<Enrolment> {
+fn enrolment(
+    hub: &HubConfig,
+    provisioning: &ProvisioningConfig,
+    credentials_dir: Option<&Path>,
+    packaged: &Path,
+) -> anyhow::Result<Enrolment> {
     let ProvisioningConfig { id_scope, registration_id, global_endpoint, symmetric_key_file } = provisioning;
     let registration_id = match registration_id {
         Some(id) => id.clone(),
@@ -137,11 +184,11 @@ fn enrolment(hub: &HubConfig, provisioning: &ProvisioningConfig) -> anyhow::Resu
     let proof = match symmetric_key_file {
         None => Proof::Certificate(certificate_files(hub, "provisioning without symmetric_key_file")?),
         Some(file) => {
-            let key = read(file, "key")?.trim().parse();
-            let key = key.with_context(|| {
-                format!("provisioning.symmetric_key_file {} holds no key of this device", file.display())
-            })?;
-            Proof::Key { key, file: file.clone() }
+            let origin = origin(file, credentials_dir, packaged);
+            let key = read(file, &origin, "key")?.trim().parse();
+            let key =
+                key.with_context(|| format!("{} holds no key of this device", origin.file.display()))?;
+            Proof::Key { key, origin }
         }
     };
     let id_scope = id_scope.clone().unwrap_or_default();
@@ -157,20 +204,25 @@ fn certificate_files(hub: &HubConfig, why: &str) -> anyhow::Result<CertificateFi
     }
 }
 
-fn read(source: &Path, what: &str) -> anyhow::Result<Zeroizing<String>> {
-    let cannot = || format!("cannot read the {what} in {}", source.display());
-    let size = fs::metadata(source).with_context(cannot)?.len();
+/// Reads the secret `what` in `file`, which is `origin` for people.
+fn read(file: &Path, origin: &Origin, what: &str) -> anyhow::Result<Zeroizing<String>> {
+    let shown = origin.file.display();
+    let cannot = || format!("cannot read the {what} in {shown}");
+    let size = fs::metadata(file).with_context(cannot)?.len();
     if size > MAX_BYTES {
-        bail!("{} has {size} bytes; a {what} has far fewer", source.display());
+        bail!("{shown} has {size} bytes; a {what} has far fewer");
     }
-    let bytes = Zeroizing::new(fs::read(source).with_context(cannot)?);
+    let bytes = Zeroizing::new(fs::read(file).with_context(cannot)?);
     let text = std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned()));
     text.map_err(|_| {
         let form = match what {
             "key" => "a key in base64",
             _ => "HostName=…;DeviceId=…;SharedAccessKey=…",
         };
-        anyhow!("{} is not text; expected {form}", source.display())
+        if UTF_16.iter().any(|mark| bytes.starts_with(mark)) {
+            return anyhow!("{shown} is text in UTF-16, as some editors write it: save it as UTF-8");
+        }
+        anyhow!("{shown} is not text; expected {form}")
     })
 }
 
@@ -179,11 +231,12 @@ pub fn is_world_readable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// Warns of a file that the daemon itself reads, not systemd for it.
+/// Warns where everybody can read a file with a secret that the daemon itself reads.
 fn readable_key(file: &Path) -> Option<String> {
     world_readable(file, "give it to the user that the daemon runs as, and chmod 0600 it")
 }
 
+/// Warns where everybody can read a file with a secret, and names the remedy.
 fn world_readable(file: &Path, remedy: &str) -> Option<String> {
     is_world_readable(file)
         .then(|| format!("{} can be read by every user of this machine: {remedy}", file.display()))
@@ -248,16 +301,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let packaged = dir.path().join("connection-string");
         let none = load(&Config::default(), None, &packaged).unwrap_err().to_string();
-        assert!(none.contains(packaged.to_str().unwrap()), "{none}");
+        let by_hand = format!(
+            "no connection string: write the device's one into {0} by install -m 600 ",
+            packaged.display()
+        );
+        assert!(none.starts_with(&by_hand) && none.contains("hub.connection_string_file"), "{none}");
+        // Nor does a unit's own credentials directory without that credential have one.
+        let other = load(&Config::default(), Some(Path::new("/nowhere")), &packaged).unwrap_err().to_string();
+        assert_eq!(other, none);
+        let cred = dir.path().join("connection-string.cred");
+        fs::write(&cred, "").unwrap();
+        let encrypted = load(&Config::default(), None, &packaged).unwrap_err().to_string();
+        assert!(encrypted.contains("connection-string.cred is encrypted for the service"), "{encrypted}");
+        fs::remove_file(&cred).unwrap();
         fs::write(&packaged, STRING).unwrap();
         let found = fixed(load(&Config::default(), None, &packaged).unwrap().source);
-        assert!(matches!(found.proof, Proof::Key { file, .. } if file == packaged));
-        assert!(none.contains("hub.connection_string_file"), "{none}");
-        let missing = load(&Config::default(), Some(Path::new("/nowhere")), &packaged).unwrap_err();
-        assert!(format!("{missing:#}").contains("/nowhere/connection-string"));
+        assert!(matches!(found.proof, Proof::Key { origin, .. } if origin.file == packaged));
         for (text, words) in [
-            (&b""[..], "is empty: write the device's connection string into /etc/iotdm/connection-string"),
-            (b"\xff\xfe\x00", "is not text"),
+            (&b" \n"[..], "no connection string: write the device's one into "),
+            (b"\xff\x00", "is not text"),
+            (b"\xff\xfeH\x00", "is text in UTF-16"),
+            (
+                b"\xef\xbb\xbfHostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0",
+                ": a byte order mark stands before",
+            ),
+            (b"\"HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0\"", ": quotes stand around"),
             (&[b'x'; 20_000], "20000 bytes"),
             (b"HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0", "service connection string"),
             (b"HostName=h;DeviceId=d;x509=true", "x509=true needs a certificate: set hub.certificate_file"),
@@ -267,6 +335,66 @@ mod tests {
             assert!(error.contains(words), "{error}");
             assert!(!error.contains("c2VjcmV0"));
         }
+    }
+
+    #[test]
+    fn a_secret_is_named_by_the_file_that_a_person_can_change() {
+        let (etc, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (packaged, copy) = (etc.path().join("connection-string"), run.path().join("connection-string"));
+        let (cred, wrong) = (etc.path().join("connection-string.cred"), "HostName=h;DeviceId=gw1");
+        fs::write(&copy, wrong).unwrap();
+        let error = || format!("{:#}", load(&Config::default(), Some(run.path()), &packaged).unwrap_err());
+        let copies = run.path().to_str().unwrap();
+        // A unit of the administrator's own takes it from elsewhere.
+        assert!(error().starts_with(copies), "{}", error());
+        fs::write(&packaged, wrong).unwrap();
+        let named = |file: &Path, by: &str| {
+            let named = format!("{} cannot be used (to replace it: {by} {0}): ", file.display());
+            assert!(error().starts_with(&named) && !error().contains(copies), "{}", error());
+        };
+        named(&packaged, "install -m 600 /dev/stdin");
+        fs::write(&cred, "").unwrap();
+        named(&cred, "systemd-creds encrypt --name=connection-string -");
+        fs::write(&copy, STRING).unwrap();
+        let identity = fixed(load(&Config::default(), Some(run.path()), &packaged).unwrap().source);
+        let proof = identity.proof.to_string();
+        assert_eq!(
+            proof,
+            format!(
+                "key in {0} (to replace it: systemd-creds encrypt --name=connection-string - {0})",
+                cred.display()
+            )
+        );
+    }
+
+    #[test]
+    fn only_what_stands_in_a_text_is_for_a_person_to_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agentd.toml");
+        let code = |text: &[u8]| {
+            fs::write(&file, text).unwrap();
+            let loaded =
+                Config::load(&file, true).and_then(|config| load(&config, None, Path::new("/nowhere/x")));
+            crate::settings::exit_code(&loaded.unwrap_err())
+        };
+        let named =
+            |name: &str| format!("hub.connection_string_file = {:?}", dir.path().join(name)).into_bytes();
+        for (name, text) in [("empty", ""), ("wrong", "HostName=h"), ("long", &"x".repeat(20_000))] {
+            fs::write(dir.path().join(name), text).unwrap();
+            assert_eq!(code(&named(name)), 78, "{name}");
+        }
+        fs::write(dir.path().join("binary"), b"\xff").unwrap();
+        for text in [&named("binary"), &b"[hub\n"[..], b"# \xff", b""] {
+            assert_eq!(code(text), 78, "{text:?}");
+        }
+        // Late, or not (yet) readable.
+        assert_eq!(code(&named("missing")), 1);
+        assert_eq!(code(&named("missing/too")), 1);
+        fs::create_dir(dir.path().join("agentd.toml.d")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("agentd.toml.d/a.toml")).unwrap();
+        assert_eq!(code(b""), 1);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(crate::settings::exit_code(&Config::load(&file, true).unwrap_err()), 1);
     }
 
     #[test]

@@ -1,15 +1,44 @@
 //! What `--check-config` prints.
 
+use std::time::Duration;
+
 use iotdm_core::decide::windows::Window;
+use jiff::SignedDuration;
 
 use super::Settings;
-use super::config::BackendKind;
+use super::config::{BackendKind, Config, HubConfig, LogConfig, ProvisioningConfig, RebootConfig};
 use crate::connection::dial::Transport;
 use crate::connection::identity::{Proof, Source};
 
 /// What would be used, a setting to a line.
 pub fn describe(settings: &Settings) -> String {
-    let Settings { config, credentials, extra_cas, state_dir } = settings;
+    let Settings { config, credentials, state_dir } = settings;
+    // Every key by its name, so that a new one is not forgotten here. Where the
+    // device's name, its hub and its secrets come from is seen from the credentials.
+    let Config { hub, provisioning, reboot, log: LogConfig { level }, proxy_file: _ } = config;
+    let HubConfig {
+        connection_string_file: _,
+        certificate_file: _,
+        private_key_file: _,
+        ca_file,
+        transport,
+        proxy,
+        keep_alive,
+        sas_ttl,
+        model_id,
+    } = hub;
+    let ProvisioningConfig { id_scope: _, registration_id: _, global_endpoint: _, symmetric_key_file: _ } =
+        provisioning;
+    let RebootConfig {
+        backend,
+        simulate_duration,
+        allow_inhibitor_override,
+        max_per_hour,
+        min_uptime,
+        windows,
+        ack_timeout,
+        down_timeout,
+    } = reboot;
     let (who, where_to) = match &credentials.source {
         Source::Fixed(identity) => {
             let gateway = identity.gateway.as_ref().map(|gateway| format!(" through {gateway}"));
@@ -21,7 +50,9 @@ pub fn describe(settings: &Settings) -> String {
         ),
     };
     let proof = match credentials.source.proof() {
-        Proof::Key { file, .. } => format!("shared access key (hidden) from {}", file.display()),
+        Proof::Key { origin, .. } => {
+            format!("shared access key (hidden) from {}", origin.file.display())
+        }
         Proof::Certificate(files) => {
             format!(
                 "certificate {}, key (hidden) from {}",
@@ -30,22 +61,24 @@ pub fn describe(settings: &Settings) -> String {
             )
         }
     };
-    let transport = match config.hub.transport {
+    let cas = ca_file.as_ref().map(|file| format!(", and those in {}", file.display())).unwrap_or_default();
+    let transport = match transport {
         Transport::Mqtt => "MQTT over TLS",
         Transport::WebSocket => "MQTT over WebSocket",
     };
-    let proxy = config.hub.proxy.as_ref();
-    let proxy = proxy.map_or_else(String::new, |proxy| {
+    let proxy = proxy.as_ref().map_or_else(String::new, |proxy| {
         let hidden = if proxy.has_credentials() { " (with user and password, hidden)" } else { "" };
         format!(" through the proxy {proxy}{hidden}")
     });
-    let model = config.hub.model_id.as_deref().unwrap_or("none");
-    let backend = match config.reboot.backend {
+    let model = model_id.as_deref().unwrap_or("none");
+    let backend = match backend {
         BackendKind::Logind => "logind".to_owned(),
-        BackendKind::Simulate => format!("simulate, {:?}", config.reboot.simulate_duration),
+        BackendKind::Simulate => format!("simulate, down for {}", spelled(*simulate_duration)),
     };
-    let windows: Vec<String> = config.reboot.windows.iter().map(Window::to_string).collect();
+    let overrides = if *allow_inhibitor_override { "allowed" } else { "not allowed" };
+    let windows: Vec<String> = windows.iter().map(Window::to_string).collect();
     let windows = if windows.is_empty() { "always".to_owned() } else { windows.join("; ") };
+    let level = format!("{level:?}").to_lowercase();
     let warnings: String =
         credentials.warnings.iter().map(|warning| format!("warning          {warning}\n")).collect();
     format!(
@@ -53,30 +86,32 @@ pub fn describe(settings: &Settings) -> String {
          device           {who}\n\
          authentication   {proof}\n\
          transport        {transport}{proxy}\n\
-         trusted CAs      the system's, and {} of ca_file\n\
-         keep_alive       {:?}\n\
-         sas_ttl          {:?}\n\
+         trusted CAs      the system's{cas}\n\
+         keep_alive       {}\n\
+         sas_ttl          {}\n\
          model            {model}\n\
          backend          {backend}\n\
-         overrides        {}\n\
-         max_per_hour     {}\n\
-         min_uptime       {:?}\n\
+         overrides        {overrides}\n\
+         max_per_hour     {max_per_hour}\n\
+         min_uptime       {}\n\
          windows          {windows}\n\
-         ack_timeout      {:?}\n\
-         down_timeout     {:?}\n\
-         log level        {:?}\n\
+         ack_timeout      {}\n\
+         down_timeout     {}\n\
+         log level        {level}\n\
          state directory  {}\n{warnings}",
-        extra_cas.len(),
-        config.hub.keep_alive,
-        config.hub.sas_ttl,
-        if config.reboot.allow_inhibitor_override { "allowed" } else { "not allowed" },
-        config.reboot.max_per_hour,
-        config.reboot.min_uptime,
-        config.reboot.ack_timeout,
-        config.reboot.down_timeout,
-        config.log.level,
+        spelled(*keep_alive),
+        spelled(*sas_ttl),
+        spelled(*min_uptime),
+        spelled(*ack_timeout),
+        spelled(*down_timeout),
         state_dir.display(),
     )
+}
+
+/// A duration as it may stand in the configuration, such as `4m` or `0s`.
+fn spelled(duration: Duration) -> String {
+    SignedDuration::try_from(duration)
+        .map_or_else(|_| format!("{duration:?}"), |duration| format!("{duration:#}"))
 }
 
 #[cfg(test)]
@@ -88,7 +123,6 @@ mod tests {
     use super::super::config::Config;
     use super::super::{credentials, keys};
     use super::*;
-    use crate::connection::tls;
 
     /// Settings by `section.key`, with the value as it stands in TOML.
     type Lines = BTreeMap<&'static str, String>;
@@ -100,9 +134,7 @@ mod tests {
         fs::write(&file, text).unwrap();
         let config = Config::load(&file, true).unwrap();
         let credentials = credentials::load(&config, None, Path::new("/nowhere")).unwrap();
-        let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose().unwrap();
-        let extra_cas = extra_cas.unwrap_or_default();
-        describe(&Settings { config, credentials, extra_cas, state_dir: "/state".into() })
+        describe(&Settings { config, credentials, state_dir: "/state".into() })
     }
 
     #[test]
@@ -113,7 +145,6 @@ mod tests {
             format!("{:?}", dir.path().join(name))
         };
         let string = "HostName=h;DeviceId=gw1;SharedAccessKey=c2VjcmV0";
-        let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
         let plain = || Lines::from([("hub.connection_string_file", file("string", string))]);
         let simulated = || {
             let backend = [("reboot.backend", r#""simulate""#.to_owned())];
@@ -139,7 +170,7 @@ mod tests {
             ("hub.connection_string_file", plain(), file("another-string", string)),
             ("hub.certificate_file", certified(), file("two.pem", "")),
             ("hub.private_key_file", certified(), file("two.key", "")),
-            ("hub.ca_file", plain(), file("ca.pem", &ca)),
+            ("hub.ca_file", plain(), file("ca.pem", "")),
             ("hub.transport", plain(), r#""websocket""#.to_owned()),
             ("hub.proxy", plain(), r#""http://proxy.example:3128""#.to_owned()),
             ("hub.keep_alive", plain(), r#""5m""#.to_owned()),
@@ -166,5 +197,13 @@ mod tests {
         }
         keys_seen.sort();
         assert_eq!(keys_seen, keys::all(), "each key has its line here");
+    }
+
+    #[test]
+    fn durations_are_spelled_as_in_the_configuration() {
+        for text in ["0s", "4m", "1h 30m", "500ms"] {
+            let duration: SignedDuration = text.parse().unwrap();
+            assert_eq!(spelled(duration.unsigned_abs()), text);
+        }
     }
 }

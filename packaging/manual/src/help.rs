@@ -1,7 +1,7 @@
 //! Help texts as sections of a manual page.
 //!
-//! A line below an empty one that is not indented and ends with a colon begins
-//! a section, such as `Examples:`; what is indented stays as it is, everything
+//! A line below an empty one that is not indented, begins with a capital letter and
+//! ends with a colon begins a section, such as `Examples:`; what is indented stays as it is, everything
 //! else is prose.
 
 use clap_mangen::roff::{Roff, roman};
@@ -52,7 +52,7 @@ fn split<'a>(text: &'a str, prose_ends_section: bool, sections: &mut Vec<Section
 }
 
 fn heading_of(line: &str) -> Option<String> {
-    let words = line.strip_suffix(':')?;
+    let words = line.strip_suffix(':').filter(|words| words.starts_with(char::is_uppercase))?;
     Some(match words {
         "Example" => "EXAMPLES".to_owned(),
         "Exit codes" => "EXIT STATUS".to_owned(),
@@ -104,8 +104,8 @@ mod tests {
     fn headings_indented_lines_and_prose() {
         let help = "Some prose.\n\nExample:\n  a b\n\n  .c d\n\nWith -o json more.\n\nExit codes:\n  0 done";
         assert_eq!(
-            rendered(help, "Which hub:\n  one\n\nTwo of\nthem:\n\nExamples:\n  e f"),
-            ".SH \"WHICH HUB\"\n.nf\none\n.fi\n.PP\nTwo of\nthem:\n\
+            rendered(help, "Which hub:\n  one\n\nTwo of\nthem:\n\nand of these:\n\nExamples:\n  e f"),
+            ".SH \"WHICH HUB\"\n.nf\none\n.fi\n.PP\nTwo of\nthem:\n.PP\nand of these:\n\
              .SH \"EXIT STATUS\"\n.nf\n0 done\n.fi\n\
              .SH NOTES\nSome prose.\n.PP\nWith \\-o json more.\n\
              .SH EXAMPLES\n.nf\na b\n.PP\n\\&.c d\n.PP\ne f\n.fi\n"

@@ -14,8 +14,8 @@ use crate::connection::dial::Stream;
 use crate::connection::mqtt::{Incoming, Mqtt};
 use crate::connection::outage::Outage;
 
-/// The sending side of one connection. What is sent over a connection that has
-/// ended is dropped.
+/// By which the rest of the daemon sends over one connection. What is sent after the
+/// connection has ended is dropped.
 #[derive(Debug, Clone)]
 pub struct Link {
     outbox: mpsc::Sender<Outgoing>,
@@ -27,11 +27,8 @@ enum Outgoing {
     /// is enough.
     Request(DeviceTopic, Vec<u8>),
     /// A reply to a call. The hub has to acknowledge it, by QoS 1.
-    Reply {
-        rid: String,
-        status: u16,
-        body: Vec<u8>,
-    },
+    Reply { rid: String, status: u16, body: Vec<u8> },
+    /// Nothing more: the connection is to be ended.
     Leave,
 }
 
@@ -39,11 +36,11 @@ enum Outgoing {
 pub(super) enum SessionEnd {
     /// The device left, as it was told.
     Left,
-    /// Its token ends soon; a stream for the next session is ready.
+    /// The session's token ends soon; a stream for the next session is ready.
     Renewed(Ready),
     /// The connection broke.
     Outage(Outage),
-    /// Nobody listens any more.
+    /// The daemon's loop, which listens to the events, has ended.
     Nobody,
 }
 
@@ -51,7 +48,7 @@ pub(super) enum SessionEnd {
 pub(super) struct Session {
     mqtt: Mqtt,
     outbox: mpsc::Receiver<Outgoing>,
-    /// All subscriptions are acknowledged.
+    /// Whether the hub has acknowledged the subscriptions on this connection.
     subscribed: bool,
     /// The first of them was, so that responses arrive.
     announced: bool,
@@ -59,62 +56,79 @@ pub(super) struct Session {
     /// when those were sent.
     unacknowledged: HashMap<u16, (String, Instant)>,
     last_packet_id: u16,
-    /// Calls that are not answered yet.
+    /// The ids of the calls that are not answered yet, oldest first.
     open_calls: VecDeque<String>,
     alive: Alive,
     renewal: Renewal,
     token: Option<Token>,
 }
 
-/// When to show that the connection is alive, or that the peer has not.
+/// When to ask the peer for a sign of life or, once asked, to give the peer up.
 struct Alive {
+    /// The time between an answer and the next question.
     keep_alive: Duration,
+    /// When the next question is asked or, if `asked`, an answer is overdue.
     due: Instant,
+    /// Whether a question is not answered yet.
     asked: bool,
 }
 
-/// What a connection lives by.
+/// The SAS token that the connection was made with. The hub ends the connection
+/// when the token ends.
 pub(super) struct Token {
+    /// For how long the token is valid from `made` on.
     pub(super) ttl: Duration,
-    /// When it was made, by the clock that its end is written with.
+    /// When the token was made, by the clock in which its end is written.
     pub(super) made: SystemTime,
 }
 
-/// A token cannot be replaced, only the connection. So that the device is away
-/// for no longer than it takes to log in, the next stream is opened first; and
-/// so that no call is lost on the old one, none is subscribed to there any more
-/// when it is left.
+/// How far the renewal of the token is, which means a new connection: MQTT 3.1.1
+/// cannot replace a token. So that the device is away for no longer than it takes to
+/// log in, the next stream is opened while the old connection serves; and so that no
+/// call is lost with the old connection, calls are unsubscribed from there before it
+/// is left.
 enum Renewal {
+    /// There is no token.
     Never,
+    /// The renewal begins at this instant.
     At(Instant),
+    /// The next stream is being opened.
     Dialling(Pin<Box<dyn Future<Output = Result<Stream, Outage>> + Send>>),
-    /// Open. No further calls are wanted here; those under way are waited for,
-    /// but not for long.
+    /// The next stream is open. The calls that came before the hub ended the
+    /// subscription are still answered on the old connection.
     Ready {
+        /// The next stream.
         stream: Stream,
+        /// When the old connection is left, whatever is unanswered there.
         until: Instant,
+        /// Whether the hub has confirmed that no further calls come.
         unsubscribed: bool,
     },
 }
 
+/// What a renewal waited for.
 enum Step {
+    /// Its instant has come.
     Due,
+    /// The next stream is open, or could not be opened.
     Dialled(Result<Stream, Outage>),
+    /// The calls on the old connection took too long.
     Overdue,
 }
 
-/// Bounds the queue of unsent packets, that of unacknowledged ones, and the
-/// calls that are waited for, each well above what an operator's burst of calls
-/// needs.
+/// The most unsent packets, the most unacknowledged replies, and the most calls that
+/// a renewal waits for: each well above what an operator's burst of calls needs.
 const QUEUE: usize = 128;
-/// How long a due renewal waits for calls to be answered, and the answers to be
-/// acknowledged.
+/// How long a renewal with its next stream open waits until the calls on the old
+/// connection are answered and the answers acknowledged.
 const REPLIES: Duration = Duration::from_secs(5);
-/// How long a peer may take to answer that it is alive.
+/// How long a peer may take to answer a ping, or to acknowledge a reply: the patience
+/// that is shown to CONNACK, too.
 const PONG: Duration = Duration::from_secs(30);
-/// The part of a token's life after which it is renewed, and after which that
-/// is tried again.
+/// The part of a token's life after which the token is renewed. The rest is for
+/// attempts that fail.
 const RENEW: f64 = 0.85;
+/// The part of a token's life after which a renewal that failed is tried again.
 const RENEW_AGAIN: f64 = 0.03;
 /// The packet id of the one SUBSCRIBE and the one UNSUBSCRIBE, which no reply has.
 const SUBSCRIPTION: u16 = u16::MAX;
@@ -188,18 +202,18 @@ impl Session {
         if let Err(outage) = self.mqtt.subscribe(SUBSCRIPTION, filters).await {
             return SessionEnd::Outage(outage);
         }
-        // Where the hub has kept the session's subscriptions, nobody waits until
-        // it has taken them again: that is a round trip less. A hub that has kept
-        // other subscriptions, or takes packets out of their order, would leave
-        // the response about the twin out; then the twin is asked for again.
+        // Where the hub has kept the session with its subscriptions, nobody waits for
+        // SUBACK, which saves a round trip. A hub that has kept other subscriptions, or
+        // takes packets out of their order, does not send the response about the twin;
+        // then the twin is asked for again.
         if self.mqtt.goes_on() && events.send(HubEvent::Subscribed).await.is_err() {
             return SessionEnd::Nobody;
         }
         loop {
             let room = self.unacknowledged.len() < QUEUE;
             let happened = tokio::select! {
-                // What has arrived comes before what is overdue: after a stall
-                // of this machine a proof of life may wait to be read.
+                // What has arrived is looked at before what is overdue: after a stall
+                // of this machine, the peer's answer may have come and wait to be read.
                 biased;
                 outgoing = self.outbox.recv(), if room => match outgoing {
                     None | Some(Outgoing::Leave) => {
@@ -225,7 +239,7 @@ impl Session {
                     if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
                         *at = token.renew_at(SystemTime::now());
                     }
-                    // The machine may have slept, and the peer be long gone.
+                    // The machine may have slept so long that the peer is gone.
                     self.alive.now();
                     Ok(None)
                 }
@@ -254,8 +268,8 @@ impl Session {
     async fn received(&mut self, incoming: Incoming) -> Result<Option<HubEvent>, Outage> {
         match incoming {
             Incoming::Message { topic, payload, acknowledge } => {
-                // The session may have subscriptions of another program, whose
-                // messages want to be acknowledged.
+                // The session that the hub keeps may have subscriptions of another
+                // program, whose messages have to be acknowledged.
                 if let Some(packet_id) = acknowledge {
                     self.mqtt.acknowledge(packet_id).await?;
                 }
@@ -320,8 +334,9 @@ impl Session {
         }
     }
 
-    /// Asks for a sign of life. A peer that answers pings alone is as good as
-    /// gone.
+    /// Asks for a sign of life, unless the peer is given up: because the last question
+    /// is unanswered, or because the peer does answer pings but acknowledges neither
+    /// the subscriptions nor a reply.
     async fn prove_alive(&mut self) -> Result<(), Outage> {
         let patient = |sent: &Instant| sent.elapsed() < PONG;
         if self.alive.asked
@@ -365,36 +380,39 @@ impl Alive {
         Alive { keep_alive, due: Instant::now() + keep_alive, asked: false }
     }
 
-    /// There is a reason to ask.
+    /// Makes the next question due at once, unless one is unanswered.
     fn now(&mut self) {
         if !self.asked {
             self.due = Instant::now();
         }
     }
 
+    /// Takes note that the question is asked.
     fn ask(&mut self) {
         self.asked = true;
         self.due = Instant::now() + PONG;
     }
 
+    /// Takes note that the peer has answered.
     fn answered(&mut self) {
         *self = Alive::new(self.keep_alive);
     }
 }
 
 impl Token {
-    /// The same point of every token's life, which the hub counts by the end
-    /// that is written in it.
+    /// When the part [`RENEW`] of the token's life is over. The hub counts that life by
+    /// the end that is written in the token, so `now` is by the same clock.
     fn renew_at(&self, now: SystemTime) -> Instant {
         let renew = Time::from(self.made + self.ttl.mul_f64(RENEW));
         let left = renew.unix_millis() - Time::from(now).unix_millis();
-        // A clock that was set back does not make the token live longer than
-        // it was to.
+        // Where the clock was set back, the token would seem to live longer than its
+        // `ttl`; it is renewed as if it did not.
         Instant::now() + Duration::from_millis(left.try_into().unwrap_or(0)).min(self.ttl.mul_f64(RENEW))
     }
 }
 
 impl Renewal {
+    /// Waits for what comes next.
     async fn step(&mut self) -> Step {
         match self {
             Renewal::Never => std::future::pending().await,
