@@ -4,6 +4,8 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
+mod journal;
+mod lines;
 pub mod log;
 pub mod logind;
 pub mod notify;

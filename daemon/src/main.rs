@@ -40,7 +40,13 @@ fn main() -> ExitCode {
         print!("{}", describe(&settings));
         return ExitCode::SUCCESS;
     }
-    log::init(settings.config.log.level);
+    let _log = match log::init(settings.config.log.level) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("iotdm-agentd: cannot write a log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| SYSTEM_BUS.to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.context("cannot start").and_then(|runtime| {

@@ -80,7 +80,7 @@ async fn life(
         start = backend.start(Path::new("/"), state_dir) => start?,
         () = &mut stop => return Ok(RunEnd::Stopped),
     };
-    let notify = Notify::default();
+    let mut notify = Notify::default();
     notify.ready();
 
     // Dropped with this run, and with it all that it started.
