@@ -8,6 +8,7 @@ mod journal;
 mod lines;
 pub mod log;
 pub mod logind;
+pub mod notice;
 pub mod notify;
 pub mod sighting;
 pub mod simulate;

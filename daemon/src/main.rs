@@ -1,11 +1,12 @@
 //! The program: arguments in, exit code out.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use iotdm_agentd::connection::tls::CertificateFiles;
-use iotdm_agentd::host::log;
+use iotdm_agentd::host::{log, notice};
 use iotdm_agentd::service;
 use iotdm_agentd::settings::Settings;
 use iotdm_agentd::settings::cli::Arguments;
@@ -25,6 +26,14 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         eprintln!("iotdm-agentd: cannot keep the keys out of core files: {error}");
         return ExitCode::FAILURE;
+    }
+    if arguments.show_notice {
+        // Whatever is wrong, the unit has not failed: that would mark the whole
+        // machine as degraded.
+        if let Err(error) = notice::show(Path::new("/"), notice::wall) {
+            eprintln!("iotdm-agentd: the reboot to come is not shown everywhere: {error:#}");
+        }
+        return ExitCode::SUCCESS;
     }
     let settings = match Settings::load(&arguments) {
         Ok(settings) => settings,

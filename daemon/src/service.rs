@@ -87,7 +87,7 @@ async fn life(
     let mut tasks = JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
     let (notices, noticed) = watch::channel(None);
-    backend.watch(start.clock, noticed, sightings, &mut tasks);
+    backend.watch(start.clock, settings.runtime_dir.as_deref(), noticed, sightings, &mut tasks);
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
     let (hurry, hurried) = watch::channel(());
     let now = Time::from(SystemTime::now());

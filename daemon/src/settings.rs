@@ -34,6 +34,8 @@ pub struct Settings {
     pub extra_cas: Vec<CertificateDer<'static>>,
     /// The state directory, which may not exist yet.
     pub state_dir: PathBuf,
+    /// The runtime directory, which systemd makes and removes, if there is one.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -46,7 +48,8 @@ impl Settings {
         let mut credentials = credentials::load(&config, credentials_dir.as_deref(), packaged)?;
         credentials.warnings.extend(readable_password(&config));
         let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?.unwrap_or_default();
-        Ok(Settings { config, credentials, extra_cas, state_dir: state_dir(arguments) })
+        let runtime_dir = directory_of_systemd("RUNTIME_DIRECTORY");
+        Ok(Settings { config, credentials, extra_cas, state_dir: state_dir(arguments), runtime_dir })
     }
 }
 
@@ -62,7 +65,12 @@ fn readable_password(config: &Config) -> Option<String> {
 }
 
 fn state_dir(arguments: &Arguments) -> PathBuf {
-    // systemd separates several directories by colons; the daemon's unit has one.
-    let of_systemd = || std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from);
+    let of_systemd = || directory_of_systemd("STATE_DIRECTORY");
     arguments.state_dir.clone().or_else(of_systemd).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+}
+
+/// systemd separates several directories by colons; the daemon's unit has one of
+/// each.
+fn directory_of_systemd(variable: &str) -> Option<PathBuf> {
+    std::env::var(variable).ok()?.split(':').next().map(PathBuf::from)
 }

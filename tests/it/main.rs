@@ -11,6 +11,7 @@ mod connection;
 mod credentials;
 mod fleet;
 mod guards;
+mod notice;
 mod once;
 mod reboot;
 mod record;

@@ -2,14 +2,14 @@
 
 import json
 
-import conftest
 import pytest
-from gateway import DEVICE, UNIT
+from machines import gateways
+from machines.gateways import DEVICE, UNIT
 
 
 @pytest.fixture(params=["installed", "installed_newer"], ids=["this-debian", "newer-debian"])
 def machine(request, tmp_path):
-    yield from conftest.of_root(request.getfixturevalue(request.param), tmp_path)
+    yield from gateways.of_root(request.getfixturevalue(request.param), tmp_path)
 
 
 def test_a_reboot_is_answered_and_carried_out_while_the_journal_hangs(gateway, hub):

@@ -9,7 +9,7 @@ use crate::connection::identity::{Proof, Source};
 
 /// What would be used, a setting to a line.
 pub fn describe(settings: &Settings) -> String {
-    let Settings { config, credentials, extra_cas, state_dir } = settings;
+    let Settings { config, credentials, extra_cas, state_dir, runtime_dir: _ } = settings;
     let (who, where_to) = match &credentials.source {
         Source::Fixed(identity) => {
             let gateway = identity.gateway.as_ref().map(|gateway| format!(" through {gateway}"));
@@ -102,7 +102,7 @@ mod tests {
         let credentials = credentials::load(&config, None, Path::new("/nowhere")).unwrap();
         let extra_cas = config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose().unwrap();
         let extra_cas = extra_cas.unwrap_or_default();
-        describe(&Settings { config, credentials, extra_cas, state_dir: "/state".into() })
+        describe(&Settings { config, credentials, extra_cas, state_dir: "/state".into(), runtime_dir: None })
     }
 
     #[test]
