@@ -1,17 +1,131 @@
-//! Files that are whole after a power cut at any instant.
+//! The daemon's own files: whole after a power cut at any instant, and never
+//! somebody else's. A daemon that root runs in a directory of another user must
+//! not write, or read, what that user has put there a link to.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use nix::unistd::geteuid;
+use rustix::fs::OFlags;
+
+/// The longest file that is read, in bytes: many times what is ever written.
+const MAX_LENGTH: u64 = 4 * 1024 * 1024;
+
+/// Makes `dir`, for its owner alone, if it is missing. One that is another
+/// user's, or that others may write to, is an error: whatever is in it may be
+/// replaced under the daemon's hands.
+pub fn own_directory(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let metadata = fs::metadata(dir)?;
+    let us = geteuid().as_raw();
+    if metadata.uid() != us {
+        return Err(refused(format!(
+            "it is the directory of the user with the number {}, and this daemon runs as {us}: run it as that user, \
+             or give it another directory",
+            metadata.uid()
+        )));
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(refused("every user may write to it: chmod o-w it".to_owned()));
+    }
+    Ok(())
+}
+
 /// Replaces `file` in `dir` as a whole, for nobody else to read, and syncs
-/// both.
+/// both. A link in its place is replaced, not followed.
 pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = file.with_extension("new");
-    let mut written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    // One that a power cut has left, or somebody has put there; `create_new`
+    // follows no link.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     written.write_all(bytes)?;
     written.sync_all()?;
     fs::rename(&new, file)?;
     File::open(dir)?.sync_all()
+}
+
+/// Reads a file that the daemon, or a unit of its package, has written. A link,
+/// a pipe, a device, a file with a second name or one of many megabytes is none
+/// of these, and an error.
+pub fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(file)?;
+    let metadata = opened.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(refused("it is no ordinary file of the daemon's own".to_owned()));
+    }
+    if metadata.len() > MAX_LENGTH {
+        return Err(refused(format!("it has {} bytes; the daemon writes no such file", metadata.len())));
+    }
+    let mut bytes = Vec::new();
+    opened.take(MAX_LENGTH).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn refused(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed_where_something_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, theirs) = (dir.path().join("state.json"), dir.path().join("theirs"));
+        for link in ["state.new", "state.json"] {
+            fs::write(&theirs, "precious").unwrap();
+            symlink(&theirs, dir.path().join(link)).unwrap();
+            replace(dir.path(), &file, b"ours").unwrap();
+            assert_eq!(fs::read_to_string(&theirs).unwrap(), "precious", "{link}");
+            assert_eq!(read(&file).unwrap(), b"ours");
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+            fs::remove_file(&file).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_our_own_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("secret"), "root's").unwrap();
+        symlink(path("secret"), path("link")).unwrap();
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        File::create(path("endless")).unwrap().set_len(MAX_LENGTH + 1).unwrap();
+        for name in ["link", "pipe", "endless"] {
+            assert!(read(&path(name)).is_err(), "{name}");
+        }
+        assert_eq!(read(&path("secret")).unwrap(), b"root's");
+        fs::hard_link(path("secret"), path("second")).unwrap();
+        assert!(read(&path("secret")).is_err());
+        assert_eq!(read(&path("missing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_ours_alone_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("a/b");
+        own_directory(&ours).unwrap();
+        assert_eq!(fs::metadata(&ours).unwrap().mode() & 0o777, 0o700);
+        own_directory(&ours).unwrap();
+        fs::set_permissions(&ours, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(own_directory(&ours).unwrap_err().to_string().contains("chmod o-w"));
+        // Root's for everybody else, and for root itself given away.
+        let theirs = if geteuid().is_root() {
+            nix::unistd::chown(dir.path(), Some(nix::unistd::Uid::from_raw(1)), None).unwrap();
+            dir.path()
+        } else {
+            Path::new("/")
+        };
+        assert!(own_directory(theirs).unwrap_err().to_string().contains("run it as that user"));
+    }
 }

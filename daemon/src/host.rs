@@ -4,8 +4,11 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
+mod journal;
+mod lines;
 pub mod log;
 pub mod logind;
+pub mod notice;
 pub mod notify;
 pub mod sighting;
 pub mod simulate;

@@ -1,10 +1,12 @@
 //! The program: arguments in, exit code out.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use iotdm_agentd::host::log::{self, Level};
+use iotdm_agentd::host::notice;
 use iotdm_agentd::host::notify::Notify;
 use iotdm_agentd::service;
 use iotdm_agentd::settings::cli::Arguments;
@@ -24,17 +26,31 @@ fn main() -> ExitCode {
         eprintln!("iotdm-agentd: cannot keep the keys out of core files: {error}");
         return ExitCode::FAILURE;
     }
+    if arguments.show_notice {
+        // Whatever is wrong, the unit has not failed: that would mark the whole
+        // machine as degraded.
+        if let Err(error) = notice::show(Path::new("/"), notice::wall) {
+            eprintln!("iotdm-agentd: the reboot to come is not shown everywhere: {error:#}");
+        }
+        return ExitCode::SUCCESS;
+    }
     if arguments.check_config {
         return check_config(&arguments);
     }
     let settings = match Settings::load(&arguments) {
         Ok(settings) => settings,
         Err(error) => {
-            log::init(Level::Info);
+            let _log = log::init(Level::Info);
             return cannot_run(&error, exit_code(&error));
         }
     };
-    log::init(settings.config.log.level);
+    let _log = match log::init(settings.config.log.level) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("iotdm-agentd: cannot write a log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| SYSTEM_BUS.to_owned());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.context("cannot start").and_then(|runtime| {

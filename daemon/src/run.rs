@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use iotdm_core::decide::agent::Agent;
-use iotdm_core::decide::effect::{Effect, Notice};
+use iotdm_core::decide::effect::{Effect, Note};
 use iotdm_core::decide::event::Event;
 use iotdm_core::decide::record::Record;
 use iotdm_core::decide::refusal::Refusal;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
-use iotdm_proto::report::Report;
+use iotdm_proto::report::{RebootStatus, Report};
 use iotdm_proto::topic::HubTopic;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
@@ -23,6 +23,7 @@ use crate::connection::hub::{HubEvent, Link};
 use crate::connection::identity::Source;
 use crate::connection::outage::Outage;
 use crate::host::backend::{Backend, Shutdown};
+use crate::host::notice::Known;
 use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
 use crate::host::store::Store;
@@ -71,7 +72,7 @@ pub struct Signals {
     /// Whether the connection is to ask for calls.
     pub listen: watch::Sender<bool>,
     /// What the people on the machine are to be told.
-    pub notices: watch::Sender<Option<Notice>>,
+    pub notices: watch::Sender<Known>,
 }
 
 /// How the loop ended.
@@ -152,9 +153,10 @@ impl Daemon {
             let remembers = self.agent.remembers();
             self.signals.listen.send_if_modified(|listen| std::mem::replace(listen, remembers) != remembers);
             if let Some(notice) = self.agent.notice() {
-                self.signals.notices.send_if_modified(|told| {
-                    let changed = *told != notice;
-                    *told = notice;
+                self.signals.notices.send_if_modified(|known| {
+                    let notice = Some(notice);
+                    let changed = *known != notice;
+                    *known = notice;
                     changed
                 });
             }
@@ -321,7 +323,15 @@ impl Daemon {
     /// Performs one effect; returns those answers to it that are known at once.
     fn perform(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
-            Effect::Note(note) => log::note(&note),
+            Effect::Note(note) => {
+                log::note(&note);
+                if let Note::Ended(reboot) = note
+                    && reboot.status != RebootStatus::Completed
+                {
+                    let backend = self.backend.clone();
+                    tokio::spawn(async move { backend.forget_reason(reboot.reason.as_deref()).await });
+                }
+            }
             Effect::Deadline(after) => self.deadline = after.map(|after| Instant::now() + after),
             Effect::Save(record) => {
                 let saved = self.store.save(&record).map_err(|error| error.to_string());

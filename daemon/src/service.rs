@@ -67,7 +67,7 @@ async fn life(
 ) -> anyhow::Result<RunEnd> {
     let state_dir = &settings.state_dir;
     let store = Store::open(state_dir, backend.record_name());
-    let store = store.with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+    let store = store.with_context(|| format!("cannot use the state directory {}", state_dir.display()))?;
     let (record, damaged) = match store.load() {
         Loaded::Nothing => (None, None),
         Loaded::Record(record) => (Some(*record), None),
@@ -84,14 +84,14 @@ async fn life(
         start = backend.start(Path::new("/"), state_dir) => start?,
         () = &mut stop => return Ok(RunEnd::Stopped),
     };
-    let notify = Notify::default();
+    let mut notify = Notify::default();
     notify.ready();
 
     // Dropping this set at the end of the function ends every task in it.
     let mut tasks = JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
     let (notices, noticed) = watch::channel(None);
-    backend.watch(start.clock, noticed, sightings, &mut tasks);
+    backend.watch(start.clock, settings.runtime_dir.as_deref(), noticed, sightings, &mut tasks);
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
     let (hurry, hurried) = watch::channel(());
     let now = Time::from(SystemTime::now());

@@ -32,6 +32,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// The state directory, which may not exist yet.
     pub state_dir: PathBuf,
+    /// The runtime directory, which systemd makes and removes, if there is one.
+    pub runtime_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -43,7 +45,8 @@ impl Settings {
         let packaged = Path::new(PACKAGED_CONNECTION_STRING);
         let mut credentials = credentials::load(&config, credentials_dir.as_deref(), packaged)?;
         credentials.warnings.extend(readable_password(&config));
-        Ok(Settings { config, credentials, state_dir: state_dir(arguments) })
+        let runtime_dir = directory_of_systemd("RUNTIME_DIRECTORY");
+        Ok(Settings { config, credentials, state_dir: state_dir(arguments), runtime_dir })
     }
 
     /// Checks the files of certificates. Not done at a start: they may come late or be
@@ -78,7 +81,12 @@ fn readable_password(config: &Config) -> Option<String> {
 }
 
 fn state_dir(arguments: &Arguments) -> PathBuf {
-    // systemd separates several directories by colons; the daemon's unit has one.
-    let of_systemd = || std::env::var("STATE_DIRECTORY").ok()?.split(':').next().map(PathBuf::from);
+    let of_systemd = || directory_of_systemd("STATE_DIRECTORY");
     arguments.state_dir.clone().or_else(of_systemd).unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+}
+
+/// systemd separates several directories by colons; the daemon's unit has one of
+/// each.
+fn directory_of_systemd(variable: &str) -> Option<PathBuf> {
+    std::env::var(variable).ok()?.split(':').next().map(PathBuf::from)
 }

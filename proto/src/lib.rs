@@ -18,6 +18,7 @@ pub mod reply;
 pub mod report;
 pub mod request;
 pub mod sas;
+pub mod text;
 pub mod time;
 pub mod topic;
 pub mod twin;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::text::is_deceptive;
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
@@ -46,7 +47,10 @@ const MAX_FOUND_CHARS: usize = 64;
 #[serde(try_from = "String", into = "String")]
 pub struct RequestId(String);
 
-/// Why a reboot is asked for, in the operator's words: at most 200 characters.
+/// Why a reboot is asked for, in the operator's words: at most 200 characters,
+/// none of which is a control character, a line end or a bidirectional override.
+/// The words are shown on terminals and written to the journal by programs that
+/// take them as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reason(String);
@@ -317,6 +321,12 @@ impl FromStr for Reason {
         if text.chars().count() > MAX_REASON {
             return Err(InvalidPayload(format!("must have at most {MAX_REASON} characters")));
         }
+        if let Some(char) = text.chars().find(|char| is_deceptive(*char)) {
+            return Err(InvalidPayload(format!(
+                "must be one line without control characters and bidirectional overrides, but has U+{:04X}",
+                u32::from(char)
+            )));
+        }
         Ok(Reason(text.to_owned()))
     }
 }
@@ -525,6 +535,14 @@ mod tests {
             (long_id.as_str(), "id: must have 1 to 128"),
             (r#"{"reason":null}"#, "reason: must be a string, not null"),
             (long_reason.as_str(), "reason: must have at most 200"),
+            (r#"{"reason":"a\u0000b"}"#, "reason: must be one line without control characters"),
+            (r#"{"reason":"\u001b]0;x\u0007"}"#, "but has U+001B"),
+            (r#"{"reason":"\u007f"}"#, "but has U+007F"),
+            (r#"{"reason":"\u009b2J"}"#, "but has U+009B"),
+            (r#"{"reason":"x)\nMESSAGE=Accepted publickey for root"}"#, "but has U+000A"),
+            (r#"{"reason":"\u2028"}"#, "but has U+2028"),
+            (r#"{"reason":"\u202ekcits"}"#, "but has U+202E"),
+            (r#"{"reason":"\u2066"}"#, "but has U+2066"),
             (r#"{"check":"yes"}"#, "check: must be true or false, not \"yes\""),
             (r#"{"delaySeconds":-1}"#, "delaySeconds: must be a whole number from 0 to 604800, not -1"),
             (r#"{"delaySeconds":604801}"#, "delaySeconds: must be a whole number from 0 to 604800"),
@@ -560,6 +578,7 @@ mod tests {
                 "notBefore: must be an RFC 3339 time, not \"soon\"",
                 Some("a"),
             ),
+            (r#"{"id":"a","reason":"\u001b[2J"}"#, "reason: must be one line", Some("a")),
             (r#"{"id":"a","deadline":7}"#, "deadline: must be an RFC 3339 time, not 7", Some("a")),
             (
                 r#"{"id":"a","notBefore":"2026-11-22T18:00:00Z","deadline":"2026-11-22T18:00:00Z"}"#,

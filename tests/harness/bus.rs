@@ -27,8 +27,10 @@ pub struct Logind {
     pub can_reboot: Arc<Mutex<String>>,
     /// Whether `Inhibit` gives a lock.
     pub gives_locks: Arc<Mutex<bool>>,
-    /// What `ScheduledShutdown` says: the kind of shutdown, and its time in µs since 1970.
+    /// A shutdown in its schedule: its kind, and when in µs since 1970.
     pub scheduled: Arc<Mutex<(String, u64)>>,
+    /// What it shows with a shutdown.
+    pub wall_message: Arc<Mutex<String>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     runtime: Runtime,
     connection: Connection,
@@ -43,6 +45,7 @@ struct Manager {
     gives_locks: Arc<Mutex<bool>>,
     inhibitors: Arc<Mutex<Vec<Inhibitor>>>,
     scheduled: Arc<Mutex<(String, u64)>>,
+    wall_message: Arc<Mutex<String>>,
 }
 
 #[interface(name = "org.freedesktop.login1.Manager")]
@@ -60,8 +63,8 @@ impl Manager {
         }
     }
 
-    fn inhibit(&self, what: String, who: String, _why: String, mode: String) -> fdo::Result<OwnedFd> {
-        self.calls.push(format!("Inhibit({what}, {who}, {mode})"));
+    fn inhibit(&self, what: String, who: String, why: String, mode: String) -> fdo::Result<OwnedFd> {
+        self.calls.push(format!("Inhibit({what}, {who}, {mode}): {why}"));
         if !*self.gives_locks.lock().unwrap() {
             return Err(fdo::Error::AccessDenied("no locks are given".to_owned()));
         }
@@ -78,22 +81,18 @@ impl Manager {
 
     fn set_wall_message(&self, message: String, _enable: bool) {
         self.calls.push(format!("SetWallMessage({message})"));
+        *self.wall_message.lock().unwrap() = message;
     }
 
-    fn schedule_shutdown(&self, kind: String, usec: u64) {
-        *self.scheduled.lock().unwrap() = (kind.clone(), usec);
-        self.calls.push(format!("ScheduleShutdown({kind}, {usec})"));
+    #[zbus(property)]
+    fn wall_message(&self) -> String {
+        self.wall_message.lock().unwrap().clone()
     }
 
     fn cancel_scheduled_shutdown(&self) -> bool {
         let (_, usec) = std::mem::take(&mut *self.scheduled.lock().unwrap());
         self.calls.push("CancelScheduledShutdown".to_owned());
         usec != 0
-    }
-
-    #[zbus(property)]
-    fn scheduled_shutdown(&self) -> (String, u64) {
-        self.scheduled.lock().unwrap().clone()
     }
 
     fn list_inhibitors(&self) -> Vec<Inhibitor> {
@@ -150,12 +149,14 @@ impl Bus {
         let gives_locks = Arc::new(Mutex::new(true));
         let inhibitors = Arc::new(Mutex::new(Vec::new()));
         let scheduled = Arc::new(Mutex::new((String::new(), 0)));
+        let wall_message = Arc::new(Mutex::new(String::new()));
         let manager = Manager {
             calls: calls.clone(),
             can_reboot: can_reboot.clone(),
             gives_locks: gives_locks.clone(),
             inhibitors: inhibitors.clone(),
             scheduled: scheduled.clone(),
+            wall_message: wall_message.clone(),
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -167,7 +168,7 @@ impl Bus {
                 .await
                 .unwrap()
         });
-        Logind { calls, can_reboot, gives_locks, scheduled, inhibitors, runtime, connection }
+        Logind { calls, can_reboot, gives_locks, scheduled, wall_message, inhibitors, runtime, connection }
     }
 }
 

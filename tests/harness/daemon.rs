@@ -87,12 +87,18 @@ impl Daemon {
         self.path("state")
     }
 
+    /// The runtime directory, which outlives the daemon here: nobody removes it.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.path("runtime")
+    }
+
     /// Starts the daemon, or starts it again, with new transcripts.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the daemon runs already");
         let socket = self.path("notify");
         let _ = fs::remove_file(&socket);
         self.notified = listen(&socket);
+        fs::create_dir_all(self.runtime_dir()).unwrap();
         let nobody = format!("unix:path={}", self.path("no-bus").display());
         let mut child = Command::new(program("iotdm-agentd"))
             .arg("--config")
@@ -101,6 +107,7 @@ impl Daemon {
             .arg(self.state_dir())
             .env("NOTIFY_SOCKET", &socket)
             .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.as_ref().unwrap_or(&nobody))
+            .env("RUNTIME_DIRECTORY", self.runtime_dir())
             .env_remove("JOURNAL_STREAM")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

@@ -12,6 +12,7 @@ mod credentials;
 mod fleet;
 mod guards;
 mod mended;
+mod notice;
 mod once;
 mod reboot;
 mod record;

@@ -63,7 +63,7 @@ fn logind_is_asked_after_the_reply_and_the_report() {
     let mut daemon = Daemon::with_logind(&hub, &bus);
     daemon.configure("reboot.ack_timeout = \"5m\"\nlog.level = \"debug\"\n");
     daemon.start_connected(&hub);
-    logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
+    logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay): ");
     hub.fault(&["gw1", "withhold-twin-reply"]);
     let (status, answer) = hub.invoke("rebootDevice", r#"{"id":"r-1","method_number":"42"}"#);
     assert_eq!(status, 200, "{answer}");
@@ -195,7 +195,7 @@ fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
     let logind = bus.logind();
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
     logind.calls.wait_for("Reboot(false)");
-    logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
+    logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay): ");
     assert_eq!(daemon.log.count(NO_LOCK), 0, "a logind that is not there was asked for one");
 
     // One connection per device: two daemons would take turns.
@@ -332,33 +332,6 @@ fn a_daemon_that_dies_after_logind_agreed_does_not_ask_again() {
     assert_eq!(hub.reported()["reboot"]["error"]["code"], "neverWentDown");
     assert_eq!(logind.calls.count("Reboot("), 1);
     assert_eq!(hub.invoke("rebootDevice", "{}").0, 200);
-}
-
-#[test]
-fn a_scheduled_reboot_is_announced_on_the_machine_unless_another_is() {
-    let (hub, bus) = (Hub::start(), Bus::start());
-    let logind = bus.logind();
-    let mut daemon = Daemon::with_logind(&hub, &bus);
-    daemon.start_connected(&hub);
-    let (_, body) =
-        hub.invoke("rebootDevice", r#"{"id":"r-1","delaySeconds":3600,"reason":"kernel update"}"#);
-    assert_eq!(body["status"], "scheduled");
-    logind.calls.wait_for("ScheduleShutdown(dry-reboot, ");
-    assert_eq!(logind.calls.count("SetWallMessage(scheduled by iotdm-agentd: kernel update)"), 1);
-    // A new start of the daemon says the same, and knows its own shutdown in logind's schedule.
-    daemon.kill();
-    daemon.start_connected(&hub);
-    logind.calls.wait_for_nth("ScheduleShutdown(dry-reboot, ", 2);
-    assert_eq!(hub.invoke("cancelReboot", "{}").0, 200);
-    logind.calls.wait_for("CancelScheduledShutdown");
-
-    // An administrator's own shutdown is left as it is.
-    *logind.scheduled.lock().unwrap() = ("poweroff".to_owned(), 4_000_000_000_000_000);
-    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-2","delaySeconds":3600}"#).0, 200);
-    assert_eq!(hub.invoke("cancelReboot", "{}").0, 200);
-    assert_eq!(hub.invoke("getRebootStatus", "{}").0, 200);
-    assert_eq!(logind.scheduled.lock().unwrap().0, "poweroff");
-    assert_eq!(logind.calls.count("ScheduleShutdown(dry-reboot, "), 2);
 }
 
 #[test]

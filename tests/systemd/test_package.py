@@ -83,7 +83,7 @@ def test_completions(root, name):
     said("fish", "--no-execute", share / f"fish/vendor_completions.d/{name}.fish")
 
 
-@pytest.mark.parametrize("name", [UNIT, NOTE])
+@pytest.mark.parametrize("name", [UNIT, NOTE, "iotdm-notice"])
 def test_the_units_are_as_closed_as_can_be(root, name):
     unit = root / f"lib/systemd/system/{name}.service"
     judged = said("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit)

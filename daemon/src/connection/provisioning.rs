@@ -2,7 +2,6 @@
 //! its name there. Source: "Communicate with your DPS using the MQTT protocol"
 //! and captures of the official clients.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -71,7 +70,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 impl Provisioning {
     /// Begins with the assignment in `file`, if there is one for this enrolment.
     pub fn new(enrolment: Enrolment, file: PathBuf) -> Self {
-        let read = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Assignment>(&bytes).ok());
+        let read =
+            durable::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Assignment>(&bytes).ok());
         let assignment = read.filter(|known| {
             known.id_scope == enrolment.id_scope && known.registration_id == enrolment.registration_id
         });
@@ -293,7 +293,7 @@ mod tests {
         Provisioning::new(enrolment("0ne1"), file.clone()).keep(&assignment);
         assert_eq!(new("0ne1"), Some(assignment));
         assert_eq!(new("0ne2"), None);
-        fs::write(&file, "{}").unwrap();
+        std::fs::write(&file, "{}").unwrap();
         assert_eq!(new("0ne1"), None);
     }
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use iotdm_core::decide::effect::Notice;
 use iotdm_core::decide::event::Start;
 use iotdm_core::decide::refusal::Refusal;
 use iotdm_proto::Time;
@@ -15,7 +14,7 @@ use super::logind::Logind;
 pub use super::logind::Shutdown;
 use super::sighting::Sighting;
 use super::simulate::Simulation;
-use super::{boot, clock};
+use super::{boot, clock, notice};
 
 /// The two ways.
 #[derive(Debug, Clone)]
@@ -49,19 +48,24 @@ impl Backend {
     }
 
     /// Has `tasks` tell of what happens to the machine, whose clock was `known`
-    /// to be like that, and tell the people on it of what is in `notices`.
+    /// to be like that, and tell the people on it of what is in `notices`: by a
+    /// file in the daemon's `runtime_dir`, if it has one, and by the reason of the
+    /// lock that is held.
     pub fn watch(
         &self,
         known: Clock,
-        notices: watch::Receiver<Option<Notice>>,
+        runtime_dir: Option<&Path>,
+        notices: watch::Receiver<notice::Known>,
         sightings: mpsc::Sender<Sighting>,
         tasks: &mut JoinSet<()>,
     ) {
         match self {
             Backend::Logind(logind) => {
-                tasks.spawn(logind.clone().announce(notices));
+                if let Some(directory) = runtime_dir {
+                    tasks.spawn(notice::keep(directory.to_owned(), notices.clone()));
+                }
                 tasks.spawn(clock::watch(logind.clone(), known, sightings.clone()));
-                tasks.spawn(logind.clone().watch(sightings));
+                tasks.spawn(logind.clone().watch(notices, sightings));
             }
             Backend::Simulate(simulation) => {
                 tasks.spawn(simulation.clone().watch(sightings));
@@ -83,6 +87,14 @@ impl Backend {
         match self {
             Backend::Logind(logind) => logind.reboot(reason, ignore_inhibitors).await,
             Backend::Simulate(simulation) => simulation.reboot().map_err(|error| format!("{error:#}")),
+        }
+    }
+
+    /// Has the reason of a reboot that does not come forgotten.
+    pub async fn forget_reason(&self, reason: Option<&str>) {
+        match self {
+            Backend::Logind(logind) => logind.forget_reason(reason).await,
+            Backend::Simulate(_) => {}
         }
     }
 

@@ -7,6 +7,8 @@ use anyhow::Context as _;
 use iotdm_proto::Time;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::durable;
+
 /// The running kernel's boot id, from below `root`.
 pub fn boot_id(root: &Path) -> anyhow::Result<String> {
     let path = root.join("proc/sys/kernel/random/boot_id");
@@ -17,8 +19,8 @@ pub fn boot_id(root: &Path) -> anyhow::Result<String> {
 /// The last boot that ended by an orderly shutdown, as `iotdm-agentd-shutdown.service`
 /// has noted it in the state directory; or nothing, where that does not run.
 pub fn last_shut_down(state_dir: &Path) -> Option<String> {
-    let id = std::fs::read_to_string(state_dir.join("last-shutdown")).ok()?;
-    Some(id.trim().to_owned())
+    let id = durable::read(&state_dir.join("last-shutdown")).ok()?;
+    Some(String::from_utf8(id).ok()?.trim().to_owned())
 }
 
 /// When the kernel started, by the clock of now.

@@ -1,18 +1,18 @@
 //! The journal, or standard error where there is none; and the sentences that
 //! have a `MESSAGE_ID` of their own.
 
-use std::fs::File;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 
 use iotdm_core::decide::effect::Note;
 use iotdm_proto::report::RebootStatus;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::journal::{self, Logger};
+use super::lines::Lines;
 
 /// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
 mod message_id {
@@ -46,9 +46,15 @@ pub enum Level {
     Debug,
 }
 
+/// What is logged is written as long as this lives; its end waits, but not long,
+/// for the last lines.
+#[derive(Debug)]
+pub struct Log(Lines);
+
 /// Sends what is logged from now on to the journal if standard error is
-/// connected to it, else to standard error itself.
-pub fn init(level: Level) {
+/// connected to it, else to standard error itself. Logging never waits for
+/// either.
+pub fn init(level: Level) -> io::Result<Log> {
     let level = match level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
@@ -56,20 +62,14 @@ pub fn init(level: Level) {
         Level::Debug => LevelFilter::DEBUG,
     };
     let ours = Targets::new().with_default(LevelFilter::ERROR).with_target("iotdm_agentd", level);
-    let registry = tracing_subscriber::registry().with(ours);
-    let journal = if stderr_is_journal() { tracing_journald::layer().ok() } else { None };
-    match journal {
-        Some(journal) => registry.with(journal.with_field_prefix(None)).init(),
-        None => {
-            // The fields are for the journal's queries; the sentence has what
-            // people need.
-            let fields = debug_fn(|writer, field, value| match field.name() {
-                "message" => write!(writer, "{value:?}"),
-                _ => Ok(()),
-            });
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).fmt_fields(fields);
-            registry.with(layer.with_target(false).with_ansi(false)).init();
-        }
+    let lines = journal::start()?;
+    tracing_subscriber::registry().with(ours).with(Logger(lines.clone())).init();
+    Ok(Log(lines))
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
     }
 }
 
@@ -164,13 +164,4 @@ pub fn disconnected(device_id: &str, message: &str) {
 /// Writes why the daemon ends.
 pub fn cannot_run(message: &str) {
     tracing::error!(message_id = message_id::CANNOT_RUN, "{message}");
-}
-
-/// systemd says in `$JOURNAL_STREAM` which file is the journal's; an inherited
-/// value must not be mistaken when standard error has been redirected since.
-fn stderr_is_journal() -> bool {
-    let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
-    let stderr = std::io::stderr().as_fd().try_clone_to_owned().map(File::from);
-    let metadata = stderr.and_then(|file| file.metadata());
-    metadata.is_ok_and(|metadata| journal == format!("{}:{}", metadata.dev(), metadata.ino()))
 }

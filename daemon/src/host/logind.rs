@@ -10,13 +10,14 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use iotdm_core::decide::effect::Notice;
 use iotdm_core::decide::refusal::Refusal;
-use iotdm_proto::Time;
 use iotdm_proto::reply::Inhibitor;
 use iotdm_proto::report::Clock;
+use iotdm_proto::text::harmless;
 use tokio::sync::{mpsc, watch};
 use zbus::wire::OwnedFd;
-use zbus::{Connection, connection, fdo, proxy};
+use zbus::{Connection, Message, MessageStream, connection, fdo, message, proxy};
 
+use super::notice;
 use super::sighting::Sighting;
 use crate::backoff::Backoff;
 
@@ -32,6 +33,10 @@ const BLOCKING: [&str; 2] = ["block", "block-weak"];
 
 /// How long a bus may take to answer when the daemon itself is to stop.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What logind's wall message began with where an earlier version of this daemon
+/// had a reboot in logind's schedule, to have it announced.
+const OLD_NOTICE: &str = "scheduled by iotdm-agentd: ";
 
 /// How many inhibitors are told, and how many characters of each text: the hub
 /// takes 128 KiB of a reply, and others choose what stands in an inhibitor.
@@ -51,13 +56,10 @@ pub struct Logind {
 )]
 trait Manager {
     fn can_reboot(&self) -> zbus::Result<String>;
-    fn reboot(&self, interactive: bool) -> zbus::Result<()>;
-    fn reboot_with_flags(&self, flags: u64) -> zbus::Result<()>;
     fn set_wall_message(&self, message: &str, enable: bool) -> zbus::Result<()>;
-    fn schedule_shutdown(&self, kind: &str, usec: u64) -> zbus::Result<()>;
-    fn cancel_scheduled_shutdown(&self) -> zbus::Result<bool>;
     #[zbus(property(emits_changed_signal = "false"))]
-    fn scheduled_shutdown(&self) -> zbus::Result<(String, u64)>;
+    fn wall_message(&self) -> zbus::Result<String>;
+    fn cancel_scheduled_shutdown(&self) -> zbus::Result<bool>;
     fn inhibit(&self, what: &str, who: &str, why: &str, mode: &str) -> zbus::Result<OwnedFd>;
     fn list_inhibitors(&self) -> zbus::Result<Vec<(String, String, String, String, u32, u32)>>;
     #[zbus(property)]
@@ -149,73 +151,80 @@ impl Logind {
     /// Asks for a reboot, telling people who are logged in why. It happens
     /// some time after this returns.
     pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
-        let manager = self.manager().await.map_err(|error| explain(&error))?;
-        if let Some(reason) = reason
-            && let Err(error) = manager.set_wall_message(reason, true).await
-        {
+        // Without a reason as well: logind would else show that of an earlier
+        // request. It shows the words as they are.
+        let words = reason.map(harmless).unwrap_or_default();
+        if let Err(error) = self.set_wall_message(&words).await {
             tracing::debug!("nobody who is logged in is told the reason: {error}");
         }
-        let asked = async {
-            if ignore_inhibitors {
-                match manager.reboot_with_flags(SKIP_INHIBITORS).await {
-                    // Before systemd 257 it is polkit's right alone that counts.
-                    Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::InvalidArgs(_)) => {}
-                    asked => return asked,
+        let asked = self.ask_to_reboot(ignore_inhibitors).await;
+        if asked.is_err() {
+            self.forget_reason(reason).await;
+        }
+        asked
+    }
+
+    async fn ask_to_reboot(&self, ignore_inhibitors: bool) -> Result<(), String> {
+        let connection = self.connect().await.map_err(|error| explain(&error))?;
+        let asked = match ignore_inhibitors {
+            true => match call(&connection, "RebootWithFlags", &SKIP_INHIBITORS).await {
+                // Before systemd 257 it is polkit's right alone that counts.
+                Err(Unanswered::Refused(error)) if is_invalid(&error) => {
+                    call(&connection, "Reboot", &false).await
                 }
-            }
-            manager.reboot(false).await
+                asked => asked,
+            },
+            false => call(&connection, "Reboot", &false).await,
         };
-        match asked.await {
+        match asked {
+            Ok(()) => Ok(()),
+            // The call may have been taken, and the answer lost in the shutdown:
+            // asked again, logind might reboot the machine twice.
+            Err(Unanswered::Silent) => Ok(()),
             // Asked twice, or by somebody else first: it goes down either way.
-            Err(zbus::Error::MethodError(name, ..))
+            Err(Unanswered::Refused(zbus::Error::MethodError(name, ..)))
                 if name.as_str() == "org.freedesktop.login1.OperationInProgress" =>
             {
                 Ok(())
             }
-            Err(error) if is_silence(&error) => Ok(()),
-            asked => asked.map_err(|error| explain(&error)),
+            Err(Unanswered::Refused(error)) => Err(explain(&error)),
+            Err(Unanswered::NotSent(error)) => Err(format!("logind could not be asked: {error}")),
         }
     }
 
-    /// Keeps the people who are logged in told of the reboot that `notices`
-    /// has, until nobody gives notice any more.
-    pub async fn announce(self, mut notices: watch::Receiver<Option<Notice>>) {
-        let mut told = None;
-        while notices.changed().await.is_ok() {
-            let notice = notices.borrow_and_update().clone();
-            match self.announce_once(notice.as_ref(), told).await {
-                Ok(ours) => told = notice.filter(|_| ours).map(|notice| microseconds(notice.at)),
-                Err(error) => tracing::info!(
-                    "people who are logged in are not told of the scheduled reboot: {}",
-                    explain(&error)
-                ),
+    /// Has logind forget this reason of a reboot that does not come, which it
+    /// would show, and log, with the next one. What somebody else has it show is
+    /// left alone.
+    pub async fn forget_reason(&self, reason: Option<&str>) {
+        let Some(reason) = reason.map(harmless) else { return };
+        let forgotten = async {
+            if self.manager().await?.wall_message().await? == reason {
+                self.set_wall_message("").await?;
             }
+            zbus::Result::Ok(())
+        };
+        if let Err(error) = forgotten.await {
+            tracing::debug!("logind may still show the reason of a reboot that does not come: {error}");
         }
     }
 
-    /// A shutdown that logind has in its schedule as a dry run is announced as
-    /// any other (`shutdown --show`, wall messages, no logins shortly before),
-    /// but carried out by nobody: that is for the daemon to do. Tells whether
-    /// ours is in the schedule now. Source: shutdown(8),
-    /// org.freedesktop.login1(5).
-    async fn announce_once(&self, notice: Option<&Notice>, told: Option<u64>) -> zbus::Result<bool> {
-        let manager = self.manager().await?;
-        let (_, scheduled) = manager.scheduled_shutdown().await?;
-        let free = scheduled == 0 || scheduled == u64::MAX;
-        let ours =
-            told == Some(scheduled) || notice.is_some_and(|notice| microseconds(notice.at) == scheduled);
-        // A shutdown that somebody else has scheduled is left alone.
-        if !free && !ours {
-            return Ok(false);
-        }
-        if let Some(notice) = notice {
-            let why = notice.reason.as_deref().unwrap_or(&notice.id);
-            manager.set_wall_message(&format!("scheduled by iotdm-agentd: {why}"), true).await?;
-            manager.schedule_shutdown("dry-reboot", microseconds(notice.at)).await?;
-        } else if ours {
+    /// On a connection of its own, which the bus may close for what is in the
+    /// message.
+    async fn set_wall_message(&self, words: &str) -> zbus::Result<()> {
+        self.manager().await?.set_wall_message(words, true).await
+    }
+
+    /// Earlier versions of this daemon announced a reboot by a dry run in
+    /// logind's schedule, which a logind that is started anew takes for a real
+    /// one. One that is still there is taken off, and with it /run/nologin; a
+    /// shutdown that somebody else has scheduled stays.
+    async fn take_back_old_notice(manager: &ManagerProxy<'_>) -> zbus::Result<()> {
+        if manager.wall_message().await?.starts_with(OLD_NOTICE) {
             manager.cancel_scheduled_shutdown().await?;
+            manager.set_wall_message("", true).await?;
+            tracing::info!("took back a notice that an earlier version had put into logind's schedule");
         }
-        Ok(notice.is_some())
+        Ok(())
     }
 
     /// Whether the machine is going down, also where nobody asked logind, as with
@@ -253,12 +262,13 @@ impl Logind {
         }
     }
 
-    /// Holds a delay lock on shutdowns and tells what happens to the machine,
-    /// until nobody listens. Without a bus or logind it waits for them.
-    pub async fn watch(self, sightings: mpsc::Sender<Sighting>) {
+    /// Holds a delay lock on shutdowns, whose reason says which reboot is to come,
+    /// and tells what happens to the machine, until nobody listens. Without a bus
+    /// or logind it waits for them.
+    pub async fn watch(self, mut notices: watch::Receiver<notice::Known>, sightings: mpsc::Sender<Sighting>) {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
-            match self.watch_once(&sightings, &mut backoff).await {
+            match self.watch_once(&mut notices, &sightings, &mut backoff).await {
                 Ok(()) => tracing::debug!("the connection to the bus ended"),
                 Err(error) => tracing::debug!("the machine cannot be watched now: {error}"),
             }
@@ -271,6 +281,7 @@ impl Logind {
 
     async fn watch_once(
         &self,
+        notices: &mut watch::Receiver<notice::Known>,
         sightings: &mpsc::Sender<Sighting>,
         backoff: &mut Backoff,
     ) -> zbus::Result<()> {
@@ -280,33 +291,48 @@ impl Logind {
         let mut weak_inhibitors = manager.receive_block_weak_inhibited_changed().await;
         // Fails, so that it is tried again later, where there is no logind.
         let under_way = manager.preparing_for_shutdown().await?;
-        let mut lock = inhibit(&manager).await;
+        let mut lock = inhibit(&manager, notices).await;
+        if let Err(error) = Self::take_back_old_notice(&manager).await {
+            tracing::warn!(
+                "whether logind's schedule has a notice of an earlier version is not known: {error}"
+            );
+        }
         backoff.reset();
         let sighting = match under_way {
             true => Sighting::ShutdownBegan(lock.take()),
             false => Sighting::NoShutdown,
         };
         let mut next = Some(sighting);
-        while let Some(sighting) = next {
-            if sightings.send(sighting).await.is_err() {
+        loop {
+            if let Some(sighting) = next.take()
+                && sightings.send(sighting).await.is_err()
+            {
                 return Ok(());
             }
             next = tokio::select! {
+                Ok(()) = notices.changed() => {
+                    // Not while the machine goes down: then no lock is given any
+                    // more. The old one is let go once the new one is held.
+                    if lock.is_some() {
+                        lock = inhibit(&manager, notices).await.or(lock);
+                    }
+                    continue;
+                }
                 signal = shutdowns.next() => match signal {
                     Some(signal) if signal.args()?.start => Some(Sighting::ShutdownBegan(lock.take())),
                     Some(_) => {
                         if lock.is_none() {
-                            lock = inhibit(&manager).await;
+                            lock = inhibit(&manager, notices).await;
                         }
                         Some(Sighting::NoShutdown)
                     }
-                    None => None,
+                    None => return Ok(()),
                 },
-                changed = inhibitors.next() => changed.map(|_| Sighting::InhibitorsChanged),
-                changed = weak_inhibitors.next() => changed.map(|_| Sighting::InhibitorsChanged),
+                Some(_) = inhibitors.next() => Some(Sighting::InhibitorsChanged),
+                Some(_) = weak_inhibitors.next() => Some(Sighting::InhibitorsChanged),
+                else => return Ok(()),
             };
         }
-        Ok(())
     }
 
     async fn manager(&self) -> zbus::Result<ManagerProxy<'static>> {
@@ -324,11 +350,19 @@ impl Logind {
     }
 }
 
-/// Takes the delay lock. Without it shutdowns are still seen, but may be over
-/// before they are noted.
-async fn inhibit(manager: &ManagerProxy<'_>) -> Option<OwnedFd> {
-    let why = "records that the shutdown is an orderly one";
-    match manager.inhibit("shutdown", "iotdm-agentd", why, "delay").await {
+/// Takes the delay lock, which `systemd-inhibit --list` shows with its reason:
+/// the reboot to come, if there is one. Without the lock shutdowns are still seen,
+/// but may be over before they are noted.
+async fn inhibit(
+    manager: &ManagerProxy<'_>,
+    notices: &mut watch::Receiver<notice::Known>,
+) -> Option<OwnedFd> {
+    let known = notices.borrow_and_update().clone();
+    let why = match known.flatten() {
+        Some(Notice { at, reason, .. }) => notice::sentence(at, reason.as_deref()),
+        None => "records that the shutdown is an orderly one".to_owned(),
+    };
+    match manager.inhibit("shutdown", "iotdm-agentd", &why, "delay").await {
         Ok(lock) => Some(lock),
         Err(error) => {
             tracing::warn!("a shutdown may be over before it is noted, as logind gives no lock: {error}");
@@ -337,35 +371,137 @@ async fn inhibit(manager: &ManagerProxy<'_>) -> Option<OwnedFd> {
     }
 }
 
-fn microseconds(at: Time) -> u64 {
-    u64::try_from(at.unix_millis()).unwrap_or(0) * 1000
+/// Why there is no answer of logind that it agrees.
+#[derive(Debug)]
+enum Unanswered {
+    /// The call never left: logind cannot have taken it.
+    NotSent(zbus::Error),
+    /// The call was sent, and nothing came back.
+    Silent,
+    /// logind, or the bus in its place, said no.
+    Refused(zbus::Error),
+}
+
+/// Calls a method of the login manager whose answer is empty. A proxy would not
+/// tell a call that could not be sent from one that was not answered.
+async fn call<B>(connection: &Connection, method: &'static str, body: &B) -> Result<(), Unanswered>
+where
+    B: serde::Serialize + zbus::DynamicType,
+{
+    let call = Message::method_call("/org/freedesktop/login1", method)
+        .destination("org.freedesktop.login1")
+        .interface("org.freedesktop.login1.Manager")
+        .build(body)
+        .map_err(Unanswered::NotSent)?;
+    let serial = call.primary_header().serial_num();
+    let mut incoming = MessageStream::from(connection);
+    connection.send(&call).await.map_err(Unanswered::NotSent)?;
+    let reply = async {
+        while let Some(Ok(message)) = incoming.next().await {
+            if message.header().reply_serial() == Some(serial) {
+                return Some(message);
+            }
+        }
+        None
+    };
+    match tokio::time::timeout(CALL_TIMEOUT, reply).await {
+        Ok(Some(reply)) if reply.message_type() == message::Type::Error => {
+            let error = zbus::Error::from(reply);
+            Err(if is_silence(&error) { Unanswered::Silent } else { Unanswered::Refused(error) })
+        }
+        Ok(Some(_)) => Ok(()),
+        Ok(None) | Err(_) => Err(Unanswered::Silent),
+    }
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(MAX_INHIBITOR_TEXT).collect()
+    harmless(text).chars().take(MAX_INHIBITOR_TEXT).collect()
 }
 
-/// Whether a call that was sent was left without an answer. That is no refusal:
-/// it may have been taken, and the answer lost in the shutdown.
+/// Whether the bus says that the callee, which has got the call, does not answer:
+/// it has gone, or has taken too long.
 fn is_silence(error: &zbus::Error) -> bool {
-    match error {
-        zbus::Error::InputOutput(_) => true,
-        zbus::Error::FDO(error) => matches!(
-            **error,
-            fdo::Error::NoReply(_)
-                | fdo::Error::Timeout(_)
-                | fdo::Error::TimedOut(_)
-                | fdo::Error::Disconnected(_)
-        ),
-        _ => false,
-    }
+    let zbus::Error::FDO(error) = error else { return false };
+    matches!(
+        **error,
+        fdo::Error::NoReply(_)
+            | fdo::Error::Timeout(_)
+            | fdo::Error::TimedOut(_)
+            | fdo::Error::Disconnected(_)
+    )
+}
+
+/// Whether the callee does not know what it was asked for.
+fn is_invalid(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::FDO(error) if matches!(**error, fdo::Error::InvalidArgs(_)))
 }
 
 fn explain(error: &zbus::Error) -> String {
     match error {
         zbus::Error::MethodError(name, text, _) => {
-            format!("logind does not answer: {}", text.as_deref().unwrap_or(name.as_str()))
+            format!("logind refuses: {}", text.as_deref().unwrap_or(name.as_str()))
         }
+        zbus::Error::FDO(error) => format!("logind does not do it: {error}"),
         other => format!("logind cannot be asked: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection, and who is at its other end.
+    async fn pair() -> (Connection, Connection) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let theirs = connection::Builder::unix_stream(theirs).server(zbus::Guid::generate()).p2p();
+        let ours = connection::Builder::unix_stream(ours).p2p();
+        tokio::try_join!(ours.build(), theirs.build()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_left_is_no_silence() {
+        let (ours, theirs) = pair().await;
+        theirs.close().await.unwrap();
+        let answer = call(&ours, "Reboot", &false).await;
+        assert!(matches!(answer, Err(Unanswered::NotSent(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_heard_and_not_answered_is() {
+        let (ours, theirs) = pair().await;
+        let mut calls = MessageStream::from(&theirs);
+        let heard = async {
+            let heard = calls.next().await.unwrap().unwrap();
+            theirs.close().await.unwrap();
+            heard
+        };
+        let (answer, heard) = tokio::join!(call(&ours, "Reboot", &false), heard);
+        assert_eq!(heard.header().member().unwrap(), "Reboot");
+        assert!(matches!(answer, Err(Unanswered::Silent)), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_one_and_a_bus_that_lost_the_callee_is_silence() {
+        for (name, silent) in [
+            ("org.freedesktop.systemd1.UnitMasked", false),
+            ("org.freedesktop.DBus.Error.AccessDenied", false),
+            ("org.freedesktop.DBus.Error.ServiceUnknown", false),
+            ("org.freedesktop.DBus.Error.NoReply", true),
+        ] {
+            let (ours, theirs) = pair().await;
+            let mut calls = MessageStream::from(&theirs);
+            let refusing = async {
+                let heard = calls.next().await.unwrap().unwrap();
+                theirs.reply_error(&heard.header(), name, &"the words").await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(call(&ours, "Reboot", &false), refusing);
+            match answer {
+                Err(Unanswered::Silent) => assert!(silent, "{name}"),
+                Err(Unanswered::Refused(error)) => {
+                    assert!(!silent && explain(&error).contains("the words"), "{name}: {}", explain(&error));
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! down" is the daemon leaving the hub for a while and coming back with
 //! another boot id.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,7 +80,7 @@ impl Simulation {
     }
 
     fn read(&self) -> anyhow::Result<PretendedBoot> {
-        match fs::read(&self.file) {
+        match durable::read(&self.file) {
             // A file that cannot be understood is as good as another boot.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| fresh())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(fresh()),

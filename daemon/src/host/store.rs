@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -38,16 +37,16 @@ pub enum Loaded {
 
 impl Store {
     /// The record `name` in the state directory `dir`, which is made, with
-    /// mode 0700, if it is missing.
+    /// mode 0700, if it is missing, and has to be the daemon's own.
     pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        durable::own_directory(dir)?;
         Ok(Store { dir: dir.to_owned(), file: dir.join(name) })
     }
 
     /// Reads the record. One that cannot be read or understood is set aside:
     /// nothing about it stops the daemon.
     pub fn load(&self) -> Loaded {
-        let read = match fs::read(&self.file) {
+        let read = match durable::read(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
             read => read.context("it cannot be read"),
         };

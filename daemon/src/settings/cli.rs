@@ -17,6 +17,10 @@ pub struct Arguments {
     /// Say what would be used, secrets masked, and what is missing; then exit
     #[arg(long)]
     pub check_config: bool,
+    /// Show the people on this machine which reboot is to come; for
+    /// iotdm-notice.service
+    #[arg(long, hide = true, exclusive = true)]
+    pub show_notice: bool,
 }
 
 const AFTER_HELP: &str = "\

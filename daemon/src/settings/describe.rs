@@ -12,7 +12,7 @@ use crate::connection::identity::{Proof, Source};
 
 /// What would be used, a setting to a line.
 pub fn describe(settings: &Settings) -> String {
-    let Settings { config, credentials, state_dir } = settings;
+    let Settings { config, credentials, state_dir, runtime_dir: _ } = settings;
     // Every key by its name, so that a new one is not forgotten here. Where the
     // device's name, its hub and its secrets come from is seen from the credentials.
     let Config { hub, provisioning, reboot, log: LogConfig { level }, proxy_file: _ } = config;
@@ -134,7 +134,7 @@ mod tests {
         fs::write(&file, text).unwrap();
         let config = Config::load(&file, true).unwrap();
         let credentials = credentials::load(&config, None, Path::new("/nowhere")).unwrap();
-        describe(&Settings { config, credentials, state_dir: "/state".into() })
+        describe(&Settings { config, credentials, state_dir: "/state".into(), runtime_dir: None })
     }
 
     #[test]
