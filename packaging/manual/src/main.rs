@@ -1,12 +1,15 @@
-//! Writes what the packages ship besides the programs: manual pages and shell
-//! completions, below a directory laid out as a gateway's root.
+//! Writes what the packages ship besides the programs: manual pages, shell
+//! completions and the notices of other people's code, below a directory laid
+//! out as a gateway's root.
 //!
 //! The command line comes from the programs' own definitions, the settings
-//! from the shipped `agentd.toml`; only what neither says is written by hand,
-//! in the `.txt` files beside this crate's manifest.
+//! from the shipped `agentd.toml`, the notices from the crates; only what none
+//! of them says is written by hand, in the `.txt` files beside this crate's
+//! manifest.
 
 mod completions;
 mod help;
+mod notices;
 mod page;
 mod program;
 mod settings;
@@ -17,10 +20,11 @@ use anyhow::{Context as _, bail};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(out), None) = (arguments.next(), arguments.next()) else {
-        bail!("usage: iotdm-manual DIR");
+    let (Some(out), Some(target), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        bail!("usage: iotdm-manual DIR TARGET, the latter as Rust names what the programs are built for");
     };
     let out = Path::new(&out);
+    let metadata = notices::metadata(&target.to_string_lossy())?;
     for program in program::all() {
         for (path, page) in page::all(&program)? {
             write(&out.join(path), page.as_bytes())?;
@@ -28,6 +32,9 @@ fn main() -> anyhow::Result<()> {
         for (path, script) in completions::all(&program)? {
             write(&out.join(path), &script)?;
         }
+        let name = program.command.get_name();
+        let page = notices::page(&metadata, name)?;
+        write(&out.join(format!("usr/share/doc/{name}/NOTICES")), page.as_bytes())?;
     }
     write(&out.join("usr/share/man/man5/iotdm-agentd.toml.5"), settings::page().as_bytes())
 }

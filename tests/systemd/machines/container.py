@@ -179,6 +179,7 @@ class Container:
                     life.up = True
                     self.boots.append(Boot(boot_id, leader, began))
                     self._changed.notify_all()
+            _read_on(notify, process)
             end = process.wait()
         with self._changed:
             life.end = power.REBOOT if end == REBOOT else power.CUT if self._cut else power.OFF
@@ -222,6 +223,19 @@ class Container:
                 raise AssertionError(f"no {what}") from self._failure
             if not condition():
                 raise AssertionError(f"no {what} {'although it ended' if done else f'in {timeout} s'}; ends: {self.ends}")
+
+
+def _read_on(notify: socket.socket, process: subprocess.Popen) -> None:
+    """Takes what is told until the process ends: systemd-nspawn waits for whoever does not read."""
+    ended = os.pidfd_open(process.pid)
+    try:
+        while True:
+            readable, _, _ = select.select([notify, ended], [], [])
+            if notify not in readable:
+                return
+            notify.recv(4096)
+    finally:
+        os.close(ended)
 
 
 def _own_cgroups() -> list[Path]:
