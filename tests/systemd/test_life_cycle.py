@@ -46,10 +46,15 @@ def test_nothing_is_left_after_a_purge(bare_machine, deb, hub):
     hub.wait_connected(DEVICE)
     assert machine.show(UNIT, "UnitFileState")["UnitFileState"] == "enabled"
 
-    # Purged: what the package or the daemon made is gone, and the secret; not what else the administrator wrote.
+    # Purged: what the package or the daemon made is gone, and its whole directory of settings with every secret
+    # that the manual has the administrator put there; not what else the administrator wrote.
+    (machine.root / "etc/iotdm/agentd.toml.d/proxy.toml").write_text('hub.proxy = "http://me:secret@proxy.example:3128"\n')
+    for secret in ["connection-string.cred", "device.key", "symmetric-key"]:
+        (machine.root / "etc/iotdm" / secret).write_text("secret")
+    handed_over = machine.root / f"etc/systemd/system/{UNIT}.service.d/symmetric-key.conf"
+    handed_over.write_text("[Service]\nLoadCredential=symmetric-key:/etc/iotdm/symmetric-key\n")
     apt(machine, "purge", "iotdm-agentd")
-    own = {"/etc/iotdm", "/etc/iotdm/agentd.toml.d", "/etc/iotdm/agentd.toml.d/hub.toml", "/etc/iotdm/ca.pem",
-           *(f"/etc/systemd/system/{unit}.service.d{file}" for unit in [UNIT, NOTE] for file in ["", "/container.conf"])}
+    own = {*(f"/etc/systemd/system/{unit}.service.d{file}" for unit in [UNIT, NOTE] for file in ["", "/container.conf"])}
     after = files(machine)
     assert {line.split()[0] for line in after - before} == own
     assert before - after == set()

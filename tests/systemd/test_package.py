@@ -1,8 +1,10 @@
 """The packages as files: what lintian, man, the shells and systemd-analyze say of them."""
 
+import gzip
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -83,11 +85,31 @@ def test_completions(root, name):
     said("fish", "--no-execute", share / f"fish/vendor_completions.d/{name}.fish")
 
 
-@pytest.mark.parametrize("name", [UNIT, NOTE])
-def test_the_units_are_as_closed_as_can_be(root, name):
-    unit = root / f"lib/systemd/system/{name}.service"
-    judged = said("systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", unit)
-    assert "Overall exposure level" in judged
+@pytest.mark.parametrize(("name", "shipped", "with_namespaces"), [(UNIT, 13, 11), (NOTE, 5, 4)])
+def test_the_units_are_as_closed_as_can_be(root, tmp_path, name, shipped, with_namespaces):
+    """As shipped, and with the drop-in of the package's generator. The thresholds are ten times what is printed."""
+    unit = shutil.copy(root / f"lib/systemd/system/{name}.service", tmp_path)
+
+    def judged(threshold: int) -> str:
+        return said("systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", "--no-pager", unit)
+
+    assert "Overall exposure level" in judged(shipped)
+    said(root / "lib/systemd/system-generators/iotdm-agentd-generator", tmp_path)
+    assert re.search(r"✓ PrivateUsers=", judged(with_namespaces))
+
+
+@pytest.mark.parametrize("name", package.NAMES)
+def test_the_notices_of_all_that_is_linked_are_there(root, name):
+    tree = said("cargo", "tree", f"--package={name}", "--edges=normal", "--prefix=none", "--format={p}", "--locked",
+                cwd=SOURCE)
+    # Such as "anyhow v1.0.0", and for our own crates a path after it.
+    crates = {tuple(line.split()[:2]) for line in tree.splitlines() if line and "(/" not in line}
+    with gzip.open(root / f"usr/share/doc/{name}/NOTICES.gz", "rt") as file:
+        notices = file.read()
+    named = dict(re.findall(r"^(\S+ \d\S*), .*\n(?:    http.*\n)?    (\[.*\])$", notices, re.M))
+    assert {f"{crate} {version.removeprefix('v')}" for crate, version in crates} <= set(named)
+    texts = set(re.findall(r"^(\[\d+\])$", notices, re.M))
+    assert set(" ".join(named.values()).split()) == texts
 
 
 def test_the_note_of_a_shutdown_is_written_again_and_again_and_taken_back(root):

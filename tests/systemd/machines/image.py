@@ -66,7 +66,12 @@ def copy(source: Path, target: Path) -> Path:
 def install(root: Path, deb: Path) -> None:
     """Installs a package into a machine that is off."""
     shutil.copy(deb, root / "root")
-    subprocess.run(["chroot", root, "apt-get", "install", "-y", f"/root/{deb.name}"], check=True)
+    run_in(root, "apt-get", "install", "-y", f"/root/{deb.name}")
+
+
+def run_in(root: Path, *command: str) -> None:
+    """Runs a command in a machine that is off."""
+    subprocess.run(["chroot", root, *command], check=True)
 
 
 @contextlib.contextmanager

@@ -84,6 +84,11 @@ class VirtualMachine:
             check=True, capture_output=True, text=True)
         return [line.split()[1] for line in boots.stdout.splitlines()]
 
+    def journal(self, *options: str) -> str:
+        """The journal's lines of all boots, after `boot_ids`."""
+        command = ["journalctl", f"--directory={self.directory}/journal", "--quiet", "--no-pager", *options]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     def read(self, path: str) -> str:
         """A file on the disk, after `boot_ids`."""
         return subprocess.run(["debugfs", "-R", f"cat {path}", self.disk], check=True, capture_output=True, text=True).stdout
