@@ -177,12 +177,12 @@ def test_without_user_namespaces_the_daemon_connects(debian, deb, hub, tmp_path)
             "ExecStart=/bin/sh -c 'echo 0 >/proc/sys/user/max_user_namespaces'\n[Install]\nWantedBy=multi-user.target\n")
         vm.enable(root, UNIT, "harden.service")
         virtual = vm.VirtualMachine(root, tmp_path)
-    try:
-        virtual.power_on()
-        hub.wait_connected(DEVICE, timeout=BOOT)
-    finally:
-        virtual.cut_power()
-        print((tmp_path / "console").read_text(errors="replace"))
+        try:
+            virtual.power_on()
+            hub.wait_connected(DEVICE, timeout=BOOT)
+        finally:
+            virtual.cut_power()
+            print((tmp_path / "console").read_text(errors="replace"))
     virtual.boot_ids()
     failures = virtual.journal("--grep=217/USER")
     virtual.disk.unlink()
