@@ -95,6 +95,11 @@ impl Manager {
         usec != 0
     }
 
+    #[zbus(property)]
+    fn scheduled_shutdown(&self) -> (String, u64) {
+        self.scheduled.lock().unwrap().clone()
+    }
+
     fn list_inhibitors(&self) -> Vec<Inhibitor> {
         self.inhibitors.lock().unwrap().clone()
     }

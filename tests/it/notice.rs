@@ -53,6 +53,15 @@ fn a_notice_of_an_earlier_version_is_taken_off_the_schedule_and_nobody_elses() {
     logind.calls.wait_for("CancelScheduledShutdown");
     logind.calls.wait_for("SetWallMessage()");
     assert_eq!(logind.scheduled.lock().unwrap().1, 0);
+
+    // Without the words it is known by the time of the request in the record.
+    let (_, body) = hub.invoke("rebootDevice", r#"{"id":"r-1","delaySeconds":3600}"#);
+    let at: iotdm_proto::Time = body["notBefore"].as_str().unwrap().parse().unwrap();
+    daemon.kill();
+    let micros = u64::try_from(at.unix_millis()).unwrap() * 1000;
+    *logind.scheduled.lock().unwrap() = ("reboot".to_owned(), micros);
+    daemon.start_connected(&hub);
+    logind.calls.wait_for_nth("CancelScheduledShutdown", 2);
 }
 
 #[test]

@@ -26,6 +26,8 @@ def machine(request, tmp_path):
     yield from gateways.of_root(request.getfixturevalue(request.param), tmp_path)
 
 
+# The newer one's login(1) does not start in a container that is entered from outside.
+@pytest.mark.parametrize("machine", ["installed"], ids=["this-debian"], indirect=True)
 def test_people_are_told_and_it_is_taken_back(gateway, hub):
     with terminal(gateway) as told:
         schedule(hub, "2h")
@@ -101,7 +103,9 @@ def test_a_notice_of_an_earlier_version_is_taken_back(gateway, deb, by):
     soon = round((time.time() + 120) * 1_000_000)
     gateway.run("busctl", "call", *LOGIND, "SetWallMessage", "sb", f"scheduled by iotdm-agentd: {REASON}", "true")
     gateway.run("busctl", "call", *LOGIND, "ScheduleShutdown", "st", "dry-reboot", str(soon))
-    gateway.run("systemctl", "restart", "systemd-logind")
+    if int(gateway.run("systemctl", "--version").split()[1]) < 257:
+        # A later one forgets the words; then the daemon goes by its request's time.
+        gateway.run("systemctl", "restart", "systemd-logind")
     wait(lambda: scheduled(gateway) not in NOTHING, lambda: scheduled(gateway))
     nologin = ["sh", "-c", "test -e /run/nologin && echo closed || echo open"]
     wait(lambda: gateway.run(*nologin) == "closed\n", lambda: gateway.run("ls", "/run"))
@@ -125,6 +129,8 @@ def test_an_administrators_own_shutdown_stands(gateway, hub):
     assert scheduled(gateway) == own
 
 
+# The newer one's login(1) does not start in a container that is entered from outside.
+@pytest.mark.parametrize("machine", ["installed"], ids=["this-debian"], indirect=True)
 def test_a_daemon_in_wrong_hands_has_nothing_shown_but_clean_words(gateway, hub):
     """It may write what it likes into its runtime directory; root shows an id, a time and one line, or nothing."""
     gateway.run("sh", "-c", "echo precious >/root/precious; chmod 600 /root/precious")

@@ -60,6 +60,8 @@ trait Manager {
     #[zbus(property(emits_changed_signal = "false"))]
     fn wall_message(&self) -> zbus::Result<String>;
     fn cancel_scheduled_shutdown(&self) -> zbus::Result<bool>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn scheduled_shutdown(&self) -> zbus::Result<(String, u64)>;
     fn inhibit(&self, what: &str, who: &str, why: &str, mode: &str) -> zbus::Result<OwnedFd>;
     fn list_inhibitors(&self) -> zbus::Result<Vec<(String, String, String, String, u32, u32)>>;
     #[zbus(property)]
@@ -218,8 +220,18 @@ impl Logind {
     /// logind's schedule, which a logind that is started anew takes for a real
     /// one. One that is still there is taken off, and with it /run/nologin; a
     /// shutdown that somebody else has scheduled stays.
-    async fn take_back_old_notice(manager: &ManagerProxy<'_>) -> zbus::Result<()> {
-        if manager.wall_message().await?.starts_with(OLD_NOTICE) {
+    async fn take_back_old_notice(manager: &ManagerProxy<'_>, known: notice::Known) -> zbus::Result<()> {
+        // A logind of systemd 257 forgets the words when it is started anew, and
+        // not the time, which is that of the request to the microsecond.
+        let of_request = match known.flatten() {
+            Some(Notice { at, .. }) => {
+                let (_, scheduled) = manager.scheduled_shutdown().await?;
+                i64::try_from(scheduled)
+                    .is_ok_and(|scheduled| scheduled == at.unix_millis().saturating_mul(1000))
+            }
+            None => false,
+        };
+        if of_request || manager.wall_message().await?.starts_with(OLD_NOTICE) {
             manager.cancel_scheduled_shutdown().await?;
             manager.set_wall_message("", true).await?;
             tracing::info!("took back a notice that an earlier version had put into logind's schedule");
@@ -292,7 +304,8 @@ impl Logind {
         // Fails, so that it is tried again later, where there is no logind.
         let under_way = manager.preparing_for_shutdown().await?;
         let mut lock = inhibit(&manager, notices).await;
-        if let Err(error) = Self::take_back_old_notice(&manager).await {
+        let known = notices.borrow().clone();
+        if let Err(error) = Self::take_back_old_notice(&manager, known).await {
             tracing::warn!(
                 "whether logind's schedule has a notice of an earlier version is not known: {error}"
             );
