@@ -293,15 +293,21 @@ fn throttled_calls_wait_for_their_turn() {
 fn no_more_are_called_in_a_second_than_was_said() {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let noted = calls.clone();
-    let hub = Fleet::default().hub(4, move |_| {
+    let hub = Fleet::default().hub(5, move |_| {
         noted.lock().unwrap().push(Instant::now());
         None
     });
-    let ran = run(&hub, &["--max-per-second", "5"]);
+    let began = Instant::now();
+    let ran = run(&hub, &["--max-per-second", "2"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let calls = calls.lock().unwrap();
-    assert_eq!(calls.len(), 4);
-    assert!(calls[3] - calls[0] > Duration::from_millis(500), "three fifths of a second, less what is late");
+    assert_eq!(calls.len(), 5);
+    // From the program's start, since on a loaded machine the first call itself may be seen late.
+    let last = calls[4] - began;
+    assert!(
+        last >= Duration::from_secs(2),
+        "the fifth call after {last:?}, four halves of a second were due"
+    );
 }
 
 #[test]
@@ -327,10 +333,10 @@ fn on_a_terminal_it_asks_and_has_a_line_per_device() {
     assert!(refused.screen.contains("nothing was sent") && fleet.got().is_empty(), "{refused:#?}");
     let agreed = on_terminal(hub.command(&ask), "y\n");
     assert_eq!(agreed.code, 0, "{agreed:#?}");
-    assert!(agreed.screen.contains("gw2: completed in 0 s"), "{agreed:#?}");
+    assert!(agreed.screen.contains("gw2: completed in "), "{agreed:#?}");
     let names = ["gw1", "gw2", "gw3"];
     fleet.lose(&names);
-    let lost = on_terminal(hub.command(&[&ask[..], &["--wait-timeout", "500ms"]].concat()), "y\n");
+    let lost = on_terminal(hub.command(&[&ask[..], &["--wait-timeout", "2s"]].concat()), "y\n");
     assert_eq!(lost.code, 6, "{lost:#?}");
     // What moves is as wide as the terminal; what stays is the terminal's to wrap.
     for name in names {
