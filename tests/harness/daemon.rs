@@ -125,6 +125,11 @@ impl Daemon {
         wait_until("the first report", connected);
     }
 
+    /// Waits until the daemon ends by itself.
+    pub fn ends(&mut self) -> ExitStatus {
+        self.child.take().expect("the daemon does not run").wait().unwrap()
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM)

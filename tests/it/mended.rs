@@ -100,7 +100,7 @@ fn a_fatal_mistake_stands_in_the_status_with_its_remedy() {
         let status = daemon.notified.wait_for("STATUS=");
         assert!(status.contains(words), "{status}");
         daemon.log.wait_for(words);
-        assert_eq!(daemon.stop().code(), Some(code), "{status}");
+        assert_eq!(daemon.ends().code(), Some(code), "{status}");
         assert_eq!(daemon.notified.count("READY=1"), 0);
     };
     let secret = daemon.state_dir().with_file_name("connection-string");

@@ -173,11 +173,15 @@ fn each_refusal_has_its_status_and_reboots_nothing() {
     assert_eq!(logind.calls.count("Reboot("), 0);
     assert_eq!(hub.reported().get("reboot"), None);
 
-    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"first"}"#).0, 200);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"first","delaySeconds":600}"#).0, 200);
     let (status, code, error) = refused("rebootDevice", r#"{"id":"second"}"#);
     assert_eq!((status, code.as_str()), (409, "rebootPending"));
     assert_eq!(error["id"], "first");
+    assert_eq!(hub.invoke("cancelReboot", r#"{"id":"first"}"#).0, 200);
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"third"}"#).0, 200);
     logind.calls.wait_for("Reboot(");
+    let (status, code, _) = refused("rebootDevice", r#"{"id":"fourth"}"#);
+    assert_eq!((status, code.as_str()), (409, "shuttingDown"));
     assert_eq!(logind.calls.count("Reboot("), 1);
 }
 
@@ -198,8 +202,8 @@ fn without_a_bus_it_serves_and_finds_logind_when_it_appears() {
     logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay): ");
     assert_eq!(daemon.log.count(NO_LOCK), 0, "a logind that is not there was asked for one");
 
-    // One connection per device: two daemons would take turns.
-    daemon.kill();
+    // On a hub of its own, whose twin remembers nothing.
+    let hub = Hub::start();
     let mut nowhere = Daemon::new(&hub, None, "");
     nowhere.start();
     nowhere.notified.wait_for("READY=1");
