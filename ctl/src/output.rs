@@ -4,7 +4,6 @@
 //! what stderr cannot take is dropped.
 
 mod pasted;
-mod printable;
 mod secrets;
 mod table;
 
@@ -12,11 +11,11 @@ use std::fmt;
 use std::io::{self, Write as _};
 
 use console::Term;
+pub(crate) use iotdm_proto::text::line as printable;
+use iotdm_proto::text::lines;
 use serde::Serialize;
 
 pub(crate) use self::pasted::arguments;
-pub(crate) use self::printable::printable;
-use self::printable::printable_json;
 pub(crate) use self::secrets::has_secret;
 use self::secrets::masked;
 pub use self::table::cell;
@@ -73,7 +72,7 @@ impl Output {
             Format::Jsonl => serde_json::to_string(value)?,
             Format::Text | Format::Json | Format::Csv => serde_json::to_string_pretty(value)?,
         };
-        writeln!(io::stdout().lock(), "{}", printable_json(&text))
+        writeln!(io::stdout().lock(), "{}", lines(&text))
     }
 
     /// Writes several values as JSON: each on a line as `jsonl`, else an array.

@@ -1,6 +1,7 @@
 //! The small commands beside `serve` and `fault`: `env` and `trust` print what a
 //! user needs, `events`, `send` and `enrol` ask a running emulator.
 
+use iotdm_proto::text::line;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,6 @@ use crate::cli::{Enrol, Environment, Events, Send};
 use crate::client::{Emulator, directory};
 use crate::data_dir::DataDir;
 use crate::pki::Reach;
-use crate::printable;
 
 /// How long `events` waits for the next message, a week: devices may be silent
 /// for long.
@@ -61,7 +61,7 @@ pub async fn events(options: Events) -> Result<()> {
         pending.extend_from_slice(&part);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n').filter(|_| left > 0) {
             let event: Vec<u8> = pending.drain(..=end).take(end).collect();
-            writeln!(stdout, "{}", printable::line(&String::from_utf8_lossy(&event)))
+            writeln!(stdout, "{}", line(&String::from_utf8_lossy(&event)))
                 .and_then(|()| stdout.flush())
                 .context("cannot write to standard output")?;
             left -= 1;

@@ -9,6 +9,7 @@
 //! All files but the store are derived from the store and mended at each start,
 //! so that a changed port or a kill between two writes does no harm.
 
+use iotdm_proto::text::is_unseen;
 use std::collections::HashSet;
 use std::fs::{DirBuilder, DirEntry, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,7 +21,6 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::geteuid;
 
 use crate::identity::Identity;
-use crate::printable::is_deceptive;
 
 /// How every connection string begins, and so every file in `devices`.
 pub const CONNECTION_STRING: &str = "HostName=";
@@ -56,7 +56,7 @@ impl DataDir {
 
     /// Names the directory of an emulator; whether there is one is not looked at.
     pub fn named(path: &Path) -> Result<Self> {
-        let shown = path.to_str().filter(|path| !path.contains(is_deceptive));
+        let shown = path.to_str().filter(|path| !path.contains(is_unseen));
         if shown.is_none() {
             // The name gets into the lines of `env` and of `serve`.
             bail!(

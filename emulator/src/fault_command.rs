@@ -1,6 +1,7 @@
 //! `iotdm-emulator fault`: sets, lists and clears the faults of a running
 //! emulator, by its REST interface.
 
+use iotdm_proto::text::line;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,7 +11,6 @@ use serde_json::json;
 use crate::cli::FaultCommand;
 use crate::client::Emulator;
 use crate::faults::FaultKind;
-use crate::printable;
 
 /// The path of the faults, which `http` has a route for.
 const FAULTS: &str = "/emulator/faults";
@@ -36,7 +36,7 @@ pub async fn run(command: FaultCommand) -> Result<()> {
         }
         FaultCommand::List { data } => {
             let faults = Emulator::open(data.dir)?.request(FAULTS, Method::GET, &[], None).await?;
-            println!("{}", printable::line(&faults.text().await.context("the answer broke off")?));
+            println!("{}", line(&faults.text().await.context("the answer broke off")?));
         }
         FaultCommand::Clear { device, data } => {
             let device = device.map(|device| ("deviceId", device.to_string()));

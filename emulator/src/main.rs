@@ -1,6 +1,7 @@
 //! The program `iotdm-emulator`: reads the command line, sets up the log and
 //! carries the command out. Everything else is in the library.
 
+use iotdm_proto::text::{is_unseen, line, lines};
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("iotdm-emulator: {}", printable::line(&format!("{error:#}")));
+            eprintln!("iotdm-emulator: {}", line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -43,9 +44,9 @@ fn main() -> ExitCode {
 /// Says what is wrong with the command line, or shows the help. An argument is
 /// quoted in it, which may be the name of somebody else's device.
 fn usage(error: &clap::Error) -> ExitCode {
-    let is_hostile = |argument: OsString| argument.to_string_lossy().contains(printable::is_deceptive);
+    let is_hostile = |argument: OsString| argument.to_string_lossy().contains(is_unseen);
     if std::env::args_os().any(is_hostile) {
-        eprint!("{}", printable::lines(&error.to_string()));
+        eprint!("{}", lines(&error.to_string()));
     } else {
         // An error only means that nobody reads it.
         let _ = error.print();

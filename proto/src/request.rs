@@ -24,6 +24,9 @@ pub const MAX_REASON: usize = 200;
 /// How far ahead a call may ask for a reboot, by `delaySeconds` or `at`: 7 days,
 /// so that a mistyped date is refused and not waited for.
 pub const MAX_AHEAD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How far ahead the times of a wish may lie: 365 days. A wish waits for a device
+/// that is away, but not for ever.
+pub const MAX_WISH_AHEAD: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// What `delaySeconds` may be, in seconds; 0 is the same as none.
 pub const DELAY_SECONDS: RangeInclusive<u64> = 0..=MAX_AHEAD.as_secs();
 /// What `waitSeconds` may be, in seconds: up to a day, so that a forgotten
@@ -231,6 +234,19 @@ impl Wish {
             return Err(InvalidPayload("deadline: must be after notBefore".to_owned()));
         }
         Ok(Wish { id, not_before, deadline, terms })
+    }
+
+    /// Whether `notBefore` and `deadline` lie no more than [`MAX_WISH_AHEAD`] after
+    /// `now`, when the wish is seen by a clock that can be trusted.
+    pub fn check_time(&self, now: Time) -> Result<(), InvalidPayload> {
+        let latest = now.after(MAX_WISH_AHEAD);
+        for (key, time) in [("notBefore", self.not_before), ("deadline", self.deadline)] {
+            if time.is_some_and(|time| time > latest) {
+                let message = format!("{key}: must lie within the next 365 days; here it is {now}");
+                return Err(InvalidPayload(message));
+            }
+        }
+        Ok(())
     }
 
     /// The id of `properties.desired.reboot`, also if the wish is wrong in other
@@ -590,6 +606,22 @@ mod tests {
             let error = Wish::parse(&value).unwrap_err().to_string();
             assert!(error.contains(named), "{wish}: {error}");
             assert_eq!(Wish::id_of(&value), expected.map(id), "{wish}");
+        }
+    }
+
+    #[test]
+    fn a_wish_lies_within_a_year() {
+        let wished = |key: &str, time: &str| {
+            Wish::parse(&json!({"id": "w", key: time}))
+                .unwrap()
+                .check_time(now())
+                .map_err(|error| error.to_string())
+        };
+        for key in ["notBefore", "deadline"] {
+            assert_eq!(wished(key, "2027-11-22T18:00:00Z"), Ok(()));
+            let error = wished(key, "2027-11-22T18:00:00.001Z").unwrap_err();
+            assert!(error.starts_with(&format!("{key}: must lie within the next 365 days")), "{error}");
+            assert!(wished(key, "9999-12-01T00:00:00Z").is_err());
         }
     }
 

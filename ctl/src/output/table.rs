@@ -6,7 +6,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use serde_json::Value;
 
-use super::printable::printable;
+use super::printable;
 
 /// How many blanks stand between two columns.
 const GAP: u16 = 2;

@@ -1,6 +1,6 @@
 //! Wishes: the reboot that `properties.desired.reboot` asks for, each id once.
 
-use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus, RequestedBy};
+use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use iotdm_proto::{Time, Wish};
 
 use super::proceed::brief;
@@ -81,9 +81,15 @@ impl Core {
             return (Phase::Idle, vec![self.save(), self.report()]);
         };
         let request = desired.wish.as_ref().map(Request::wished);
+        let too_far = desired.wish.as_ref().ok().and_then(|wish| wish.check_time(now).err());
+        let too_far = too_far.map(|why| why.to_string());
         let error = |code, message: String| Err(RebootError { code, message });
         let checked = match &request {
             Err(why) => error(RebootErrorCode::InvalidPayload, why.to_string()),
+            // A clock that is not set yet cannot tell.
+            Ok(_) if self.record.boot.clock == Clock::Synchronized && too_far.is_some() => {
+                error(RebootErrorCode::InvalidPayload, too_far.unwrap_or_default())
+            }
             Ok(request) if self.forbids(request) => Err(Refusal::Forbidden.error()),
             Ok(request) if request.deadline.is_some_and(|deadline| deadline <= now) => {
                 error(RebootErrorCode::Expired, "the wish was seen only after its deadline".to_owned())

@@ -192,6 +192,8 @@ fn a_wish_that_cannot_be_granted_is_reported_once() {
     for (wish, code) in [
         (json!({"id": "w", "notBefore": "tomorrow"}), "invalidPayload"),
         (json!({"id": "w", "reason": 5}), "invalidPayload"),
+        (json!({"id": "w", "notBefore": "9999-12-01T00:00:00Z"}), "invalidPayload"),
+        (json!({"id": "w", "deadline": "1971-01-02T00:00:00Z"}), "invalidPayload"),
         (json!({"id": "w", "onInhibitor": "override"}), "forbidden"),
     ] {
         let mut agent = idle();
