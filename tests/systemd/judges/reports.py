@@ -7,8 +7,8 @@ from machines.container import Boot
 from machines.gateways import DEVICE, UNIT
 from pyharness.hub import Hub
 
-# What logind itself says of every reboot that it was asked for, in its own unit's journal.
-LOGIND_REBOOTS = "The system will reboot now"
+# What logind logs of every reboot that it was asked for.
+LOGIND_REBOOTS = "System is rebooting"
 # How long after its power a machine in a container may say that it booted.
 BOOT_TOLERANCE = timedelta(seconds=10)
 
