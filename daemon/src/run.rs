@@ -355,7 +355,9 @@ impl Daemon {
                 None => tracing::warn!("the hub is gone, call {rid} cannot be answered"),
             },
             Effect::Report(report) => {
-                if self.unsaved.is_some() {
+                // A disk that takes nothing more, but holds no request either, can
+                // undo nothing that is told.
+                if self.unsaved.is_some() && self.store.holds_pending() {
                     self.held_report = Some(report);
                 } else {
                     self.held_report = None;

@@ -67,7 +67,8 @@ async fn life(
 ) -> anyhow::Result<RunEnd> {
     let state_dir = &settings.state_dir;
     let store = Store::open(state_dir, backend.record_name());
-    let store = store.with_context(|| format!("cannot use the state directory {}", state_dir.display()))?;
+    let mut store =
+        store.with_context(|| format!("cannot use the state directory {}", state_dir.display()))?;
     let (record, damaged) = match store.load() {
         Loaded::Nothing => (None, None),
         Loaded::Record(record) => (Some(*record), None),

@@ -16,6 +16,7 @@ use crate::durable;
 pub struct Store {
     dir: PathBuf,
     file: PathBuf,
+    holds_pending: bool,
 }
 
 /// What was found at the start.
@@ -40,18 +41,21 @@ impl Store {
     /// mode 0700, if it is missing, and has to be the daemon's own.
     pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
         durable::own_directory(dir)?;
-        Ok(Store { dir: dir.to_owned(), file: dir.join(name) })
+        Ok(Store { dir: dir.to_owned(), file: dir.join(name), holds_pending: false })
     }
 
     /// Reads the record. One that cannot be read or understood is set aside:
     /// nothing about it stops the daemon.
-    pub fn load(&self) -> Loaded {
+    pub fn load(&mut self) -> Loaded {
         let read = match durable::read(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
             read => read.context("it cannot be read"),
         };
         let why = match read.and_then(|bytes| parse(&bytes)) {
-            Ok(record) => return Loaded::Record(Box::new(record)),
+            Ok(record) => {
+                self.holds_pending = record.pending().is_some();
+                return Loaded::Record(Box::new(record));
+            }
             Err(why) => why,
         };
         let aside = self.unused_name();
@@ -66,13 +70,21 @@ impl Store {
 
     /// Replaces the record. When it returns, file and directory are synced;
     /// after an error either record may be found at the next start.
-    pub fn save(&self, record: &Record) -> io::Result<()> {
+    pub fn save(&mut self, record: &Record) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(record)?;
         let checksum = checksum(&bytes);
         bytes.push(b'\n');
         bytes.extend(checksum.into_bytes());
         bytes.push(b'\n');
-        durable::replace(&self.dir, &self.file, &bytes)
+        durable::replace(&self.dir, &self.file, &bytes)?;
+        self.holds_pending = record.pending().is_some();
+        Ok(())
+    }
+
+    /// Whether the record on disk, as far as it is known, has a request that a
+    /// start from it would go on with.
+    pub fn holds_pending(&self) -> bool {
+        self.holds_pending
     }
 
     fn unused_name(&self) -> PathBuf {
@@ -139,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
-        let (_dir, store) = store();
+        let (_dir, mut store) = store();
         assert_eq!(store.load(), Loaded::Nothing);
         store.save(&record()).unwrap();
         assert_eq!(store.load(), Loaded::Record(Box::new(record())));
@@ -149,7 +161,7 @@ mod tests {
 
     #[test]
     fn every_truncation_and_a_newer_version_are_set_aside() {
-        let (_dir, store) = store();
+        let (_dir, mut store) = store();
         store.save(&record()).unwrap();
         let whole = fs::read(&store.file).unwrap();
         let newer = String::from_utf8(whole.clone()).unwrap().replace("\"version\":2", "\"version\":3");
@@ -166,7 +178,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let (_dir, store) = store();
+        let (_dir, mut store) = store();
         store.save(&record()).unwrap();
         let whole = fs::read(&store.file).unwrap();
         for bit in 0..whole.len() * 8 {
@@ -179,7 +191,7 @@ mod tests {
     /// As it was written, byte for byte, before version 2.
     #[test]
     fn a_pending_reboot_in_a_record_of_version_1_is_gone_on_with() {
-        let (_dir, store) = store();
+        let (_dir, mut store) = store();
         let old = r#"{"version":1,"boot":{"bootId":"b","bootTime":"2026-11-22T18:36:07.412Z","cause":"unknown","clock":"synchronized"},"reboot":{"id":"r","status":"scheduled","requestedBy":"method","requestedAt":"2026-11-22T18:40:00.000Z","notBefore":"2026-11-22T19:40:00.000Z","previousBootId":"b"},"plan":{"onInhibitor":"wait","waitSeconds":3600},"answers":[{"id":"r","body":{"id":"r","status":"scheduled"}}]}"#;
         fs::write(&store.file, old).unwrap();
         let Loaded::Record(record) = store.load() else { panic!("not taken") };
@@ -190,8 +202,32 @@ mod tests {
     }
 
     #[test]
+    fn it_is_known_whether_the_disk_holds_a_pending_request() {
+        let (_dir, mut store) = store();
+        store.load();
+        assert!(!store.holds_pending());
+        let mut pending = record();
+        pending.reboot = serde_json::from_value(serde_json::json!({
+            "id": "r", "status": "scheduled", "requestedBy": "method", "previousBootId": "b",
+            "requestedAt": "2026-11-22T18:40:00.000Z",
+        }))
+        .unwrap();
+        store.save(&pending).unwrap();
+        assert!(store.holds_pending());
+        // What cannot be written changes nothing.
+        fs::create_dir(store.file.with_extension("new")).unwrap();
+        assert!(store.save(&record()).is_err() && store.holds_pending());
+        let mut next = Store::open(&store.dir, "state.json").unwrap();
+        next.load();
+        assert!(next.holds_pending());
+        fs::remove_dir(store.file.with_extension("new")).unwrap();
+        store.save(&record()).unwrap();
+        assert!(!store.holds_pending());
+    }
+
+    #[test]
     fn a_half_written_successor_leaves_the_record_alone() {
-        let (_dir, store) = store();
+        let (_dir, mut store) = store();
         store.save(&record()).unwrap();
         fs::write(store.file.with_extension("new"), b"{\"vers").unwrap();
         assert_eq!(store.load(), Loaded::Record(Box::new(record())));
@@ -200,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_directory_in_the_way_stops_nothing() {
-        let (_dir, store) = store();
+        let (_dir, mut store) = store();
         fs::create_dir(store.file.with_extension("new")).unwrap();
         assert!(store.save(&record()).is_err());
         fs::create_dir(&store.file).unwrap();

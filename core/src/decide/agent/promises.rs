@@ -393,7 +393,9 @@ impl World {
                     self.deadline = after.map(|after| self.now + after.as_secs() as i64);
                 }
                 // As the loop does: what is told is on disk.
-                Effect::Report(_) if self.unsaved => {}
+                Effect::Report(_)
+                    if self.unsaved
+                        && self.disk.as_ref().is_some_and(|record| record.pending().is_some()) => {}
                 Effect::Report(report) => {
                     self.wanted = Some(*report);
                     self.reporting = true;
