@@ -76,7 +76,8 @@ def test_completions(root, name):
         PATH={root}/usr/bin:$PATH
         source {bash}
         registered=$(complete -p {name}) && [[ $registered =~ -F\\ ([^ ]+) ]]
-        COMP_WORDS=({name} --) COMP_CWORD=1
+        COMP_WORDS=({name} --) COMP_CWORD=1 COMP_LINE="{name} --"
+        COMP_POINT=${{#COMP_LINE}}
         "${{BASH_REMATCH[1]}}" {name} -- {name}
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
