@@ -98,13 +98,16 @@ def test_no_restart_of_anything_makes_a_reboot_of_a_notice(gateway, hub, restart
 @pytest.mark.parametrize("by", ["start", "upgrade"])
 def test_a_notice_of_an_earlier_version_is_taken_back(gateway, deb, by):
     """As earlier versions put it into logind's schedule, where a restart of logind has made a real one of it."""
+    newer = int(gateway.run("systemctl", "--version").split()[1]) >= 257
+    if newer and by == "upgrade":
+        pytest.xfail("systemd 257 keeps no words by which a package could tell whose schedule it is")
     package = gateway.root / "root" / deb.name
     package.write_bytes(deb.read_bytes())
     gateway.run("systemctl", "disable", "--now", UNIT)
     soon = round((time.time() + 120) * 1_000_000)
     gateway.run("busctl", "call", *LOGIND, "SetWallMessage", "sb", f"scheduled by iotdm-agentd: {REASON}", "true")
     gateway.run("busctl", "call", *LOGIND, "ScheduleShutdown", "st", "dry-reboot", str(soon))
-    if int(gateway.run("systemctl", "--version").split()[1]) < 257:
+    if not newer:
         # A later one forgets the words; then the daemon goes by its request's time.
         gateway.run("systemctl", "restart", "systemd-logind")
     wait(lambda: scheduled(gateway) not in NOTHING, lambda: scheduled(gateway))
