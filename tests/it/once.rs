@@ -73,6 +73,10 @@ fn of_many_requests_at_once_one_is_accepted() {
     assert_eq!(refused.len(), REQUESTS - 1);
     for (status, answer) in refused {
         let error = &answer["error"];
+        // A call that comes after logind was asked is told of the shutdown instead.
+        if (*status, &error["code"]) == (409, &json!("shuttingDown")) {
+            continue;
+        }
         assert_eq!((*status, &error["code"], &error["id"]), (409, &json!("rebootPending"), &accepted["id"]));
         assert!(error["message"].as_str().unwrap().contains(accepted["id"].as_str().unwrap()), "{error}");
     }
