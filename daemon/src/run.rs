@@ -16,7 +16,8 @@ use iotdm_proto::Time;
 use iotdm_proto::report::{RebootStatus, Report};
 use iotdm_proto::topic::HubTopic;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval, sleep, sleep_until};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, Interval, interval, sleep, sleep_until};
 use zbus::wire::OwnedFd;
 
 use crate::connection::hub::{HubEvent, Link};
@@ -38,6 +39,7 @@ pub struct Daemon {
     /// The device's name at its hub; until a hub is assigned, its registration id.
     device_id: String,
     notify: Notify,
+    watchdog: Option<Interval>,
     twin: Twin,
     /// The start of this loop, from which the durations are counted that `twin`
     /// is given and gives.
@@ -88,6 +90,9 @@ pub enum RunEnd {
 /// whoever waits for the disk to be freed, long for a card that fails.
 const SAVE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the disk may take for a record before the status says that it is slow.
+const SLOW_SAVE: Duration = Duration::from_secs(3);
+
 /// How long to wait until the connection has ended in good order: well below the
 /// 10 s after which systemd kills what does not stop.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -119,6 +124,7 @@ impl Daemon {
             backend,
             connection: format!("connecting to {server}"),
             device_id,
+            watchdog: notify.watchdog().map(interval),
             notify,
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
             began: Instant::now(),
@@ -145,10 +151,9 @@ impl Daemon {
         mut machine: mpsc::Receiver<Sighting>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> anyhow::Result<RunEnd> {
-        let mut watchdog = self.notify.watchdog().map(interval);
         let mut obstacle_heard = self.obstacle.subscribe();
         self.look_for_obstacles();
-        self.carry_out(effects);
+        self.carry_out(effects).await;
         loop {
             let remembers = self.agent.remembers();
             self.signals.listen.send_if_modified(|listen| std::mem::replace(listen, remembers) != remembers);
@@ -166,13 +171,13 @@ impl Daemon {
                 () = &mut stop => {
                     self.notify.stopping();
                     if self.backend.shutdown().await.under_way == Some(true) {
-                        self.on_event(Event::ShutdownBegan);
+                        self.on_event(Event::ShutdownBegan).await;
                     }
                     self.say_goodbye(hub).await;
                     return Ok(RunEnd::Stopped);
                 }
-                event = hub.recv() => self.on_hub(event.context("the connection's task has ended")?),
-                Some(event) = answered.recv() => self.on_event(event),
+                event = hub.recv() => self.on_hub(event.context("the connection's task has ended")?).await,
+                Some(event) = answered.recv() => self.on_event(event).await,
                 // Shows in the status.
                 Ok(()) = obstacle_heard.changed() => {}
                 sighting = machine.recv() => match sighting.context("the watch of the machine has ended")? {
@@ -180,29 +185,29 @@ impl Daemon {
                         // The machine's answer to the request to reboot came before it
                         // went down, so that answer is heard first.
                         while let Ok(event) = answered.try_recv() {
-                            self.on_event(event);
+                            self.on_event(event).await;
                         }
                         self.say_goodbye(hub).await;
                         return Ok(RunEnd::WentDown);
                     }
-                    sighting => self.on_machine(sighting),
+                    sighting => self.on_machine(sighting).await,
                 },
                 () = wait(self.deadline) => {
                     self.deadline = None;
-                    self.on_event(Event::DeadlinePassed);
+                    self.on_event(Event::DeadlinePassed).await;
                 }
                 () = wait(self.twin.deadline().map(|due| self.began + due)) => {
                     let actions = self.twin.deadline_passed(self.began.elapsed());
-                    self.about_twin(actions);
+                    self.about_twin(actions).await;
                 }
                 () = wait(self.save_deadline) => {
                     self.save_deadline = None;
                     if let Some((record, _)) = self.unsaved.take() {
-                        self.carry_out(vec![Effect::Save(record)]);
+                        self.carry_out(vec![Effect::Save(record)]).await;
                     }
-                    self.on_event(Event::StorageMayWork);
+                    self.on_event(Event::StorageMayWork).await;
                 }
-                () = tick(&mut watchdog) => self.notify.alive(),
+                () = tick(&mut self.watchdog) => self.notify.alive(),
             }
         }
     }
@@ -226,7 +231,7 @@ impl Daemon {
         tokio::spawn(permission(self.backend.clone(), self.obstacle.clone()));
     }
 
-    fn on_hub(&mut self, event: HubEvent) {
+    async fn on_hub(&mut self, event: HubEvent) {
         match event {
             HubEvent::Connected { link, hub, device_id } => {
                 self.connection = format!("connected to {hub} as {device_id}");
@@ -238,24 +243,24 @@ impl Daemon {
             }
             HubEvent::Subscribed => {
                 let actions = self.twin.connected(self.began.elapsed());
-                self.about_twin(actions);
+                self.about_twin(actions).await;
             }
             HubEvent::Message(HubTopic::MethodCall { name, rid }, payload) => {
                 tracing::debug!("call {rid} of {name} with {} bytes", payload.len());
                 let fresh_id = uuid::Uuid::new_v4().to_string();
-                self.on_event(Event::Called { rid, name, payload, fresh_id });
+                self.on_event(Event::Called { rid, name, payload, fresh_id }).await;
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
                 tracing::debug!("the twin answered {rid} with {status}");
                 let actions = self.twin.response(&rid, status, &body, self.began.elapsed());
-                self.about_twin(actions);
+                self.about_twin(actions).await;
             }
             HubEvent::Message(HubTopic::DesiredPatch { version }, patch) => {
                 tracing::debug!("the desired properties changed to version {version}");
                 let actions = self.twin.desired_patch(version, &patch, self.began.elapsed());
-                self.about_twin(actions);
+                self.about_twin(actions).await;
             }
-            HubEvent::Delivered { rid } => self.on_event(Event::ReplyDelivered { rid }),
+            HubEvent::Delivered { rid } => self.on_event(Event::ReplyDelivered { rid }).await,
             HubEvent::Disconnected { outage, retry_in } => self.on_disconnected(outage, retry_in),
         }
     }
@@ -277,10 +282,10 @@ impl Daemon {
         }
     }
 
-    fn on_machine(&mut self, sighting: Sighting) {
+    async fn on_machine(&mut self, sighting: Sighting) {
         match sighting {
             Sighting::ShutdownBegan(lock) => {
-                self.on_event(Event::ShutdownBegan);
+                self.on_event(Event::ShutdownBegan).await;
                 // Only now that the record is written is the delay lock let go, and
                 // with it the shutdown.
                 drop::<Option<OwnedFd>>(lock);
@@ -288,11 +293,11 @@ impl Daemon {
             // Also what is heard first of a logind that has come, or come back.
             Sighting::NoShutdown => {
                 self.look_for_obstacles();
-                self.on_event(Event::ShutdownCancelled);
+                self.on_event(Event::ShutdownCancelled).await;
             }
-            Sighting::InhibitorsChanged => self.on_event(Event::InhibitorsChanged),
+            Sighting::InhibitorsChanged => self.on_event(Event::InhibitorsChanged).await,
             Sighting::Clock { clock, set } => {
-                self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() });
+                self.on_event(Event::ClockSet { clock, boot_time: boot::boot_time() }).await;
                 if set {
                     // Certificates and tokens may be valid now.
                     self.signals.hurry.send_replace(());
@@ -303,17 +308,17 @@ impl Daemon {
         }
     }
 
-    fn on_event(&mut self, event: Event) {
+    async fn on_event(&mut self, event: Event) {
         let effects = self.agent.handle(event, Time::from(SystemTime::now()));
-        self.carry_out(effects);
+        self.carry_out(effects).await;
     }
 
     /// Carries `effects` out in order, and then those of the answers to them.
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut rounds = VecDeque::from([effects]);
         while let Some(effects) = rounds.pop_front() {
             for effect in effects {
-                for event in self.perform(effect) {
+                for event in self.perform(effect).await {
                     rounds.push_back(self.agent.handle(event, Time::from(SystemTime::now())));
                 }
             }
@@ -321,7 +326,7 @@ impl Daemon {
     }
 
     /// Performs one effect; returns those answers to it that are known at once.
-    fn perform(&mut self, effect: Effect) -> Vec<Event> {
+    async fn perform(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
             Effect::Note(note) => {
                 log::note(&note);
@@ -334,7 +339,7 @@ impl Daemon {
             }
             Effect::Deadline(after) => self.deadline = after.map(|after| Instant::now() + after),
             Effect::Save(record) => {
-                let saved = self.store.save(&record).map_err(|error| error.to_string());
+                let (record, saved) = self.save(record).await;
                 if let Err(error) = &saved {
                     tracing::error!("the record cannot be saved in the state directory: {error}");
                 }
@@ -391,6 +396,36 @@ impl Daemon {
         Vec::new()
     }
 
+    /// Writes the record on a thread of its own: a card may stall for many seconds,
+    /// and neither the connection nor the watchdog may wait for it. What happens
+    /// meanwhile is decided once it is known what is on disk.
+    async fn save(&mut self, record: Box<Record>) -> (Box<Record>, Result<(), String>) {
+        let (mut store, writing) = (self.store.clone(), record.clone());
+        let mut written = spawn_blocking(move || {
+            let saved = store.save(&writing);
+            (store, saved)
+        });
+        let mut slow = Some(Instant::now() + SLOW_SAVE);
+        let written = loop {
+            tokio::select! {
+                written = &mut written => break written,
+                () = wait(slow) => {
+                    slow = None;
+                    tracing::warn!("the disk is slow to take the record");
+                    self.notify.status(format!("{}; waiting for the disk to take the record", self.status()));
+                }
+                () = tick(&mut self.watchdog) => self.notify.alive(),
+            }
+        };
+        match written {
+            Ok((store, saved)) => {
+                self.store = store;
+                (record, saved.map_err(|error| error.to_string()))
+            }
+            Err(error) => (record, Err(error.to_string())),
+        }
+    }
+
     fn answer_later(&self, answer: impl Future<Output = Event> + Send + 'static) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
@@ -401,10 +436,10 @@ impl Daemon {
 
     /// Performs what the twin wants done, and what the decision core wants done
     /// upon each event that comes of it.
-    fn about_twin(&mut self, actions: Vec<Action>) {
+    async fn about_twin(&mut self, actions: Vec<Action>) {
         for action in actions {
             if let Some(event) = self.perform_about_twin(action) {
-                self.on_event(event);
+                self.on_event(event).await;
             }
         }
     }
@@ -488,7 +523,7 @@ async fn wait(deadline: Option<Instant>) {
     }
 }
 
-async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
+async fn tick(watchdog: &mut Option<Interval>) {
     match watchdog {
         Some(interval) => {
             interval.tick().await;

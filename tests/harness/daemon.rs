@@ -1,6 +1,7 @@
 //! The device daemon as systemd starts it: with a socket to notify, a state
 //! directory and a connection string in a file.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -21,6 +22,7 @@ use crate::{Bus, Hub, Transcript, program};
 pub struct Daemon {
     home: Arc<TempDir>,
     bus: Option<String>,
+    environment: Vec<(&'static str, OsString)>,
     child: Option<Child>,
     /// What the daemon logs.
     pub log: Transcript,
@@ -47,6 +49,7 @@ impl Daemon {
             // An address where nobody is, so that the real system's bus is
             // never asked.
             bus,
+            environment: Vec::new(),
             child: None,
             log: Transcript::default(),
             notified: Transcript::default(),
@@ -82,6 +85,11 @@ impl Daemon {
         fs::write(dir.join("50-test.toml"), text).unwrap();
     }
 
+    /// Adds to the environment that the daemon is started with.
+    pub fn environment(&mut self, more: impl IntoIterator<Item = (&'static str, OsString)>) {
+        self.environment.extend(more);
+    }
+
     /// The state directory.
     pub fn state_dir(&self) -> PathBuf {
         self.path("state")
@@ -109,6 +117,7 @@ impl Daemon {
             .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.as_ref().unwrap_or(&nobody))
             .env("RUNTIME_DIRECTORY", self.runtime_dir())
             .env_remove("JOURNAL_STREAM")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

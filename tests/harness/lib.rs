@@ -9,6 +9,7 @@
 
 mod bus;
 mod daemon;
+mod disk;
 mod hub;
 mod proxy;
 mod ran;
@@ -18,6 +19,7 @@ mod transcript;
 
 pub use bus::{Bus, Inhibitor, Logind};
 pub use daemon::{Daemon, wait_until};
+pub use disk::Disk;
 pub use hub::{Hub, StoppedHub};
 pub use nix::sys::signal::Signal;
 pub use proxy::{Proxy, proxy};

@@ -17,4 +17,5 @@ mod once;
 mod reboot;
 mod record;
 mod servers;
+mod slow_disk;
 mod wishes;

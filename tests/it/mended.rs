@@ -128,15 +128,14 @@ fn without_a_bus_calls_are_refused_until_it_appears() {
     let mut daemon = Daemon::new(&hub, Some(address.clone()), "");
     daemon.start();
     daemon.notified.wait_for("READY=1");
-    let status = daemon.notified.wait_for("; no reboot pending; a reboot would be refused: ");
+    let status = daemon
+        .notified
+        .wait_for("STATUS=connected to localhost as gw1; no reboot pending; a reboot would be refused");
     let (refused, body) = hub.invoke("rebootDevice", "{}");
     assert_eq!((refused, body["error"]["code"].as_str()), (503, Some("logindUnavailable")), "{status}");
 
     let bus = Bus::at(&address, place);
     let logind = bus.logind();
-    daemon
-        .notified
-        .wait_for("STATUS=connected to localhost as gw1; no reboot pending; a reboot would be refused");
     // logind's word that no shutdown is under way shows that it was found.
     logind.calls.wait_for("Inhibit(shutdown, iotdm-agentd, delay)");
     wait_until("the status without the obstacle", || {

@@ -5,9 +5,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use iotdm_proto::{DeviceId, Endpoint, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::connection::dial::Road;
@@ -88,7 +90,7 @@ impl Provisioning {
                 // full number of attempts again.
                 self.succeeded();
                 let assignment = register(&self.enrolment, road, tls).await?;
-                self.keep(&assignment);
+                self.keep(&assignment).await;
                 self.assignment = Some(assignment.clone());
                 assignment
             }
@@ -109,17 +111,19 @@ impl Provisioning {
         (self.failures, self.refusals) = (0, 0);
     }
 
-    fn keep(&self, assignment: &Assignment) {
+    async fn keep(&self, assignment: &Assignment) {
         if self.assignment.as_ref() == Some(assignment) {
             return;
         }
         tracing::info!("assigned to {} as {}", assignment.assigned_hub, assignment.device_id);
-        let Some(dir) = self.file.parent() else { return };
-        let kept = serde_json::to_vec(assignment)
-            .map_err(Into::into)
-            .and_then(|bytes| durable::replace(dir, &self.file, &bytes));
-        if let Err(error) = kept {
-            tracing::warn!("the assignment cannot be kept in {}: {error}", self.file.display());
+        let (file, assignment) = (self.file.clone(), assignment.clone());
+        // On a thread of its own, as a disk may take many seconds for it.
+        let kept = spawn_blocking(move || {
+            let dir = file.parent().context("it has no directory")?;
+            anyhow::Ok(durable::replace(dir, &file, &serde_json::to_vec(&assignment)?)?)
+        });
+        if let Err(error) = kept.await.map_err(anyhow::Error::from).flatten() {
+            tracing::warn!("the assignment cannot be kept in {}: {error:#}", self.file.display());
         }
     }
 }
@@ -278,8 +282,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_assignment_is_kept_for_its_own_enrolment_alone() {
+    #[tokio::test]
+    async fn an_assignment_is_kept_for_its_own_enrolment_alone() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("assignment.json");
         let assignment = Assignment {
@@ -290,7 +294,7 @@ mod tests {
         };
         let new = |scope: &str| Provisioning::new(enrolment(scope), file.clone()).assignment;
         assert_eq!(new("0ne1"), None);
-        Provisioning::new(enrolment("0ne1"), file.clone()).keep(&assignment);
+        Provisioning::new(enrolment("0ne1"), file.clone()).keep(&assignment).await;
         assert_eq!(new("0ne1"), Some(assignment));
         assert_eq!(new("0ne2"), None);
         std::fs::write(&file, "{}").unwrap();
