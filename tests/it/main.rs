@@ -16,6 +16,7 @@ mod notice;
 mod once;
 mod reboot;
 mod record;
+mod remember;
 mod servers;
 mod slow_disk;
 mod wishes;

@@ -35,13 +35,27 @@ impl Backend {
         }
     }
 
+    /// The name of the file of granted requests.
+    pub fn ids_name(&self) -> &'static str {
+        match self {
+            Backend::Logind(_) => "ids.jsonl",
+            Backend::Simulate(_) => "simulated-ids.jsonl",
+        }
+    }
+
     /// The running boot, of the machine whose files are below `root`.
     pub async fn start(&self, root: &Path, state_dir: &Path) -> anyhow::Result<Start> {
         match self {
             Backend::Logind(logind) => {
                 let clock = logind.clock().await;
-                let shut_down = boot::last_shut_down(state_dir);
-                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time(), clock, shut_down })
+                Ok(Start {
+                    boot_id: boot::boot_id(root)?,
+                    boot_time: boot::boot_time(),
+                    clock,
+                    shut_down: boot::last_shut_down(state_dir),
+                    uptime: boot::uptime(),
+                    granted: Vec::new(),
+                })
             }
             Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),
         }

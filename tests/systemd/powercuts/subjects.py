@@ -13,10 +13,10 @@ from powercuts.plan import Stage
 
 # A short patience with acknowledgements, so that a trial with a withheld one does not take long.
 CONFIGURATION = '[reboot]\nack_timeout = "1s"\n'
-# The daemon's limit of reboots in an hour, the highest value that the setting takes,
-# and hence the number of trials that one machine is used for.
+# The daemon's limit of reboots in an hour, as many as requests that it grants in an
+# hour, and hence the number of trials that one machine is used for.
 LIMIT = "max_per_hour"
-TRIALS_PER_MACHINE = 60
+TRIALS_PER_MACHINE = 30
 
 
 class Box:
