@@ -31,9 +31,13 @@ pub struct Record {
     /// Whether logind was asked to reboot for the pending request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
-    /// What the clock was like when `started_at` was taken.
+    /// What the clock was like that `started_at` was taken from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_clock: Option<Clock>,
+    /// The clock of the running boot, which was not synchronised, was set: no other
+    /// boot's clock tells how long it was from then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_was_set: bool,
     /// When reboots were begun of late, the latest last, for the guards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub starts: Vec<Time>,
@@ -113,6 +117,7 @@ impl Record {
             plan: None,
             asked: None,
             started_clock: None,
+            clock_was_set: false,
             starts: Vec::new(),
             wish: None,
             going_down: false,

@@ -151,6 +151,7 @@ impl Core {
     /// Tells the twin, before logind is asked.
     fn announce(&mut self, now: Time) -> Step {
         let mut effects = Vec::new();
+        let started_at = self.comparable(now);
         let boot = &self.record.boot;
         // A start is not counted twice when the daemon died after it.
         let again = self.record.reboot.as_ref().is_some_and(|reboot| reboot.started_at.is_some());
@@ -243,8 +244,8 @@ impl Core {
             reboot.error = error.map(brief);
             (reboot.waiting_for, reboot.waiting_for_count) = (Vec::new(), None);
         }
-        self.record.plan = None;
         self.record.renew(false);
+        self.record.plan = None;
         self.record.asked = None;
     }
 }

@@ -170,6 +170,17 @@ impl Core {
         (phase, effects)
     }
 
+    /// The instant `now`, to be compared with one of the next boot: by the clock as it was when it was last
+    /// synchronised in this boot, whoever has set it since.
+    pub(super) fn comparable(&self, now: Time) -> Time {
+        let boot = &self.record.boot;
+        let set_by = match boot.clock {
+            Clock::Synchronized => self.booted.unix_millis() - boot.boot_time.unix_millis(),
+            Clock::Unsynchronized => 0,
+        };
+        if set_by.abs() < NOTICEABLE_MS { now } else { moved_by(now, -set_by) }
+    }
+
     /// Works out the pending request's time anew, from the `clock` as it now
     /// is.
     fn reschedule(&mut self, clock: Clock, now: Time) {
@@ -210,11 +221,13 @@ fn cause_of_boot(record: &Record, orderly: bool) -> BootCause {
 /// was meant for later than that, it is not rebooted for it once more.
 fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>) {
     let boot = record.boot.clone();
+    let clock_was_set = std::mem::take(&mut record.clock_was_set);
     let Some(reboot) = record.reboot.as_mut().filter(|reboot| !reboot.status.is_final()) else { return };
     if reboot.started_at.is_none() && reboot.not_before.is_some_and(|at| at > boot.boot_time) {
         return;
     }
     record.plan = None;
+    let begun = reboot.started_at.is_some();
     reboot.completed_at = Some(now);
     reboot.boot_id = Some(boot.boot_id.clone());
     if boot.cause == BootCause::Unclean {
@@ -225,10 +238,13 @@ fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>
         });
     } else {
         reboot.status = RebootStatus::Completed;
-        reboot.down_seconds = down_seconds(reboot, &boot, record.started_clock);
+        // Set by hand, and set again or not: nobody knows.
+        let comparable = boot.clock == Clock::Synchronized || !clock_was_set;
+        reboot.down_seconds = down_seconds(reboot, &boot, record.started_clock).filter(|_| comparable);
     }
-    let begun = reboot.started_at.is_some();
     effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
+    let down = reboot.status == RebootStatus::Completed;
+    record.renew(begun || down);
 }
 
 /// From the request's start to the kernel's, if the clock was the same kind of
@@ -243,13 +259,12 @@ pub(super) fn down_seconds(reboot: &Reboot, boot: &Boot, started_clock: Option<C
 /// they were right already.
 fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
     let moved = boot_time.unix_millis() - record.boot.boot_time.unix_millis();
-    let down = reboot.status == RebootStatus::Completed;
-    record.renew(begun || down);
     // A clock that was synchronised was right then, whatever it is now.
     let worse = record.boot.clock == Clock::Synchronized && clock == Clock::Unsynchronized;
     if worse || (record.boot.clock == clock && moved.abs() < NOTICEABLE_MS) {
         return false;
     }
+    record.clock_was_set |= record.boot.clock == clock && clock == Clock::Unsynchronized;
     (record.boot.boot_time, record.boot.clock) = (boot_time, clock);
     if let Some(time) = &mut record.reboot_time {
         *time = boot_time;
