@@ -304,3 +304,18 @@ fn a_wish_that_expires_leaves_the_daemon_ready_for_the_next() {
         assert_eq!(play(&mut agent, [desired(json!({"id": "v"}))]), ["check"], "{end:?}");
     }
 }
+
+#[test]
+fn a_wish_that_changes_while_logind_is_asked_is_taken_as_it_is_then() {
+    let mut agent = idle();
+    let changed = json!({"id": "w", "notBefore": "1970-01-01T00:16:40Z"});
+    let log = play(&mut agent, [desired(wish()), desired(changed), Event::Permission(Ok(()))]);
+    assert_eq!(log, ["check", "check"]);
+    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    assert_eq!(log[0], "save w scheduled");
+
+    let mut agent = idle();
+    let log = play(&mut agent, [desired(wish()), desired(Value::Null), Event::Permission(Ok(()))]);
+    assert_eq!(log, ["check"]);
+    assert_eq!(agent.status(), "no reboot pending");
+}
