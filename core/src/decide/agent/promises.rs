@@ -85,7 +85,9 @@ enum Step {
         pairs: u8,
     },
     /// The file of granted requests is written, or not all of it.
-    Kept,
+    Kept {
+        all: bool,
+    },
 }
 
 const PAYLOADS: [&str; 4] = [
@@ -125,7 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|full| Step::Disk { full }),
         1 => (1..20u8, any::<bool>()).prop_map(|(days, powered)| Step::Days { days, powered }),
         1 => (1..40u8).prop_map(|pairs| Step::Loop { pairs }),
-        2 => Just(Step::Kept),
+        2 => prop::bool::weighted(0.7).prop_map(|all| Step::Kept { all }),
     ]
 }
 
@@ -353,11 +355,12 @@ impl World {
                     self.take(&Step::Cancel);
                 }
             }
-            Step::Kept => {
-                let full = self.disk_full;
-                let written = !full && self.keeping.is_some();
-                self.write_file(!full);
-                self.feed(Event::Kept { written });
+            Step::Kept { all } => {
+                if self.keeping.is_some() {
+                    let written = *all && !self.disk_full;
+                    self.write_file(written);
+                    self.feed(Event::Kept { written });
+                }
             }
             Step::Delivered | Step::Reported => {}
         }
@@ -605,7 +608,7 @@ impl World {
         self.take(&Step::SlowShutdown { begins: false });
         self.take(&Step::Wish { id: 0, wish: 0 });
         self.take(&Step::Connect);
-        self.take(&Step::Kept);
+        self.take(&Step::Kept { all: true });
         for _ in 0..20 {
             for step in
                 [Step::LogindAnswers { willing: true }, Step::Delivered, Step::Reported, Step::Deadline]
