@@ -403,9 +403,10 @@ impl Daemon {
             }
             Effect::Survey { rid } => {
                 let permission = permission(self.backend.clone(), self.obstacle.clone());
-                self.answer_later(async {
-                    Event::Surveyed { rid, permission: permission.await, uptime: boot::uptime() }
-                });
+                let uptime = self.backend.uptime();
+                self.answer_later(
+                    async move { Event::Surveyed { rid, permission: permission.await, uptime } },
+                );
             }
             Effect::AskShutdown => {
                 let backend = self.backend.clone();

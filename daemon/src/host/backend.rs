@@ -1,7 +1,7 @@
 //! What carries out a reboot, and tells of the machine: logind, or nothing.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use iotdm_core::decide::event::Start;
 use iotdm_core::decide::refusal::Refusal;
@@ -58,6 +58,14 @@ impl Backend {
                 })
             }
             Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),
+        }
+    }
+
+    /// How long ago the running boot began.
+    pub fn uptime(&self) -> Duration {
+        match self {
+            Backend::Logind(_) => boot::uptime(),
+            Backend::Simulate(simulation) => simulation.uptime(Time::from(SystemTime::now())),
         }
     }
 

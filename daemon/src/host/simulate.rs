@@ -74,6 +74,12 @@ impl Simulation {
         })
     }
 
+    /// How long ago the running boot began, which it says that it did.
+    pub fn uptime(&self, now: Time) -> Duration {
+        let boot = self.read().ok().and_then(|boot| boot.boot_time);
+        boot.map_or(Duration::ZERO, |boot_time| now.since(boot_time))
+    }
+
     /// Ends the running boot: the next one has another id.
     pub fn reboot(&self) -> anyhow::Result<()> {
         let previous = Some(self.read()?.boot_id);
@@ -135,9 +141,11 @@ mod tests {
         assert_eq!(Start { uptime: first.uptime, ..again }, first);
         // Nor does the boot depend on its file.
         std::fs::remove_file(dir.path().join("simulated-boot.json")).unwrap();
+        assert_eq!(simulation.uptime(at(5001)), Duration::from_secs(5));
         simulation.reboot().unwrap();
         let second = simulation.start(at(3)).unwrap();
         assert_ne!(first.boot_id, second.boot_id);
         assert_eq!((second.boot_time, second.shut_down), (at(3), Some(first.boot_id)));
+        assert_eq!(simulation.uptime(at(5003)), Duration::from_secs(5));
     }
 }
