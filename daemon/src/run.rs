@@ -427,11 +427,17 @@ impl Daemon {
 
     async fn save(&mut self, record: Box<Record>) -> (Box<Record>, Result<(), String>) {
         let (mut store, writing) = (self.store.clone(), record.clone());
-        let saved = self.write(move || {
-            store.save(&writing)?;
-            Ok(store)
+        let written = self.write(move || {
+            let saved = store.save(&writing);
+            Ok((store, saved))
         });
-        let saved = saved.await.map(|store| self.store = store);
+        let saved = match written.await {
+            Ok((store, saved)) => {
+                self.store = store;
+                saved
+            }
+            Err(error) => Err(error),
+        };
         (record, saved.map_err(|error| error.to_string()))
     }
 

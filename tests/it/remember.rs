@@ -78,7 +78,7 @@ fn a_state_directory_that_is_removed_costs_neither_a_request_nor_an_outcome() {
         let reboot = &hub.reported()["reboot"];
         (&reboot["id"], &reboot["status"]) == (&json!("again"), &json!("completed"))
     });
-    assert!(daemon.log.wait_for("has been made again").contains("state directory"));
+    assert!(daemon.log.wait_for("this is a new one").contains("state directory"));
     daemon.kill();
     daemon.start_connected(&hub);
     assert!((0..18).all(|number| asks(&hub, &format!("r-{number}")).0 == 200));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -16,6 +17,8 @@ use crate::{durable, lock};
 pub struct Store {
     dir: PathBuf,
     file: PathBuf,
+    /// The directory's device and inode: that one is locked.
+    locked: (u64, u64),
     holds_pending: bool,
 }
 
@@ -38,10 +41,12 @@ pub enum Loaded {
 
 impl Store {
     /// The record `name` in the state directory `dir`, which is made, with
-    /// mode 0700, if it is missing, and has to be the daemon's own.
+    /// mode 0700, if it is missing, and has to be the daemon's own. The directory is
+    /// locked already.
     pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
         durable::own_directory(dir)?;
-        Ok(Store { dir: dir.to_owned(), file: dir.join(name), holds_pending: false })
+        let locked = identity(dir)?;
+        Ok(Store { dir: dir.to_owned(), file: dir.join(name), locked, holds_pending: false })
     }
 
     /// Reads the record. One that cannot be read or understood is set aside:
@@ -76,16 +81,17 @@ impl Store {
         bytes.push(b'\n');
         bytes.extend(checksum.into_bytes());
         bytes.push(b'\n');
-        self.make_dir_again()?;
+        self.hold_directory()?;
         durable::replace(&self.dir, &self.file, &bytes)?;
         self.holds_pending = record.pending().is_some();
         Ok(())
     }
 
-    /// Makes the directory again if somebody has removed it while the daemon runs. As
-    /// a service the daemon may not, since the directory above is root's.
-    fn make_dir_again(&self) -> io::Result<()> {
-        if self.dir.is_dir() {
+    /// Makes the directory again if somebody has removed it while the daemon runs, and
+    /// locks it if it is another one than before. As a service the daemon may not make
+    /// it, since the directory above is root's.
+    fn hold_directory(&mut self) -> io::Result<()> {
+        if identity(&self.dir).is_ok_and(|found| found == self.locked) {
             return Ok(());
         }
         let made = durable::own_directory(&self.dir).map_err(|error| {
@@ -97,11 +103,12 @@ impl Store {
             io::Error::new(error.kind(), message)
         });
         made?;
-        tracing::warn!("the state directory {} was gone and has been made again", self.dir.display());
         let lock = lock::take(&self.dir).map_err(|error| io::Error::other(format!("{error:#}")))?;
         // It is this directory's for as long as the process runs, like that of the one
         // before.
         std::mem::forget(lock);
+        self.locked = identity(&self.dir)?;
+        tracing::warn!("the state directory {} was gone; this is a new one", self.dir.display());
         Ok(())
     }
 
@@ -110,6 +117,15 @@ impl Store {
     pub fn holds_pending(&self) -> bool {
         self.holds_pending
     }
+}
+
+/// The device and the inode of the directory `dir`.
+fn identity(dir: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(dir)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Reads a line of JSON and one with its checksum: a bit that flipped in an id
@@ -269,7 +285,14 @@ mod tests {
         store.save(&record()).unwrap();
         assert_eq!(store.load(), Loaded::Record(Box::new(record())));
         assert_eq!(fs::metadata(&store.dir).unwrap().permissions().mode() & 0o777, 0o700);
-        // It has one daemon, as before.
+        // It has one daemon, as before; and so has one that somebody else has made.
+        assert!(lock::take(&store.dir).unwrap_err().to_string().contains("runs already"));
+        fs::rename(&store.dir, dir.path().join("old")).unwrap();
+        fs::create_dir(&store.dir).unwrap();
+        fs::create_dir(store.file.with_extension("new")).unwrap();
+        assert!(store.save(&record()).is_err(), "in a directory that takes nothing");
+        fs::remove_dir(store.file.with_extension("new")).unwrap();
+        store.save(&record()).unwrap();
         assert!(lock::take(&store.dir).unwrap_err().to_string().contains("runs already"));
         fs::remove_dir_all(dir.path()).unwrap();
         fs::write(dir.path(), "in the way").unwrap();
