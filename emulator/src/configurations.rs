@@ -49,7 +49,7 @@ impl Configurations {
                 return Err(ErrorCode::ConfigurationAlreadyExists.because(format!("{id} exists")));
             }
             Some(old) => {
-                if_match.check_numbered(etag_of(old))?;
+                if_match.check_configuration(etag_of(old))?;
                 etag::next(etag_of(old))?
             }
             None if if_match.creates() => etag::FIRST_OF_CONFIGURATION.to_owned(),
@@ -77,7 +77,7 @@ impl Configurations {
     pub fn remove(&self, id: &str, if_match: &IfMatch) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
         let old = inner.all.get(id).ok_or_else(|| not_found(id))?;
-        if_match.check_numbered(etag_of(old))?;
+        if_match.check_configuration(etag_of(old))?;
         block_in_place(|| inner.store.remove(CONFIGURATIONS, id)).map_err(HubRefusal::internal)?;
         inner.all.remove(id);
         Ok(())

@@ -62,9 +62,8 @@ impl IfMatch {
         matches!(self, IfMatch::Absent | IfMatch::Empty)
     }
 
-    /// Refuses with 412 unless `current`, the etag of an identity or
-    /// configuration, is what the client demands. To change or delete one, a
-    /// client has to demand something.
+    /// Refuses with 412 unless `current`, the etag of an identity, is what the
+    /// client demands. To change or delete one, a client has to demand something.
     pub fn check_numbered(&self, current: &str) -> Result<(), HubRefusal> {
         let failed = |why: String| Err(ErrorCode::PreconditionFailed.because(why));
         match self {
@@ -79,6 +78,15 @@ impl IfMatch {
             IfMatch::Absent | IfMatch::Empty | IfMatch::Bare(_) => {
                 failed("Precondition failed: Invalid ETag".into())
             }
+        }
+    }
+
+    /// Refuses with 412 unless `current`, the etag of a configuration, is what the
+    /// client demands. The official Python client writes these etags without quotes.
+    pub fn check_configuration(&self, current: &str) -> Result<(), HubRefusal> {
+        match self {
+            IfMatch::Bare(wanted) => IfMatch::Etag(wanted.clone()).check_numbered(current),
+            _ => self.check_numbered(current),
         }
     }
 
@@ -183,6 +191,8 @@ mod tests {
         ] {
             assert_eq!(demand.check_numbered(seven).is_ok(), of_identity, "{demand:?}");
             assert_eq!(demand.check_twin(seven).is_ok(), of_twin, "{demand:?}");
+            let of_configuration = of_identity || demand == IfMatch::Bare(seven.into());
+            assert_eq!(demand.check_configuration(seven).is_ok(), of_configuration, "{demand:?}");
         }
         let stale = etag(seven).check_numbered(eight).unwrap_err();
         assert_eq!(stale.code, ErrorCode::PreconditionFailed);

@@ -109,8 +109,10 @@ def test_jobs(registry, jobs):
     )
     jobs.create_scheduled_job("later", later)
     assert jobs.cancel_scheduled_job("later").status == "cancelled"
+    # Of a job that is not there the service says no more.
+    assert jobs.get_scheduled_job("nobody's").status == "unknown"
     with pytest.raises(HttpOperationError) as refusal:
-        jobs.get_scheduled_job("nobody's")
+        jobs.cancel_scheduled_job("nobody's")
     assert refusal.value.response.status_code == 404
     assert jobs.get_import_export_jobs() == []
 
