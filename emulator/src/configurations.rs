@@ -125,19 +125,45 @@ fn configuration(
     }
 }
 
-/// The queries by which the service counts what a configuration reaches. Source: a
-/// recorded configuration of devices; for those of modules, the form of the
-/// documentation's examples.
+/// The queries by which the service counts what a configuration reaches; without a
+/// condition it reaches nothing. Source: a recorded configuration of devices, and one
+/// of IoT Edge modules in the tests of the Azure CLI's extension; that of modules is
+/// by analogy.
 fn system_queries(id: &str, condition: &Value, content: &Value) -> Value {
-    let of_modules = field_of(content, "moduleContent").is_some_and(|content| !content.is_null());
-    let source = if of_modules { "deviceId, moduleId from devices.modules" } else { "deviceId from devices" };
-    let targeted = match condition.as_str().map(str::trim).filter(|condition| !condition.is_empty()) {
-        None | Some("*") => format!("select {source}"),
-        Some(condition) => format!("select {source} where {condition}"),
+    let is_there = |name: &str| field_of(content, name).is_some_and(|content| !content.is_null());
+    let (source, base) = if is_there("moduleContent") {
+        ("deviceId, moduleId from devices.modules", None)
+    } else if is_there("modulesContent") {
+        ("deviceId from devices", Some("capabilities.iotEdge = true"))
+    } else {
+        ("deviceId from devices", None)
+    };
+    let condition = condition.as_str().unwrap_or_default().trim();
+    let targeted = match (base, condition) {
+        (_, "") => String::new(),
+        (None, "*") => format!("select {source}"),
+        (Some(base), "*") => format!("select {source} where {base}"),
+        (None, condition) => format!("select {source} where {condition}"),
+        (Some(base), condition) => format!("select {source} where {base} and ({condition})"),
+    };
+    let is_applied = format!("configurations.[[{id}]].status = 'Applied'");
+    if base.is_none() {
+        let applied = format!("select {source} where {is_applied}");
+        return json!({ "targetedCount": targeted, "appliedCount": applied });
+    }
+    let agents =
+        format!("select deviceId from devices.modules where moduleId = '$edgeAgent' and {is_applied}");
+    let reported = |is: &str| {
+        format!(
+            "{agents} and properties.desired.$version = properties.reported.lastDesiredVersion \
+             and properties.reported.lastDesiredStatus.code {is} 200"
+        )
     };
     json!({
         "targetedCount": targeted,
-        "appliedCount": format!("select {source} where configurations.[[{id}]].status = 'Applied'"),
+        "appliedCount": agents,
+        "reportedSuccessfulCount": reported("="),
+        "reportedFailedCount": reported("!="),
     })
 }
 
@@ -148,4 +174,26 @@ fn etag_of(configuration: &Map<String, Value>) -> &str {
 
 fn not_found(id: &str) -> HubRefusal {
     ErrorCode::ConfigurationNotFound.because(format!("{id}: no such configuration"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::Query;
+
+    #[test]
+    fn every_query_of_the_service_is_one_that_it_understands() {
+        for content in ["deviceContent", "moduleContent", "modulesContent"] {
+            for condition in ["*", "tags.site = 'x' OR tags.site = 'y'", ""] {
+                let queries = system_queries("a-b", &condition.into(), &json!({ content: {} }));
+                for (name, query) in queries.as_object().unwrap() {
+                    let query = query.as_str().unwrap();
+                    assert_eq!(query.is_empty(), name == "targetedCount" && condition.is_empty());
+                    assert!(query.is_empty() || query.parse::<Query>().is_ok(), "{query}");
+                }
+            }
+        }
+        let queries = system_queries("c", &"*".into(), &json!({"deviceContent": {}}));
+        assert_eq!(queries["targetedCount"], "select deviceId from devices");
+    }
 }

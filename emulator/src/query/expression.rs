@@ -190,7 +190,8 @@ impl Parser {
     /// The path without a prefix that names the source: `d.tags.x` is `tags.x`
     /// after `FROM devices d`.
     pub(super) fn within_row(&self, path: Path) -> Path {
-        let longer = |prefix: &&Path| path.len() > prefix.len() && path.starts_with(prefix);
+        let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
+        let longer = |prefix: &&Path| path.len() > prefix.len() && path.iter().zip(*prefix).all(same);
         match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
             Some(prefix) => path.into_iter().skip(prefix.len()).collect(),
             None => path,
