@@ -98,6 +98,7 @@ impl From<&HubError> for Exit {
             | HubError::Unreachable { .. }
             | HubError::Lost { .. }
             | HubError::TooMuch { .. }
+            | HubError::NoSuchJob { .. }
             | HubError::NotAHub { .. } => Exit::Failure,
         }
     }

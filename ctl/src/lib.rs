@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod completion;
 pub mod credential;
+pub mod device_file;
 pub mod device_ids;
 pub mod error;
 pub mod exit;
@@ -21,6 +22,7 @@ pub mod reply;
 pub mod reported;
 pub mod secret_file;
 pub mod target;
+pub mod text_file;
 pub mod times;
 pub mod tls;
 pub mod twin;
@@ -118,11 +120,11 @@ async fn dispatch(
             DeviceCommand::Create(args) => return device::create(hub, output, *args).await,
             DeviceCommand::Show(args) => device::show(hub, output, args).await,
             DeviceCommand::List(args) => device::list(hub, output, args).await,
-            DeviceCommand::Enable(args) => device::enable(hub, output, args).await,
-            DeviceCommand::Disable(args) => device::disable(hub, output, args).await,
-            DeviceCommand::RenewKey(args) => device::renew_key(hub, output, args).await,
+            DeviceCommand::Enable(args) => return device::enable(hub, output, args).await,
+            DeviceCommand::Disable(args) => return device::disable(hub, output, args).await,
+            DeviceCommand::RenewKey(args) => return device::renew_key(hub, output, args).await,
             DeviceCommand::DeriveKey(args) => device::derive(output, args),
-            DeviceCommand::Delete(args) => device::delete(hub, output, args).await,
+            DeviceCommand::Delete(args) => return device::delete(hub, output, args).await,
             DeviceCommand::ConnectionString(args) => device::connection_string_of(hub, output, args).await,
         },
     }?;

@@ -3,7 +3,7 @@
 //! [`iotdm_proto::request`].
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,6 +17,7 @@ use iotdm_proto::{DeviceId, OnInhibitor};
 use serde_json::Value;
 
 use crate::error::Usage;
+use crate::text_file::surrounded_by;
 
 /// JSON that is given as `JSON`, `@FILE` or `-` for stdin. It is parsed when the
 /// command line is, so that nothing is sent before all of the command line is
@@ -29,16 +30,17 @@ impl FromStr for JsonArg {
 
     fn from_str(text: &str) -> Result<Self, Usage> {
         let (source, json) = if text == "-" {
-            let mut json = String::new();
-            let read = io::stdin().lock().read_to_string(&mut json);
-            read.map_err(|error| Usage(format!("stdin: {error}")))?;
-            ("stdin".to_owned(), json)
+            ("stdin".to_owned(), text_of(io::stdin().lock(), "stdin")?)
         } else if let Some(path) = text.strip_prefix('@') {
-            (path.to_owned(), fs::read_to_string(path).map_err(|error| Usage(format!("{path}: {error}")))?)
+            let file = fs::File::open(path).map_err(|error| Usage(format!("{path}: {error}")))?;
+            (path.to_owned(), text_of(file, path)?)
         } else {
             ("the value".to_owned(), text.to_owned())
         };
         serde_json::from_str(&json).map(JsonArg).map_err(|error| {
+            if let Some(what) = surrounded_by(&json) {
+                return Usage(format!("{source} is not JSON: {what}"));
+            }
             Usage(format!(
                 "{source} is not JSON ({error}); give JSON such as '{{\"key\":1}}', @FILE, or - for stdin"
             ))
@@ -46,10 +48,20 @@ impl FromStr for JsonArg {
     }
 }
 
+/// All of a text in UTF-8; `source` is what it is read from.
+fn text_of(mut from: impl Read, source: &str) -> Result<String, Usage> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).map_err(|error| Usage(format!("{source}: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| Usage(format!("{source} is not UTF-8; save it as UTF-8")))
+}
+
 /// A JSON object, given in the ways of [`JsonArg`].
 pub fn json_object(text: &str) -> Result<Value, Usage> {
     match text.parse::<JsonArg>()?.0 {
         object @ Value::Object(_) => Ok(object),
+        Value::String(text) if serde_json::from_str::<serde_json::Map<_, Value>>(&text).is_ok() => {
+            Err(Usage("quotes stand around the JSON object: leave them out".into()))
+        }
         _ => Err(Usage("expected a JSON object such as '{\"key\":1}'".into())),
     }
 }
@@ -171,6 +183,17 @@ pub fn rate(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The id of one of the hub's jobs: 1 to 128 characters of `a-z`, `0-9`, `-` and
+/// `'`. The hub refuses a job with any other, upper case included.
+pub fn job_id(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-'".contains(&b);
+    if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("the id of a job has 1 to 128 characters of a-z, 0-9, - and '".into())
+    }
+}
+
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
     // As segments of a path these two mean this folder and the one above. HTTP
@@ -179,6 +202,18 @@ pub fn device_id(text: &str) -> Result<DeviceId, String> {
         return Err("such a device cannot be named in a URL".into());
     }
     text.parse().map_err(|error: iotdm_proto::names::NameError| error.to_string())
+}
+
+/// The id of a device that is to be created. Ids with which no device could connect
+/// are refused, though the hub takes them.
+pub fn new_device_id(text: &str) -> Result<DeviceId, String> {
+    let id = device_id(text)?;
+    let why = match text.chars().find(|c| ";#+".contains(*c)) {
+        Some(';') => "a ; ends a part of a connection string",
+        Some(_) => "# and + are wildcards in the topics of MQTT",
+        None => return Ok(id),
+    };
+    Err(format!("a device called {text} could never connect: {why}"))
 }
 
 /// The shells that can be completed for: those with which it is tested.

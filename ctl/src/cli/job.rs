@@ -1,7 +1,6 @@
 //! The arguments of `job …`.
 
 use clap::{Args, Subcommand};
-use iotdm_proto::RequestId;
 
 use crate::values;
 
@@ -31,8 +30,7 @@ pub struct JobListArgs {
 /// A command with a job and nothing else.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    // The ids of jobs have the characters of the ids of requests.
     /// The job's id; that of reboot --job is the request's
-    #[arg(value_name = "JOB")]
-    pub job: RequestId,
+    #[arg(value_name = "JOB", value_parser = values::job_id)]
+    pub job: String,
 }

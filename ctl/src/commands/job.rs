@@ -34,8 +34,8 @@ pub async fn list(hub: &HubClient, output: Output, args: JobListArgs) -> anyhow:
 
 /// Shows a job with its devices.
 pub async fn show(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let mut job = hub.job(args.job.as_str()).await.with_context(|| format!("job {}", args.job))?;
-    let devices = devices(hub, args.job.as_str()).await?;
+    let mut job = hub.job(&args.job).await.with_context(|| format!("job {}", args.job))?;
+    let devices = devices(hub, &args.job).await?;
     if !output.is_text() {
         if let Some(job) = job.as_object_mut() {
             job.insert("devices".into(), devices.into());
@@ -53,7 +53,7 @@ pub async fn show(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Res
 
 /// Cancels a job.
 pub async fn cancel(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let job = hub.cancel_job(args.job.as_str()).await.with_context(|| format!("job {}", args.job))?;
+    let job = hub.cancel_job(&args.job).await.with_context(|| format!("job {}", args.job))?;
     if !output.is_text() {
         return Ok(output.json(&job)?);
     }

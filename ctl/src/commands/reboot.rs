@@ -69,6 +69,9 @@ pub async fn run(
                 true => Way::Twin { deadline: args.request.deadline },
                 false => Way::Method,
             };
+            if args.fleet.job {
+                scheduled::check_id(args.request.id.as_ref())?;
+            }
             let check = args.request.check || args.fleet.dry_run;
             let request = RunRequest::new(args.request, check)?;
             let begin = begin(hub, (request, way), &args.which, &args.fleet, state_home.as_deref());

@@ -50,6 +50,14 @@ pub enum HubError {
         /// What it sends, and what to do.
         what: &'static str,
     },
+    /// The hub has no job of this id.
+    #[error("hub {host} has no job {id}; see iotdm-ctl job list")]
+    NoSuchJob {
+        /// The hub.
+        host: String,
+        /// The job's id.
+        id: String,
+    },
     /// There is no token to authenticate with.
     #[error(transparent)]
     NoToken(#[from] NoToken),
@@ -71,7 +79,10 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::Throttled | RefusalKind::Server | RefusalKind::NoReply)
             }
             HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
-            HubError::NotAHub { .. } | HubError::TooMuch { .. } | HubError::NoToken(_) => false,
+            HubError::NotAHub { .. }
+            | HubError::TooMuch { .. }
+            | HubError::NoSuchJob { .. }
+            | HubError::NoToken(_) => false,
         }
     }
 
@@ -83,7 +94,10 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::NotAuthorized | RefusalKind::Throttled)
             }
             HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => true,
-            HubError::Lost { .. } | HubError::NoAnswer { .. } | HubError::TooMuch { .. } => false,
+            HubError::Lost { .. }
+            | HubError::NoAnswer { .. }
+            | HubError::TooMuch { .. }
+            | HubError::NoSuchJob { .. } => false,
         }
     }
 
@@ -96,7 +110,10 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::NoReply | RefusalKind::ConnectionLost)
             }
             HubError::Lost { .. } | HubError::NoAnswer { .. } | HubError::TooMuch { .. } => true,
-            HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => false,
+            HubError::Unreachable { .. }
+            | HubError::NotAHub { .. }
+            | HubError::NoSuchJob { .. }
+            | HubError::NoToken(_) => false,
         }
     }
 

@@ -7,7 +7,6 @@ use super::client::HubClient;
 use super::error::HubError;
 use super::http::{HttpRequest, encoded};
 use super::pages::Pages;
-use super::refusal::HubRefusal;
 use super::throttle::Throttle;
 
 impl HubClient {
@@ -16,15 +15,10 @@ impl HubClient {
         self.list("/jobs/v2/query", top)
     }
 
-    /// Reads a job. Of a job that is not there IoT Hub says, with 200, that its
-    /// status is unknown; here that is a refusal.
+    /// Reads a job.
     pub async fn job(&self, id: &str) -> Result<Value, HubError> {
-        let job: Value = self.json(HttpRequest::new(Throttle::Others, Method::GET, job_path(id))).await?;
-        if job.get("status").and_then(Value::as_str) == Some("unknown") {
-            let host = self.endpoint().to_string();
-            return Err(HubError::Refused(Box::new(HubRefusal::parse(&host, 404, Some("JobNotFound"), ""))));
-        }
-        Ok(job)
+        let job = self.json(HttpRequest::new(Throttle::Others, Method::GET, job_path(id))).await?;
+        self.known(job, id)
     }
 
     /// Hands a job to the hub's scheduler, and returns the job as the hub has
@@ -36,7 +30,18 @@ impl HubClient {
     /// Cancels a job, and returns the job as the hub then has it.
     pub async fn cancel_job(&self, id: &str) -> Result<Value, HubError> {
         let path = format!("{}/cancel", job_path(id));
-        self.json(HttpRequest::new(Throttle::Others, Method::POST, path)).await
+        let job = self.json(HttpRequest::new(Throttle::Others, Method::POST, path)).await?;
+        self.known(job, id)
+    }
+
+    /// `job`, if the hub has it. A hub that has no job of an id answers with
+    /// status 200 and a job of the type `unknown`.
+    fn known(&self, job: Value, id: &str) -> Result<Value, HubError> {
+        let kind = job.get("type").and_then(Value::as_str);
+        if kind.is_some_and(|kind| kind.eq_ignore_ascii_case("unknown")) {
+            return Err(HubError::NoSuchJob { host: self.host.clone(), id: id.to_owned() });
+        }
+        Ok(job)
     }
 }
 

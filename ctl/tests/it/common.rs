@@ -83,6 +83,16 @@ impl FakeHub {
         Ran::from(self.command(arguments).output().unwrap())
     }
 
+    /// Runs it with `text` on stdin.
+    pub fn run_on(&self, text: impl AsRef<[u8]>, arguments: &[&str]) -> Ran {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A program that refuses its command line reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(text.as_ref());
+        Ran::from(child.wait_with_output().unwrap())
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.server.path(name)
     }

@@ -40,7 +40,8 @@ fn scripts_need_no_hub_and_ask_the_program() {
     Ran::from(ctl(&["rebot"]).output().unwrap()).ends(2, &["a similar subcommand exists: 'reboot'"]);
 }
 
-/// A scheduler with one job, which ends at the second look.
+/// A scheduler with one job, which ends at the second look. The hub has the
+/// devices `gw1`, `gw2` and `gw3`, of which queries know the first two.
 fn scheduler() -> FakeHub {
     let looks = Mutex::new(0);
     FakeHub::start(move |request, _| {
@@ -51,6 +52,11 @@ fn scheduler() -> FakeHub {
         let reply = |status: u16, payload: Value| json!({"deviceMethodResponse": {"status": status, "payload": payload}});
         match (request.method.as_str(), request.path.as_str()) {
             ("PUT", _) => HttpResponse::ok(json!({"jobId": "r-1", "status": "queued"})),
+            ("GET", "/twins/gw3") => HttpResponse::twin(json!({})),
+            ("GET", path) if path.starts_with("/twins/") => HttpResponse::classic(404, "DeviceNotFound"),
+            (_, path) if path.starts_with("/jobs/v2/nojob") => {
+                HttpResponse::ok(json!({"jobId": "nojob", "type": "unknown", "status": "unknown"}))
+            }
             ("POST", "/jobs/v2/r-1/cancel") => {
                 HttpResponse::ok(json!({"jobId": "r-1", "status": "cancelled"}))
             }
@@ -67,6 +73,9 @@ fn scheduler() -> FakeHub {
                     {"deviceId": "gw3", "status": "failed",
                      "error": {"code": "404103-DeviceNotOnline", "description": "it is offline"}},
                 ]))
+            }
+            _ if request.body["query"].as_str().unwrap().contains(" IN ") => {
+                HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}]))
             }
             _ => HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "gw3"}])),
         }
@@ -89,10 +98,67 @@ fn the_hubs_scheduler_calls_and_is_followed() {
     assert!(!hub.path("state").exists(), "the hub remembers");
 
     let hub = scheduler();
-    hub.run(&["reboot", "gw1", "gw'2", "--job", "--no-wait", "--id", "r-1"]).ends(0, &["job r-1: queued"]);
+    hub.run(&["reboot", "gw1", "gw3", "--job", "--no-wait", "--id", "r-1"]).ends(0, &["job r-1: queued"]);
     let sent: Vec<HttpRequest> = hub.requests();
-    assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].body["queryCondition"], "deviceId IN ['gw1', 'gw\\'2']");
+    assert_eq!(sent.last().unwrap().body["queryCondition"], "deviceId IN ['gw1', 'gw3']");
+}
+
+#[test]
+fn the_scheduler_drops_no_device_without_a_word() {
+    let job = |hub: &FakeHub, more: &[&str]| {
+        hub.run(&[&["reboot", "--job", "--id", "r-1", "--interval", "10ms"], more].concat())
+    };
+    let hub = scheduler();
+    let run = job(&hub, &["gw1", "no'such", "-o", "json"]);
+    run.ends(7, &["iotdm-ctl: no'such: no such device"]);
+    let outcomes = run.json();
+    let of = |device: &str| {
+        outcomes.as_array().unwrap().iter().find(|on| on["device"] == device).unwrap()["outcome"].clone()
+    };
+    assert_eq!((of("gw1"), of("no'such")), (json!("accepted"), json!("noSuchDevice")));
+    let sent = hub.requests().into_iter().find(|request| request.method == "PUT").unwrap();
+    assert_eq!(sent.body["queryCondition"], "deviceId IN ['gw1']");
+    job(&scheduler(), &["gw1", "nosuch", "--no-wait"]).ends(7, &["nosuch: no such device", "job r-1"]);
+
+    let hub = scheduler();
+    let run = job(&hub, &["nosuch", "neither"]);
+    run.ends(5, &["nosuch: no such device", "neither: no such device"]);
+    assert!(run.stdout.starts_with("2 devices: 2 no such device\n"), "{run:#?}");
+    assert!(hub.requests().iter().all(|request| request.method != "PUT"), "no job is made");
+
+    // What the condition selected and the job then said nothing about.
+    let hub = FakeHub::start(|request, _| match (request.method.as_str(), request.path.as_str()) {
+        ("PUT", _) => HttpResponse::ok(json!({"jobId": "r-1", "status": "queued"})),
+        ("GET", _) => {
+            HttpResponse::ok(json!({"jobId": "r-1", "type": "scheduleDeviceMethod", "status": "completed",
+            "deviceJobStatistics": {"deviceCount": 1}}))
+        }
+        _ if request.body["query"].as_str().unwrap().contains("FROM devices.jobs") => {
+            HttpResponse::ok(json!([{"deviceId": "gw1", "status": "completed",
+                "outcome": {"deviceMethodResponse": {"status": 200, "payload": {}}}}]))
+        }
+        _ => HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}])),
+    });
+    let run = job(&hub, &["--where", "tags.a = 1", "--yes", "-o", "json"]);
+    run.ends(7, &[]);
+    assert_eq!(run.json()[1]["outcome"], "notStarted");
+    assert_eq!(run.json()[1]["error"], "the hub's job did not come to it");
+}
+
+#[test]
+fn ids_and_answers_that_are_no_jobs() {
+    let hub = scheduler();
+    for id in ["Reboot_1", "r.1", "r:1"] {
+        hub.run(&["reboot", "gw1", "--job", "--id", id]).ends(2, &["--job with --id", "a-z, 0-9, - and '"]);
+        hub.run(&["job", "show", id]).ends(2, &["a-z, 0-9, - and '"]);
+        hub.run(&["job", "cancel", id]).ends(2, &["a-z, 0-9, - and '"]);
+    }
+    assert!(hub.requests().is_empty());
+    for command in ["show", "cancel"] {
+        let run = hub.run(&["job", command, "nojob"]);
+        run.ends(1, &["job nojob", "has no job nojob; see iotdm-ctl job list"]);
+        assert_eq!(run.stdout, "");
+    }
 }
 
 #[test]
