@@ -15,6 +15,7 @@ pub mod device_ids;
 pub mod error;
 pub mod exit;
 pub mod hub;
+pub mod journals;
 pub mod output;
 pub mod progress;
 pub mod prompt;
@@ -71,9 +72,15 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Device { command: DeviceCommand::DeriveKey(args) } => {
             return commands::device::derive(output, args).map(|()| Exit::Done);
         }
-        Command::Query(_) | Command::Status(_) | Command::Device { command: DeviceCommand::List(_) } => {}
+        Command::Query(_)
+        | Command::Status(_)
+        | Command::Reboot(_)
+        | Command::Cancel(_)
+        | Command::Job { command: JobCommand::List(_) }
+        | Command::Device { command: DeviceCommand::List(_) } => {}
         _ if output.format() == Format::Csv => {
-            return Err(Usage("--output csv is for query, status and device list".into()).into());
+            let message = "--output csv is for query, status, reboot, cancel, device list and job list";
+            return Err(Usage(message.into()).into());
         }
         _ => {}
     }

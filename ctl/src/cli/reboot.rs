@@ -1,4 +1,4 @@
-//! The arguments of `reboot` and `cancel`.
+//! The arguments of `reboot`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use iotdm_proto::request::{Reason, WAIT_SECONDS};
 use iotdm_proto::{DeviceId, OnInhibitor, RequestId, Time};
 
 use super::call_timeouts::CallTimeouts;
-use crate::{device_ids, values};
+use crate::{device_ids, journals, values};
 
 const REBOOT_HELP: &str = "\
 The request carries an id, so that its outcome is told from every other reboot's,
@@ -78,7 +78,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "FILE", help_heading = FLEET)]
     pub devices_from: Option<PathBuf>,
     /// Go on with the run that wrote this journal
-    #[arg(long, value_name = "FILE", help_heading = FLEET, conflicts_with_all = ["reason", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
+    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
     pub resume: Option<PathBuf>,
 }
 
@@ -160,31 +160,6 @@ pub struct FleetArgs {
     /// Do not ask before devices that you did not name yourself are rebooted
     #[arg(long)]
     pub yes: bool,
-}
-
-const CANCEL_HELP: &str = "\
-Examples:
-  iotdm-ctl cancel gw1
-  iotdm-ctl cancel gw1 --id 6aadb16a-6738-4b2a-91e9-5a16d41625b1
-
-A reboot that was wished for with --when-online is taken out of the twin; any other
-is for the device to cancel. It exits 3 when nothing is pending or the reboot has
-begun. With -o json it prints {\"status\", \"payload\"}: the device's reply, or the same
-for a wish that was taken back.";
-
-/// `cancel`
-#[derive(Debug, Args)]
-#[command(after_help = CANCEL_HELP)]
-pub struct CancelArgs {
-    /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
-    pub device: DeviceId,
-    /// Only if this request is the pending one
-    #[arg(long)]
-    pub id: Option<RequestId>,
-    /// How long the call may take.
-    #[command(flatten)]
-    pub timeouts: CallTimeouts,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! has the order of many, `journal` remembers how far they are, and `scheduled`
 //! leaves all of that to the hub's scheduler.
 
+mod asked;
 mod before;
 mod device_outcome;
 mod fleet;
@@ -20,10 +21,12 @@ mod which;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::bail;
 use iotdm_proto::DeviceId;
 
+pub(crate) use self::asked::asked;
 use self::device_outcome::DeviceOutcome;
 use self::fleet::{Rules, StopReason, roll};
 use self::journal::{Journal, Past, Plan};
@@ -33,6 +36,7 @@ use crate::cli::{FleetArgs, RebootArgs, WaitArgs, WhichArgs};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::HubClient;
+use crate::journals;
 use crate::output::{Format, Output, say};
 use crate::progress::Progress;
 use crate::prompt::confirm;
@@ -83,8 +87,10 @@ pub async fn run(
     }
     if run.devices.is_empty() {
         say(format_args!("iotdm-ctl: no device is selected, nothing was sent"));
-        if !output.is_text() {
-            output.array(&[] as &[DeviceOutcome])?;
+        match output.format() {
+            Format::Text => {}
+            Format::Csv => summary::print_csv(output, &[])?,
+            Format::Json | Format::Jsonl => output.array(&[] as &[DeviceOutcome])?,
         }
         return Ok(Exit::NoSuchDevice);
     }
@@ -98,6 +104,9 @@ pub async fn run(
             [only] if one => output.json(only)?,
             several => output.array(several)?,
         }
+    }
+    if output.format() == Format::Csv {
+        summary::print_csv(output, &outcomes)?;
     }
     if !one && output.is_text() {
         summary::print(output, &outcomes)?;
@@ -133,6 +142,9 @@ async fn begin(
     if which.devices.len() != 1 && !fleet.job {
         let plan =
             Plan::new(hub.endpoint().to_string(), run.request.clone(), way, rules, run.devices.clone());
+        if let Some(state_home) = state_home {
+            journals::remove_old(state_home, SystemTime::now());
+        }
         let journal = Journal::create(state_home, plan)?;
         say(format_args!("journal {}", journal.path().display()));
         run.journal = Some(journal);

@@ -10,9 +10,9 @@ use super::pages::Pages;
 use super::throttle::Throttle;
 
 impl HubClient {
-    /// The hub's jobs, at most `top` of them.
-    pub fn jobs(&self, top: Option<usize>) -> Pages<'_> {
-        self.list("/jobs/v2/query", top)
+    /// The hub's jobs.
+    pub fn jobs(&self) -> Pages<'_> {
+        self.list("/jobs/v2/query")
     }
 
     /// Reads a job.

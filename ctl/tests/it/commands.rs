@@ -88,13 +88,21 @@ fn twin_replace_keeps_what_is_not_given() {
     run.ends(0, &[]);
     assert_eq!(run.stdout, "gw1: twin replaced, etag AAA=, desired version 3\n");
     hub.run(&["twin", "replace", "gw1", "--desired", "{}", "--tags", "{}", "--etag", "B="]).ends(0, &[]);
+    hub.run(&["twin", "replace", "gw1", "--desired", "{\"b\":2}"]).ends(0, &[]);
+    hub.run(&["twin", "replace", "gw1", "--tags", "{}", "--etag", "B="]).ends(0, &[]);
     hub.run(&["twin", "replace", "gw1"]).ends(2, &["--desired", "--tags"]);
-    assert_eq!(hub.lines(), ["GET /twins/gw1", "PUT /twins/gw1", "PUT /twins/gw1"]);
-    let sent = hub.requests();
-    let kept = json!({"tags": {"site": "south"}, "properties": {"desired": {"a": 1}}});
-    assert_eq!((&sent[1].body, sent[1].header("if-match")), (&kept, Some("\"AAA=\"")));
-    let whole = json!({"tags": {}, "properties": {"desired": {}}});
-    assert_eq!((&sent[2].body, sent[2].header("if-match")), (&whole, Some("\"B=\"")));
+    let (get, put, patch) = ("GET /twins/gw1", "PUT /twins/gw1", "PATCH /twins/gw1");
+    assert_eq!(hub.lines(), [get, patch, put, get, put, get, patch]);
+    let sent = |n: usize| {
+        let request = hub.requests()[n].clone();
+        (request.body.clone(), request.header("if-match").unwrap().to_owned())
+    };
+    let (read, given) = ("\"AAA=\"".to_owned(), "\"B=\"".to_owned());
+    assert_eq!(sent(1), (json!({"tags": {"site": "south"}}), read.clone()), "the desired properties stay");
+    assert_eq!(sent(2), (json!({"tags": {}, "properties": {"desired": {}}}), given.clone()));
+    let kept = json!({"tags": {"site": "north"}, "properties": {"desired": {"b": 2}}});
+    assert_eq!(sent(4), (kept, read));
+    assert_eq!(sent(6), (json!({"tags": {"site": null}}), given));
 }
 
 /// Pages of two rows, an empty one among them.

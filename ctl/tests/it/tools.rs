@@ -191,6 +191,39 @@ fn jobs_are_listed_shown_and_cancelled() {
 }
 
 #[test]
+fn the_newest_jobs_come_first() {
+    let hub = FakeHub::start(|request, _| {
+        let job = |id: &str, status: &str, made: &str| json!({"jobId": id, "type": "scheduleDeviceMethod", "status": status, "createdTime": made});
+        match request.header("x-ms-continuation") {
+            None => HttpResponse::ok(json!([
+                job("a", "completed", "2026-11-20T10:00:00Z"),
+                job("b", "running", "2026-11-22T10:00:00.5Z"),
+            ]))
+            .with("x-ms-continuation", "2"),
+            Some(_) => HttpResponse::ok(json!([
+                {"jobId": "c", "type": "scheduleUpdateTwin", "status": "queued", "startTime": "2026-11-22T12:00:00+01:00"},
+                job("d", "completed", "2026-11-21T10:00:00Z"), {"jobId": "e", "type": "export", "status": "completed"},
+            ])),
+        }
+    });
+    let ids = |more: &[&str]| {
+        let jobs = hub.run(&[&["job", "list", "-o", "json"], more].concat()).json();
+        jobs.as_array()
+            .unwrap()
+            .iter()
+            .map(|job| job["jobId"].as_str().unwrap().to_owned())
+            .collect::<String>()
+    };
+    assert_eq!(ids(&[]), "cbdae");
+    assert_eq!(ids(&["--top", "2"]), "cb");
+    assert_eq!(ids(&["--status", "completed"]), "dae");
+    assert_eq!(ids(&["--status", "Completed", "--type", "scheduleDeviceMethod", "--top", "1"]), "d");
+    let csv = hub.run(&["job", "list", "-o", "csv", "--top", "1", "--status", "running"]).stdout;
+    assert_eq!(csv.lines().next(), Some("JOB,TYPE,STATUS,START,DEVICES,SUCCEEDED,FAILED"));
+    assert!(csv.lines().nth(1).unwrap().starts_with("b,scheduleDeviceMethod,running,"), "{csv}");
+}
+
+#[test]
 fn tables_as_csv_in_the_order_selected() {
     let hub = FakeHub::start(|request, _| match request.header("x-ms-continuation") {
         None => HttpResponse::ok(json!([{"b": "x,\"y\"", "a": 1}])).with("x-ms-continuation", "2"),
@@ -226,6 +259,33 @@ fn device_ids_are_completed_from_the_hub() {
     assert_eq!(complete(&["reboot", "--reason", "x", "pi", "gw"], &string), ["gw1", "gw2"]);
     assert_eq!(complete(&["twin", "show", "p"], &string), ["pi"]);
     assert_eq!(hub.lines(), ["POST /devices/query"; 2]);
+    // What the user's files have needs no hub.
+    let home = tempfile::tempdir().unwrap();
+    let at_home = |line: &[&str]| {
+        let typed = format!("iotdm-ctl {}", line.join(" "));
+        let mut shell = ctl(&["--", &typed, line.last().unwrap()]);
+        let run = Ran::from(shell.env("COMPLETE", "bash").env("HOME", home.path()).output().unwrap());
+        run.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (config, journals) =
+        (home.path().join(".config/iotdm"), home.path().join(".local/state/iotdm/reboots"));
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::create_dir_all(&journals).unwrap();
+    let profile = |name: &str| format!("[hub.{name}]\nconnection_string_file = 'x'\n");
+    std::fs::write(config.join("ctl.toml"), ["lab", "prod", "lake"].map(profile).concat()).unwrap();
+    assert_eq!(at_home(&["--hub", "la"]), ["lab", "lake"]);
+    let names =
+        ["20261122T180000-123Z-a.jsonl", "20261123T180000-123Z-b.jsonl"].map(|name| journals.join(name));
+    names.iter().for_each(|name| std::fs::write(name, "").unwrap());
+    let [older, newer] = names.map(|name| name.display().to_string());
+    let begin = format!("{}/", journals.display());
+    for command in [&["reboot", "--resume"][..], &["cancel", "--journal"]] {
+        assert_eq!(
+            at_home(&[command, &[&begin]].concat()),
+            [newer.clone(), older.clone()],
+            "the newest first"
+        );
+    }
     // What the program knows itself needs no hub.
     assert_eq!(complete(&["device", "renew"], "nonsense"), ["renew-key"]);
     assert_eq!(complete(&["reboot", "--max-in"], "nonsense"), ["--max-in-flight"]);

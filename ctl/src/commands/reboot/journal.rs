@@ -23,6 +23,7 @@ use super::device_outcome::{DeviceOutcome, device_id};
 use super::fleet::Rules;
 use super::request::{RunRequest, Way};
 use crate::error::Usage;
+use crate::journals;
 use crate::output::arguments;
 
 /// A run's journal, open for writing and locked.
@@ -119,7 +120,7 @@ impl Journal {
             let message = "there is no place for the journal of this run; set HOME or XDG_STATE_HOME";
             return Err(Usage(message.to_owned()).into());
         };
-        let folder = state_home.join("iotdm/reboots");
+        let folder = journals::folder(state_home);
         let failed = || format!("cannot begin a journal in {}", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
         // The files of a folder, sorted by name, are in the order of time.

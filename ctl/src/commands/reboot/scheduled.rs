@@ -115,7 +115,8 @@ pub(super) fn check_id(id: Option<&RequestId>) -> Result<(), Usage> {
 /// Prints what became of the request on each device, and returns how to exit.
 fn end(output: Output, outcomes: &[DeviceOutcome]) -> anyhow::Result<Exit> {
     match output.format() {
-        Format::Text | Format::Csv => summary::print(output, outcomes)?,
+        Format::Text => summary::print(output, outcomes)?,
+        Format::Csv => summary::print_csv(output, outcomes)?,
         Format::Json | Format::Jsonl => output.array(outcomes)?,
     }
     Ok(summary::exit(outcomes, None))

@@ -1,10 +1,12 @@
 //! The summary of a run: what it came to as a whole.
 
+use serde_json::json;
+
 use super::device_outcome::DeviceOutcome;
 use super::fleet::StopReason;
 use super::outcome::{Outcome, exit_of_all};
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Output, cell};
 
 /// Prints how many devices came to which outcome, and lists the devices that were
 /// asked and did not do it.
@@ -16,6 +18,24 @@ pub(super) fn print(output: Output, outcomes: &[DeviceOutcome]) -> anyhow::Resul
     };
     let rows: Vec<Vec<String>> = outcomes.iter().filter(is_bad).map(row).collect();
     if rows.is_empty() { Ok(()) } else { Ok(output.table(&["DEVICE", "OUTCOME", "WHY"], &rows)?) }
+}
+
+/// Prints what became of each device, as CSV.
+pub(super) fn print_csv(output: Output, outcomes: &[DeviceOutcome]) -> anyhow::Result<()> {
+    let row = |on: &DeviceOutcome| {
+        let time = on.told.reported.reboot_time.as_ref();
+        let seconds = on.told.seconds.map(|seconds| format!("{seconds:.1}"));
+        vec![
+            on.device.to_string(),
+            on.id.to_string(),
+            json!(on.outcome).as_str().unwrap_or_default().to_owned(),
+            time.map_or_else(String::new, |time| cell(Some(time))),
+            seconds.unwrap_or_default(),
+            on.error.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = outcomes.iter().map(row).collect();
+    Ok(output.table(&["DEVICE", "ID", "OUTCOME", "LAST REBOOT", "SECONDS", "WHY"], &rows)?)
 }
 
 /// How many devices came to which outcome, in one line.
