@@ -54,6 +54,20 @@ where
     Ok(secret)
 }
 
+/// Reads the secret in the file at `path` once more, without a word to the user. The
+/// inner error says why there is none; `None` if the file is none that could be read
+/// twice, such as a terminal.
+pub fn read_again<T: FromStr>(path: &Path) -> Option<Result<T, String>>
+where
+    T::Err: Display,
+{
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return None;
+    }
+    let text = File::open(path).and_then(|mut file| whole(&mut file)).map_err(|error| error.to_string());
+    Some(text.and_then(|text| text.parse().map_err(|error: T::Err| error.to_string())))
+}
+
 /// The content of a file that holds a secret.
 fn whole(file: &mut File) -> io::Result<String> {
     let mut bytes = Vec::new();

@@ -8,6 +8,7 @@ use iotdm_proto::Endpoint;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 
+use super::proxy::Proxy;
 use super::throttle::Paces;
 use crate::credential::Credential;
 use crate::error::Usage;
@@ -39,6 +40,8 @@ pub struct HubClient {
     pub(super) host: String,
     pub(super) credential: Credential,
     pub(super) tls: ClientConfig,
+    /// The proxy that the environment names for the hub.
+    pub(super) proxy: Option<Proxy>,
     /// How often a throttled HTTP request is sent at most.
     pub(super) tries: Cell<u32>,
     /// How many HTTP requests the hub has throttled.
@@ -65,6 +68,7 @@ impl HubClient {
         Ok(HubClient {
             http,
             host: target.endpoint.to_string(),
+            proxy: Proxy::of(&target.endpoint),
             endpoint: target.endpoint,
             credential: target.credential,
             tls,
@@ -111,6 +115,11 @@ impl HubClient {
     /// How TLS is spoken to the hub.
     pub fn tls(&self) -> &ClientConfig {
         &self.tls
+    }
+
+    /// The proxy through which the hub is reached, if any.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// A token of the shared access policy, valid until `expiry`, in seconds

@@ -93,6 +93,22 @@ impl HubClient {
         request: &HttpRequest<'_>,
     ) -> Result<Result<HttpResponse, (HubRefusal, Option<Duration>)>, HubError> {
         let authorization = self.credential.authorization(&self.host, &self.tls).await?;
+        let sent = self.send_as(request, &authorization).await?;
+        // A token in a file may have been renewed while the request was on its way.
+        let is_refused = matches!(&sent, Err((refusal, _)) if refusal.kind() == RefusalKind::NotAuthorized);
+        if is_refused && self.credential.may_be_newer_than(&authorization) {
+            let newer = self.credential.authorization(&self.host, &self.tls).await?;
+            return self.send_as(request, &newer).await;
+        }
+        Ok(sent)
+    }
+
+    /// Sends a request once, with this value of the header `Authorization`.
+    async fn send_as(
+        &self,
+        request: &HttpRequest<'_>,
+        authorization: &str,
+    ) -> Result<Result<HttpResponse, (HubRefusal, Option<Duration>)>, HubError> {
         let url = format!("https://{}{}?api-version={API_VERSION}", self.host, request.path);
         let mut builder = self.http.request(request.method.clone(), url).timeout(request.limit);
         builder = builder.header(AUTHORIZATION, authorization);
@@ -102,7 +118,8 @@ impl HubClient {
         if let Some(body) = request.body {
             builder = builder.json(body);
         }
-        let failed = |error| HubError::of_transport(&self.host, &error, request.limit.as_secs());
+        let failed =
+            |error| HubError::of_transport(&self.host, self.proxy.as_ref(), &error, request.limit.as_secs());
         let response = builder.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.body(response, failed).await?;

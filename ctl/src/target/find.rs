@@ -141,7 +141,7 @@ mod tests {
         let args = |hub: &str| HubArgs { hub: Some(hub.into()), ..HubArgs::default() };
         let mut environment = home.environment();
         let lab = Target::find(&args("lab"), &environment).unwrap();
-        assert!(matches!(lab.credential, Credential::Token(_)) && host(&lab) == "lab");
+        assert!(matches!(lab.credential, Credential::TokenFile(_)) && host(&lab) == "lab");
         let az = Target::find(&args("az"), &environment).unwrap();
         assert!(logs_in_by_the_azure_cli(&az) && host(&az) == "az");
         environment.host_name = Some("variable".into());

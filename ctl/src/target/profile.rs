@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Target;
 use super::environment::Environment;
-use crate::credential::{Credential, Login};
+use crate::credential::{Credential, Login, TokenFile};
 use crate::error::Usage;
 use crate::output::printable;
 use crate::secret_file::read;
@@ -133,7 +133,9 @@ impl Profile {
         let files = (self.token_file, self.client_secret_file);
         Ok(Some(match (files, cli, managed, self.tenant_id, self.client_id) {
             ((Some(token), None), false, false, None, None) => {
-                Credential::Token(read("token_file", &base.join(token))?)
+                let path = base.join(token);
+                let token = read("token_file", &path)?;
+                Credential::TokenFile(TokenFile::new(path, token))
             }
             ((None, None), true, false, None, None) => Credential::of(Login::AzureCli),
             ((None, None), false, true, None, client_id) => {
