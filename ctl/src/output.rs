@@ -18,7 +18,8 @@ use serde::Serialize;
 pub(crate) use self::pasted::arguments;
 pub(crate) use self::secrets::has_secret;
 use self::secrets::masked;
-pub use self::table::cell;
+pub(crate) use self::table::list_lines;
+pub use self::table::{Cell, Column, cell};
 
 /// The form of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -91,6 +92,16 @@ impl Output {
         let terminal = Term::stdout();
         let width = terminal.is_term().then(|| terminal.size_checked()).flatten().map(|(_, columns)| columns);
         writeln!(io::stdout().lock(), "{}", table::text(header, rows, width))
+    }
+}
+
+impl Output {
+    /// Writes a list for people, in which each row has one line.
+    pub fn list(self, columns: &[Column], rows: &[Vec<Cell>]) -> io::Result<()> {
+        let terminal = Term::stdout();
+        let width = terminal.is_term().then(|| terminal.size_checked()).flatten().map(|(_, columns)| columns);
+        let lines = list_lines(columns, rows, width);
+        writeln!(io::stdout().lock(), "{}", lines.join("\n"))
     }
 }
 

@@ -78,14 +78,25 @@ impl Reported {
         text(self.reboot.as_ref(), "bootId")
     }
 
+    /// The id of the wish that the device took up last, whatever became of it.
+    pub fn last_wish(&self) -> Option<&str> {
+        text(self.agent.as_ref(), "lastWish")
+    }
+
+    /// Whether the newest request led to the boot that runs now, as far as the
+    /// device tells.
+    pub fn is_of_the_running_boot(&self) -> bool {
+        match (text(self.boot.as_ref(), "bootId"), self.new_boot_id()) {
+            (Some(running), Some(new)) => running == new,
+            _ => true,
+        }
+    }
+
     /// Whether the boot that followed the newest request came without an
     /// orderly shutdown. The cause of a later boot says nothing about this one.
     pub fn came_back_unclean(&self) -> bool {
-        let is_newest = match (text(self.boot.as_ref(), "bootId"), self.new_boot_id()) {
-            (Some(running), Some(new)) => running == new,
-            _ => true,
-        };
-        is_newest && text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
+        self.is_of_the_running_boot()
+            && text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
     }
 
     /// What ended the boot before the running one, in the device's own word.
@@ -166,6 +177,7 @@ pub(crate) mod tests {
         assert_eq!(reported.failure(), "the reboot failed: uncleanBoot, m");
         assert_eq!((reported.previous_boot_id(), reported.new_boot_id()), (Some("a"), Some("b")));
         assert!(reported.came_back_unclean());
+        assert_eq!(reported.last_wish(), Some("l"));
         assert_eq!(reported.boot_cause(), Some(&json!("unclean")));
         assert_eq!(reported.agent_version(), Some(&json!("1.0.0")));
     }

@@ -388,7 +388,7 @@ impl<'a> Pending<'a> {
         let reported = twin.reported();
         let (id, status) = (reported.request_id(), reported.known_status());
         let is_over = status.is_some_and(RebootStatus::is_final);
-        let wish = twin.wish_id().filter(|wish| !(id == Some(*wish) && is_over));
+        let wish = twin.open_wish().and_then(|_| twin.wish_id());
         let reported_is_wish = wish.is_some() && id == wish;
         Pending {
             wish,
