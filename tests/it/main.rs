@@ -14,6 +14,7 @@ mod guards;
 mod mended;
 mod notice;
 mod once;
+mod operators;
 mod reboot;
 mod record;
 mod remember;
