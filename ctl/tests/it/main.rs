@@ -21,6 +21,7 @@ mod forms;
 mod hostile;
 mod hub;
 mod interrupt;
+mod manual;
 mod reboot;
 mod shells;
 mod token;
