@@ -16,6 +16,7 @@ pub mod error;
 pub mod exit;
 pub mod hub;
 pub mod journals;
+pub mod natural;
 pub mod output;
 pub mod progress;
 pub mod prompt;

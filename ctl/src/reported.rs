@@ -5,6 +5,7 @@
 //! a newer or an older daemon, or somebody else's program, so each value is
 //! kept as it came, and what cannot be understood counts as not reported.
 
+use iotdm_proto::Time;
 use iotdm_proto::report::{BootCause, RebootStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,6 +69,16 @@ impl Reported {
         }
     }
 
+    /// When the device granted the newest request.
+    pub fn requested_at(&self) -> Option<Time> {
+        text(self.reboot.as_ref(), "requestedAt")?.parse().ok()
+    }
+
+    /// When the outcome of the newest request was known.
+    pub fn completed_at(&self) -> Option<Time> {
+        text(self.reboot.as_ref(), "completedAt")?.parse().ok()
+    }
+
     /// The boot that the newest request was to end.
     pub fn previous_boot_id(&self) -> Option<&str> {
         text(self.reboot.as_ref(), "previousBootId")
@@ -120,7 +131,6 @@ fn text<'a>(object: Option<&'a Value>, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use iotdm_proto::Time;
     use iotdm_proto::report::{
         Agent, Boot, Clock, Reboot, RebootError, RebootErrorCode, Report, RequestedBy,
     };
@@ -137,6 +147,7 @@ pub(crate) mod tests {
                 id: "r-1".into(),
                 status: RebootStatus::Failed,
                 reason: Some("why".into()),
+                operator: Some("alice@ops".into()),
                 requested_by: RequestedBy::Method,
                 requested_at: Time::from_unix_millis(0),
                 not_before: at,
@@ -175,6 +186,8 @@ pub(crate) mod tests {
         assert_eq!(reported.known_status(), Some(RebootStatus::Failed));
         assert_eq!(reported.error_code(), Some(&json!("uncleanBoot")));
         assert_eq!(reported.failure(), "the reboot failed: uncleanBoot, m");
+        let epoch = Some(Time::from_unix_millis(0));
+        assert_eq!((reported.requested_at(), reported.completed_at()), (epoch, epoch));
         assert_eq!((reported.previous_boot_id(), reported.new_boot_id()), (Some("a"), Some("b")));
         assert!(reported.came_back_unclean());
         assert_eq!(reported.last_wish(), Some("l"));

@@ -20,6 +20,11 @@ impl Twin {
         self.0.pointer("/properties/reported").map(Reported::from).unwrap_or_default()
     }
 
+    /// The twin as it came.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
     /// The id of the reboot that is wished for in the desired properties.
     pub fn wish_id(&self) -> Option<&str> {
         self.0.pointer("/properties/desired/reboot/id")?.as_str()

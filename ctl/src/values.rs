@@ -174,6 +174,62 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// How many devices may fail before a run starts no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxFailures {
+    /// So many.
+    AtMost(usize),
+    /// Any number.
+    All,
+}
+
+impl FromStr for MaxFailures {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(MaxFailures::All),
+            _ => text
+                .parse()
+                .map(MaxFailures::AtMost)
+                .map_err(|_| "expected a whole number, or all".to_owned()),
+        }
+    }
+}
+
+/// A place in a device's twin, such as `tags.site`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinPath(Vec<String>);
+
+impl FromStr for TwinPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let steps: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let is_name = |step: &String| {
+            !step.is_empty() && step.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
+        };
+        if steps.iter().all(is_name) {
+            Ok(TwinPath(steps))
+        } else {
+            Err("expected a path in the twin, such as tags.site or properties.reported.boot.cause".into())
+        }
+    }
+}
+
+impl TwinPath {
+    /// The key of the twin that the path begins with.
+    pub fn top(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    /// What the twin has at this place; `None` for nothing and for `null`.
+    pub fn of<'a>(&self, twin: &'a Value) -> Option<&'a Value> {
+        let found = self.0.iter().try_fold(twin, |value, step| value.get(step))?;
+        (!found.is_null()).then_some(found)
+    }
+}
+
 /// How many in a second: a whole number from 1 to 100,000, which is more than
 /// any hub takes.
 pub fn rate(text: &str) -> Result<u32, String> {
@@ -320,6 +376,23 @@ mod tests {
         assert_eq!(delay(&longest.to_string()), Ok(MAX_AHEAD));
         assert_eq!(delay(&(longest + 1).to_string()), Err("at most 168h, 7 days, is allowed".into()));
         assert!(delay("1500ms").is_err());
+    }
+
+    #[test]
+    fn paths_in_a_twin() {
+        let path = |text: &str| text.parse::<TwinPath>();
+        let twin = serde_json::json!({"deviceId": "gw1", "tags": {"site": {"name": 5}, "none": null}});
+        assert_eq!(path("tags.site.name").unwrap().of(&twin), Some(&Value::from(5)));
+        assert_eq!(path("deviceId").unwrap().of(&twin), Some(&Value::from("gw1")));
+        assert_eq!(path("tags.none").unwrap().of(&twin), None);
+        assert_eq!(path("tags.site.name.x").unwrap().of(&twin), None);
+        assert_eq!(path("tags.site").unwrap().top(), "tags");
+        for bad in ["", ".", "tags.", "tags site", "tags'x", "tags.site FROM devices"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+        assert_eq!("all".parse(), Ok(MaxFailures::All));
+        assert_eq!("0".parse(), Ok(MaxFailures::AtMost(0)));
+        assert!("some".parse::<MaxFailures>().is_err() && "-1".parse::<MaxFailures>().is_err());
     }
 
     #[test]

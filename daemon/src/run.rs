@@ -347,7 +347,7 @@ impl Daemon {
                     && reboot.status != RebootStatus::Completed
                 {
                     let backend = self.backend.clone();
-                    tokio::spawn(async move { backend.forget_reason(reboot.reason.as_deref()).await });
+                    tokio::spawn(async move { backend.forget_words(reboot.words().as_deref()).await });
                 }
             }
             Effect::Deadline(after) => self.deadline = after.map(|after| Instant::now() + after),
@@ -415,10 +415,10 @@ impl Daemon {
                     Event::Shutdown { under_way, stopping }
                 });
             }
-            Effect::Reboot { reason, ignore_inhibitors } => {
+            Effect::Reboot { words, ignore_inhibitors } => {
                 let backend = self.backend.clone();
                 self.answer_later(async move {
-                    Event::RebootAsked(backend.reboot(reason.as_deref(), ignore_inhibitors).await)
+                    Event::RebootAsked(backend.reboot(words.as_deref(), ignore_inhibitors).await)
                 });
             }
         }

@@ -287,12 +287,12 @@ impl Core {
             }
 
             (Phase::Asking, Event::Saved(Ok(()))) => {
-                let reason = self.record.reboot.as_ref().and_then(|reboot| reboot.reason.clone());
+                let words = self.record.reboot.as_ref().and_then(|reboot| reboot.words());
                 let plan = self.record.plan.as_ref();
                 let ignore_inhibitors = plan.is_some_and(|plan| plan.on_inhibitor == OnInhibitor::Override);
                 let effects = vec![
                     Effect::Deadline(Some(self.settings.down_timeout)),
-                    Effect::Reboot { reason, ignore_inhibitors },
+                    Effect::Reboot { words, ignore_inhibitors },
                 ];
                 (Phase::Rebooting, effects)
             }

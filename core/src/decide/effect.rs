@@ -43,8 +43,8 @@ pub enum Effect {
     Report(Box<Report>),
     /// Ask logind to reboot; answered by `Event::RebootAsked`.
     Reboot {
-        /// For the people who are logged in.
-        reason: Option<String>,
+        /// For the people who are logged in: why, and who asks.
+        words: Option<String>,
         /// Whether block inhibitors are passed over.
         ignore_inhibitors: bool,
     },

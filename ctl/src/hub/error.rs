@@ -87,6 +87,22 @@ impl HubError {
         }
     }
 
+    /// Whether the hub itself is away: it cannot be reached, broke the connection or
+    /// did not answer.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. })
+    }
+
+    /// Whether the hub answered that it cannot serve.
+    pub fn is_server_failure(&self) -> bool {
+        matches!(self, HubError::Refused(refusal) if refusal.kind() == RefusalKind::Server)
+    }
+
+    /// Whether the hub says that the device is not connected.
+    pub fn is_offline(&self) -> bool {
+        matches!(self, HubError::Refused(refusal) if refusal.kind() == RefusalKind::Offline)
+    }
+
     /// Whether the hub or the way to the hub failed, so that the same request
     /// would have failed for any other device.
     pub fn is_hubs_own(&self) -> bool {

@@ -130,6 +130,7 @@ impl HubRefusal {
                 Some(RefusalKind::ConnectionLost)
             }
             Some("GatewayTimeout") => Some(RefusalKind::NoReply),
+            Some("ThrottlingException" | "ThrottlingBacklogTimeout") => Some(RefusalKind::Throttled),
             Some("DeviceAlreadyExists") => Some(RefusalKind::Exists),
             Some("PreconditionFailed") => Some(RefusalKind::Changed),
             // The HTTP status is 403 here, but it is not a matter of rights.
@@ -148,7 +149,9 @@ impl HubRefusal {
             404_001 => Some(RefusalKind::NoSuchDevice),
             404_102 | 404_103 => Some(RefusalKind::Offline),
             404_104 | 400_027 => Some(RefusalKind::ConnectionLost),
-            504_101 => Some(RefusalKind::NoReply),
+            429_000..=429_999 => Some(RefusalKind::Throttled),
+            500_000..=500_999 | 503_000..=503_999 => Some(RefusalKind::Server),
+            504_000..=504_999 => Some(RefusalKind::NoReply),
             409_001 => Some(RefusalKind::Exists),
             412_001 => Some(RefusalKind::Changed),
             403_002 => Some(RefusalKind::Quota),

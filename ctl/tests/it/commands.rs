@@ -38,7 +38,7 @@ fn invoke_prints_hub_json_and_exits_3_when_refused() {
     );
     assert_eq!(
         sent[1].body,
-        json!({"methodName": "unknown", "responseTimeoutInSeconds": 5, "connectTimeoutInSeconds": 60})
+        json!({"methodName": "unknown", "responseTimeoutInSeconds": 65, "connectTimeoutInSeconds": 60})
     );
 }
 

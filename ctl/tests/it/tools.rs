@@ -85,15 +85,26 @@ fn scheduler() -> FakeHub {
 #[test]
 fn the_hubs_scheduler_calls_and_is_followed() {
     let hub = scheduler();
-    let arguments =
-        ["reboot", "--where", "tags.a = 1", "--yes", "--job", "--id", "r-1", "--interval", "10ms"];
+    let arguments = [
+        "reboot",
+        "--where",
+        "tags.a = 1",
+        "--yes",
+        "--job",
+        "--id",
+        "r-1",
+        "--interval",
+        "10ms",
+        "--operator",
+        "me",
+    ];
     let run = hub.run(&arguments);
     run.ends(7, &["job r-1: queued", "3 devices, 1 done, 2 failed", "reboot.id = 'r-1'"]);
     assert_eq!(run.stdout.lines().next(), Some("3 devices: 1 accepted, 1 refused, 1 offline"));
     let sent = hub.requests().into_iter().find(|request| request.method == "PUT").unwrap();
     assert_eq!(sent.path, "/jobs/v2/r-1");
     assert_eq!(sent.body["queryCondition"], "tags.a = 1");
-    assert_eq!(sent.body["cloudToDeviceMethod"]["payload"], json!({"id": "r-1"}));
+    assert_eq!(sent.body["cloudToDeviceMethod"]["payload"], json!({"id": "r-1", "operator": "me"}));
     assert_eq!(sent.body["cloudToDeviceMethod"]["methodName"], "rebootDevice");
     assert!(!hub.path("state").exists(), "the hub remembers");
 

@@ -31,14 +31,17 @@ fn reboot(hub: &FakeHub, more: &[&str]) -> Ran {
 #[test]
 fn a_wish_is_followed_and_taken_out_once_it_came_true() {
     let hub = wishing(true);
-    let run = reboot(&hub, &["--reason", "why", "--deadline", "2026-12-01T00:00:00Z", "--id", "r-1"]);
+    let run = reboot(
+        &hub,
+        &["--reason", "why", "--deadline", "2026-12-01T00:00:00Z", "--id", "r-1", "--operator", "me"],
+    );
     run.ends(0, &["gw1: wished for in the twin, id r-1", "gw1: rebooting", "gw1: completed in"]);
     assert_eq!(run.stdout, "gw1: rebootTime T\n");
     let line = ["GET", "PATCH", "GET", "GET", "PATCH"].map(|method| format!("{method} /twins/gw1"));
     assert_eq!(hub.lines(), line);
     let sent = hub.requests();
     let wish = json!({
-        "id": "r-1", "reason": "why", "deadline": "2026-12-01T00:00:00.000Z",
+        "id": "r-1", "reason": "why", "operator": "me", "deadline": "2026-12-01T00:00:00.000Z",
         "notBefore": null, "onInhibitor": null, "waitSeconds": null,
     });
     assert_eq!(sent[1].body, json!({"properties": {"desired": {"reboot": wish}}}));

@@ -105,17 +105,17 @@ impl Backend {
 
     /// Asks for a reboot, telling people who are logged in why; an error says
     /// why not. It happens some time after this returns.
-    pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
+    pub async fn reboot(&self, words: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
         match self {
-            Backend::Logind(logind) => logind.reboot(reason, ignore_inhibitors).await,
+            Backend::Logind(logind) => logind.reboot(words, ignore_inhibitors).await,
             Backend::Simulate(simulation) => simulation.reboot().map_err(|error| format!("{error:#}")),
         }
     }
 
-    /// Has the reason of a reboot that does not come forgotten.
-    pub async fn forget_reason(&self, reason: Option<&str>) {
+    /// Has what people were told of a reboot that does not come forgotten.
+    pub async fn forget_words(&self, words: Option<&str>) {
         match self {
-            Backend::Logind(logind) => logind.forget_reason(reason).await,
+            Backend::Logind(logind) => logind.forget_words(words).await,
             Backend::Simulate(_) => {}
         }
     }

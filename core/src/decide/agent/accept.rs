@@ -258,6 +258,7 @@ impl Core {
             id: id.to_owned(),
             status: RebootStatus::Rebooting,
             reason: request.reason.clone(),
+            operator: request.operator.clone(),
             requested_by,
             requested_at: now,
             not_before: request.not_before,

@@ -52,9 +52,6 @@ impl Many {
             return Ok(None);
         }
         let is_one = args.devices.len() == 1;
-        if !is_one {
-            hub.be_patient();
-        }
         Ok(Some(Many { devices, is_one }))
     }
 

@@ -23,8 +23,13 @@ pub(crate) fn asked(hub: &HubClient, path: &Path) -> anyhow::Result<Vec<(DeviceI
         None => past.sent.contains_key(device),
         Some(known) => known.outcome == Outcome::Accepted,
     };
-    let id = plan.request.id().clone();
-    Ok(plan.devices.into_iter().filter(is_open).map(|device| (device, id.clone())).collect())
+    let id = |device: &DeviceId| past.ids.get(device).unwrap_or(plan.request.id()).clone();
+    Ok(plan
+        .devices
+        .iter()
+        .filter(|device| is_open(device))
+        .map(|device| (device.clone(), id(device)))
+        .collect())
 }
 
 /// The error of a file that is no journal, about the option that named it here.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::device_outcome::{DeviceOutcome, Told};
 use super::outcome::Outcome;
 use super::request::RunRequest;
+use super::results::Results;
 use super::summary;
 use crate::cli::WaitArgs;
 use crate::commands::job;
@@ -18,7 +19,7 @@ use crate::commands::selection::selected;
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, literal};
-use crate::output::{Format, Output, arguments, cell, say};
+use crate::output::{Format, arguments, cell, say};
 use crate::reply::MethodReply;
 use crate::values;
 
@@ -30,12 +31,13 @@ const LOOKS: usize = 4;
 /// after that is for `iotdm-ctl status` to show.
 pub(super) async fn run(
     hub: &HubClient,
-    output: Output,
+    results: &Results,
     request: &RunRequest,
     devices: &[DeviceId],
     condition: Option<&str>,
     waiting: &WaitArgs,
 ) -> anyhow::Result<Exit> {
+    let output = results.form();
     let (id, timeouts) = (request.id().as_str(), waiting.timeouts);
     let strangers = match condition {
         Some(_) => Vec::new(),
@@ -49,7 +51,7 @@ pub(super) async fn run(
         say(format_args!("iotdm-ctl: {}: {}", on.device, on.error.as_deref().unwrap_or_default()));
     }
     if known.is_empty() {
-        return end(output, &refused);
+        return Ok(end(results, &refused));
     }
     let payload = Some(request.payload());
     let call = MethodCall::new(&MethodName::RebootDevice, payload, timeouts.response, timeouts.connect);
@@ -61,9 +63,9 @@ pub(super) async fn run(
     say(format_args!("job {id}: {}", cell(made.get("status"))));
     if waiting.no_wait {
         if !output.is_tabular() {
-            output.json(&made)?;
+            results.print(|output| output.json(&made));
         }
-        return Ok(if refused.is_empty() { Exit::Done } else { Exit::RebootFailed });
+        return Ok(results.exit(if refused.is_empty() { Exit::Done } else { Exit::RebootFailed }));
     }
     let notice = || {
         format!(
@@ -91,11 +93,11 @@ pub(super) async fn run(
     }));
     outcomes.extend(refused);
     if cell(job.get("status")) == "completed" && !told.is_empty() {
-        let exit = end(output, &outcomes)?;
+        let exit = end(results, &outcomes);
         say(format_args!("their ends: iotdm-ctl status --where \"properties.reported.reboot.id = '{id}'\""));
         return Ok(exit);
     }
-    end(output, &outcomes)?;
+    end(results, &outcomes);
     let why = ["statusMessage", "failureReason"].iter().find_map(|key| job.get(*key)?.as_str());
     let status = cell(job.get("status"));
     say(format_args!(
@@ -113,13 +115,13 @@ pub(super) fn check_id(id: Option<&RequestId>) -> Result<(), Usage> {
 }
 
 /// Prints what became of the request on each device, and returns how to exit.
-fn end(output: Output, outcomes: &[DeviceOutcome]) -> anyhow::Result<Exit> {
-    match output.format() {
-        Format::Text => summary::print(output, outcomes)?,
-        Format::Csv => summary::print_csv(output, outcomes)?,
-        Format::Json | Format::Jsonl => output.array(outcomes)?,
-    }
-    Ok(summary::exit(outcomes, None))
+fn end(results: &Results, outcomes: &[DeviceOutcome]) -> Exit {
+    results.print(|output| match output.format() {
+        Format::Text => summary::print(output, outcomes),
+        Format::Csv => summary::print_csv(output, outcomes),
+        Format::Json | Format::Jsonl => output.array(outcomes),
+    });
+    results.exit(summary::exit(outcomes, None))
 }
 
 /// The condition that selects `devices`.
@@ -228,5 +230,6 @@ fn outcome(hub: &HubClient, request: &RunRequest, row: &Value) -> Result<DeviceO
         told: Told { reply, ..Told::default() },
         error,
         hubs_fault: false,
+        unsent: false,
     })
 }
