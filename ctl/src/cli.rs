@@ -87,6 +87,8 @@ pub struct Cli {
 pub enum Command {
     /// Reboot devices and wait until they are back
     Reboot(Box<RebootArgs>),
+    /// Print the report of a run over many devices, as HTML
+    Report(ReportArgs),
     /// Cancel reboots that have not begun
     Cancel(CancelArgs),
     /// Call a direct method of a device

@@ -70,6 +70,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     // Commands that need no hub come first, so that they work without one.
     match cli.command {
         Command::Completions(args) => return commands::completions::run(&args).map(|()| Exit::Done),
+        Command::Report(args) => return commands::reboot::report(&args).map(|()| Exit::Done),
         Command::Device { command: DeviceCommand::DeriveKey(args) } => {
             return commands::device::derive(output, args).map(|()| Exit::Done);
         }
@@ -113,6 +114,7 @@ async fn dispatch(
         Command::Check(CheckArgs {}) => return check::run(hub, output).await,
         Command::SasToken(args) => sas_token::run(hub, output, args).await,
         Command::Completions(args) => completions::run(&args),
+        Command::Report(args) => reboot::report(&args),
         Command::Job { command } => match command {
             JobCommand::List(args) => job::list(hub, output, args).await,
             JobCommand::Show(args) => job::show(hub, output, args).await,

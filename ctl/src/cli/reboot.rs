@@ -188,14 +188,34 @@ pub struct FleetArgs {
     #[arg(long)]
     pub retry_failed: bool,
     /// Let the hub's own scheduler call the devices, and follow its job
-    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed"])]
+    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
     pub job: bool,
+    /// Write a report of the run to this file, as HTML
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "check"])]
+    pub report: Option<PathBuf>,
     /// The same as --check: show who would refuse, and why
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask before devices that you did not name yourself are rebooted
     #[arg(long)]
     pub yes: bool,
+}
+
+const REPORT_HELP: &str = "\
+Example:
+  iotdm-ctl report ~/.local/state/iotdm/reboots/20261123T063446-134Z-acC1QV.jsonl > run.html
+
+One HTML file, which needs nothing else: who asked for it, when each device was called
+and how long that took, in a picture by groups, and what failed and why. The run may
+be under way. It needs no hub.";
+
+/// `report`
+#[derive(Debug, Args)]
+#[command(after_help = REPORT_HELP)]
+pub struct ReportArgs {
+    /// The journal of the run
+    #[arg(value_name = "JOURNAL", add = journals::completer())]
+    pub journal: PathBuf,
 }
 
 #[cfg(test)]

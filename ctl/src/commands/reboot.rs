@@ -16,6 +16,7 @@ mod journal;
 mod outcome;
 mod places;
 mod rebooter;
+mod report;
 mod request;
 mod results;
 mod rules;
@@ -26,6 +27,8 @@ mod which;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +46,7 @@ use self::request::{RunRequest, Way, new_id};
 use self::results::Results;
 use self::rules::Rules;
 use self::which::Selection;
-use crate::cli::{FleetArgs, RebootArgs, WaitArgs, WhichArgs};
+use crate::cli::{FleetArgs, RebootArgs, ReportArgs, WaitArgs, WhichArgs};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::HubClient;
@@ -77,6 +80,9 @@ pub async fn run(
     let named = !args.which.devices.is_empty();
     if args.fleet.at_most.is_some() && args.fleet.per.is_none() && args.which.resume.is_none() {
         return Err(Usage("--at-most: say of what with --per, such as --per tags.site".to_owned()).into());
+    }
+    if args.fleet.report.is_some() && one {
+        return Err(Usage("--report: a run for one device keeps no journal to make it of".to_owned()).into());
     }
     if args.fleet.retry_failed && args.which.resume.is_none() {
         return Err(Usage("--retry-failed: say of which run with --resume FILE".to_owned()).into());
@@ -141,10 +147,26 @@ pub async fn run(
     if let Some(stop) = stop {
         say(format_args!("iotdm-ctl: stopped: {}", stop.sentence(&run.rules)));
     }
+    if let (Some(file), Some(journal)) = (&args.fleet.report, &run.journal) {
+        // The run is over: that the report fails takes nothing from its outcome.
+        let written = Journal::story(journal.path())
+            .and_then(|story| fs::write(file, report::html(&story)).map_err(anyhow::Error::from));
+        match written {
+            Ok(()) => say(format_args!("report {}", file.display())),
+            Err(error) => say(format_args!("iotdm-ctl: --report {}: {error:#}", file.display())),
+        }
+    }
     if let Some(journal) = run.journal.filter(|_| outcomes.iter().any(DeviceOutcome::can_be_resumed)) {
         say(format_args!("to go on: {}", journal.how_to_resume()));
     }
     Ok(results.exit(summary::exit(&outcomes, stop)))
+}
+
+/// Prints the report of the run that wrote a journal.
+pub fn report(args: &ReportArgs) -> anyhow::Result<()> {
+    let story = Journal::story(&args.journal)?;
+    io::stdout().lock().write_all(report::html(&story).as_bytes())?;
+    Ok(())
 }
 
 /// Begins a new run: selects the devices, asks about them where they were not

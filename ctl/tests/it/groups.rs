@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use crate::common::{FakeHub, HttpResponse, Ran, on_terminal_of};
+use crate::common::{FakeHub, HttpResponse, Ran, ctl, on_terminal_of};
 use crate::fleet::{ALL, Fleet, journal, refused, spawn};
 use serde_json::{Value, json};
 
@@ -266,4 +266,29 @@ fn the_overall_line_stays_on_the_screen() {
     plain.env("NO_COLOR", "1");
     let plain = on_terminal_of(100, plain, "");
     assert!(plain.screen.contains("gw1: completed in") && !plain.screen.contains("\u{1b}[32m"), "{plain:#?}");
+}
+
+#[test]
+fn a_report_of_the_run_is_one_page() {
+    let hub = Fleet::default().hub(3, |device| if device == "gw2" { refused(device) } else { None });
+    let page = hub.path("run.html");
+    let options = ["--canary", "0", "--operator", "<alice>", "--report", page.to_str().unwrap()];
+    hub.run(&[&ALL[..], &options].concat()).ends(7, &["report "]);
+    let page = fs::read_to_string(page).unwrap();
+    let title = "<h1>Reboot of 3 devices: 2 completed, 1 refused</h1>";
+    assert!(page.contains(title) && page.contains("<dd>&lt;alice&gt;</dd>"), "{page}");
+    assert!(
+        page.contains("<td>gw2</td><td></td><td>refused</td><td>the device refused with status 423"),
+        "{page}"
+    );
+    // Afterwards as well, and without a hub.
+    let path = journal(&hub);
+    let later = Ran::from(ctl(&["report", path.to_str().unwrap()]).output().unwrap());
+    later.ends(0, &[]);
+    assert_eq!(later.stdout, page);
+    Ran::from(ctl(&["report", "/nonexistent"]).output().unwrap()).ends(2, &["/nonexistent: No such file"]);
+    // A report that cannot be written takes nothing from the run.
+    let again = resume(&hub, &["--report", "/nonexistent/run.html"]);
+    again.ends(7, &["--report /nonexistent/run.html: No such file"]);
+    hub.run(&["reboot", "gw1", "--report", "x.html"]).ends(2, &["--report"]);
 }

@@ -63,7 +63,7 @@ const COMMANDS: [&[&str]; 37] = [
 ];
 
 /// The commands that ask no hub, and so have nothing to say that it said.
-const WITHOUT_HUB: [&str; 2] = ["completions", "device derive-key"];
+const WITHOUT_HUB: [&str; 3] = ["report", "completions", "device derive-key"];
 
 /// An answer in which every text, and every key that may be any, is [`EVIL`].
 fn evil(request: &HttpRequest) -> HttpResponse {

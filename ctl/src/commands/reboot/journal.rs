@@ -55,7 +55,7 @@ pub(super) struct Plan {
     /// The version of the file's layout.
     version: u32,
     /// When the plan was made.
-    at: Time,
+    pub(super) at: Time,
     /// The hub, with its port.
     pub(super) hub: String,
     /// What is asked of each device.
@@ -89,6 +89,16 @@ pub(super) struct Past {
     pub(super) ids: BTreeMap<DeviceId, RequestId>,
     /// When the last request went out.
     pub(super) last_sent: Option<Time>,
+}
+
+/// What a journal tells of a run to those who only read it.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) plan: Plan,
+    /// When the request to each device went out last.
+    pub(super) sent: BTreeMap<DeviceId, Time>,
+    /// The last outcome on each device.
+    pub(super) outcomes: BTreeMap<DeviceId, DeviceOutcome>,
 }
 
 /// A request that may have gone out to a device.
@@ -181,52 +191,42 @@ impl Journal {
     /// Takes a journal up again, with what was to be done and what has been done.
     pub(super) fn resume(path: &Path) -> anyhow::Result<(Self, Plan, Past)> {
         let refuse = |what: String| Usage(format!("--resume {}: {what}", path.display()));
-        // A device or a FIFO would be written to, and may have no end.
-        let is_file = fs::metadata(path).map(|found| found.is_file());
-        if !is_file.map_err(|error| refuse(error.to_string()))? {
-            return Err(refuse("this is no regular file; give the journal of a run".to_owned()).into());
-        }
+        is_regular(path).map_err(refuse)?;
         let open = OpenOptions::new().read(true).write(true).open(path);
         let mut file = open.map_err(|error| refuse(error.to_string()))?;
         lock(&file, path)?;
-        let (mut plan, mut past) = (None, Past::default());
-        let (mut reader, mut whole, mut number, mut text) = (BufReader::new(&file), 0, 0, String::new());
-        loop {
-            text.clear();
-            let length = reader.read_line(&mut text).map_err(|error| refuse(error.to_string()))?;
-            // A last line without its end was cut short while it was written. What
-            // the line would have told of had not been done yet.
-            if !text.ends_with('\n') {
-                break;
+        let mut past = Past::default();
+        let (plan, end) = read(&file, |line| match line {
+            Line::Run(_) => {}
+            Line::Sent { device, before, at } => {
+                past.last_sent = at.or(past.last_sent);
+                past.unreached.remove(&device);
+                past.sent.insert(device, Sent { before, at });
             }
-            number += 1;
-            let not_ours = |error: String| {
-                refuse(format!("line {number} is none of a journal of iotdm-ctl reboot ({error})"))
-            };
-            match serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))? {
-                Line::Run(run) if plan.is_none() && (1..=VERSION).contains(&run.version) => plan = Some(run),
-                Line::Run(_) => return Err(not_ours("another version".into()).into()),
-                Line::Sent { device, before, at } => {
-                    past.last_sent = at.or(past.last_sent);
-                    past.unreached.remove(&device);
-                    past.sent.insert(device, Sent { before, at });
-                }
-                Line::Unsent { device } => drop(past.sent.remove(&device)),
-                Line::Outcome(outcome) => past.note(outcome),
-                Line::Retry { id, devices } => {
-                    devices.into_iter().for_each(|device| past.ask_anew(device, &id))
-                }
-            }
-            whole += length;
-        }
-        let Some(plan) = plan else { return Err(refuse("the journal is empty".into()).into()) };
-        if !plan.groups.is_empty() && plan.groups.len() != plan.devices.len() {
-            return Err(refuse("line 1 does not have one group for each device".into()).into());
-        }
-        let end = u64::try_from(whole).context("too long a journal")?;
+            Line::Unsent { device } => drop(past.sent.remove(&device)),
+            Line::Outcome(outcome) => past.note(outcome),
+            Line::Retry { id, devices } => devices.into_iter().for_each(|device| past.ask_anew(device, &id)),
+        })
+        .map_err(refuse)?;
         let ready = file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0)));
         ready.map_err(|error| refuse(error.to_string()))?;
         Ok((Journal::of(path.to_owned(), file, end), plan, past))
+    }
+
+    /// What the journal tells, which may be at work meanwhile.
+    pub(super) fn story(path: &Path) -> anyhow::Result<Story> {
+        let refuse = |what: String| Usage(format!("{}: {what}", path.display()));
+        is_regular(path).map_err(refuse)?;
+        let file = File::open(path).map_err(|error| refuse(error.to_string()))?;
+        let (mut sent, mut outcomes) = (BTreeMap::new(), BTreeMap::new());
+        let (plan, _) = read(&file, |line| match line {
+            Line::Sent { device, at: Some(at), .. } => drop(sent.insert(device, at)),
+            Line::Outcome(outcome) => drop(outcomes.insert(outcome.device.clone(), outcome)),
+            Line::Unsent { device } => drop(sent.remove(&device)),
+            Line::Run(_) | Line::Sent { .. } | Line::Retry { .. } => {}
+        })
+        .map_err(refuse)?;
+        Ok(Story { plan, sent, outcomes })
     }
 
     fn of(path: PathBuf, file: File, length: u64) -> Self {
@@ -323,6 +323,45 @@ impl Past {
         self.sent.remove(&device);
         self.ids.insert(device, id.clone());
     }
+}
+
+/// Whether a path leads to a regular file. A device or a FIFO would be written to,
+/// and may have no end.
+fn is_regular(path: &Path) -> Result<(), String> {
+    match fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        true => Ok(()),
+        false => Err("this is no regular file; give the journal of a run".to_owned()),
+    }
+}
+
+/// Reads a journal line by line. Returns its plan, and how long it is up to its last
+/// whole line: one that was cut short while it was written tells of something that
+/// had not been done yet.
+fn read(file: &File, mut each: impl FnMut(Line)) -> Result<(Plan, u64), String> {
+    let (mut plan, mut length): (Option<Plan>, u64) = (None, 0);
+    let (mut reader, mut number, mut text) = (BufReader::new(file), 0, String::new());
+    loop {
+        text.clear();
+        let read = reader.read_line(&mut text).map_err(|error| error.to_string())?;
+        if !text.ends_with('\n') {
+            break;
+        }
+        number += 1;
+        let not_ours =
+            |error: String| format!("line {number} is none of a journal of iotdm-ctl reboot ({error})");
+        match serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))? {
+            Line::Run(run) if plan.is_none() && (1..=VERSION).contains(&run.version) => {
+                if !run.groups.is_empty() && run.groups.len() != run.devices.len() {
+                    return Err(not_ours("not one group for each device".into()));
+                }
+                plan = Some(run);
+            }
+            Line::Run(_) => return Err(not_ours("another version".into())),
+            line => each(line),
+        }
+        length += u64::try_from(read).unwrap_or(0);
+    }
+    plan.map(|plan| (plan, length)).ok_or_else(|| "the journal is empty".to_owned())
 }
 
 /// Locks a journal for this process, or says that another one is at work on it.

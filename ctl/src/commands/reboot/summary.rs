@@ -43,7 +43,7 @@ pub(super) fn print_csv(output: Output, outcomes: &[DeviceOutcome]) -> io::Resul
 }
 
 /// How many devices came to which outcome, in one line.
-fn counts(outcomes: &[DeviceOutcome]) -> String {
+pub(super) fn counts(outcomes: &[DeviceOutcome]) -> String {
     let mut counts: Vec<(Outcome, usize)> = Vec::new();
     for on in outcomes {
         match counts.iter_mut().find(|(outcome, _)| *outcome == on.outcome) {
