@@ -43,6 +43,8 @@ struct Row<'a> {
     called: Option<Time>,
     /// How long it was from the call to the outcome, in seconds.
     seconds: Option<f64>,
+    /// Whether there is no outcome yet of a call.
+    is_open: bool,
     outcome: Outcome,
     why: &'a str,
 }
@@ -102,7 +104,8 @@ pub(super) fn html(story: &Story) -> String {
         &rows.iter().collect::<Vec<_>>(),
         |row| {
             let called = row.called.map_or_else(|| "-".to_owned(), |time| time.to_string());
-            let after = row.seconds.map_or_else(String::new, |seconds| format!(" after {seconds:.0} s"));
+            let after =
+                row.seconds.map_or_else(String::new, |seconds| format!(" after {}", friendly(seconds)));
             [row.device.to_string(), row.group.clone(), called, format!("{}{after}", row.outcome.words())]
         },
     );
@@ -129,6 +132,7 @@ fn rows(story: &Story) -> Vec<Row<'_>> {
                 group: group.map(|group| cell(Some(group))).unwrap_or_default(),
                 called: story.sent.get(device).copied(),
                 seconds: outcome.and_then(|outcome| outcome.told.seconds),
+                is_open: outcome.is_none_or(|outcome| outcome.outcome == Outcome::TimedOut),
                 outcome: outcome.map_or(Outcome::NotStarted, |outcome| outcome.outcome),
                 why: outcome.and_then(|outcome| outcome.error.as_deref()).unwrap_or_default(),
             }
@@ -147,7 +151,11 @@ fn away(rows: &[Row<'_>]) -> Option<String> {
         rows.iter().filter(|row| row.outcome == Outcome::Completed).filter_map(|row| row.seconds).collect();
     seconds.sort_by(f64::total_cmp);
     let (middle, longest) = (seconds.get(seconds.len() / 2)?, seconds.last()?);
-    Some(format!("{middle:.0} s from the call to the outcome in the middle, {longest:.0} s at most"))
+    Some(format!(
+        "{} from the call to the outcome (median), {} at most",
+        friendly(*middle),
+        friendly(*longest)
+    ))
 }
 
 /// The run over time: a bar for each device that was called.
@@ -172,14 +180,17 @@ fn picture(page: &mut String, rows: &[Row<'_>]) {
         let _ = write!(
             page,
             "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"16\" y2=\"{height:.1}\"/>\
-             <text x=\"{at:.1}\" y=\"11\" text-anchor=\"{anchor}\">{seconds:.0} s</text>"
+             <text x=\"{at:.1}\" y=\"11\" text-anchor=\"{anchor}\">{}</text>",
+            friendly(seconds)
         );
     }
     let mut last_group = None;
     let mut y = TOP;
     for (row, time) in called {
         let start = time.since(begin).as_secs_f64();
-        let width = (x(start + row.seconds.unwrap_or(span - start)) - x(start)).max(1.0);
+        // A device that refused was not away; one that is not back still is.
+        let seconds = row.seconds.unwrap_or(if row.is_open { span - start } else { 0.0 });
+        let width = (x(start + seconds) - x(start)).max(2.0);
         let is_new = last_group != Some(&row.group);
         last_group = Some(&row.group);
         let name = match (row_height >= ROW_WITH_NAME, row.group.is_empty()) {
@@ -246,6 +257,11 @@ fn escaped(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
+/// A duration in whole seconds, such as `4m 36s`.
+fn friendly(seconds: f64) -> String {
+    format!("{:#}", jiff::SignedDuration::from_secs(duration(seconds.round()).as_secs().cast_signed()))
+}
+
 fn duration(seconds: f64) -> std::time::Duration {
     std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
@@ -276,9 +292,9 @@ mod tests {
             "<dd>alice@ops</dd>",
             "<dd>a &lt;b&gt; &amp; &quot;c&quot;</dd>",
             "<dd>2026-11-22T18:00:22.300Z</dd>",
-            "21 s at most",
+            "21s from the call to the outcome (median), 21s at most",
             "<td>gw2</td><td>south</td><td>timed out</td><td>&lt;script&gt;alert(1)&lt;/script&gt;\\u001b[2J</td>",
-            "<td>gw1</td><td>north</td><td>2026-11-22T18:00:01.000Z</td><td>completed after 21 s</td>",
+            "<td>gw1</td><td>north</td><td>2026-11-22T18:00:01.000Z</td><td>completed after 21s</td>",
             "<td>gw3</td><td></td><td>-</td><td>not started</td>",
             "north: gw1</text>",
         ] {

@@ -8,7 +8,7 @@ fn desired(wish: Value) -> Event {
 }
 
 fn wish() -> Value {
-    json!({"id": "w", "reason": "kernel update"})
+    json!({"id": "w", "reason": "kernel update", "operator": "alice@ops"})
 }
 
 fn later() -> Value {
@@ -69,7 +69,10 @@ fn a_wish_takes_the_same_road_without_a_reply() {
     let (mut agent, effects) = resume(Some(last_saved(&effects)), "boot-2", 120);
     let reboot = last_saved(&effects).reboot.unwrap();
     assert_eq!((reboot.status, reboot.requested_by), (RebootStatus::Completed, report::RequestedBy::Twin));
-    assert_eq!(reboot.reason.as_deref(), Some("kernel update"));
+    assert_eq!(
+        (reboot.reason.as_deref(), reboot.operator.as_deref()),
+        (Some("kernel update"), Some("alice@ops"))
+    );
 
     // It still stands there, and is not carried out again; nor when it comes
     // back, or somebody calls with its id.
