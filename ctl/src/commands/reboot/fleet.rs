@@ -132,6 +132,8 @@ pub(super) async fn roll(
 
     let mut running = FuturesUnordered::new();
     let mut asking: Option<Pin<Box<dyn Future<Output = bool> + '_>>> = None;
+    // Which device the gate is asked about, or has just let through.
+    let mut asked = None;
     let mut is_gate_open = rules.gate.is_none();
     loop {
         stop = stop.or_else(|| work.stopped());
@@ -148,12 +150,12 @@ pub(super) async fn roll(
                 continue;
             }
             let allowed = |index: &usize| stop.is_none() && (open_canaries == 0 || is_canary(*index));
-            wanted = places.first().filter(allowed);
+            wanted = asked.or_else(|| places.first()).filter(allowed);
             let Some(index) = wanted else { break };
             if Instant::now() < next_start || !is_gate_open {
                 break;
             }
-            is_gate_open = rules.gate.is_none();
+            (is_gate_open, asked) = (rules.gate.is_none(), None);
             next_start = Instant::now() + gap;
             places.take(index);
             running.push(work.start(index, true));
@@ -161,6 +163,7 @@ pub(super) async fn roll(
         }
         let waits_for_time = wanted.is_some() && Instant::now() < next_start;
         if let Some(index) = wanted.filter(|_| !waits_for_time && asking.is_none()) {
+            asked = Some(index);
             asking = Some(Box::pin(work.gate(index)));
         }
         if running.is_empty() && wanted.is_none() {
@@ -221,6 +224,7 @@ mod tests {
         failed: usize,
         /// How often the gate is closed before it opens for the first time.
         closed: Cell<usize>,
+        asked: RefCell<Vec<usize>>,
         now: RefCell<Vec<usize>>,
         most: Cell<usize>,
         /// The most of a group that were away at once.
@@ -247,7 +251,8 @@ mod tests {
             Ok((index, gone))
         }
 
-        async fn gate(&self, _: usize) -> bool {
+        async fn gate(&self, index: usize) -> bool {
+            self.asked.borrow_mut().push(index);
             tokio::time::sleep(Duration::from_secs(30)).await;
             let closed = self.closed.get();
             self.closed.set(closed.saturating_sub(1));
@@ -266,6 +271,7 @@ mod tests {
             under_way: Vec::new(),
             failed: 0,
             closed: Cell::default(),
+            asked: RefCell::default(),
             now: RefCell::default(),
             most: Cell::default(),
             most_of_group: Cell::default(),
@@ -376,6 +382,11 @@ mod tests {
         let seconds: Vec<u64> = fleet.times.borrow().iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [30, 60, 90]);
         let fleet = Devices { closed: Cell::new(1), ..devices(&[SUCCESS; 3]) };
-        assert_eq!(fleet.roll(Rules { gate, ..Rules::default() }), (0, Some(StopReason::Gate)));
+        let rules = Rules { gate, at_most: Some(1), ..Rules::default() };
+        assert_eq!(fleet.roll(rules.clone()), (0, Some(StopReason::Gate)));
+        // While it is asked about 2, the group of 1 gets its place back.
+        let fleet = Devices { groups: vec![0, 0, 1], ..devices(&[SUCCESS; 3]) };
+        assert_eq!(fleet.roll(rules), (3, None));
+        assert_eq!((&*fleet.asked.borrow(), &*fleet.started.borrow()), (&vec![0, 2, 1], &vec![0, 2, 1]));
     }
 }
