@@ -98,7 +98,6 @@ impl From<&HubError> for Exit {
             | HubError::Unreachable { .. }
             | HubError::Lost { .. }
             | HubError::TooMuch { .. }
-            | HubError::NoSuchJob { .. }
             | HubError::NotAHub { .. } => Exit::Failure,
         }
     }

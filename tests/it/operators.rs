@@ -47,12 +47,9 @@ fn lists_come_back_as_they_were_printed() {
         let run = hub.ctl(&["device", "enable", "--from", &path("list"), "--yes", "-o", "json"]);
         run.ends(0, &[]);
         assert_eq!(run.json()["enabled"].as_array().unwrap().len(), 4, "{form}: {run:#?}");
+        // None of them has a daemon, which a dry run needs.
         let run = hub.ctl(&["reboot", "--devices-from", &path("list"), "--yes", "--dry-run", "-o", "csv"]);
-        assert_eq!(
-            run.stdout.lines().filter(|line| line.contains(",offline,")).count(),
-            4,
-            "{form}: {run:#?}"
-        );
+        assert_eq!(run.stdout.lines().filter(|line| line.contains(",error,")).count(), 4, "{form}: {run:#?}");
     }
 
     // One string is that of a key that is renewed, and the second renewal is asked about.
@@ -83,7 +80,7 @@ fn a_job_names_whom_the_hub_does_not_have() {
     assert_eq!(reboot(&hub)["status"], "scheduled");
     hub.ctl(&["job", "show", "job-1"]).ends(0, &[]);
     for command in ["show", "cancel"] {
-        hub.ctl(&["job", command, "nojob"]).ends(1, &["nojob"]);
+        hub.ctl(&["job", command, "nojob"]).ends(1, &["nojob", "JobNotFound"]);
     }
 }
 
@@ -99,8 +96,6 @@ fn scheduled_reboots_are_seen_and_called_off() {
         iotdm_tests::Ran::from(command.env("XDG_STATE_HOME", home.path()).output().unwrap())
     };
     // Of the two devices gw2 is offline: a wish reaches it later.
-    ctl(&["reboot", "gw1", "gw2", "--at", "2099-01-01T00:00:00Z", "--when-online", "--no-wait"])
-        .ends(2, &["--at"]);
     ctl(&["reboot", "gw1", "gw2", "--id", "w-1", "--delay", "2h", "--when-online", "--no-wait"])
         .ends(0, &["journal "]);
     wait_until("the schedule", || reboot(&hub)["status"] == "scheduled");

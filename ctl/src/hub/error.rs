@@ -51,14 +51,6 @@ pub enum HubError {
         /// What it sends, and what to do.
         what: &'static str,
     },
-    /// The hub has no job of this id.
-    #[error("hub {host} has no job {id}; see iotdm-ctl job list")]
-    NoSuchJob {
-        /// The hub.
-        host: String,
-        /// The job's id.
-        id: String,
-    },
     /// There is no token to authenticate with.
     #[error(transparent)]
     NoToken(#[from] NoToken),
@@ -80,10 +72,7 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::Throttled | RefusalKind::Server | RefusalKind::NoReply)
             }
             HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. } => true,
-            HubError::NotAHub { .. }
-            | HubError::TooMuch { .. }
-            | HubError::NoSuchJob { .. }
-            | HubError::NoToken(_) => false,
+            HubError::NotAHub { .. } | HubError::TooMuch { .. } | HubError::NoToken(_) => false,
         }
     }
 
@@ -111,10 +100,7 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::NotAuthorized | RefusalKind::Throttled)
             }
             HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => true,
-            HubError::Lost { .. }
-            | HubError::NoAnswer { .. }
-            | HubError::TooMuch { .. }
-            | HubError::NoSuchJob { .. } => false,
+            HubError::Lost { .. } | HubError::NoAnswer { .. } | HubError::TooMuch { .. } => false,
         }
     }
 
@@ -127,10 +113,7 @@ impl HubError {
                 matches!(refusal.kind(), RefusalKind::NoReply | RefusalKind::ConnectionLost)
             }
             HubError::Lost { .. } | HubError::NoAnswer { .. } | HubError::TooMuch { .. } => true,
-            HubError::Unreachable { .. }
-            | HubError::NotAHub { .. }
-            | HubError::NoSuchJob { .. }
-            | HubError::NoToken(_) => false,
+            HubError::Unreachable { .. } | HubError::NotAHub { .. } | HubError::NoToken(_) => false,
         }
     }
 

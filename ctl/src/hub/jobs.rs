@@ -7,6 +7,7 @@ use super::client::HubClient;
 use super::error::HubError;
 use super::http::{HttpRequest, encoded};
 use super::pages::Pages;
+use super::refusal::HubRefusal;
 use super::throttle::Throttle;
 
 impl HubClient {
@@ -35,11 +36,14 @@ impl HubClient {
     }
 
     /// `job`, if the hub has it. A hub that has no job of an id answers with
-    /// status 200 and a job of the type `unknown`.
+    /// status 200 and a job of the type `unknown`; to us that is what a hub means
+    /// that answers with 404.
     fn known(&self, job: Value, id: &str) -> Result<Value, HubError> {
         let kind = job.get("type").and_then(Value::as_str);
         if kind.is_some_and(|kind| kind.eq_ignore_ascii_case("unknown")) {
-            return Err(HubError::NoSuchJob { host: self.host.clone(), id: id.to_owned() });
+            let message = format!("it has no job {id}");
+            let refusal = HubRefusal::parse(&self.host, 404, Some("JobNotFound"), "");
+            return Err(HubError::Refused(Box::new(HubRefusal { message, ..refusal })));
         }
         Ok(job)
     }

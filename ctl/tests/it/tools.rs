@@ -167,7 +167,7 @@ fn ids_and_answers_that_are_no_jobs() {
     assert!(hub.requests().is_empty());
     for command in ["show", "cancel"] {
         let run = hub.run(&["job", command, "nojob"]);
-        run.ends(1, &["job nojob", "has no job nojob; see iotdm-ctl job list"]);
+        run.ends(1, &["job nojob", "404 JobNotFound, \"it has no job nojob\"", "; see iotdm-ctl job list"]);
         assert_eq!(run.stdout, "");
     }
 }
