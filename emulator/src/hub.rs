@@ -234,9 +234,15 @@ impl Hub {
             Ok(stored)
         };
         let attach = |_: &Device, stored: Option<Subscriptions>| {
-            // A clean session starts without the messages that waited before.
-            if clean_session && let Err(error) = self.messages.purge(id) {
-                tracing::error!(%error, "messages stay for a clean session");
+            // A clean session starts without the messages that waited before, and
+            // any new session without what was sent in the one before it.
+            let begun = match (clean_session, stored) {
+                (true, _) => self.messages.purge(id).map(drop),
+                (false, None) => self.messages.begin_session(id),
+                (false, Some(_)) => Ok(()),
+            };
+            if let Err(error) = begun {
+                tracing::error!(%error, "messages stay as they were in an earlier session");
             }
             (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
         };

@@ -144,7 +144,7 @@ impl Links {
     pub fn notify(&self, device: &Identity, mut patch: Object, version: u64) {
         patch.insert("$version".into(), version.into());
         let mut inner = self.lock();
-        if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches) {
+        if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches.is_some()) {
             let payload = Value::Object(patch).to_string();
             inner.send(device, Message::new(HubTopic::DesiredPatch { version }, payload));
         }
@@ -160,7 +160,7 @@ impl Links {
     /// or not subscribed to such messages.
     pub fn deliver(&self, device: &Identity, message: Message) -> bool {
         let mut inner = self.lock();
-        let listens = inner.links.get(device).is_some_and(|slot| slot.subscriptions.messages);
+        let listens = inner.links.get(device).is_some_and(|slot| slot.subscriptions.messages.is_some());
         listens && inner.send(device, message)
     }
 
@@ -175,9 +175,7 @@ impl Links {
         delivery: impl FnOnce() -> Delivery,
     ) -> Option<PendingCall> {
         let mut inner = self.lock();
-        if !inner.links.get(device)?.subscriptions.method_calls {
-            return None;
-        }
+        inner.links.get(device)?.subscriptions.method_calls?;
         inner.next_call += 1;
         let rid = format!("{:x}", inner.next_call);
         let (reply, outcome) = oneshot::channel();
@@ -282,6 +280,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::subscriptions::Granted;
 
     fn gw1() -> Identity {
         "gw1".parse().unwrap()
@@ -292,7 +291,8 @@ mod tests {
     }
 
     fn listening() -> Subscriptions {
-        Subscriptions { method_calls: true, desired_patches: true, ..Subscriptions::default() }
+        let granted = Some(Granted::AtLeastOnce);
+        Subscriptions { method_calls: granted, desired_patches: granted, ..Subscriptions::default() }
     }
 
     #[test]

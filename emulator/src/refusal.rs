@@ -31,6 +31,11 @@ pub enum ErrorCode {
     /// Another connection of the device took over. Microsoft's table names
     /// no HTTP status for it; 400 follows from the number, unverified.
     ConnectionForcefullyClosedOnNewConnection = 400_027,
+    /// A token by which the provisioning service does not let a device register.
+    GenericUnauthorized = 401_000,
+    /// A certificate by which it does not. Its number and name are not told: the
+    /// service calls it by those of [`ErrorCode::IotHubUnauthorizedAccess`].
+    InvalidCertificate = 401_900,
     /// No token, or one that does not verify.
     IotHubUnauthorizedAccess = 401_002,
     /// A token that has ended or is for something else.
@@ -77,6 +82,8 @@ pub enum ErrorCode {
     ThrottlingException = 429_001,
     /// The emulator itself failed.
     ServerError = 500_001,
+    /// IoT Hub has this, the emulator does not. No number of IoT Hub's.
+    NotEmulated = 501_000,
     /// The device did not answer in time.
     GatewayTimeout = 504_101,
 }
@@ -140,6 +147,8 @@ impl HubRefusal {
         if let Ok(name) = HeaderValue::from_str(&name) {
             response.headers_mut().insert("iothub-errorcode", name);
         }
+        // For routes of another service, which say the same in other words.
+        response.extensions_mut().insert(self.clone());
         response
     }
 }

@@ -37,7 +37,7 @@ impl Hub {
         let now = now();
         let registration = Registration {
             id: id.clone(),
-            operation: format!("4.{}", random::hex_id()?),
+            operation: operation_id()?,
             device_id: enrolment.enabled.then_some(device_id),
             assigned_hub: self.address.for_devices(over_websocket),
             group: (enrolment.kind == EnrolmentKind::Group).then(|| enrolment.id.clone()),
@@ -80,4 +80,10 @@ impl Hub {
             Err(refusal) => Err(refusal),
         }
     }
+}
+
+/// A new id of an operation, in the service's form.
+fn operation_id() -> Result<String, HubRefusal> {
+    let instance = random::hex_id()?;
+    Ok(format!("5.{}.{}", instance.get(..16).unwrap_or(&instance), random::uuid()?))
 }

@@ -38,7 +38,8 @@ pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Optio
         }
         DeviceTopic::Telemetry { .. } => return Err(refuse()),
     };
-    let listens = hub.links.subscriptions(&link.device, link.number).is_some_and(|to| to.twin_responses);
+    let listens =
+        hub.links.subscriptions(&link.device, link.number).is_some_and(|to| to.twin_responses.is_some());
     Ok(listens.then_some(reply))
 }
 
