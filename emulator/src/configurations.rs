@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use iotdm_proto::DeviceId;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::task::block_in_place;
 
 use crate::clock::now;
-use crate::etag::IfMatch;
-use crate::random;
+use crate::etag::{self, IfMatch};
+use crate::fields::{field, field_of};
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{CONFIGURATIONS, Store};
 
@@ -30,33 +30,37 @@ impl Configurations {
         Ok(Configurations(Mutex::new(Inner { store, all })))
     }
 
-    /// Creates a configuration, or with `If-Match` changes it, and returns it with
-    /// etag and times. What a configuration holds is not looked at.
-    pub fn put(&self, id: &str, body: Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
+    /// Creates a configuration, or with an etag in `If-Match` changes it, and returns
+    /// it as services see it.
+    pub fn put(&self, id: &str, body: &Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
         let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         // Configuration ids are narrower, but not wider, than device ids.
         id.parse::<DeviceId>().map_err(|error| invalid(format!("{error}")))?;
-        let Value::Object(mut body) = body else {
+        let Value::Object(body) = body else {
             return Err(invalid("the body is not a JSON object".into()));
         };
-        if body.get("id").is_some_and(|other| !other.is_null() && other != id) {
+        if field(body, "id").is_some_and(|other| !other.is_null() && other != id) {
             return Err(invalid("the id of the body is not that of the path".into()));
         }
         let mut inner = self.lock();
         let old = inner.all.get(id);
-        if old.is_some() && *if_match == IfMatch::Absent {
-            return Err(ErrorCode::ConfigurationAlreadyExists.because(format!("{id} exists")));
-        }
-        if_match.check(etag(old))?;
+        let etag = match old {
+            Some(_) if if_match.creates() => {
+                return Err(ErrorCode::ConfigurationAlreadyExists.because(format!("{id} exists")));
+            }
+            Some(old) => {
+                if_match.check_numbered(etag_of(old))?;
+                etag::next(etag_of(old))?
+            }
+            None if if_match.creates() => etag::FIRST_OF_CONFIGURATION.to_owned(),
+            None => return Err(not_found(id)),
+        };
         let created = old.and_then(|old| old.get("createdTimeUtc")).cloned();
-        let now = Value::from(now().to_string());
-        body.insert("id".into(), id.into());
-        body.insert("etag".into(), random::etag()?.into());
-        body.insert("createdTimeUtc".into(), created.unwrap_or_else(|| now.clone()));
-        body.insert("lastUpdatedTimeUtc".into(), now);
-        block_in_place(|| inner.store.put(CONFIGURATIONS, id, &body)).map_err(HubRefusal::internal)?;
-        inner.all.insert(id.to_owned(), body.clone());
-        Ok(Value::Object(body))
+        let configuration = configuration(id, body, &etag, created)?;
+        block_in_place(|| inner.store.put(CONFIGURATIONS, id, &configuration))
+            .map_err(HubRefusal::internal)?;
+        inner.all.insert(id.to_owned(), configuration.clone());
+        Ok(Value::Object(configuration))
     }
 
     /// The configuration `id`.
@@ -73,7 +77,7 @@ impl Configurations {
     pub fn remove(&self, id: &str, if_match: &IfMatch) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
         let old = inner.all.get(id).ok_or_else(|| not_found(id))?;
-        if_match.check(etag(Some(old)))?;
+        if_match.check_numbered(etag_of(old))?;
         block_in_place(|| inner.store.remove(CONFIGURATIONS, id)).map_err(HubRefusal::internal)?;
         inner.all.remove(id);
         Ok(())
@@ -84,9 +88,62 @@ impl Configurations {
     }
 }
 
-/// The configuration's etag; empty when there is no configuration.
-fn etag(configuration: Option<&Map<String, Value>>) -> &str {
-    configuration.and_then(|found| found.get("etag")).and_then(Value::as_str).unwrap_or_default()
+/// A configuration as it is kept and shown: what `body` names, what it does not
+/// name, and what only the hub writes. `created` is when it was created, unless
+/// that is now.
+fn configuration(
+    id: &str,
+    body: &Map<String, Value>,
+    etag: &str,
+    created: Option<Value>,
+) -> Result<Map<String, Value>, HubRefusal> {
+    let of = |name: &str| field(body, name).cloned().unwrap_or_default();
+    let condition = of("targetCondition");
+    let metrics = of("metrics");
+    let queries = field_of(&metrics, "queries").filter(|queries| queries.is_object()).cloned();
+    let now = Value::from(now().to_string());
+    let priority = match of("priority") {
+        Value::Null => Value::from(0),
+        priority => priority,
+    };
+    let configuration = json!({
+        "id": id,
+        "schemaVersion": of("schemaVersion"),
+        "labels": of("labels"),
+        "content": of("content"),
+        "targetCondition": condition,
+        "createdTimeUtc": created.unwrap_or_else(|| now.clone()),
+        "lastUpdatedTimeUtc": now,
+        "priority": priority,
+        "systemMetrics": { "results": {}, "queries": system_queries(id, &condition, &of("content")) },
+        "metrics": { "results": {}, "queries": queries.unwrap_or_else(|| json!({})) },
+        "etag": etag,
+    });
+    match configuration {
+        Value::Object(configuration) => Ok(configuration),
+        _ => Err(HubRefusal::internal("a configuration is no object")),
+    }
+}
+
+/// The queries by which the service counts what a configuration reaches. Source: a
+/// recorded configuration of devices; for those of modules, the form of the
+/// documentation's examples.
+fn system_queries(id: &str, condition: &Value, content: &Value) -> Value {
+    let of_modules = field_of(content, "moduleContent").is_some_and(|content| !content.is_null());
+    let source = if of_modules { "deviceId, moduleId from devices.modules" } else { "deviceId from devices" };
+    let targeted = match condition.as_str().map(str::trim).filter(|condition| !condition.is_empty()) {
+        None | Some("*") => format!("select {source}"),
+        Some(condition) => format!("select {source} where {condition}"),
+    };
+    json!({
+        "targetedCount": targeted,
+        "appliedCount": format!("select {source} where configurations.[[{id}]].status = 'Applied'"),
+    })
+}
+
+/// The configuration's etag.
+fn etag_of(configuration: &Map<String, Value>) -> &str {
+    configuration.get("etag").and_then(Value::as_str).unwrap_or_default()
 }
 
 fn not_found(id: &str) -> HubRefusal {

@@ -27,14 +27,18 @@ pub fn hex_id() -> Result<String, NoRandom> {
     Ok(text)
 }
 
-/// A UUID of random bytes, version 4.
-pub fn uuid() -> Result<String, NoRandom> {
-    let number = u128::from_be_bytes(bytes::<16>()?);
-    // Version and variant, as RFC 9562 has them.
-    let number = number & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let digits = format!("{number:032x}");
-    let part = |from, to| digits.get(from..to).unwrap_or_default();
-    Ok([part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-"))
+/// A random number.
+pub fn number() -> Result<u32, NoRandom> {
+    Ok(u32::from_be_bytes(bytes::<4>()?))
+}
+
+/// An id in the form of a GUID.
+pub fn guid() -> Result<String, NoRandom> {
+    let mut id = hex_id()?;
+    for place in [20, 16, 12, 8] {
+        id.insert(place, '-');
+    }
+    Ok(id)
 }
 
 /// An etag that nothing has had before.
@@ -59,8 +63,7 @@ mod tests {
         let id = hex_id().unwrap();
         assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
         assert_ne!(etag().unwrap(), etag().unwrap());
-        let uuid = uuid().unwrap();
-        assert_eq!((uuid.len(), &uuid[14..15]), (36, "4"), "{uuid}");
-        assert!("89ab".contains(&uuid[19..20]), "{uuid}");
+        let guid = guid().unwrap();
+        assert_eq!(guid.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{guid}");
     }
 }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use tokio::sync;
 
+use crate::changes::Changes;
 use crate::device::{Device, DeviceStatus};
 use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
@@ -34,18 +35,20 @@ pub struct Registry {
     turns: Vec<sync::Mutex<()>>,
     /// Says which turn a device has.
     hasher: RandomState,
+    /// Who wants to know of changes.
+    changes: Arc<Changes>,
 }
 
 type Devices = BTreeMap<Identity, Arc<Device>>;
 
 impl Registry {
-    /// The devices and modules in the store.
-    pub fn open(store: Store) -> Result<Self> {
+    /// The devices and modules in the store; `changes` is told what changes.
+    pub fn open(store: Store, changes: Arc<Changes>) -> Result<Self> {
         let stored = store.all::<Device>(DEVICES)?.into_iter();
         let devices = stored.map(|(id, device)| Ok((id.parse()?, Arc::new(device))));
         let devices = devices.collect::<Result<_>>().context("a stored device has no device's id")?;
         let turns = (0..TURNS).map(|_| sync::Mutex::default()).collect();
-        Ok(Registry { store, devices: Mutex::new(devices), turns, hasher: RandomState::new() })
+        Ok(Registry { store, devices: Mutex::new(devices), turns, hasher: RandomState::new(), changes })
     }
 
     /// Looks at a device or module.
@@ -102,18 +105,19 @@ impl Registry {
         &self,
         id: &Identity,
         device: Device,
-        then: impl FnOnce(&Device) -> R,
+        then: impl FnOnce(&Arc<Device>) -> R,
     ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
         if id.module.is_some() {
             self.find(&id.of_device())?;
         }
         if self.find(id).is_ok() {
-            let code = match id.module {
-                None => ErrorCode::DeviceAlreadyExists,
-                Some(_) => ErrorCode::ModuleAlreadyExistsOnDevice,
-            };
-            return Err(code.because(format!("{id} is already registered")));
+            return Err(match &id.module {
+                None => ErrorCode::DeviceAlreadyExists
+                    .because(format!("A device with ID '{}' is already registered.", id.device)),
+                Some(module) => ErrorCode::ModuleAlreadyExistsOnDevice
+                    .because(format!("Device {} already contains Module {module}.", id.device)),
+            });
         }
         let device = self.put(id, device).await?;
         Ok(then(&device))
@@ -126,7 +130,7 @@ impl Registry {
         &self,
         id: &Identity,
         change: impl FnOnce(&mut Device) -> Result<T, HubRefusal>,
-        then: impl FnOnce(&Device, T) -> R,
+        then: impl FnOnce(&Arc<Device>, T) -> R,
     ) -> Result<R, HubRefusal> {
         self.update_with_status(id, |device, _| change(device), then).await
     }
@@ -137,7 +141,7 @@ impl Registry {
         &self,
         id: &Identity,
         change: impl FnOnce(&mut Device, DeviceStatus) -> Result<T, HubRefusal>,
-        then: impl FnOnce(&Device, T) -> R,
+        then: impl FnOnce(&Arc<Device>, T) -> R,
     ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
         let old = self.find(id)?;
@@ -181,6 +185,7 @@ impl Registry {
         self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
         let device = Arc::new(device);
         self.lock().insert(id.clone(), device.clone());
+        self.changes.note(id);
         Ok(device)
     }
 
@@ -192,16 +197,16 @@ impl Registry {
 
     fn find(&self, id: &Identity) -> Result<Arc<Device>, HubRefusal> {
         let devices = self.lock();
-        let code = match id.module {
-            Some(_) if devices.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound,
-            _ => ErrorCode::DeviceNotFound,
-        };
-        let device = devices.get(id).cloned();
-        device.ok_or_else(|| code.because(format!("{id} is not registered")))
+        devices.get(id).cloned().ok_or_else(|| match &id.module {
+            Some(module) if devices.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound
+                .because(format!("Module {module} in Device {} not found.", id.device)),
+            // The whole message of the service is the id.
+            _ => ErrorCode::DeviceNotFound.because(id.device.as_str()),
+        })
     }
 
     /// The device and its modules.
-    fn with_modules(&self, device: &Identity) -> Vec<Identity> {
+    pub fn with_modules(&self, device: &Identity) -> Vec<Identity> {
         let devices = self.lock();
         let range = devices.range(device..).map(|(id, _)| id);
         range.take_while(|id| id.device == device.device).cloned().collect()
@@ -217,17 +222,18 @@ mod tests {
     use super::*;
     use crate::clock::now;
     use crate::device::IdentityChange;
+    use crate::twin::TwinChange;
 
     fn id(text: &str) -> Identity {
         text.parse().unwrap()
     }
 
     fn device() -> Device {
-        Device::new(IdentityChange::default(), now()).unwrap()
+        Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap()
     }
 
     fn registry(dir: &tempfile::TempDir) -> Registry {
-        Registry::open(Store::open(&dir.path().join("store")).unwrap()).unwrap()
+        Registry::open(Store::open(&dir.path().join("store")).unwrap(), Arc::default()).unwrap()
     }
 
     #[tokio::test]

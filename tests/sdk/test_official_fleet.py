@@ -48,7 +48,7 @@ def test_many_at_once_and_how_many_they_are(registry):
     ]
     done = registry.bulk_create_or_update_devices(mixed)
     assert not done.is_successful
-    assert [(error.device_id, error.error_code) for error in done.errors] == [("d0", "DeviceAlreadyExists")]
+    assert [(error.device_id, error.error_code) for error in done.errors] == [("d0", "409001")]
     assert [device.device_id for device in registry.get_devices()] == ["d0", "d2", "d3", "d4", "gw1"]
     rows = query(registry, "SELECT tags.even AS even, COUNT() AS n FROM devices WHERE is_defined(tags.even) GROUP BY tags.even")
     counted = {row.additional_properties["even"]: row.additional_properties["n"] for row in rows}

@@ -7,6 +7,7 @@ use super::client::HubClient;
 use super::error::HubError;
 use super::http::{HttpRequest, encoded};
 use super::pages::Pages;
+use super::refusal::HubRefusal;
 use super::throttle::Throttle;
 
 impl HubClient {
@@ -15,9 +16,15 @@ impl HubClient {
         self.list("/jobs/v2/query", top)
     }
 
-    /// Reads a job.
+    /// Reads a job. Of a job that is not there IoT Hub says, with 200, that its
+    /// status is unknown; here that is a refusal.
     pub async fn job(&self, id: &str) -> Result<Value, HubError> {
-        self.json(HttpRequest::new(Throttle::Others, Method::GET, job_path(id))).await
+        let job: Value = self.json(HttpRequest::new(Throttle::Others, Method::GET, job_path(id))).await?;
+        if job.get("status").and_then(Value::as_str) == Some("unknown") {
+            let host = self.endpoint().to_string();
+            return Err(HubError::Refused(Box::new(HubRefusal::parse(&host, 404, Some("JobNotFound"), ""))));
+        }
+        Ok(job)
     }
 
     /// Hands a job to the hub's scheduler, and returns the job as the hub has

@@ -196,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(&dir.path().join("hub")).unwrap();
         let store = Store::open(&data.store()).unwrap();
-        let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
+        let address = Address { host: "localhost".into(), others: vec![], mqtt_port: 8883, https_port: 8443 };
         let throttle = Throttle::new(Some(Tier::F1));
         let hub = Hub::open(store, data.clone(), address, Authorities::default(), throttle).unwrap();
         let id: Identity = "gw1".parse().unwrap();

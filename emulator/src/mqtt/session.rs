@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, UnsubAck};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
@@ -16,7 +17,9 @@ use super::{publish, subscribe};
 use crate::clock::now;
 use crate::faults::FaultKind;
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::link::{Closed, Link, Message};
+use crate::notifications::About;
 use crate::refusal::HubRefusal;
 use crate::subscriptions::Granted;
 
@@ -28,6 +31,7 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
             let number = accepted.link.number;
             connection.becomes_known();
             info!(%device, session_present = accepted.session_present, "device connected");
+            note_connection(hub, &device, true);
             let mut session = HubSession {
                 hub,
                 connection,
@@ -43,6 +47,7 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
             }
             hub.links.detach(&device, number);
             info!(%device, why = %end, "device disconnected");
+            note_connection(hub, &device, false);
             session.connection.close().await;
         }
         Err(ConnectRefusal { code, why }) => {
@@ -233,6 +238,17 @@ impl HubSession<'_> {
     async fn write(&mut self, packet: Packet) -> Result<(), SessionEnd> {
         Ok(self.connection.write(&packet).await?)
     }
+}
+
+/// Tells whoever looks on that a device has connected or gone.
+fn note_connection(hub: &Hub, device: &Identity, connected: bool) {
+    let operation = match (&device.module, connected) {
+        (None, true) => "deviceConnected",
+        (None, false) => "deviceDisconnected",
+        (Some(_), true) => "moduleConnected",
+        (Some(_), false) => "moduleDisconnected",
+    };
+    hub.note(About::Connection, device, operation, || json!({}));
 }
 
 /// A payload for the log: its beginning, as text.

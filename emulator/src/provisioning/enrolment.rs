@@ -42,7 +42,8 @@ pub struct Enrolment {
     /// What a new device's twin is to have, as the operator wrote it;
     /// `Value::Null` for nothing.
     pub initial_twin: Value,
-    capabilities: Value,
+    /// The capabilities of a new device: whether it is an IoT Edge device.
+    pub capabilities: Value,
     /// What the operator said of hubs and of registering again, and of the device, as
     /// the operator said it: with one hub to assign to, nothing follows from it.
     #[serde(default)]

@@ -48,9 +48,9 @@ pub fn body(refusal: &HubRefusal, way: Way) -> (Value, String) {
     (body, id)
 }
 
-/// A new id in the service's form, which is a UUID.
+/// A new id in the service's form, which is a GUID.
 fn tracking_id() -> String {
-    random::uuid().unwrap_or_else(|_| "00000000-0000-0000-0000-000000000000".to_owned())
+    random::guid().unwrap_or_else(|_| "00000000-0000-0000-0000-000000000000".to_owned())
 }
 
 #[cfg(test)]
