@@ -13,6 +13,8 @@ pub const HTTPS_PORT: u16 = 443;
 pub struct Address {
     /// The host name, as it stands in connection strings.
     pub host: String,
+    /// The other names that clients may use.
+    pub others: Vec<String>,
     /// The port of MQTT over TLS.
     pub mqtt_port: u16,
     /// The port of the REST interface and of MQTT over WebSocket.
@@ -37,11 +39,13 @@ impl Address {
         self.resources("").iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 
-    /// The ways in which clients write the resource of a SAS token: the host
-    /// alone, or with either port, each followed by `path` (`/twins/gw1`).
-    pub fn resources(&self, path: &str) -> [String; 3] {
-        let Address { host, mqtt_port, https_port } = self;
-        [format!("{host}{path}"), format!("{host}:{https_port}{path}"), format!("{host}:{mqtt_port}{path}")]
+    /// The ways in which clients write the resource of a SAS token: a name of the
+    /// hub alone, or with either port, each followed by `path` (`/twins/gw1`).
+    pub fn resources(&self, path: &str) -> Vec<String> {
+        let Address { host, others, mqtt_port, https_port } = self;
+        let ports = [String::new(), format!(":{https_port}"), format!(":{mqtt_port}")];
+        let of = |host: &String| ports.each_ref().map(|port| format!("{host}{port}{path}"));
+        std::iter::once(host).chain(others).flat_map(of).collect()
     }
 
     fn with_port(&self, port: u16, standard: u16) -> String {
@@ -55,11 +59,17 @@ mod tests {
 
     #[test]
     fn a_port_is_named_unless_it_is_the_standard_one() {
-        let address = |mqtt_port, https_port| Address { host: "h".into(), mqtt_port, https_port };
+        let address = |mqtt_port, https_port| Address {
+            host: "h".into(),
+            others: vec!["other".into()],
+            mqtt_port,
+            https_port,
+        };
         let standard = address(MQTT_PORT, HTTPS_PORT);
         assert_eq!((standard.for_devices(false), standard.for_services()), ("h".into(), "h".into()));
         let other = address(1, 2);
         assert_eq!((other.for_devices(false), other.for_devices(true)), ("h:1".into(), "h:2".into()));
+        assert!(other.is("OTHER:1") && other.is("other") && !other.is("another"));
         assert!(other.is("H") && other.is("h:1") && other.is("h:2") && !other.is("h:3"));
     }
 }

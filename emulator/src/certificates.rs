@@ -213,7 +213,7 @@ fn is_of_version_1(certificate: &CertificateDer<'_>) -> bool {
 }
 
 /// Upper-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02X}");

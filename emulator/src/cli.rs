@@ -23,7 +23,7 @@ A local IoT Hub for trying out iotdm and for tests. It does NOT emulate:
   * IoT Edge: modules are identities like devices, without routes between them
   * Event Hubs: telemetry goes to `events`, and is gone where nobody looks on
   * of cloud-to-device messages: AMQP, feedback, expiry (`send` sends them)
-  * file upload, digital twins; configurations are kept but applied to nothing
+  * file upload, digital twins
   * jobs that export and import the registry
   * daily quotas; throttling unless asked for with --tier
 
@@ -66,6 +66,8 @@ pub enum Command {
     Env(Environment),
     /// Say how other programs come to trust the emulator's CA
     Trust(Data),
+    /// Ask the running emulator on both of its ports; fails unless it serves, as health checks of containers want it
+    Health(Data),
 }
 
 /// The options of `serve`.
@@ -74,9 +76,10 @@ pub struct Serve {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub bind: IpAddr,
-    /// The hub's name in connection strings; clients have to resolve it to the address
+    /// The hub's name in connection strings; clients have to resolve it to the address. May be repeated: the others
+    /// are names that clients may use as well
     #[arg(long, value_name = "NAME", default_value = "localhost")]
-    pub host: HostName,
+    pub host: Vec<HostName>,
     /// Port of MQTT over TLS; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8883)]
     pub mqtt_port: u16,
@@ -100,8 +103,14 @@ pub struct Serve {
 /// The options of `events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// The device whose messages to print [default: all]
+    /// The device whose messages to print, its modules' included [default: all]
     pub device: Option<DeviceId>,
+    /// Also print changes of twins
+    #[arg(long)]
+    pub twin_changes: bool,
+    /// Also print which devices and modules are created and deleted, connect and leave
+    #[arg(long)]
+    pub lifecycle: bool,
     /// End after this many messages
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,

@@ -1,6 +1,7 @@
 //! A client of a running emulator's REST interface, for the emulator's own
 //! commands.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,6 +33,19 @@ pub fn directory(dir: Option<PathBuf>) -> Result<DataDir> {
     DataDir::named(&path)
 }
 
+/// TLS that trusts the emulator's CA and nothing else.
+pub fn tls(dir: &DataDir) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(dir.ca())
+        .with_context(|| format!("cannot read {}", dir.ca().display()))?;
+    roots.add(ca).with_context(|| format!("{} is damaged", dir.ca().display()))?;
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(tls)
+}
+
 /// A running emulator, as one of its policies.
 pub struct Emulator {
     service: ServiceConnectionString,
@@ -57,28 +71,44 @@ impl Emulator {
         Emulator::with(dir, &dir.policy("provisioningserviceowner"), READ_TIMEOUT)
     }
 
+    /// The emulator that runs on `dir` and listens for HTTPS at `https`, whatever its
+    /// name resolves to.
+    pub fn open_at(dir: &DataDir, https: SocketAddr, read_timeout: Duration) -> Result<Self> {
+        Emulator::with_address(dir, &dir.service_connection_string(), Some(https), read_timeout)
+    }
+
     fn with(dir: &DataDir, file: &Path, read_timeout: Duration) -> Result<Self> {
+        Emulator::with_address(dir, file, None, read_timeout)
+    }
+
+    fn with_address(
+        dir: &DataDir,
+        file: &Path,
+        address: Option<SocketAddr>,
+        read_timeout: Duration,
+    ) -> Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| {
             format!("cannot read {}; is --data the emulator's directory?", file.display())
         })?;
-        let service = text.parse().with_context(|| format!("{} is damaged", file.display()))?;
-
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(dir.ca())
-            .with_context(|| format!("cannot read {}", dir.ca().display()))?;
-        roots.add(ca).with_context(|| format!("{} is damaged", dir.ca().display()))?;
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+        let service: ServiceConnectionString =
+            text.parse().with_context(|| format!("{} is damaged", file.display()))?;
+        let client = match address {
+            Some(address) => Client::builder().resolve(service.host_name.host.as_str(), address),
+            None => Client::builder(),
+        };
+        let client = client
+            .tls_backend_preconfigured(tls(dir)?)
             .no_proxy()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(read_timeout)
             .build()
             .context("cannot set up HTTPS")?;
         Ok(Emulator { service, client })
+    }
+
+    /// The emulator's name, without a port.
+    pub fn host(&self) -> &str {
+        self.service.host_name.host.as_str()
     }
 
     /// Sends a request, with JSON in `body`, and returns the response; a refusal

@@ -51,8 +51,12 @@ pub fn trust(dir: Option<PathBuf>) -> Result<()> {
 /// number of messages is printed.
 pub async fn events(options: Events) -> Result<()> {
     let emulator = Emulator::open_for(options.data.dir, SILENCE)?;
-    let whose = options.device.map(|device| ("deviceId", device.to_string()));
-    let mut response = emulator.request("/emulator/events", Method::GET, whose.as_slice(), None).await?;
+    let mut query: Vec<(&str, String)> = Vec::new();
+    query.extend(options.device.map(|device| ("deviceId", device.to_string())));
+    for (name, wanted) in [("twinChanges", options.twin_changes), ("lifecycle", options.lifecycle)] {
+        query.extend(wanted.then(|| (name, true.to_string())));
+    }
+    let mut response = emulator.request("/emulator/events", Method::GET, &query, None).await?;
     eprintln!("waiting for what devices send");
     let (mut left, mut stdout) = (options.count.unwrap_or(u64::MAX), std::io::stdout().lock());
     let mut pending = Vec::new();

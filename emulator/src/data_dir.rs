@@ -144,6 +144,11 @@ impl DataDir {
         self.0.join("service-connection-string")
     }
 
+    /// The file that says where the emulator listens.
+    pub fn listening(&self) -> PathBuf {
+        self.0.join("listening")
+    }
+
     /// The file with the id scope of the provisioning service.
     pub fn id_scope(&self) -> PathBuf {
         self.0.join("id-scope")

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::api_version::ApiVersion;
 use crate::authentication::{Authentication, AuthenticationChange};
 use crate::clock::NEVER;
-use crate::edge_scopes::EdgeScopes;
+use crate::configured::{self, Configured};
+use crate::edge_scopes::{EdgeScopes, ScopesChange};
 use crate::etag;
 use crate::fields::{field, field_of};
 use crate::identity::Identity;
@@ -51,6 +52,9 @@ pub struct Device {
     /// The scopes of the IoT Edge devices that the device stands behind.
     #[serde(default)]
     pub scopes: EdgeScopes,
+    /// What configurations have come to on the device.
+    #[serde(default)]
+    pub configured: Configured,
     /// The twin.
     pub twin: Twin,
     /// The subscriptions of the device's persistent MQTT session, if it has one.
@@ -76,7 +80,7 @@ pub struct IdentityChange {
     authentication: AuthenticationChange,
     managed_by: Option<String>,
     iot_edge: Option<bool>,
-    scopes: Option<EdgeScopes>,
+    scopes: ScopesChange,
     /// Whether keys that are not named are made anew, rather than kept.
     replaces: bool,
 }
@@ -94,6 +98,7 @@ impl Device {
             managed_by: None,
             iot_edge: false,
             scopes: EdgeScopes::default(),
+            configured: Configured::default(),
             twin: Twin::new(twin, now)?,
             session: None,
         };
@@ -119,9 +124,7 @@ impl Device {
         }
         self.managed_by = change.managed_by.or(self.managed_by.take());
         self.iot_edge = change.iot_edge.unwrap_or(self.iot_edge);
-        if let Some(scopes) = change.scopes {
-            self.scopes = scopes;
-        }
+        self.scopes = self.scopes.changed(change.scopes, self.iot_edge);
         self.etag = etag::next(&self.etag)?;
         Ok(())
     }
@@ -218,6 +221,9 @@ impl Device {
                 },
             }),
         );
+        if !self.configured.is_empty() {
+            extend(&mut json, json!({ "configurations": configured::json(&self.configured) }));
+        }
         if id.module.is_none() {
             extend(&mut json, json!({ "capabilities": { "iotEdge": self.iot_edge } }));
         }
@@ -272,7 +278,7 @@ impl IdentityChange {
             }
             _ => AuthenticationChange::default(),
         };
-        let scopes = EdgeScopes::parse(body)?;
+        let scopes = ScopesChange::parse(body)?;
         let replaces = false;
         Ok(IdentityChange { status, status_reason, authentication, managed_by, iot_edge, scopes, replaces })
     }
@@ -288,7 +294,8 @@ fn time_or_never(time: Option<Time>) -> String {
     time.map_or_else(|| NEVER.to_owned(), |time| time.to_string())
 }
 
-fn extend(json: &mut Value, more: Value) {
+/// Adds the fields of one JSON object to another.
+pub fn extend(json: &mut Value, more: Value) {
     if let (Value::Object(json), Value::Object(more)) = (json, more) {
         json.extend(more);
     }

@@ -20,21 +20,47 @@ const SCHEME: &str = "ms-azure-iot-edge://";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EdgeScopes(Vec<String>);
 
-impl EdgeScopes {
-    /// Reads the scopes in a service's JSON of an identity; `None` when it names
-    /// none.
-    pub fn parse(body: &serde_json::Map<String, Value>) -> Result<Option<Self>, HubRefusal> {
-        let parents = field(body, "parentScopes").and_then(Value::as_array).filter(|all| !all.is_empty());
-        let scope = field(body, "deviceScope").filter(|scope| !matches!(scope.as_str(), None | Some("")));
+/// What a service's JSON of an identity says of scopes.
+#[derive(Debug, Default)]
+pub struct ScopesChange {
+    /// `deviceScope`, if it is named: none where it is empty.
+    scope: Option<Vec<String>>,
+    /// `parentScopes`, if they are named.
+    parents: Option<Vec<String>>,
+}
+
+impl ScopesChange {
+    /// Reads the scopes in a service's JSON of an identity.
+    pub fn parse(body: &serde_json::Map<String, Value>) -> Result<Self, HubRefusal> {
         let read = |value: &Value| match value.as_str().filter(|scope| scope.starts_with(SCHEME)) {
             Some(scope) => Ok(scope.to_owned()),
             None => Err(ErrorCode::ArgumentInvalid.because(format!("a scope begins with {SCHEME}"))),
         };
-        let scope = scope.map(read).transpose()?;
-        Ok(match parents {
-            Some(parents) => Some(EdgeScopes(parents.iter().map(read).collect::<Result<_, _>>()?)),
-            None => scope.map(|scope| EdgeScopes(vec![scope])),
-        })
+        let scope = match field(body, "deviceScope") {
+            None => None,
+            Some(Value::Null) => Some(Vec::new()),
+            Some(Value::String(text)) if text.is_empty() => Some(Vec::new()),
+            Some(scope) => Some(vec![read(scope)?]),
+        };
+        let parents = match field(body, "parentScopes") {
+            None => None,
+            Some(Value::Null) => Some(Vec::new()),
+            Some(Value::Array(all)) => Some(all.iter().map(read).collect::<Result<_, _>>()?),
+            Some(_) => return Err(ErrorCode::ArgumentInvalid.because("parentScopes is not an array")),
+        };
+        Ok(ScopesChange { scope, parents })
+    }
+}
+
+impl EdgeScopes {
+    /// The scopes after a change. An IoT Edge device's own `deviceScope` says nothing
+    /// of parents. Any other device shows its parent twice, and services change one of
+    /// the two in what they have read: so what differs counts.
+    pub fn changed(&self, change: ScopesChange, iot_edge: bool) -> Self {
+        let scope = change.scope.filter(|_| !iot_edge);
+        let differs = |other: &Vec<String>| *other != self.0;
+        let new = scope.filter(differs).or(change.parents.filter(differs));
+        new.map_or_else(|| self.clone(), EdgeScopes)
     }
 
     /// The scopes as the identity and twin of the device `id` show them. An IoT

@@ -49,6 +49,7 @@ use crate::refusal::HubRefusal;
 use crate::strangers::Stranger;
 use crate::throttle::Operation;
 use limited::Limited;
+use provisioning::in_words_of_its_own;
 use request::Client;
 use route::{Access, Routes, UNMETERED, delete, get, patch, post, put};
 
@@ -70,21 +71,22 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let configuration = get(RegistryRead, Registry, configurations::read)
         .and(put(RegistryWrite, Registry, configurations::write))
         .and(delete(RegistryWrite, Registry, configurations::delete));
-    let enrolments = post(Enrolment, UNMETERED, provisioning::enrolments);
+    let enrolments = post(Enrolment, UNMETERED, provisioning::enrolments).finished_by(in_words_of_its_own);
     let enrolment = get(Enrolment, UNMETERED, provisioning::enrolment)
         .and(put(Enrolment, UNMETERED, provisioning::put_enrolment))
-        .and(delete(Enrolment, UNMETERED, provisioning::remove_enrolment));
-    let registration = get(Enrolment, UNMETERED, provisioning::read_registration).and(delete(
-        Enrolment,
-        UNMETERED,
-        provisioning::remove_registration,
-    ));
+        .and(delete(Enrolment, UNMETERED, provisioning::remove_enrolment))
+        .finished_by(in_words_of_its_own);
+    let attestation = post(Enrolment, UNMETERED, provisioning::attestation).finished_by(in_words_of_its_own);
+    let registration = get(Enrolment, UNMETERED, provisioning::read_registration)
+        .and(delete(Enrolment, UNMETERED, provisioning::remove_registration))
+        .finished_by(in_words_of_its_own);
+    let register = put(Access::ByHandler, UNMETERED, provisioning::register_device);
+    let operation = get(Access::ByHandler, UNMETERED, provisioning::operation);
     let faults = get(ServiceConnect, UNMETERED, faults::list)
         .and(post(ServiceConnect, UNMETERED, faults::add))
         .and(delete(ServiceConnect, UNMETERED, faults::clear));
     let (individual, group) = (EnrolmentKind::Individual, EnrolmentKind::Group);
-    let register = "/{id_scope}/registrations/{id}/register";
-    let operation = "/{id_scope}/registrations/{id}/operations/{operation}";
+    let of_device = "/{id_scope}/registrations/{id}";
     Routes::new()
         .route("/devices", devices.clone())
         .route("/devices/", devices)
@@ -110,11 +112,13 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/configurations/{id}", configuration)
         .route("/enrollments/query", enrolments.clone().with(individual))
         .route("/enrollments/{id}", enrolment.clone().with(individual))
+        .route("/enrollments/{id}/attestationmechanism", attestation.clone().with(individual))
         .route("/enrollmentGroups/query", enrolments.with(group))
         .route("/enrollmentGroups/{id}", enrolment.with(group))
+        .route("/enrollmentGroups/{id}/attestationmechanism", attestation.with(group))
         .route("/registrations/{id}", registration)
-        .route(register, put(Access::ByHandler, UNMETERED, provisioning::register_device))
-        .route(operation, get(Access::ByHandler, UNMETERED, provisioning::operation))
+        .route(&format!("{of_device}/register"), register.finished_by(in_words_of_its_own))
+        .route(&format!("{of_device}/operations/{{operation}}"), operation.finished_by(in_words_of_its_own))
         .route("/emulator/faults", faults)
         .route("/emulator/messages/{device}", post(ServiceConnect, UNMETERED, messages::send))
         .route("/emulator/events", get(ServiceConnect, UNMETERED, messages::events))
@@ -204,7 +208,7 @@ mod tests {
     fn hub(dir: &tempfile::TempDir) -> Arc<Hub> {
         let data = DataDir::create(dir.path()).unwrap();
         let store = Store::open(&data.store()).unwrap();
-        let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
+        let address = Address { host: "localhost".into(), others: vec![], mqtt_port: 8883, https_port: 8443 };
         Arc::new(Hub::open(store, data, address, Authorities::default(), Throttle::new(None)).unwrap())
     }
 

@@ -10,23 +10,28 @@ mod register;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use iotdm_proto::DeviceId;
 use iotdm_proto::sas::SasToken;
-use serde_json::Value;
+use iotdm_proto::twin::Object;
+use serde_json::{Value, json};
 
 use crate::address::Address;
+use crate::api_version::ApiVersion;
 use crate::certificates::Authorities;
+use crate::changes::Changes;
 use crate::clock::now;
 use crate::configurations::Configurations;
 use crate::connection_strings::ConnectionStrings;
 use crate::data_dir::DataDir;
-use crate::device::{Device, DeviceStatus, IdentityChange};
+use crate::device::{Device, DeviceStatus, IdentityChange, extend};
 use crate::etag::IfMatch;
 use crate::faults::Faults;
-use crate::identity::Identity;
+use crate::identity::{Identity, ModuleId};
 use crate::jobs::Jobs;
 use crate::link::{Closed, Link, Presence};
 use crate::links::Links;
 use crate::messages::Messages;
+use crate::notifications::{About, Notifications};
 use crate::policies::{Policies, Right};
 use crate::proof::{self, Proof};
 use crate::provisioning::Provisioning;
@@ -36,11 +41,14 @@ use crate::store::Store;
 use crate::subscriptions::Subscriptions;
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttle;
-use crate::twin::TwinChange;
+use crate::twin::{Notification, TwinChange};
 
 /// The name in the store of the address that the devices' files were last
 /// written for.
 const FILES_FOR: &str = "files-for";
+
+/// The modules that each IoT Edge device has: its agent and its own hub.
+const EDGE_MODULES: [&str; 2] = ["$edgeAgent", "$edgeHub"];
 
 /// A running hub's state. Every operation is complete in itself, and no device
 /// or client that is slow holds another one's operation up.
@@ -57,6 +65,10 @@ pub struct Hub {
     pub telemetry: Telemetry,
     /// How operators want fleets to be configured.
     pub configurations: Configurations,
+    /// What has changed that configurations may depend on.
+    pub changes: Arc<Changes>,
+    /// What the hub tells of devices, to whoever looks on.
+    pub notifications: Notifications,
     /// Who may become a device of this hub, and who has.
     pub provisioning: Provisioning,
     /// How much may still be asked of the hub, by its tier.
@@ -86,14 +98,17 @@ impl Hub {
         let provisioning = Provisioning::open(store.clone())?;
         let messages = Messages::open(store.clone())?;
         let configurations = Configurations::open(store.clone())?;
-        let registry = Registry::open(store.clone())?;
+        let changes = Arc::<Changes>::default();
+        let registry = Registry::open(store.clone(), changes.clone())?;
         let hub = Hub {
             registry,
-            links: Links::default(),
+            links: Links::new(changes.clone()),
             jobs,
             messages,
             telemetry: Telemetry::default(),
             configurations,
+            changes,
+            notifications: Notifications::default(),
             provisioning,
             throttle,
             faults: Faults::default(),
@@ -108,12 +123,22 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Mends the devices' files where a kill came between a change of a device
-    /// and the writing of its file. Goes through them one after the other,
+    /// Mends the devices' files, and the modules of IoT Edge devices, where a kill came
+    /// between a change of a device and what goes with it. Goes through them one after the other,
     /// since nobody waits for them.
     pub async fn mend_files(&self) {
-        let mut ids = Vec::new();
-        self.registry.all(|id, _| ids.push(id.clone()));
+        let (mut ids, mut edge) = (Vec::new(), Vec::new());
+        self.registry.all(|id, device| {
+            ids.push(id.clone());
+            if device.iot_edge && id.module.is_none() {
+                edge.push(id.device.clone());
+            }
+        });
+        for device in edge {
+            if let Err(error) = self.add_edge_modules(&device).await {
+                tracing::error!(%device, %error, "an IoT Edge device lacks modules");
+            }
+        }
         for id in ids {
             let mend = |device: &Arc<Device>, ()| self.files.write_device(&id, device);
             // A device that was deleted meanwhile is refused, and needs no file.
@@ -141,7 +166,84 @@ impl Hub {
         if id.module.is_some() && *twin == TwinChange::default() {
             device.twin.unwritten();
         }
-        self.registry.insert(id, device, |device| self.note_device(id, device)).await
+        let iot_edge = device.iot_edge && id.module.is_none();
+        let created = self.registry.insert(id, device, |device| {
+            let shown = self.note_device(id, device);
+            let operation = if id.module.is_some() { "createModuleIdentity" } else { "createDeviceIdentity" };
+            self.note(About::Identity, id, operation, || {
+                device.twin_json(id, &self.presence(id), &ApiVersion::latest())
+            });
+            shown
+        });
+        let created = created.await?;
+        if iot_edge {
+            self.add_edge_modules(&id.device).await?;
+        }
+        Ok(created)
+    }
+
+    /// Gives an IoT Edge device the modules that each such device has, as far as they
+    /// are missing.
+    pub async fn add_edge_modules(&self, device: &DeviceId) -> Result<(), HubRefusal> {
+        for name in EDGE_MODULES {
+            let module: ModuleId = name.parse().map_err(HubRefusal::internal)?;
+            let id = Identity { device: device.clone(), module: Some(module) };
+            // Boxed, since a module is created as its device is.
+            let twin = TwinChange::default();
+            match Box::pin(self.create_device(&id, IdentityChange::default(), &twin)).await {
+                Err(refusal) if refusal.code != ErrorCode::ModuleAlreadyExistsOnDevice => {
+                    return Err(refusal);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whoever looks on of an `operation` on a device or module.
+    pub fn note(&self, about: About, id: &Identity, operation: &str, body: impl FnOnce() -> Value) {
+        self.notifications.note(&self.address.host, about, id, operation, body);
+    }
+
+    /// Tells the device, and whoever looks on, that services have changed a twin: its
+    /// `tags`, if they were changed, and its desired properties.
+    pub fn note_twin_change(
+        &self,
+        id: &Identity,
+        device: &Device,
+        operation: &str,
+        tags: Option<&Object>,
+        notification: Notification,
+    ) {
+        self.note(About::Twin, id, operation, || {
+            let mut body = json!({ "version": device.twin.version });
+            if let Some(tags) = tags {
+                extend(&mut body, json!({ "tags": tags }));
+            }
+            if let Some((patch, version)) = &notification {
+                let mut desired = patch.clone();
+                desired.insert("$version".into(), (*version).into());
+                extend(&mut body, json!({ "properties": { "desired": desired } }));
+            }
+            body
+        });
+        if let Some((patch, version)) = notification {
+            self.links.notify(id, patch, version);
+        }
+    }
+
+    /// Creates or changes a configuration, which is applied at once.
+    pub fn put_configuration(&self, id: &str, body: &Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
+        let put = self.configurations.put(id, body, if_match)?;
+        self.changes.note_all();
+        Ok(put)
+    }
+
+    /// Removes a configuration, which is withdrawn at once.
+    pub fn remove_configuration(&self, id: &str, if_match: &IfMatch) -> Result<(), HubRefusal> {
+        self.configurations.remove(id, if_match)?;
+        self.changes.note_all();
+        Ok(())
     }
 
     /// Changes a device or module; a device that is disabled loses its
@@ -161,9 +263,13 @@ impl Hub {
             if device.status == DeviceStatus::Disabled && id.module.is_none() {
                 self.links.close_device(&id.device, Closed::Refused);
             }
-            self.note_device(id, device)
+            (self.note_device(id, device), device.iot_edge && id.module.is_none())
         };
-        self.registry.update(id, change, tell).await
+        let (shown, iot_edge) = self.registry.update(id, change, tell).await?;
+        if iot_edge {
+            self.add_edge_modules(&id.device).await?;
+        }
+        Ok(shown)
     }
 
     /// Gives a device or module new keys, in place of those that are named, and
@@ -184,6 +290,8 @@ impl Hub {
         let check = |device: &Device| if_match.check_numbered(&device.etag);
         let tell = |id: &Identity| {
             self.links.close(id, Closed::Refused);
+            let operation = if id.module.is_some() { "deleteModuleIdentity" } else { "deleteDeviceIdentity" };
+            self.note(About::Identity, id, operation, || json!({}));
             if let Err(error) = self.messages.purge(id) {
                 tracing::error!(%error, "a deleted device's messages stay");
             }
@@ -209,9 +317,8 @@ impl Hub {
             if replace { twin.replace(change, now()) } else { twin.patch(change, now()) }
         };
         let tell = |device: &Arc<Device>, notification| {
-            if let Some((patch, version)) = notification {
-                self.links.notify(id, patch, version);
-            }
+            let operation = if replace { "replaceTwin" } else { "updateTwin" };
+            self.note_twin_change(id, device, operation, change.tags.values(), notification);
             device.clone()
         };
         self.registry.update(id, apply, tell).await
@@ -246,9 +353,15 @@ impl Hub {
             Ok(stored)
         };
         let attach = |_: &Arc<Device>, stored: Option<Subscriptions>| {
-            // A clean session starts without the messages that waited before.
-            if clean_session && let Err(error) = self.messages.purge(id) {
-                tracing::error!(%error, "messages stay for a clean session");
+            // A clean session starts without the messages that waited before, and
+            // any new session without what was sent in the one before it.
+            let begun = match (clean_session, stored) {
+                (true, _) => self.messages.purge(id).map(drop),
+                (false, None) => self.messages.begin_session(id),
+                (false, Some(_)) => Ok(()),
+            };
+            if let Err(error) = begun {
+                tracing::error!(%error, "messages stay as they were in an earlier session");
             }
             (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
         };

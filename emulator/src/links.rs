@@ -6,7 +6,7 @@
 //! read is cut off, so that it holds up nobody else.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iotdm_proto::DeviceId;
 use iotdm_proto::topic::HubTopic;
@@ -14,6 +14,7 @@ use iotdm_proto::twin::Object;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::changes::Changes;
 use crate::clock::now;
 use crate::faults::Delivery;
 use crate::identity::Identity;
@@ -31,6 +32,8 @@ pub struct Links {
     inner: Mutex<Inner>,
     /// Changes whenever a device connects or subscribes.
     changed: watch::Sender<()>,
+    /// Who wants to know of devices that connect and leave.
+    changes: Arc<Changes>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +42,7 @@ struct Inner {
     presences: HashMap<Identity, Presence>,
     next_link: u64,
     next_call: u64,
+    changes: Arc<Changes>,
 }
 
 /// The hub's end of a link.
@@ -56,11 +60,17 @@ struct Slot {
 
 impl Default for Links {
     fn default() -> Self {
-        Links { inner: Mutex::default(), changed: watch::channel(()).0 }
+        Links::new(Arc::default())
     }
 }
 
 impl Links {
+    /// No link yet; `changes` is told which devices connect and leave.
+    pub fn new(changes: Arc<Changes>) -> Self {
+        let inner = Mutex::new(Inner { changes: changes.clone(), ..Inner::default() });
+        Links { inner, changed: watch::channel(()).0, changes }
+    }
+
     /// Opens the link of a new session of `device`, which may be a module, and
     /// closes the previous one. `expiry` is the end of the device's token, if it
     /// has one, in seconds since the Unix epoch.
@@ -77,6 +87,7 @@ impl Links {
         *presence =
             Presence { connected: true, changed: Some(now()), last_activity: Some(now()), messages: 0 };
         drop(inner);
+        self.changes.note(device);
         self.changed.send_replace(());
         Link { device: device.clone(), number, outbox: messages, closed }
     }
@@ -144,7 +155,7 @@ impl Links {
     pub fn notify(&self, device: &Identity, mut patch: Object, version: u64) {
         patch.insert("$version".into(), version.into());
         let mut inner = self.lock();
-        if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches) {
+        if inner.links.get(device).is_some_and(|slot| slot.subscriptions.desired_patches.is_some()) {
             let payload = Value::Object(patch).to_string();
             inner.send(device, Message::new(HubTopic::DesiredPatch { version }, payload));
         }
@@ -160,7 +171,7 @@ impl Links {
     /// or not subscribed to such messages.
     pub fn deliver(&self, device: &Identity, message: Message) -> bool {
         let mut inner = self.lock();
-        let listens = inner.links.get(device).is_some_and(|slot| slot.subscriptions.messages);
+        let listens = inner.links.get(device).is_some_and(|slot| slot.subscriptions.messages.is_some());
         listens && inner.send(device, message)
     }
 
@@ -175,9 +186,7 @@ impl Links {
         delivery: impl FnOnce() -> Delivery,
     ) -> Option<PendingCall> {
         let mut inner = self.lock();
-        if !inner.links.get(device)?.subscriptions.method_calls {
-            return None;
-        }
+        inner.links.get(device)?.subscriptions.method_calls?;
         inner.next_call += 1;
         let rid = format!("{:x}", inner.next_call);
         let (reply, outcome) = oneshot::channel();
@@ -274,6 +283,7 @@ impl Inner {
         if let Some(presence) = self.presences.get_mut(device) {
             (presence.connected, presence.changed) = (false, Some(now()));
         }
+        self.changes.note(device);
     }
 }
 
@@ -282,6 +292,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::subscriptions::Granted;
 
     fn gw1() -> Identity {
         "gw1".parse().unwrap()
@@ -292,7 +303,8 @@ mod tests {
     }
 
     fn listening() -> Subscriptions {
-        Subscriptions { method_calls: true, desired_patches: true, ..Subscriptions::default() }
+        let granted = Some(Granted::AtLeastOnce);
+        Subscriptions { method_calls: granted, desired_patches: granted, ..Subscriptions::default() }
     }
 
     #[test]

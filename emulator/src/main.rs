@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use iotdm_emulator::cli::{Cli, Command};
-use iotdm_emulator::{commands, fault_command, printable, serve};
+use iotdm_emulator::{commands, fault_command, health, printable, serve};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::debug_fn;
@@ -65,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Enrol(options) => commands::enrol(options).await,
             Command::Env(options) => commands::environment(options),
             Command::Trust(data) => commands::trust(data.dir),
+            Command::Health(data) => health::run(data.dir).await,
         }
     });
     // Tasks that have not ended by now are cut off.

@@ -1,7 +1,8 @@
 //! Cloud-to-device messages, each kept until its device acknowledges it.
 //!
 //! Over MQTT a device can only accept a message (PUBACK); a message that is not
-//! acknowledged is sent again when the device connects the next time. Source of
+//! acknowledged is sent again when the device connects the next time, in the same
+//! session with the same packet id. Source of
 //! this and of the limits: "Understand cloud-to-device messaging".
 
 use std::collections::BTreeMap;
@@ -48,6 +49,9 @@ struct Stored {
     bag: String,
     body: String,
     enqueued: Time,
+    /// The packet id that the message went out with in the device's session.
+    #[serde(default)]
+    packet_id: Option<u16>,
 }
 
 impl Messages {
@@ -80,11 +84,65 @@ impl Messages {
         Ok(message)
     }
 
-    /// The messages that wait for a device, the oldest first.
+    /// The messages that wait for a device and have not gone out in its session, the
+    /// oldest first.
     pub fn pending(&self, id: &Identity) -> Vec<Message> {
         let inner = self.lock();
         let waiting = inner.waiting.get(id).into_iter().flatten();
+        let waiting = waiting.filter(|(_, stored)| stored.packet_id.is_none());
         waiting.map(|(number, stored)| stored.message(id, *number)).collect()
+    }
+
+    /// The messages that have gone out in the device's session without being
+    /// acknowledged, each with its packet id, the oldest first.
+    pub fn unacknowledged(&self, id: &Identity) -> Vec<(u16, Message)> {
+        let inner = self.lock();
+        let waiting = inner.waiting.get(id).into_iter().flatten();
+        waiting
+            .filter_map(|(number, stored)| Some((stored.packet_id?, stored.message(id, *number))))
+            .collect()
+    }
+
+    /// Takes note that a message goes out with this packet id, which it keeps as
+    /// long as the device's session; `false` when the message does not wait any more,
+    /// or has gone out already.
+    pub fn sends(&self, id: &Identity, number: u64, packet_id: u16) -> Result<bool, HubRefusal> {
+        let mut inner = self.lock();
+        let waiting = inner.waiting.get(id).and_then(|waiting| waiting.get(&number));
+        let Some(stored) = waiting.filter(|stored| stored.packet_id.is_none()) else { return Ok(false) };
+        let stored = Stored { packet_id: Some(packet_id), ..stored.clone() };
+        block_in_place(|| inner.store.put(MESSAGES, &name(id, number), &stored))
+            .map_err(HubRefusal::internal)?;
+        if let Some(waiting) = inner.waiting.get_mut(id) {
+            waiting.insert(number, stored);
+        }
+        Ok(true)
+    }
+
+    /// Forgets the packet ids of the messages that wait for a device: a new session
+    /// begins.
+    pub fn begin_session(&self, id: &Identity) -> Result<(), HubRefusal> {
+        let mut inner = self.lock();
+        let waiting = inner.waiting.get(id).into_iter().flatten();
+        let sent: Vec<(u64, Stored)> = waiting
+            .filter(|(_, stored)| stored.packet_id.is_some())
+            .map(|(number, stored)| (*number, Stored { packet_id: None, ..stored.clone() }))
+            .collect();
+        if sent.is_empty() {
+            return Ok(());
+        }
+        let write = || -> Result<()> {
+            let mut batch = Batch::default();
+            for (number, stored) in &sent {
+                batch.put(MESSAGES, &name(id, *number), stored)?;
+            }
+            inner.store.write(&batch)
+        };
+        block_in_place(write).map_err(HubRefusal::internal)?;
+        if let Some(waiting) = inner.waiting.get_mut(id) {
+            waiting.extend(sent);
+        }
+        Ok(())
     }
 
     /// How many messages wait for a device.
@@ -92,14 +150,18 @@ impl Messages {
         self.lock().waiting.get(id).map_or(0, BTreeMap::len)
     }
 
-    /// Forgets a message that the device has acknowledged.
-    pub fn complete(&self, id: &Identity, number: u64) -> Result<(), HubRefusal> {
+    /// Forgets a message that the device has acknowledged, or that goes out without;
+    /// `false` when it did not wait any more.
+    pub fn complete(&self, id: &Identity, number: u64) -> Result<bool, HubRefusal> {
         let mut inner = self.lock();
+        if inner.waiting.get(id).is_none_or(|waiting| !waiting.contains_key(&number)) {
+            return Ok(false);
+        }
         block_in_place(|| inner.store.remove(MESSAGES, &name(id, number))).map_err(HubRefusal::internal)?;
         if let Some(waiting) = inner.waiting.get_mut(id) {
             waiting.remove(&number);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets all messages that wait for a device and returns how many there
@@ -150,7 +212,7 @@ impl Stored {
             let value = value.as_str().ok_or_else(|| invalid("properties have strings as values"))?;
             bag.push(pair(key, value));
         }
-        Ok(Stored { bag: bag.join("&"), body, enqueued: now() })
+        Ok(Stored { bag: bag.join("&"), body, enqueued: now(), packet_id: None })
     }
 
     fn message(&self, id: &Identity, number: u64) -> Message {

@@ -76,9 +76,9 @@ pub enum Permitted {
 
 impl Authority {
     /// The authority in the store, or a new one if there is none that can sign for
-    /// a server called `host` at `bind`.
-    pub fn of(store: &Store, host: &str, bind: IpAddr) -> Result<Self> {
-        let wanted = Permitted::of_server(host, bind);
+    /// a server called `hosts` at `bind`.
+    pub fn of(store: &Store, hosts: &[String], bind: IpAddr) -> Result<Self> {
+        let wanted = Permitted::of_server(hosts, bind);
         let kept = store.hub_value(STORED, || Authority::generate(&wanted, now()))?;
         let reach = Reach::read(kept.certificate_pem.as_bytes()).context("the stored CA is unreadable")?;
         let Some(why) = reach.lacks(&wanted, now()) else { return Ok(kept) };
@@ -112,11 +112,12 @@ impl Authority {
     }
 
     /// How both listeners speak TLS (1.2 and 1.3): with a fresh certificate for
-    /// `host`, `bind` and the names of this machine itself. Clients are asked for
+    /// `hosts`, `bind` and the names of this machine itself. Clients are asked for
     /// a certificate; whether a client needs one depends on who it says it is,
     /// which its CONNECT or request tells.
-    pub fn server_config(&self, host: &str, bind: IpAddr) -> Result<ServerConfig> {
-        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1", host].map(str::to_owned).to_vec();
+    pub fn server_config(&self, hosts: &[String], bind: IpAddr) -> Result<ServerConfig> {
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        names.extend_from_slice(hosts);
         if !bind.is_unspecified() {
             names.push(bind.to_string());
         }
@@ -125,7 +126,7 @@ impl Authority {
 
         let until = Reach::read(self.certificate_pem.as_bytes())?.until;
         let mut params = valid_until(CertificateParams::new(names)?, until);
-        params.distinguished_name.push(DnType::CommonName, host);
+        params.distinguished_name.push(DnType::CommonName, hosts.first().map_or("localhost", String::as_str));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -176,17 +177,18 @@ impl Reach {
 
 impl Permitted {
     /// What an authority has to be able to sign for, for the server of this
-    /// machine that is called `host` and listens at `bind`.
-    fn of_server(host: &str, bind: IpAddr) -> Vec<Self> {
+    /// machine that is called `hosts` and listens at `bind`.
+    fn of_server(hosts: &[String], bind: IpAddr) -> Vec<Self> {
         let whole = |address: IpAddr| Permitted::Network(address, if address.is_ipv4() { 32 } else { 128 });
         let mut all = vec![
             Permitted::Name("localhost".to_owned()),
             Permitted::Network(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
             whole(Ipv6Addr::LOCALHOST.into()),
         ];
-        let host = host.parse().map_or_else(|_| Permitted::Name(host.to_ascii_lowercase()), whole);
-        let others = [Some(host), (!bind.is_unspecified()).then(|| whole(bind))];
-        for other in others.into_iter().flatten() {
+        let of =
+            |host: &String| host.parse().map_or_else(|_| Permitted::Name(host.to_ascii_lowercase()), whole);
+        let bound = (!bind.is_unspecified()).then(|| whole(bind));
+        for other in hosts.iter().map(of).chain(bound) {
             if !all.iter().any(|one| one.covers(&other)) {
                 all.push(other);
             }
@@ -276,6 +278,11 @@ mod tests {
         Store::open(&dir.path().join("store")).unwrap()
     }
 
+    /// Names, separated by spaces.
+    fn hosts(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
     fn reach(authority: &Authority) -> Reach {
         Reach::read(authority.certificate_pem.as_bytes()).unwrap()
     }
@@ -300,7 +307,8 @@ mod tests {
     #[test]
     fn an_authority_can_sign_for_its_emulator_alone_and_not_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::of(&store(&dir), "hub.example", "192.0.2.7".parse().unwrap()).unwrap();
+        let authority =
+            Authority::of(&store(&dir), &hosts("hub.example"), "192.0.2.7".parse().unwrap()).unwrap();
         for name in ["localhost", "hub.example", "127.0.0.1", "127.8.9.10", "::1", "192.0.2.7"] {
             assert!(is_trusted(&authority, name), "{name}");
         }
@@ -317,12 +325,12 @@ mod tests {
     fn a_stored_authority_goes_on_signing_until_it_has_to_sign_for_more() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir);
-        let of = |host: &str, bind: &str| Authority::of(&store, host, bind.parse().unwrap()).unwrap();
+        let of = |host: &str, bind: &str| Authority::of(&store, &hosts(host), bind.parse().unwrap()).unwrap();
         let first = of("localhost", "127.0.0.1");
         for bind in ["127.0.0.9", "0.0.0.0", "::1", "::"] {
             let same = of("LocalHost", bind);
             assert_eq!(same.certificate_pem, first.certificate_pem, "{bind}");
-            same.server_config("LocalHost", bind.parse().unwrap()).unwrap();
+            same.server_config(&hosts("LocalHost"), bind.parse().unwrap()).unwrap();
         }
         let second = of("hub.example", "192.0.2.7");
         assert_ne!(second.certificate_pem, first.certificate_pem);
@@ -332,17 +340,21 @@ mod tests {
         }
         let third = of("other.example", "127.0.0.1");
         assert!(is_trusted(&third, "hub.example") && is_trusted(&third, "other.example"));
+        let fourth = of("localhost hub container-7 192.0.2.9", "127.0.0.1");
+        for name in ["localhost", "hub", "container-7", "192.0.2.9", "other.example"] {
+            assert!(is_trusted(&fourth, name), "{name}");
+        }
     }
 
     #[test]
     fn an_authority_whose_time_is_nearly_over_is_followed_by_another() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir);
-        let wanted = Permitted::of_server("localhost", LOOPBACK);
+        let wanted = Permitted::of_server(&hosts("localhost"), LOOPBACK);
         for (age, stays) in [(LIFE - RESERVE - Duration::from_secs(60), true), (LIFE - RESERVE, false)] {
             let old = Authority::generate(&wanted, now().before(age)).unwrap();
             store.set_hub_value(STORED, &old).unwrap();
-            let kept = Authority::of(&store, "localhost", LOOPBACK).unwrap();
+            let kept = Authority::of(&store, &hosts("localhost"), LOOPBACK).unwrap();
             assert_eq!(kept.certificate_pem == old.certificate_pem, stays);
             assert!(is_trusted(&kept, "localhost"));
         }
@@ -367,10 +379,10 @@ mod tests {
         let store = store(&dir);
         let old = of_earlier_version();
         store.set_hub_value(STORED, &old).unwrap();
-        let kept = Authority::of(&store, "hub.example", LOOPBACK).unwrap();
+        let kept = Authority::of(&store, &hosts("hub.example"), LOOPBACK).unwrap();
         assert_eq!(kept.certificate_pem, old.certificate_pem);
         assert!(is_trusted(&kept, "www.example"), "so much could it do");
-        kept.server_config("hub.example", LOOPBACK).unwrap();
+        kept.server_config(&hosts("hub.example"), LOOPBACK).unwrap();
         let reach = reach(&kept);
         assert_eq!((reach.only(), reach.until.to_string().as_str()), (None, "2050-01-01T00:00:00.000Z"));
     }

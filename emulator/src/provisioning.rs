@@ -2,12 +2,14 @@
 //! certificate registers, and is told its hub and its name there.
 //!
 //! [`enrolment`] is what an operator permits, [`registration`] what a device
-//! was given by it; [`Provisioning`] keeps both durably. Registering itself is
+//! was given by it, [`refusal`] how the service says no; [`Provisioning`] keeps both durably. Registering itself is
 //! an operation of the hub, the only one that there is to assign to. Source:
 //! "Device Provisioning Service concepts", "Symmetric key attestation", the
 //! REST reference, and captures of the official clients.
 
+pub mod certificate_info;
 pub mod enrolment;
+pub mod refusal;
 pub mod registration;
 pub mod registration_id;
 
@@ -57,20 +59,33 @@ impl Provisioning {
         Ok(Provisioning { id_scope, inner: Mutex::new(Inner { store, enrolments, registrations }) })
     }
 
-    /// Creates an enrolment, or changes the one of that name, and returns it
-    /// as its operator sees it.
-    pub fn put(&self, mut enrolment: Enrolment, if_match: &IfMatch) -> Result<Value, HubRefusal> {
+    /// Creates the enrolment `id` as an operator's JSON has it, or changes the one of
+    /// that name, and returns it as its operator sees it.
+    pub fn put(
+        &self,
+        kind: EnrolmentKind,
+        id: &str,
+        body: &Value,
+        if_match: &IfMatch,
+    ) -> Result<Value, HubRefusal> {
         let mut inner = self.lock();
-        let key = (enrolment.kind, enrolment.id.clone());
-        if let Some(old) = inner.enrolments.get(&key) {
+        let key = (kind, id.to_owned());
+        let old = inner.enrolments.get(&key);
+        if let Some(old) = old {
             if_match.check(&old.etag)?;
-            enrolment.created = old.created;
         }
+        let enrolment = Enrolment::parse(kind, id, body, old)?;
         let name = enrolment.store_name();
         block_in_place(|| inner.store.put(ENROLMENTS, &name, &enrolment)).map_err(HubRefusal::internal)?;
         let json = enrolment.json();
         inner.enrolments.insert(key, enrolment);
         Ok(json)
+    }
+
+    /// What the devices of an enrolment have to show, keys included.
+    pub fn attestation(&self, kind: EnrolmentKind, id: &str) -> Result<Value, HubRefusal> {
+        let enrolment = self.enrolment(kind, id)?;
+        Ok(enrolment.get("attestation").cloned().unwrap_or_default())
     }
 
     /// An enrolment as its operator sees it.
@@ -105,11 +120,16 @@ impl Provisioning {
         let own = inner.enrolments.get(&(EnrolmentKind::Individual, id.to_string()));
         let groups = inner.enrolments.values().filter(|enrolment| enrolment.kind == EnrolmentKind::Group);
         let resource = format!("{}/registrations/{id}", self.id_scope);
-        let mut refusal = ErrorCode::IotHubUnauthorized.because(format!("no enrolment knows {id}"));
+        // The numbers are those that devices were told by the service.
+        let code = match proof {
+            Proof::Token(_) => ErrorCode::GenericUnauthorized,
+            Proof::Certificate(_) => ErrorCode::InvalidCertificate,
+        };
+        let mut refusal = code.because(format!("no enrolment knows {id}"));
         for enrolment in own.into_iter().chain(groups) {
             match enrolment.check(id, proof, &resource, now) {
                 Ok(()) => return Ok(enrolment.clone()),
-                Err(why) => refusal = ErrorCode::IotHubUnauthorized.because(why),
+                Err(why) => refusal = code.because(why),
             }
         }
         Err(refusal)

@@ -35,6 +35,11 @@ pub enum ErrorCode {
     /// Another connection of the device took over. Microsoft's table names
     /// no HTTP status for it; 400 follows from the number, unverified.
     ConnectionForcefullyClosedOnNewConnection = 400_027,
+    /// A token by which the provisioning service does not let a device register.
+    GenericUnauthorized = 401_000,
+    /// A certificate by which it does not. Its number and name are not told: the
+    /// service calls it by those of [`ErrorCode::IotHubUnauthorizedAccess`].
+    InvalidCertificate = 401_900,
     /// No token, or one that does not verify.
     IotHubUnauthorizedAccess = 401_002,
     /// A token that has ended or is for something else.
@@ -184,6 +189,8 @@ impl HubRefusal {
         if let Ok(name) = HeaderValue::from_str(&name) {
             response.headers_mut().insert("iothub-errorcode", name);
         }
+        // For routes of another service, which say the same in other words.
+        response.extensions_mut().insert(self.clone());
         if let Some(reason) = &self.reason {
             tracing::debug!(%reason, "refused");
             if let Ok(reason) = HeaderValue::from_str(&reason.escape_default().to_string()) {

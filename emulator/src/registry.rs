@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use tokio::sync;
 
+use crate::changes::Changes;
 use crate::device::{Device, DeviceStatus};
 use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
@@ -34,18 +35,20 @@ pub struct Registry {
     turns: Vec<sync::Mutex<()>>,
     /// Says which turn a device has.
     hasher: RandomState,
+    /// Who wants to know of changes.
+    changes: Arc<Changes>,
 }
 
 type Devices = BTreeMap<Identity, Arc<Device>>;
 
 impl Registry {
-    /// The devices and modules in the store.
-    pub fn open(store: Store) -> Result<Self> {
+    /// The devices and modules in the store; `changes` is told what changes.
+    pub fn open(store: Store, changes: Arc<Changes>) -> Result<Self> {
         let stored = store.all::<Device>(DEVICES)?.into_iter();
         let devices = stored.map(|(id, device)| Ok((id.parse()?, Arc::new(device))));
         let devices = devices.collect::<Result<_>>().context("a stored device has no device's id")?;
         let turns = (0..TURNS).map(|_| sync::Mutex::default()).collect();
-        Ok(Registry { store, devices: Mutex::new(devices), turns, hasher: RandomState::new() })
+        Ok(Registry { store, devices: Mutex::new(devices), turns, hasher: RandomState::new(), changes })
     }
 
     /// Looks at a device or module.
@@ -182,6 +185,7 @@ impl Registry {
         self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
         let device = Arc::new(device);
         self.lock().insert(id.clone(), device.clone());
+        self.changes.note(id);
         Ok(device)
     }
 
@@ -202,7 +206,7 @@ impl Registry {
     }
 
     /// The device and its modules.
-    fn with_modules(&self, device: &Identity) -> Vec<Identity> {
+    pub fn with_modules(&self, device: &Identity) -> Vec<Identity> {
         let devices = self.lock();
         let range = devices.range(device..).map(|(id, _)| id);
         range.take_while(|id| id.device == device.device).cloned().collect()
@@ -229,7 +233,7 @@ mod tests {
     }
 
     fn registry(dir: &tempfile::TempDir) -> Registry {
-        Registry::open(Store::open(&dir.path().join("store")).unwrap()).unwrap()
+        Registry::open(Store::open(&dir.path().join("store")).unwrap(), Arc::default()).unwrap()
     }
 
     #[tokio::test]

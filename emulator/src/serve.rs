@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use iotdm_proto::HostName;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,9 +35,10 @@ pub async fn run(options: Serve) -> Result<()> {
     allow_many_connections();
     let dir = DataDir::create(&path)?;
     let store = Store::open(&dir.store())?;
-    let authority = Authority::of(&store, options.host.as_str(), options.bind)?;
+    let mut hosts: Vec<String> = options.host.iter().map(HostName::to_string).collect();
+    let authority = Authority::of(&store, &hosts, options.bind)?;
     let authorities = Authorities::read(&options.x509_ca)?;
-    let tls = authority.server_config(options.host.as_str(), options.bind)?;
+    let tls = authority.server_config(&hosts, options.bind)?;
     dir.write(&dir.ca(), &authority.certificate_pem)?;
 
     if !options.bind.is_loopback() {
@@ -45,8 +47,11 @@ pub async fn run(options: Serve) -> Result<()> {
     let mqtt = listen(options.bind, options.mqtt_port, "--mqtt-port").await?;
     let https = listen(options.bind, options.https_port, "--https-port").await?;
     let (mqtt_address, https_address) = (mqtt.local_addr()?, https.local_addr()?);
+    let listening = format!("mqtts={mqtt_address} https={https_address}");
+    let others = hosts.split_off(1.min(hosts.len()));
     let address = Address {
-        host: options.host.to_string(),
+        host: hosts.pop().context("--host names no host")?,
+        others,
         mqtt_port: mqtt_address.port(),
         https_port: https_address.port(),
     };
@@ -64,10 +69,8 @@ pub async fn run(options: Serve) -> Result<()> {
         let hub = hub.clone();
         async move { hub.mend_files().await }
     });
-    println_flushed(&format!(
-        "ready mqtts={mqtt_address} https={https_address} data={}",
-        dir.path().display()
-    ))?;
+    dir.write(&dir.listening(), &format!("{listening}\n"))?;
+    println_flushed(&format!("ready {listening} data={}", dir.path().display()))?;
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => info!("stopping on SIGTERM"),

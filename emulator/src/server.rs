@@ -20,7 +20,7 @@ use crate::hub::Hub;
 use crate::link::Closed;
 use crate::mqtt::connection::{Connection, Transport};
 use crate::strangers::{Stranger, Strangers};
-use crate::{http, job_runner, mqtt};
+use crate::{configuration_runner, http, job_runner, mqtt};
 
 /// How long a client may take for its TLS handshake before it is cut off.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -62,6 +62,7 @@ pub async fn run(
         () = accept_all(mqtt, &acceptor, &mut devices, serve_device) => {}
         () = accept_all(https, &acceptor, &mut services, serve_service) => {}
         () = job_runner::run(hub.clone()) => {}
+        () = configuration_runner::run(hub.clone()) => {}
     }
     drop(stop);
     hub.links.close_all(Closed::Shutdown);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::clock::NEVER;
+use crate::configured::Outcome;
 use crate::etag;
 use crate::fields::field;
 use crate::refusal::{ErrorCode, HubRefusal};
@@ -123,6 +124,33 @@ impl Twin {
         self.change(change, true, now)
     }
 
+    /// Makes of the desired properties what configurations have come to, at the time
+    /// `now`; the metadata name the configuration of each value that was set, with
+    /// its digest. On an error nothing changes.
+    pub fn configure(
+        &mut self,
+        outcome: &Outcome,
+        digest: impl Fn(&str) -> String,
+        now: Time,
+    ) -> Result<Notification, HubRefusal> {
+        let patch = twin::diff(&self.desired.values, &outcome.desired);
+        if patch.is_empty() {
+            return Ok(None);
+        }
+        let change = TwinChange { tags: Edit::None, desired: Edit::With(patch) };
+        let notification = self.patch(&change, now)?;
+        for (path, id) in &outcome.set {
+            let metadata = path.iter().try_fold(&mut self.desired.metadata, |metadata, key| {
+                metadata.get_mut(key).and_then(Value::as_object_mut)
+            });
+            if let Some(metadata) = metadata {
+                metadata.insert("$lastUpdatedBy".into(), id.as_str().into());
+                metadata.insert("$lastUpdatedByDigest".into(), digest(id).into());
+            }
+        }
+        Ok(notification)
+    }
+
     fn change(&mut self, change: &TwinChange, replace: bool, now: Time) -> Result<Notification, HubRefusal> {
         let (mut next, none) = (self.clone(), Object::new());
         match &change.tags {
@@ -210,6 +238,11 @@ impl Part {
         (section == Section::Desired).then_some(self.version)
     }
 
+    /// The values alone.
+    pub fn values(&self) -> &Object {
+        &self.values
+    }
+
     /// The values with `$version`, as the device reads them.
     pub fn device_json(&self) -> Object {
         let mut object = self.values.clone();
@@ -247,7 +280,7 @@ impl TwinChange {
 
 impl Edit {
     /// The object of a section that is there.
-    fn values(&self) -> Option<&Object> {
+    pub fn values(&self) -> Option<&Object> {
         if let Edit::With(values) = self { Some(values) } else { None }
     }
 }

@@ -198,9 +198,15 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
                     });
                 }
                 status => {
+                    // The service lets everybody connect, and says only now whose
+                    // key or certificate does not fit.
+                    let check = match status {
+                        401 => remedy(enrolment),
+                        _ => "provisioning.id_scope, registration_id and the enrolment".to_owned(),
+                    };
                     return Err(Outage::refused(format!(
-                        "the provisioning service refused {registration_id} in {id_scope} with {status} ({}): check \
-                         provisioning.id_scope, registration_id and the enrolment",
+                        "{} refused {registration_id} in {id_scope} with {status} ({}): check {check}",
+                        mqtt.target(),
                         text("/message").unwrap_or("no reason given")
                     )));
                 }
@@ -230,10 +236,15 @@ fn connect_options(enrolment: &Enrolment) -> ConnectOptions {
         user: format!("{resource}/api-version={API_VERSION}&ClientVersion={agent}"),
         password: proof.token(&resource, expiry, Some("registration")),
         certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
-        remedy: format!(
-            "provisioning.id_scope, the {proof}, that the enrolment exists and is enabled, and this machine's clock"
-        ),
+        remedy: remedy(enrolment),
     }
+}
+
+/// What to check where the service does not take the device for what it says it is.
+fn remedy(Enrolment { proof, .. }: &Enrolment) -> String {
+    format!(
+        "provisioning.id_scope, the {proof}, that the enrolment exists and is enabled, and this machine's clock"
+    )
 }
 
 /// A response of the service: the status and the wait that its topic names, and its

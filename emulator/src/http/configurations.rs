@@ -1,4 +1,5 @@
-//! `/configurations`: kept and listed, and their queries tested.
+//! `/configurations`: with the results of their metrics as they are now, and their
+//! queries tested.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +11,11 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::devices::{Top, parse_top};
+use super::queries::count;
 use super::request::{Body, with_etag};
+use crate::configuration_runner::reach;
+use crate::configured::Target;
+use crate::device::extend;
 use crate::etag::IfMatch;
 use crate::fields::field_of;
 use crate::hub::Hub;
@@ -28,21 +33,22 @@ pub(super) async fn write(
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
-    hub.configurations.put(&id, &body, &if_match).map(with_etag)
+    hub.put_configuration(&id, &body, &if_match).map(with_etag)
 }
 
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
     Path(id): Path<String>,
 ) -> Result<Response, HubRefusal> {
-    hub.configurations.read(&id).map(with_etag)
+    hub.configurations.read(&id).map(|found| with_etag(with_results(&hub, found)))
 }
 
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     Query(top): Query<Top>,
 ) -> Result<Json<Vec<Value>>, HubRefusal> {
-    Ok(Json(hub.configurations.list(parse_top(top, MAX_LIST)?)))
+    let all = hub.configurations.list(parse_top(top, MAX_LIST)?).into_iter();
+    Ok(Json(all.map(|one| with_results(&hub, one)).collect()))
 }
 
 pub(super) async fn delete(
@@ -50,7 +56,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, HubRefusal> {
-    hub.configurations.remove(&id, &if_match)?;
+    hub.remove_configuration(&id, &if_match)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -58,7 +64,7 @@ pub(super) async fn delete(
 pub(super) async fn test_queries(Body(body): Body) -> Json<Value> {
     let condition =
         field_of(&body, "targetCondition").and_then(Value::as_str).filter(|text| !text.is_empty());
-    let target = condition.and_then(|text| text.parse::<query::Condition>().err());
+    let target = condition.and_then(|text| text.parse::<Target>().err());
     let none = Map::new();
     let metrics = field_of(&body, "customMetricQueries").and_then(Value::as_object).unwrap_or(&none);
     let errors: HashMap<&String, String> = metrics
@@ -71,4 +77,26 @@ pub(super) async fn test_queries(Body(body): Body) -> Json<Value> {
         "targetConditionError": target.map(|error| error.reason().to_owned()),
         "customMetricQueryErrors": errors,
     }))
+}
+
+/// The configuration with the results of its metrics, which are what their queries
+/// select now. A query that is not understood has none.
+fn with_results(hub: &Hub, mut configuration: Value) -> Value {
+    let system = reach(hub, &configuration);
+    let system = system.map_or_else(
+        || json!({}),
+        |(targeted, applied)| json!({ "targetedCount": targeted, "appliedCount": applied }),
+    );
+    let none = Map::new();
+    let queries = configuration.pointer("/metrics/queries").and_then(Value::as_object).unwrap_or(&none);
+    let count = |text: &Value| count(hub, &text.as_str()?.parse().ok()?).ok();
+    let counted = queries.iter().filter_map(|(name, text)| Some((name.clone(), count(text)?.into())));
+    let counted: Map<String, Value> = counted.collect();
+    for (place, results) in [("systemMetrics", system), ("metrics", Value::Object(counted))] {
+        if let Some(fields) = configuration.as_object_mut() {
+            let metrics = fields.entry(place).or_insert_with(|| json!({}));
+            extend(metrics, json!({ "results": results }));
+        }
+    }
+    configuration
 }

@@ -16,13 +16,20 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::request::{Body, Target};
 use crate::hub::Hub;
+use crate::notifications::About;
 use crate::refusal::HubRefusal;
 
-/// The query of `/emulator/events`: whose telemetry to show.
+/// The query of `/emulator/events`: whose telemetry to show, and what else.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventsQuery {
     device_id: Option<String>,
+    /// Also changes of twins.
+    #[serde(default)]
+    twin_changes: bool,
+    /// Also what becomes of identities and connections.
+    #[serde(default)]
+    lifecycle: bool,
 }
 
 pub(super) async fn send(
@@ -45,26 +52,39 @@ pub(super) async fn purge(
     Ok(Json(json!({ "deviceId": id.device.as_str(), "moduleId": null, "totalMessagesPurged": count })))
 }
 
-/// Shows telemetry from now on, one JSON document a line, for as long as the
-/// client stays. A client that is too slow misses some of it.
-pub(super) async fn events(
-    State(hub): State<Arc<Hub>>,
-    Query(EventsQuery { device_id }): Query<EventsQuery>,
-) -> Response {
-    let lines =
-        futures_util::stream::unfold((hub.telemetry.listen(), device_id), |(mut events, whose)| async {
-            loop {
-                match events.recv().await {
-                    Ok(event)
-                        if whose.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into())) =>
-                    {
-                        let line = Bytes::from(format!("{event}\n"));
-                        return Some((Ok::<_, Infallible>(line), (events, whose)));
-                    }
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return None,
+/// Shows telemetry from now on, and of the hub's notifications those that are asked
+/// for, one JSON document a line, for as long as the client stays. A client that is
+/// too slow misses some of it.
+pub(super) async fn events(State(hub): State<Arc<Hub>>, Query(wanted): Query<EventsQuery>) -> Response {
+    let streams = (hub.telemetry.listen(), hub.notifications.listen(), wanted);
+    let lines = futures_util::stream::unfold(streams, |(mut telemetry, mut notifications, wanted)| async {
+        loop {
+            let received = tokio::select! {
+                message = telemetry.recv() => message.map(Some),
+                told = notifications.recv() => told.map(|(about, event)| wanted.wants(about).then_some(event)),
+            };
+            match received {
+                Ok(Some(event)) if wanted.is_of_whom_it_asks(&event) => {
+                    let line = Bytes::from(format!("{event}\n"));
+                    return Some((Ok::<_, Infallible>(line), (telemetry, notifications, wanted)));
                 }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
             }
-        });
+        }
+    });
     axum::body::Body::from_stream(lines).into_response()
+}
+
+impl EventsQuery {
+    fn wants(&self, about: About) -> bool {
+        match about {
+            About::Twin => self.twin_changes,
+            About::Identity | About::Connection => self.lifecycle,
+        }
+    }
+
+    fn is_of_whom_it_asks(&self, event: &Value) -> bool {
+        self.device_id.as_deref().is_none_or(|id| event.get("deviceId") == Some(&id.into()))
+    }
 }

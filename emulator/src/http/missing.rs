@@ -9,7 +9,7 @@ use crate::refusal::{ErrorCode, HubRefusal};
 /// Operations of the service that no route serves: the method, the path with `*`
 /// for a name, and what it is. `**` stands for any rest. Source: the REST reference
 /// of both services.
-const MISSING: [(&str, &str, &str); 22] = [
+const MISSING: [(&str, &str, &str); 20] = [
     ("POST", "/jobs/create", "export and import of the registry"),
     ("DELETE", "/jobs/*", "export and import of the registry"),
     ("POST", "/devices/*/applyConfigurationContent", "the modules of an IoT Edge device"),
@@ -23,9 +23,7 @@ const MISSING: [(&str, &str, &str); 22] = [
     ("*", "/devices/*/files/**", "file upload"),
     ("*", "/$iothub/**", "HTTPS for devices"),
     ("POST", "/enrollments", "enrolments in bulk"),
-    ("POST", "/enrollments/*/attestationmechanism", "attestation mechanisms"),
     ("POST", "/enrollmentGroups", "enrolments in bulk"),
-    ("POST", "/enrollmentGroups/*/attestationmechanism", "attestation mechanisms"),
     ("POST", "/registrations/*/query", "registrations of a group"),
     ("*", "/certificateAuthorities/**", "certificate authorities of the provisioning service"),
     ("*", "/trustBundles/**", "trust bundles"),

@@ -53,6 +53,20 @@ pub(super) async fn run(
     })
 }
 
+/// How many rows a query has.
+pub(super) fn count(hub: &Hub, query: &Query) -> Result<usize, HubRefusal> {
+    let (mut groups, mut rows) = (Groups::new(query), 0);
+    documents(hub, query, &ApiVersion::latest(), None, |_, document| {
+        match &mut groups {
+            Some(groups) => groups.add(&document),
+            None => rows += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    let rows = groups.map_or(rows, |groups| groups.rows().count());
+    Ok(query.top.map_or(rows, |top| rows.min(top)))
+}
+
 /// Looks at the documents that the query selects, from the one after `after`
 /// on, until `look` breaks.
 fn documents(

@@ -18,7 +18,7 @@ use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 
 use super::request::{Client, authorize, forget_body};
 use crate::hub::Hub;
@@ -106,6 +106,15 @@ impl Resource {
     /// Serves the methods of `other` as well.
     pub(super) fn and(self, other: Resource) -> Self {
         Resource(self.0.merge(other.0))
+    }
+
+    /// Has `finish` look at each response before it goes out.
+    pub(super) fn finished_by<F, R>(self, finish: F) -> Self
+    where
+        F: Fn(Response) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Response> + Send + 'static,
+    {
+        Resource(self.0.layer(middleware::map_response(finish)))
     }
 
     /// Gives each request a value, which handlers take as `Extension`: what

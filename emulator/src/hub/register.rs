@@ -37,7 +37,7 @@ impl Hub {
         let now = now();
         let registration = Registration {
             id: id.clone(),
-            operation: format!("4.{}", random::hex_id()?),
+            operation: operation_id()?,
             device_id: enrolment.enabled.then_some(device_id),
             assigned_hub: self.address.for_devices(over_websocket),
             group: (enrolment.kind == EnrolmentKind::Group).then(|| enrolment.id.clone()),
@@ -59,11 +59,13 @@ impl Hub {
         authentication: &Value,
     ) -> Result<(), HubRefusal> {
         let change = || IdentityChange::parse(device, &json!({ "authentication": authentication }));
+        let new = json!({ "authentication": authentication, "capabilities": enrolment.capabilities });
+        let new = IdentityChange::parse(device, &new)?;
         let twin = match &enrolment.initial_twin {
             Value::Null => TwinChange::default(),
             twin => TwinChange::parse(twin)?,
         };
-        match self.create_device(device, change()?, &twin).await {
+        match self.create_device(device, new, &twin).await {
             Ok(_) => Ok(()),
             Err(refusal) if refusal.code == ErrorCode::DeviceAlreadyExists => {
                 let known = self.registry.read(device, |known| known.authentication.json())?;
@@ -80,4 +82,10 @@ impl Hub {
             Err(refusal) => Err(refusal),
         }
     }
+}
+
+/// A new id of an operation, in the service's form.
+fn operation_id() -> Result<String, HubRefusal> {
+    let instance = random::hex_id()?;
+    Ok(format!("5.{}.{}", instance.get(..16).unwrap_or(&instance), random::guid()?))
 }

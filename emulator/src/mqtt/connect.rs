@@ -1,7 +1,7 @@
 //! CONNECT: who the client says it is, and whether that is true.
 //!
 //! User names are `{host}/{client id}/?api-version=…[&model-id=…]`, also seen
-//! without the query; the client id is `{device}` or `{device}/{module}`. The
+//! without the query and without the question mark; the client id is `{device}` or `{device}/{module}`. The
 //! password is a token, and absent where a certificate takes its place.
 //!
 //! Every refusal is CONNACK 5, except that throttling is 3. Source: the C SDK's
@@ -10,7 +10,6 @@
 //! of a Will with another topic than telemetry's.
 
 use percent_encoding::percent_decode_str;
-use rumqttc::mqttbytes::Protocol;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 
 use super::will::Will;
@@ -52,10 +51,6 @@ pub async fn accept(
     connect: &Connect,
     certificate: Option<&ClientCertificate>,
 ) -> Result<Accepted, ConnectRefusal> {
-    if connect.protocol != Protocol::V4 {
-        let why = "only MQTT 3.1.1 is spoken".to_owned();
-        return Err(ConnectRefusal { code: ConnectReturnCode::RefusedProtocolVersion, why });
-    }
     let login = connect.login.as_ref().ok_or_else(|| refuse("no user name"))?;
     let name = UserName::parse(&login.username, &connect.client_id).ok_or_else(|| {
         let (name, id) = (&login.username, &connect.client_id);
@@ -130,7 +125,11 @@ impl<'a> UserName<'a> {
         let (host, rest) = text.split_once('/')?;
         let query = match rest.strip_prefix(client_id)? {
             "" | "/" => "",
-            rest => rest.strip_prefix("/?")?,
+            // Some clients leave the question mark out.
+            rest => {
+                let query = rest.strip_prefix('/')?;
+                query.strip_prefix('?').or_else(|| query.starts_with("api-version=").then_some(query))?
+            }
         };
         let model_id = query.split('&').find_map(|pair| pair.strip_prefix("model-id="));
         let decode = |value| percent_decode_str(value).decode_utf8_lossy().into_owned();
@@ -171,6 +170,9 @@ mod tests {
                 name("h", Some("dtmi:com:example;1")),
             ),
             ("h/gw1/m/?api-version=2021-04-12", "gw1/m", name("h", None)),
+            ("h/gw1/api-version=2021-04-12&model-id=dtmi%3Aa%3B1", "gw1", name("h", Some("dtmi:a;1"))),
+            ("h/gw1/m/api-version=2018-06-30", "gw1/m", name("h", None)),
+            ("h/gw1/m/api-version=2018-06-30", "gw1", None),
             ("h/gw1/m/?api-version=2021-04-12", "gw1", None),
             ("h/gw1/?api-version=2021-04-12", "gw1/m", None),
             ("h/gw1/?api-version=2021-04-12", "gw", None),
@@ -194,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::create(&dir.path().join("hub")).unwrap();
         let store = Store::open(&data.store()).unwrap();
-        let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
+        let address = Address { host: "localhost".into(), others: vec![], mqtt_port: 8883, https_port: 8443 };
         let throttle = Throttle::new(Some(Tier::F1));
         let hub = Hub::open(store, data.clone(), address, Authorities::default(), throttle).unwrap();
         let id: Identity = "gw1".parse().unwrap();

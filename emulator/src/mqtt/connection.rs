@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use axum::extract::ws::{self, WebSocket};
 use bytes::{Bytes, BytesMut};
-use rumqttc::mqttbytes;
 use rumqttc::mqttbytes::v4::Packet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::decode::{DecodeError, decode};
 use crate::certificates::ClientCertificate;
 use crate::strangers::Stranger;
 
@@ -57,7 +57,10 @@ pub enum ConnectionError {
     Io(#[from] io::Error),
     /// What came is not MQTT 3.1.1, or larger than the hub takes.
     #[error("not a packet that the hub takes: {0}")]
-    Malformed(#[from] mqttbytes::Error),
+    Malformed(#[from] DecodeError),
+    /// The client has not proved who it is, and others wait for its place.
+    #[error("a client that nobody knows gave way to others")]
+    InTheWay,
 }
 
 impl Connection {
@@ -89,26 +92,22 @@ impl Connection {
         self.certificate.as_ref()
     }
 
-    /// The first packet, of which less is taken than of others. `None` when the
-    /// client, as a stranger, has to give way to others.
-    pub async fn read_connect(&mut self) -> Option<Result<Packet, ConnectionError>> {
+    /// The next packet. Nothing is lost when the future is dropped. Of a client that
+    /// has not proved who it is, less is taken, and it may have to give way to others.
+    pub async fn read(&mut self) -> Result<Packet, ConnectionError> {
         match self.stranger.clone() {
-            Some(stranger) => stranger.unless_in_the_way(self.read_up_to(MAX_CONNECT)).await,
-            None => Some(self.read_up_to(MAX_CONNECT).await),
+            Some(stranger) => {
+                let packet = stranger.unless_in_the_way(self.read_up_to(MAX_CONNECT)).await;
+                packet.unwrap_or(Err(ConnectionError::InTheWay))
+            }
+            None => self.read_up_to(MAX_PACKET).await,
         }
     }
 
-    /// The next packet. Nothing is lost when the future is dropped.
-    pub async fn read(&mut self) -> Result<Packet, ConnectionError> {
-        self.read_up_to(MAX_PACKET).await
-    }
-
-    async fn read_up_to(&mut self, size: usize) -> Result<Packet, ConnectionError> {
+    async fn read_up_to(&mut self, most: usize) -> Result<Packet, ConnectionError> {
         loop {
-            match Packet::read(&mut self.received, size) {
-                Ok(packet) => return Ok(packet),
-                Err(mqttbytes::Error::InsufficientBytes(_)) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(packet) = decode(&mut self.received, most)? {
+                return Ok(packet);
             }
             if self.transport.read(&mut self.received).await? == 0 {
                 return Err(ConnectionError::Closed);
@@ -119,7 +118,7 @@ impl Connection {
     /// Sends a packet.
     pub async fn write(&mut self, packet: &Packet) -> Result<(), ConnectionError> {
         let mut bytes = BytesMut::new();
-        packet.write(&mut bytes, MAX_PACKET)?;
+        packet.write(&mut bytes, MAX_PACKET).map_err(io::Error::other)?;
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
         timeout(WRITE_DEADLINE, self.transport.write(bytes.freeze())).await.map_err(|_| late())??;
         Ok(())

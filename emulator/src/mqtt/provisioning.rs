@@ -2,14 +2,15 @@
 //! asks how that went, and leaves.
 //!
 //! User names are `{idScope}/registrations/{registrationId}/api-version=…`.
-//! Source: "Communicate with DPS using the MQTT protocol". Every refusal is
-//! CONNACK 5; what the real service sends is unverified, and so are the bodies
-//! of its errors.
+//! Source: "Communicate with DPS using the MQTT protocol", and conversations with the
+//! service that others recorded: a client whose token or certificate does not fit is
+//! let in, and told so when it registers. Which code the service has for a client id
+//! that is not the registration id is unverified; here it is CONNACK 5.
 
 use iotdm_proto::DeviceId;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{
-    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode, UnsubAck,
+    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, UnsubAck,
 };
 use serde_json::Value;
 use tokio::time::timeout;
@@ -17,11 +18,13 @@ use tracing::{debug, info};
 
 use super::connection::Connection;
 use super::session_end::{LONGEST, SessionEnd, max_silence};
+use super::subscribe::granted_code;
 use crate::clock::now;
 use crate::hub::Hub;
 use crate::proof::Proof;
 use crate::provisioning::enrolment::Enrolment;
-use crate::provisioning::registration::Registration;
+use crate::provisioning::refusal::{self, Way};
+use crate::provisioning::registration::{RETRY_AFTER, Registration};
 use crate::provisioning::registration_id::{check_body, parse_id};
 use crate::refusal::{ErrorCode, HubRefusal};
 
@@ -31,10 +34,6 @@ const RESPONSES: &str = "$dps/registrations/res/#";
 const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?";
 /// How the topic begins by which a device asks how its operation went.
 const STATUS: &str = "$dps/registrations/GET/iotdps-get-operationstatus/?";
-
-/// After how many seconds the device is to ask how its operation went. The
-/// operation is done by then; less than a second cannot be said.
-const RETRY_AFTER: u32 = 1;
 
 /// The registration id, if the user name is one for this service.
 pub fn registration_id<'a>(hub: &Hub, connect: &'a Connect) -> Option<&'a str> {
@@ -46,11 +45,17 @@ pub fn registration_id<'a>(hub: &Hub, connect: &'a Connect) -> Option<&'a str> {
 
 /// Serves a connection whose CONNECT is for `id` until it ends.
 pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect, id: &str) {
-    match accept(hub, &connection, connect, id) {
-        Ok((id, enrolment, proof)) => {
-            connection.becomes_known();
-            info!(registration = %id, enrolment = enrolment.id, "a device wants to be provisioned");
-            let mut session = ProvisioningSession { hub, connection, id, enrolment, proof };
+    match registration_of(connect, id) {
+        Ok(id) => {
+            let admission = admit(hub, &connection, connect, &id);
+            match &admission {
+                Ok((enrolment, _)) => {
+                    connection.becomes_known();
+                    info!(registration = %id, enrolment = enrolment.id, "a device wants to be provisioned");
+                }
+                Err(why) => info!(registration = %id, %why, "a device will not be provisioned"),
+            }
+            let mut session = ProvisioningSession { hub, connection, id, admission };
             let end = session.run(connect).await;
             debug!(registration = %session.id, why = %end, "provisioning connection ended");
             session.connection.close().await;
@@ -64,25 +69,31 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect, id:
     }
 }
 
-/// Checks who the client is, and by which enrolment it may register.
-fn accept(
-    hub: &Hub,
-    connection: &Connection,
-    connect: &Connect,
-    id: &str,
-) -> Result<(DeviceId, Enrolment, Proof), HubRefusal> {
-    let refuse = |why: String| ErrorCode::IotHubUnauthorized.because(why);
+/// The registration id, which the client id has to be as well.
+fn registration_of(connect: &Connect, id: &str) -> Result<DeviceId, HubRefusal> {
     if connect.client_id != id {
-        return Err(refuse(format!("the client id {:?} is not the registration id", connect.client_id)));
+        let why = format!("the client id {:?} is not the registration id", connect.client_id);
+        return Err(ErrorCode::IotHubUnauthorized.because(why));
     }
-    let id = parse_id(id)?;
+    parse_id(id)
+}
+
+/// The enrolment by which the client may register, with what the client has shown
+/// for it.
+type Admission = Result<(Enrolment, Proof), HubRefusal>;
+
+/// Checks whether the client is who it says, and by which enrolment it may register.
+/// A refusal's text is for the log: the device learns less.
+fn admit(hub: &Hub, connection: &Connection, connect: &Connect, id: &DeviceId) -> Admission {
     let password = connect.login.as_ref().map(|login| login.password.as_str()).unwrap_or_default();
     let proof = match connection.certificate() {
         Some(certificate) if password.is_empty() => Proof::Certificate(certificate.clone()),
-        _ => Proof::Token(password.parse().map_err(|error| refuse(format!("{error}")))?),
+        _ => {
+            let token = password.parse();
+            Proof::Token(token.map_err(|error| ErrorCode::GenericUnauthorized.because(format!("{error}")))?)
+        }
     };
-    let enrolment = hub.provisioning.authenticate(&id, &proof, now())?;
-    Ok((id, enrolment, proof))
+    hub.provisioning.authenticate(id, &proof, now()).map(|enrolment| (enrolment, proof))
 }
 
 /// A session after its CONNECT was accepted.
@@ -91,8 +102,8 @@ struct ProvisioningSession<'a> {
     connection: Connection,
     /// The registration id.
     id: DeviceId,
-    enrolment: Enrolment,
-    proof: Proof,
+    /// Whether the client may register.
+    admission: Admission,
 }
 
 impl ProvisioningSession<'_> {
@@ -125,7 +136,7 @@ impl ProvisioningSession<'_> {
                         other.path
                     )));
                 }
-                let granted = asked.filters.iter().map(|_| SubscribeReasonCode::Success(QoS::AtLeastOnce));
+                let granted = asked.filters.iter().map(|filter| granted_code(filter.qos));
                 let ack = SubAck::new(asked.pkid, granted.collect());
                 Ok(self.connection.write(&Packet::SubAck(ack)).await?)
             }
@@ -155,9 +166,16 @@ impl ProvisioningSession<'_> {
 
     /// Registers the device by a request with this body.
     async fn register(&mut self, body: &[u8]) -> Result<Registration, HubRefusal> {
+        let (enrolment, proof) = self.admission.as_ref().map_err(Clone::clone)?;
         check_body(&self.id, body)?;
         let over_websocket = self.connection.is_websocket();
-        self.hub.register(&self.id, &self.enrolment, &self.proof, over_websocket).await
+        self.hub.register(&self.id, enrolment, proof, over_websocket).await
+    }
+
+    /// The registration whose operation the device asks about.
+    fn operation(&self, operation: &str) -> Result<Registration, HubRefusal> {
+        self.admission.as_ref().map_err(Clone::clone)?;
+        self.hub.provisioning.operation(&self.id, operation)
     }
 
     /// The topic and body of the answer to a publish.
@@ -172,7 +190,7 @@ impl ProvisioningSession<'_> {
             (query, registered.map(|registration| (202, registration.accepted_json())))
         } else if let Some(query) = topic.strip_prefix(STATUS) {
             let operation = value(query, "operationId").ok_or_else(other)?;
-            let registration = self.hub.provisioning.operation(&self.id, &operation);
+            let registration = self.operation(&operation);
             (query, registration.map(|registration| (200, registration.result_json())))
         } else {
             return Err(other());
@@ -185,7 +203,7 @@ impl ProvisioningSession<'_> {
             Ok((status, body)) => (format!("$dps/registrations/res/{status}/?$rid={rid}"), body),
             Err(error) => {
                 let status = error.code.status().as_u16();
-                (format!("$dps/registrations/res/{status}/?$rid={rid}"), error.to_device_body())
+                (format!("$dps/registrations/res/{status}/?$rid={rid}"), refusal::body(&error, Way::Mqtt).0)
             }
         })
     }

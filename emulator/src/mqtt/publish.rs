@@ -1,18 +1,20 @@
 //! PUBLISH: what a device sends, and what the hub does with it, by topic.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use iotdm_proto::topic::{DeviceTopic, HubTopic};
 use rumqttc::mqttbytes::v4::Publish;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::clock::now;
-use crate::device::Device;
+use crate::device::{Device, extend};
 use crate::faults::FaultKind;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::link::{Link, Message};
+use crate::notifications::About;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::telemetry::with;
 use crate::throttle::Operation;
@@ -38,7 +40,8 @@ pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Optio
         }
         DeviceTopic::Telemetry { .. } => return Err(refuse()),
     };
-    let listens = hub.links.subscriptions(&link.device, link.number).is_some_and(|to| to.twin_responses);
+    let listens =
+        hub.links.subscriptions(&link.device, link.number).is_some_and(|to| to.twin_responses.is_some());
     Ok(listens.then_some(reply))
 }
 
@@ -80,7 +83,15 @@ async fn reported_patch(
     };
     let update = async {
         allowed(hub, link, Operation::TwinUpdate)?;
-        hub.registry.update(&link.device, merge, |_, version| version).await
+        let tell = |device: &Arc<Device>, version| {
+            hub.note(About::Twin, &link.device, "updateTwin", || {
+                let mut reported: Value = serde_json::from_slice(payload).unwrap_or_default();
+                extend(&mut reported, json!({ "$version": version }));
+                json!({ "version": device.twin.version, "properties": { "reported": reported } })
+            });
+            version
+        };
+        hub.registry.update(&link.device, merge, tell).await
     };
     match update.await {
         Ok(version) => Ok(reply(204, rid, Some(version), String::new())),

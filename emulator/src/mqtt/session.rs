@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, UnsubAck};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
@@ -16,7 +17,11 @@ use super::{publish, subscribe};
 use crate::clock::now;
 use crate::faults::FaultKind;
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::link::{Closed, Link, Message};
+use crate::notifications::About;
+use crate::refusal::HubRefusal;
+use crate::subscriptions::Granted;
 
 /// Serves a connection whose CONNECT is for the hub until it ends.
 pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
@@ -26,6 +31,7 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
             let number = accepted.link.number;
             connection.becomes_known();
             info!(%device, session_present = accepted.session_present, "device connected");
+            note_connection(hub, &device, true);
             let mut session = HubSession {
                 hub,
                 connection,
@@ -41,6 +47,7 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
             }
             hub.links.detach(&device, number);
             info!(%device, why = %end, "device disconnected");
+            note_connection(hub, &device, false);
             session.connection.close().await;
         }
         Err(ConnectRefusal { code, why }) => {
@@ -72,6 +79,11 @@ impl HubSession<'_> {
     async fn run(&mut self, session_present: bool, expiry: Option<u64>) -> Result<Infallible, SessionEnd> {
         let accepted = ConnAck::new(ConnectReturnCode::Success, session_present);
         self.connection.write(&Packet::ConnAck(accepted)).await?;
+        // What was not acknowledged in earlier connections of the session goes out
+        // first and as it was [MQTT-4.4.0-1], whatever the device is subscribed to now.
+        for (packet_id, message) in self.hub.messages.unacknowledged(&self.link.device) {
+            self.send_numbered(message, packet_id, true).await?;
+        }
         // A stored session may be subscribed to messages; to any other session
         // this sends nothing.
         self.hub.deliver_pending(&self.link.device);
@@ -104,10 +116,10 @@ impl HubSession<'_> {
         match packet {
             Packet::Publish(published) => self.publish(&published).await,
             Packet::Subscribe(asked) => {
-                let before = self.receives_messages();
+                let before = self.granted_messages();
                 let ack = subscribe::subscribe(self.hub, &self.link, self.persistent, &asked).await?;
                 self.write(Packet::SubAck(ack)).await?;
-                if !before && self.receives_messages() {
+                if before.is_none() && self.granted_messages().is_some() {
                     self.hub.deliver_pending(&self.link.device);
                 }
                 Ok(())
@@ -160,29 +172,83 @@ impl HubSession<'_> {
         self.send(reply).await
     }
 
-    /// Sends a message to the device; one with a number is to be acknowledged.
+    /// Sends a message to the device at the lesser of the QoS that it is published
+    /// at, 1 for one with a number and 0 for others, and the one that the device was
+    /// granted [MQTT-3.8.4-6]. The official clients take twin messages and method
+    /// calls at QoS 0, whatever they asked for.
     async fn send(&mut self, message: Message) -> Result<(), SessionEnd> {
-        let Message { topic, payload, number } = message;
-        debug!(device = %self.link.device, topic, payload = %shown(&payload), "hub -> device");
-        let mut publish = Publish::from_bytes(topic, QoS::AtMostOnce, payload);
-        // Twin messages and method calls have no number and go out at QoS 0,
-        // which the official clients accept whatever QoS they asked for.
-        if let Some(number) = number {
-            (publish.qos, publish.pkid) = (QoS::AtLeastOnce, self.next_packet_id);
-            self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
-            self.unacknowledged.insert(publish.pkid, number);
+        let Some(number) = message.number else {
+            return self
+                .send_publish(Publish::from_bytes(message.topic, QoS::AtMostOnce, message.payload))
+                .await;
+        };
+        let failed = |error: HubRefusal| SessionEnd::Violation(error.to_string());
+        if self.granted_messages() == Some(Granted::AtMostOnce) {
+            if self.hub.messages.complete(&self.link.device, number).map_err(failed)? {
+                let publish = Publish::from_bytes(message.topic, QoS::AtMostOnce, message.payload);
+                self.send_publish(publish).await?;
+            }
+            return Ok(());
         }
+        // The id is kept before the message goes out, so that it is the same after a
+        // kill as well.
+        let packet_id = self.free_packet_id();
+        if self.hub.messages.sends(&self.link.device, number, packet_id).map_err(failed)? {
+            self.send_numbered(message, packet_id, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a message with a number at QoS 1; `again` where it went out in an earlier
+    /// connection of the session [MQTT-3.3.1-1].
+    async fn send_numbered(
+        &mut self,
+        message: Message,
+        packet_id: u16,
+        again: bool,
+    ) -> Result<(), SessionEnd> {
+        self.unacknowledged.extend(message.number.map(|number| (packet_id, number)));
+        let mut publish = Publish::from_bytes(message.topic, QoS::AtLeastOnce, message.payload);
+        (publish.pkid, publish.dup) = (packet_id, again);
+        self.send_publish(publish).await
+    }
+
+    async fn send_publish(&mut self, publish: Publish) -> Result<(), SessionEnd> {
+        let (topic, payload) = (&publish.topic, shown(&publish.payload));
+        debug!(device = %self.link.device, topic, %payload, "hub -> device");
         self.write(Packet::Publish(publish)).await
     }
 
-    fn receives_messages(&self) -> bool {
-        let subscriptions = self.hub.links.subscriptions(&self.link.device, self.link.number);
-        subscriptions.is_some_and(|subscriptions| subscriptions.messages)
+    /// A packet id that no message has that the device has not acknowledged
+    /// [MQTT-2.3.1-4]. There are far fewer such messages than ids.
+    fn free_packet_id(&mut self) -> u16 {
+        loop {
+            let id = self.next_packet_id;
+            self.next_packet_id = id.checked_add(1).unwrap_or(1);
+            if !self.unacknowledged.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn granted_messages(&self) -> Option<Granted> {
+        self.hub.links.subscriptions(&self.link.device, self.link.number)?.messages
     }
 
     async fn write(&mut self, packet: Packet) -> Result<(), SessionEnd> {
         Ok(self.connection.write(&packet).await?)
     }
+}
+
+/// Tells whoever looks on that a device has connected or gone.
+fn note_connection(hub: &Hub, device: &Identity, connected: bool) {
+    let operation = match (&device.module, connected) {
+        (None, true) => "deviceConnected",
+        (None, false) => "deviceDisconnected",
+        (Some(_), true) => "moduleConnected",
+        (Some(_), false) => "moduleDisconnected",
+    };
+    hub.note(About::Connection, device, operation, || json!({}));
 }
 
 /// A payload for the log: its beginning, as text.

@@ -6,54 +6,70 @@ use rumqttc::mqttbytes::v4::{SubAck, Subscribe, SubscribeReasonCode, Unsubscribe
 use super::session_end::SessionEnd;
 use crate::hub::Hub;
 use crate::link::Link;
-use crate::subscriptions::Subscriptions;
+use crate::subscriptions::{Granted, Subscriptions};
 
-/// Adds subscriptions; those of a `persistent` session are kept. QoS 2 is granted
-/// as 1; a topic filter that the hub does not have ends the
-/// connection, as it does with the real hub.
+/// Adds subscriptions, in the place of earlier ones to the same filters; those of a
+/// `persistent` session are kept. QoS 2 is granted as 1; a topic filter that the hub
+/// does not have ends the connection, as it does with the real hub.
 pub async fn subscribe(
     hub: &Hub,
     link: &Link,
     persistent: bool,
     asked: &Subscribe,
 ) -> Result<SubAck, SessionEnd> {
-    change(hub, link, persistent, asked.filters.iter().map(|filter| filter.path.as_str()), true).await?;
-    let grant =
-        |qos| SubscribeReasonCode::Success(if qos == QoS::ExactlyOnce { QoS::AtLeastOnce } else { qos });
-    let granted = asked.filters.iter().map(|filter| grant(filter.qos)).collect();
-    Ok(SubAck::new(asked.pkid, granted))
+    let mut known = Subscriptions::default();
+    if let Some(other) = asked.filters.iter().find(|filter| known.slot(&link.device, &filter.path).is_none())
+    {
+        return Err(SessionEnd::Violation(format!("the client used the topic filter {:?}", other.path)));
+    }
+    let set = |subscriptions: &mut Subscriptions| {
+        for filter in &asked.filters {
+            if let Some(slot) = subscriptions.slot(&link.device, &filter.path) {
+                *slot = Some(grant(filter.qos));
+            }
+        }
+    };
+    change(hub, link, persistent, set).await?;
+    let granted = asked.filters.iter().map(|filter| granted_code(filter.qos));
+    Ok(SubAck::new(asked.pkid, granted.collect()))
 }
 
-/// Ends subscriptions, with the same meaning of `persistent` and the same end of
-/// the connection for an unknown filter.
+/// Ends subscriptions, with the same meaning of `persistent`. A filter that there is
+/// no subscription to, or that the hub does not have, changes nothing
+/// [MQTT-3.10.4-5].
 pub async fn unsubscribe(
     hub: &Hub,
     link: &Link,
     persistent: bool,
     asked: &Unsubscribe,
 ) -> Result<(), SessionEnd> {
-    change(hub, link, persistent, asked.topics.iter().map(String::as_str), false).await
-}
-
-async fn change<'a>(
-    hub: &Hub,
-    link: &Link,
-    persistent: bool,
-    filters: impl Iterator<Item = &'a str> + Clone,
-    wanted: bool,
-) -> Result<(), SessionEnd> {
-    let mut known = Subscriptions::default();
-    for filter in filters.clone() {
-        if known.switch(&link.device, filter).is_none() {
-            return Err(SessionEnd::Violation(format!("the client used the topic filter {filter:?}")));
-        }
-    }
-    let set = |subscriptions: &mut Subscriptions| {
-        for filter in filters {
-            if let Some(switch) = subscriptions.switch(&link.device, filter) {
-                *switch = wanted;
+    let clear = |subscriptions: &mut Subscriptions| {
+        for filter in &asked.topics {
+            if let Some(slot) = subscriptions.slot(&link.device, filter) {
+                *slot = None;
             }
         }
     };
-    hub.subscribe(link, persistent, set).await.map_err(|error| SessionEnd::Violation(error.to_string()))
+    change(hub, link, persistent, clear).await
+}
+
+/// How SUBACK tells the QoS that is granted where `asked` is asked for.
+pub fn granted_code(asked: QoS) -> SubscribeReasonCode {
+    SubscribeReasonCode::Success(match grant(asked) {
+        Granted::AtMostOnce => QoS::AtMostOnce,
+        Granted::AtLeastOnce => QoS::AtLeastOnce,
+    })
+}
+
+fn grant(asked: QoS) -> Granted {
+    if asked == QoS::AtMostOnce { Granted::AtMostOnce } else { Granted::AtLeastOnce }
+}
+
+async fn change(
+    hub: &Hub,
+    link: &Link,
+    persistent: bool,
+    change: impl FnOnce(&mut Subscriptions),
+) -> Result<(), SessionEnd> {
+    hub.subscribe(link, persistent, change).await.map_err(|error| SessionEnd::Violation(error.to_string()))
 }

@@ -7,8 +7,9 @@ use iotdm_proto::{DeviceId, SecretKey, Time};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::certificate_info::certificate_info;
 use super::registration_id::parse_id;
 use crate::authentication::{Authentication, AuthenticationChange, Keys};
 use crate::certificates::{Authorities, ClientCertificate};
@@ -41,8 +42,17 @@ pub struct Enrolment {
     /// What a new device's twin is to have, as the operator wrote it;
     /// `Value::Null` for nothing.
     pub initial_twin: Value,
-    capabilities: Value,
+    /// The capabilities of a new device: whether it is an IoT Edge device.
+    pub capabilities: Value,
+    /// What the operator said of hubs and of registering again, and of the device, as
+    /// the operator said it: with one hub to assign to, nothing follows from it.
+    #[serde(default)]
+    kept: Map<String, Value>,
 }
+
+/// What an enrolment keeps without looking at it.
+const KEPT: [&str; 5] =
+    ["allocationPolicy", "iotHubHostName", "iotHubs", "reprovisionPolicy", "optionalDeviceInformation"];
 
 /// Whether an enrolment is for one device or for a group of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,8 +77,15 @@ enum Attestation {
 }
 
 impl Enrolment {
-    /// Reads an operator's JSON for the enrolment `id`.
-    pub fn parse(kind: EnrolmentKind, id: &str, body: &Value) -> Result<Self, HubRefusal> {
+    /// Reads an operator's JSON for the enrolment `id`, which takes the place of
+    /// `old`. An enrolment as the service returned it says of certificates only what
+    /// they are, and may be without its keys; those stay then.
+    pub fn parse(
+        kind: EnrolmentKind,
+        id: &str,
+        body: &Value,
+        old: Option<&Enrolment>,
+    ) -> Result<Self, HubRefusal> {
         let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         parse_id(id)?;
         let text = |key: &str| match body.get(key) {
@@ -94,18 +111,34 @@ impl Enrolment {
             TwinChange::parse(&initial_twin)?;
         }
         let attestation = body.get("attestation").ok_or_else(|| invalid("attestation is missing".into()))?;
+        let named = |key: &str| body.get(key).filter(|value| !value.is_null());
+        match text("allocationPolicy")? {
+            None | Some("hashed" | "geoLatency" | "static") => {}
+            Some("custom") => return Err(ErrorCode::NotEmulated.because("custom allocation is not emulated")),
+            Some(_) => {
+                return Err(invalid("allocationPolicy is hashed, geoLatency, static or custom".into()));
+            }
+        }
+        if named("customAllocationDefinition").is_some() {
+            return Err(ErrorCode::NotEmulated.because("custom allocation is not emulated"));
+        }
+        let mut kept: Map<String, Value> =
+            KEPT.into_iter().filter_map(|key| Some((key.to_owned(), named(key)?.clone()))).collect();
+        kept.entry("reprovisionPolicy")
+            .or_insert_with(|| json!({ "updateHubAssignment": true, "migrateDeviceData": true }));
         let now = now();
         Ok(Enrolment {
             kind,
             id: id.to_owned(),
             etag: random::etag()?,
-            created: now,
+            created: old.map_or(now, |old| old.created),
             enabled,
             device_id,
             updated: now,
-            attestation: Attestation::parse(kind, attestation)?,
+            attestation: Attestation::parse(kind, attestation, old.map(|old| &old.attestation))?,
             initial_twin,
             capabilities: body.get("capabilities").cloned().unwrap_or_else(|| json!({ "iotEdge": false })),
+            kept,
         })
     }
 
@@ -123,6 +156,7 @@ impl Enrolment {
         });
         if let Value::Object(json) = &mut json {
             json.insert(self.kind.id_key().into(), self.id.as_str().into());
+            json.extend(self.kept.clone());
         }
         json
     }
@@ -220,11 +254,15 @@ impl EnrolmentKind {
 }
 
 impl Attestation {
-    fn parse(kind: EnrolmentKind, body: &Value) -> Result<Self, HubRefusal> {
+    fn parse(kind: EnrolmentKind, body: &Value, old: Option<&Attestation>) -> Result<Self, HubRefusal> {
         let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
         match body.get("type").and_then(Value::as_str) {
             Some("symmetricKey") => {
-                let as_authentication = json!({ "type": "sas", "symmetricKey": body.get("symmetricKey") });
+                let keys = body.get("symmetricKey").filter(|keys| !keys.is_null());
+                if let (None, Some(Attestation::Keys(old))) = (keys, old) {
+                    return Ok(Attestation::Keys(old.clone()));
+                }
+                let as_authentication = json!({ "type": "sas", "symmetricKey": keys });
                 let Value::Object(as_authentication) = as_authentication else {
                     return Err(invalid("symmetricKey is not an object"));
                 };
@@ -233,26 +271,55 @@ impl Attestation {
                     _ => Err(invalid("symmetricKey has no keys")),
                 }
             }
-            Some("x509") => {
-                let key = kind.certificates_key();
-                let all = body.get("x509").and_then(|x509| x509.get(key));
-                let all = all.ok_or_else(|| invalid("x509 has neither client nor signing certificates"))?;
-                let mut certificates = Vec::new();
-                for name in ["primary", "secondary"] {
-                    let text = all.get(name).and_then(|one| one.get("certificate")).and_then(Value::as_str);
-                    if let Some(text) = text.filter(|text| !text.is_empty()) {
-                        let der = read_certificate(text)
-                            .ok_or_else(|| invalid("a certificate is neither PEM nor DER in base64"))?;
-                        certificates.push(STANDARD.encode(&der));
-                    }
-                }
-                match certificates.is_empty() {
-                    false => Ok(Attestation::Certificates(certificates)),
-                    true => Err(invalid("x509 has no certificate")),
-                }
-            }
-            _ => Err(invalid("attestation type is symmetricKey or x509; TPM is not emulated")),
+            Some("x509") => Attestation::parse_certificates(kind, body, old),
+            Some("tpm") => Err(ErrorCode::NotEmulated.because("attestation by TPM is not emulated")),
+            _ => Err(invalid("attestation type is symmetricKey, x509 or tpm")),
         }
+    }
+
+    fn parse_certificates(
+        kind: EnrolmentKind,
+        body: &Value,
+        old: Option<&Attestation>,
+    ) -> Result<Self, HubRefusal> {
+        let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
+        let named = |key: &str| body.get("x509").and_then(|x509| x509.get(key)).filter(|all| !all.is_null());
+        if named("caReferences").is_some() {
+            return Err(ErrorCode::NotEmulated.because("caReferences is not emulated"));
+        }
+        let all = named(kind.certificates_key());
+        let all = all.ok_or_else(|| invalid("x509 has neither client nor signing certificates"))?;
+        let mut certificates = Vec::new();
+        for name in ["primary", "secondary"] {
+            let Some(one) = all.get(name).filter(|one| !one.is_null()) else { continue };
+            let text = one.get("certificate").and_then(Value::as_str).filter(|text| !text.is_empty());
+            let known = || Attestation::certificate_with(old, one.get("info")?);
+            certificates.push(match text {
+                Some(text) => {
+                    let der = read_certificate(text)
+                        .ok_or_else(|| invalid("a certificate is neither PEM nor DER in base64"))?;
+                    STANDARD.encode(&der)
+                }
+                None => known().ok_or_else(|| {
+                    invalid("x509 names a certificate that the enrolment does not have, without giving it")
+                })?,
+            });
+        }
+        match certificates.is_empty() {
+            false => Ok(Attestation::Certificates(certificates)),
+            true => Err(invalid("x509 has no certificate")),
+        }
+    }
+
+    /// The certificate of `old` that the service's `info` is about.
+    fn certificate_with(old: Option<&Attestation>, info: &Value) -> Option<String> {
+        let Some(Attestation::Certificates(known)) = old else { return None };
+        let thumbprint = info.get("sha1Thumbprint").and_then(Value::as_str)?;
+        let is_meant = |text: &&String| {
+            ClientCertificate::from_base64(text)
+                .is_some_and(|known| known.thumbprint().eq_ignore_ascii_case(thumbprint))
+        };
+        known.iter().find(is_meant).cloned()
     }
 
     fn json(&self, kind: EnrolmentKind) -> Value {
@@ -263,11 +330,8 @@ impl Attestation {
             }
             Attestation::Certificates(all) => {
                 let info = |index: usize| {
-                    let shown = ClientCertificate::from_base64(all.get(index)?)?;
-                    Some(json!({ "info": {
-                        "subjectName": format!("CN={}", shown.common_name().unwrap_or_default()),
-                        "sha1Thumbprint": shown.thumbprint(),
-                    }}))
+                    let der = STANDARD.decode(all.get(index)?).ok()?;
+                    Some(json!({ "info": certificate_info(&der)? }))
                 };
                 let mut certificates = json!({ "primary": info(0) });
                 if let (Value::Object(certificates), Some(secondary)) = (&mut certificates, info(1)) {
@@ -300,7 +364,7 @@ mod tests {
 
     fn with_key(kind: EnrolmentKind) -> Enrolment {
         let body = json!({"attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY}}});
-        Enrolment::parse(kind, "gw1", &body).unwrap()
+        Enrolment::parse(kind, "gw1", &body, None).unwrap()
     }
 
     #[test]
@@ -332,7 +396,9 @@ mod tests {
     fn each_bad_body_is_refused() {
         for body in [
             json!({}),
-            json!({"attestation": {"type": "tpm"}}),
+            json!({"attestation": {"type": "password"}}),
+            json!({"allocationPolicy": "random", "attestation": {"type": "symmetricKey"}}),
+            json!({"attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": {"info": {}}}}}}),
             json!({"attestation": {"type": "x509"}}),
             json!({"attestation": {"type": "x509", "x509": {"clientCertificates": {}}}}),
             json!({"attestation": {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": "AAAA"}}}}}),
@@ -341,8 +407,52 @@ mod tests {
             json!({"provisioningStatus": "perhaps", "attestation": {"type": "symmetricKey"}}),
             json!({"initialTwin": {"tags": 1}, "attestation": {"type": "symmetricKey"}}),
         ] {
-            let error = Enrolment::parse(EnrolmentKind::Individual, "gw1", &body).err().unwrap();
+            let error = Enrolment::parse(EnrolmentKind::Individual, "gw1", &body, None).err().unwrap();
             assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{body}");
         }
+        for body in [
+            json!({"attestation": {"type": "tpm"}}),
+            json!({"attestation": {"type": "x509", "x509": {"caReferences": {"primary": "ca"}}}}),
+            json!({"allocationPolicy": "custom", "attestation": {"type": "symmetricKey"}}),
+            json!({"customAllocationDefinition": {}, "attestation": {"type": "symmetricKey"}}),
+        ] {
+            let error = Enrolment::parse(EnrolmentKind::Individual, "gw1", &body, None).err().unwrap();
+            assert_eq!(error.code, ErrorCode::NotEmulated, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_enrolment_as_it_was_returned_is_taken_again() {
+        let certificate = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.der().clone();
+        let certificate = STANDARD.encode(certificate);
+        let one = json!({"primary": {"certificate": certificate}});
+        for attestation in [
+            json!({"type": "symmetricKey", "symmetricKey": {"primaryKey": KEY}}),
+            json!({"type": "x509", "x509": {"signingCertificates": one}}),
+        ] {
+            let body = json!({
+                "attestation": attestation, "allocationPolicy": "static", "iotHubs": ["other.example"],
+                "reprovisionPolicy": {"updateHubAssignment": false, "migrateDeviceData": false},
+                "optionalDeviceInformation": {"a": 1}, "iotHubHostName": "other.example",
+            });
+            let first = Enrolment::parse(EnrolmentKind::Group, "g", &body, None).unwrap();
+            let shown = first.json();
+            for key in KEPT {
+                assert_eq!(shown[key], body[key], "{key}");
+            }
+            let again = Enrolment::parse(EnrolmentKind::Group, "g", &shown, Some(&first)).unwrap();
+            let without = |mut json: Value| {
+                let fields = json.as_object_mut().unwrap();
+                fields.remove("etag");
+                fields.remove("lastUpdatedDateTimeUtc");
+                json
+            };
+            assert_eq!(without(again.json()), without(shown));
+        }
+        let first = with_key(EnrolmentKind::Group);
+        let mut hidden = first.json();
+        hidden["attestation"]["symmetricKey"] = Value::Null;
+        let again = Enrolment::parse(EnrolmentKind::Group, "gw1", &hidden, Some(&first)).unwrap();
+        assert_eq!(again.json()["attestation"], first.json()["attestation"]);
     }
 }

@@ -5,6 +5,10 @@ use iotdm_proto::{DeviceId, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+/// After how many seconds the device is to ask how its operation went, as recorded of
+/// the service. The operation is done by then.
+pub const RETRY_AFTER: u32 = 3;
+
 /// A registration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Registration {
@@ -49,18 +53,20 @@ impl Registration {
     pub fn state_json(&self) -> Value {
         let mut state = json!({
             "registrationId": self.id.as_str(),
-            "status": self.status(),
             "createdDateTimeUtc": self.created,
-            "lastUpdatedDateTimeUtc": self.updated,
-            "etag": self.etag,
         });
         let Value::Object(fields) = &mut state else { return state };
         if let Some(device_id) = &self.device_id {
             fields.insert("assignedHub".into(), self.assigned_hub.as_str().into());
             fields.insert("deviceId".into(), device_id.as_str().into());
+        }
+        fields.insert("status".into(), self.status().into());
+        if self.device_id.is_some() {
             let substatus = if self.again { "reprovisionedToInitialAssignment" } else { "initialAssignment" };
             fields.insert("substatus".into(), substatus.into());
         }
+        fields.insert("lastUpdatedDateTimeUtc".into(), self.updated.to_string().into());
+        fields.insert("etag".into(), self.etag.as_str().into());
         if let Some(group) = &self.group {
             fields.insert("enrollmentGroupId".into(), group.as_str().into());
         }

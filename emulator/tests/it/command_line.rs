@@ -2,11 +2,23 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
 
-use crate::support::command;
+use crate::support::device::Device;
+use crate::support::raw::{expect, packet, string};
 use crate::support::service::Service;
+use crate::support::{DEADLINE, command, now};
+use iotdm_proto::{DeviceAuth, DeviceConnectionString, ServiceConnectionString, sas};
 use iotdm_tests::{Hub, Signal};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 async fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().await.unwrap()
@@ -204,4 +216,130 @@ async fn faults_are_set_listed_and_cleared_from_the_command_line() {
     assert!(code == Some(1) && error.contains("not connected"), "{error}");
     let elsewhere = run(&["fault", "list", "--data", "/nonexistent"]).await;
     assert!(stderr(&elsewhere).contains("/nonexistent/service-connection-string"));
+}
+
+#[tokio::test]
+async fn events_also_tells_of_twins_identities_and_connections() {
+    let hub = Hub::start();
+    let service = Service::owner(&hub);
+    let arguments = ["events", "--twin-changes", "--lifecycle", "--count", "9", "--data"];
+    let mut events = command();
+    events.args(arguments).arg(hub.data()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut events = events.spawn().unwrap();
+    let mut said = BufReader::new(events.stderr.take().unwrap()).lines();
+    assert_eq!(said.next_line().await.unwrap().unwrap(), "waiting for what devices send");
+
+    let mut device = Device::connect(&hub, "gw1").await;
+    device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"a":1}"#).await;
+    device.publish("devices/gw1/messages/events/", "hello").await;
+    let change = json!({"tags": {"site": "x"}, "properties": {"desired": {"b": 2}}});
+    assert_eq!(service.send("PATCH", "/twins/gw1", change).await.status, 200);
+    assert_eq!(service.send("PUT", "/devices/gw2", json!({})).await.status, 200);
+    assert_eq!(service.send("PUT", "/devices/gw2/modules/m", json!({})).await.status, 200);
+    assert_eq!(service.send("DELETE", "/devices/gw2", Value::Null).await.status, 204);
+    device.send_bytes(&[0xE0, 0]).await;
+    device.expect_close().await;
+
+    let output = timeout(DEADLINE, events.wait_with_output()).await.expect("too few events").unwrap();
+    let lines: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
+    let seen: Vec<(&str, &str)> = lines
+        .iter()
+        .map(|event| {
+            (event["deviceId"].as_str().unwrap(), event["properties"]["opType"].as_str().unwrap_or("-"))
+        })
+        .collect();
+    let mut sorted = seen.clone();
+    sorted.sort_unstable();
+    let mut expected = [
+        ("gw1", "deviceConnected"),
+        ("gw1", "updateTwin"),
+        ("gw1", "-"),
+        ("gw1", "updateTwin"),
+        ("gw2", "createDeviceIdentity"),
+        ("gw2", "createModuleIdentity"),
+        ("gw2", "deleteDeviceIdentity"),
+        ("gw2", "deleteModuleIdentity"),
+        ("gw1", "deviceDisconnected"),
+    ];
+    expected.sort_unstable();
+    assert_eq!(sorted, expected, "{seen:?}");
+    let twins: Vec<&Value> = lines
+        .iter()
+        .filter(|event| event["properties"]["opType"] == "updateTwin")
+        .map(|event| &event["body"])
+        .collect();
+    assert_eq!(twins[0]["properties"], json!({"reported": {"a": 1, "$version": 2}}));
+    assert_eq!(twins[1]["properties"], json!({"desired": {"b": 2, "$version": 2}}));
+    assert_eq!(twins[1]["tags"], json!({"site": "x"}));
+    assert_eq!(lines[0]["systemProperties"]["iothub-message-source"], "deviceConnectionStateEvents");
+}
+
+#[tokio::test]
+async fn health_is_good_while_it_serves_and_bad_otherwise() {
+    // A name that does not resolve here, as that of a container to itself may not.
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("hub");
+    let mut hub = Hub::start_in(&data, &["--host", "hub.invalid", "--bind", "0.0.0.0"]);
+    let health = async || run(&["health", "--data", text(&data)]).await;
+    let good = health().await;
+    assert_eq!((good.status.code(), stderr(&good).as_str()), (Some(0), ""));
+    let expected = format!("serving mqtts=127.0.0.1:{} https=127.0.0.1:{}\n", hub.mqtt_port, hub.https_port);
+    assert_eq!(String::from_utf8(good.stdout).unwrap(), expected);
+    hub.kill();
+    let bad = health().await;
+    assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+    let never = run(&["health", "--data", text(dir.path())]).await;
+    assert!(never.status.code() == Some(1) && stderr(&never).contains("does an emulator run"), "{never:?}");
+}
+
+#[tokio::test]
+async fn a_hub_may_have_several_names_and_needs_no_home() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command();
+    command.args(["serve", "--mqtt-port", "0", "--https-port", "0", "--host", "hub", "--host", "localhost"]);
+    command.args(["--device", "gw1", "--data"]).arg(dir.path().join("data")).current_dir("/");
+    command.env_clear().env("HOME", "/nonexistent").env("TMPDIR", "/nonexistent");
+    let mut serving = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(serving.stdout.take().unwrap()).lines();
+    let ready = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().expect("it ended");
+    let port = |key: &str| {
+        let address = ready.split_whitespace().find_map(|pair| pair.strip_prefix(key)).unwrap();
+        address.rsplit_once(':').unwrap().1.parse::<u16>().unwrap()
+    };
+    let file = |name: &str| std::fs::read_to_string(dir.path().join("data").join(name)).unwrap();
+    assert!(file("devices/gw1").starts_with("HostName=hub;DeviceId=gw1;"));
+    // Clients that know it by its other name are let in, by TLS, token and user name.
+    let service: ServiceConnectionString = file("service-connection-string").parse().unwrap();
+    assert_eq!(service.host_name.to_string(), format!("hub:{}", port("https=")));
+    let pem = CertificateDer::from_pem_file(dir.path().join("data/ca.pem")).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(pem).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_root_certificates(roots).with_no_client_auth();
+    let client =
+        reqwest::Client::builder().tls_backend_preconfigured(tls.clone()).no_proxy().build().unwrap();
+    for (resource, status) in [("localhost", 200), ("hub", 200), ("other", 401)] {
+        let token = sas::sign(resource, &service.key, now() + 60, Some(&service.policy));
+        let url = format!("https://localhost:{}/devices/gw1?api-version=2021-04-12", port("https="));
+        let answer = client.get(url).header("Authorization", token).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{resource}");
+    }
+    let device: DeviceConnectionString = file("devices/gw1").parse().unwrap();
+    let DeviceAuth::Key(key) = device.auth else { panic!("no key") };
+    for (name, code) in [("localhost", 0), ("hub", 0), ("other", 5)] {
+        let stream = TcpStream::connect(("127.0.0.1", port("mqtts="))).await.unwrap();
+        let server = ServerName::try_from(if name == "other" { "hub" } else { name }).unwrap();
+        let mut stream = TlsConnector::from(Arc::new(tls.clone())).connect(server, stream).await.unwrap();
+        let token = sas::sign(&format!("{name}/devices/gw1"), &key, now() + 60, None);
+        let user = format!("{name}/gw1/?api-version=2021-04-12");
+        let head = [&string("MQTT")[..], &[4, 0xC2, 0, 60]].concat();
+        let connect = packet(0x10, &[&head, &string("gw1"), &string(&user), &string(&token)]);
+        stream.write_all(&connect).await.unwrap();
+        expect(&mut stream, &[0x20, 2, 0, code]).await;
+    }
 }

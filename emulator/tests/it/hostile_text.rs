@@ -127,5 +127,5 @@ async fn a_key_is_written_over_no_device_pipe_or_link() {
     assert!(std::fs::symlink_metadata(&link).unwrap().file_type().is_symlink() && !target.exists());
     // Nothing was enrolled whose key would be lost.
     let owner = Service::with_policy(&hub, "provisioningserviceowner");
-    owner.get("/enrollments/gw2").await.refused(404, "EnrollmentNotFound");
+    owner.get("/enrollments/gw2").await.refused_by_provisioning(404, 404_201, "gw2");
 }

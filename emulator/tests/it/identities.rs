@@ -226,6 +226,42 @@ async fn devices_stand_behind_iot_edge_devices() {
             assert_eq!(answer.body[key], device[key], "{path}");
         }
     }
+    // A service takes a device from behind another by changing what it has read: of an
+    // IoT Edge device the parents, of any other the scope; and puts it back the same way.
+    for (path, key, none, key_of_twin) in [
+        ("/devices/child", "parentScopes", json!([]), "parentScopes"),
+        ("/devices/leaf", "deviceScope", json!(""), "deviceScope"),
+    ] {
+        let twin = path.replace("devices", "twins");
+        for value in [none, if key == "parentScopes" { json!([scope]) } else { json!(scope) }] {
+            let mut device = service.read(path).await;
+            device[key] = value.clone();
+            let request = service.request("PUT", path).header("If-Match", "*").json(&device);
+            let answer = HttpResponse::to(request).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let shown = service.read(&twin).await;
+            let shown = shown.get(key_of_twin).cloned().unwrap_or(json!(""));
+            assert_eq!(shown, value, "{path}");
+        }
+    }
+    let query = format!("select deviceId from devices where array_contains(parentScopes, '{scope}')");
+    let children = service.send("POST", "/devices/query", json!({ "query": query })).await;
+    assert_eq!(children.body, json!([{"deviceId": "child"}, {"deviceId": "leaf"}]));
+
+    // Each IoT Edge device has the two modules of the runtime, and no other device has.
+    for (path, expected) in [("child", 2), ("root", 2), ("leaf", 0)] {
+        let modules = service.read(&format!("/devices/{path}/modules")).await;
+        let names: Vec<&str> =
+            modules.as_array().unwrap().iter().map(|module| module["moduleId"].as_str().unwrap()).collect();
+        assert_eq!(names, ["$edgeAgent", "$edgeHub"][..expected], "{path}");
+    }
+    let twin = service.read("/twins/root/modules/%24edgeAgent").await;
+    assert_eq!(twin["authenticationType"], "sas");
+    let leaf = service.request("PUT", "/devices/leaf").header("If-Match", "*");
+    let edge = leaf.json(&json!({"capabilities": {"iotEdge": true}}));
+    assert_eq!(HttpResponse::to(edge).await.status, 200);
+    assert_eq!(service.read("/devices/leaf/modules").await.as_array().unwrap().len(), 2);
+
     let elsewhere = service.request("PUT", "/devices/leaf").header("If-Match", "*");
     let scopes = json!({"deviceScope": "x", "parentScopes": [scope]});
     HttpResponse::to(elsewhere.json(&scopes)).await.refused(400, "ArgumentInvalid");

@@ -23,6 +23,7 @@ mod jobs;
 mod messages;
 mod methods;
 mod modules;
+mod mqtt_statements;
 mod provisioning;
 mod queries;
 mod raw_bytes;

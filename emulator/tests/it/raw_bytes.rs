@@ -3,73 +3,15 @@
 
 use std::sync::Arc;
 
-use iotdm_proto::{DeviceAuth, DeviceConnectionString, sas};
 use iotdm_tests::Hub;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::support::{DEADLINE, now, roots, tls};
-
-/// A string with its length in two bytes before it.
-fn string(text: &str) -> Vec<u8> {
-    let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
-}
-
-/// A packet: its first byte, the length of the rest, the rest.
-fn packet(first: u8, rest: &[&[u8]]) -> Vec<u8> {
-    let rest = rest.concat();
-    let mut bytes = vec![first];
-    let mut length = rest.len();
-    loop {
-        let digit = u8::try_from(length % 128).unwrap();
-        length /= 128;
-        bytes.push(if length > 0 { digit | 0x80 } else { digit });
-        if length == 0 {
-            break;
-        }
-    }
-    bytes.extend(rest);
-    bytes
-}
-
-fn connect(hub: &Hub, level: u8) -> Vec<u8> {
-    let text: DeviceConnectionString = hub.file("devices/gw1").parse().unwrap();
-    let DeviceAuth::Key(key) = text.auth else { panic!("no key") };
-    let password = sas::sign("localhost/devices/gw1", &key, now() + 600, None);
-    packet(
-        0x10,
-        &[
-            &string("MQTT"),
-            &[level, 0xC0, 0, 60], // user name, password; clean session 0; keep-alive
-            &string("gw1"),
-            &string("localhost/gw1/?api-version=2021-04-12"),
-            &string(&password),
-        ],
-    )
-}
-
-async fn open(hub: &Hub) -> TlsStream<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", hub.mqtt_port)).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(tls(hub)).connect(name, stream).await.unwrap()
-}
-
-async fn expect(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) {
-    let mut received = vec![0; bytes.len()];
-    timeout(DEADLINE, stream.read_exact(&mut received)).await.expect("nothing came").unwrap();
-    assert_eq!(received, bytes, "{}", String::from_utf8_lossy(&received));
-}
-
-async fn expect_close(stream: &mut TlsStream<TcpStream>) {
-    let end = timeout(DEADLINE, stream.read(&mut [0; 64])).await.expect("still open");
-    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
-}
+use crate::support::raw::{connect, expect, expect_close, open, packet, string};
+use crate::support::{DEADLINE, roots, tls};
 
 #[tokio::test]
 async fn a_whole_conversation() {

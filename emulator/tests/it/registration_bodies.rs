@@ -33,7 +33,7 @@ async fn only_registration_ids_are_enrolled_and_registered() {
     let hub = Hub::start();
     for kind in ["enrollments", "enrollmentGroups"] {
         for id in ["a;$(id)", "a'b", "a=b", "a b", "ends.", "a#", "\u{1b}[2J"] {
-            enrol(&hub, kind, id, json!({})).await.refused(400, "ArgumentInvalid");
+            enrol(&hub, kind, id, json!({})).await.refused_by_provisioning(400, 400_004, "");
         }
     }
     assert_eq!(enrol(&hub, "enrollmentGroups", "A.b_c:d-1", json!({})).await.status, 200);
@@ -61,7 +61,7 @@ async fn an_enrolment_is_what_its_path_and_types_say() {
         json!({"deviceId": "a b"}),
         json!({"provisioningStatus": 1}),
     ] {
-        enrol(&hub, "enrollments", "cam1", more).await.refused(400, "ArgumentInvalid");
+        enrol(&hub, "enrollments", "cam1", more).await.refused_by_provisioning(400, 400_004, "");
     }
     let same = json!({"registrationId": "cam1", "deviceId": null, "provisioningStatus": null});
     assert_eq!(enrol(&hub, "enrollments", "cam1", same).await.status, 200);
@@ -99,5 +99,5 @@ async fn a_registration_is_of_the_device_in_its_path() {
     // Whoever has not shown who it is hears nothing of its body.
     let stranger = Service::with_token(&hub, String::new());
     let request = stranger.request("PUT", &format!("/{scope}/registrations/cam1/register"));
-    HttpResponse::to(request.body("{")).await.refused(401, "IotHubUnauthorized");
+    HttpResponse::to(request.body("{")).await.refused_by_provisioning(401, 401_002, "Unauthorized");
 }

@@ -3,6 +3,7 @@
 
 pub mod certificate;
 pub mod device;
+pub mod raw;
 pub mod service;
 pub mod websocket;
 

@@ -119,6 +119,25 @@ impl HttpResponse {
         assert!(self.body["ExceptionMessage"].as_str().unwrap().starts_with("Tracking ID:"), "{self:?}");
     }
 
+    /// Asserts a refusal of the provisioning service, which has a shape of its own.
+    pub fn refused_by_provisioning(&self, status: u16, code: u32, message: &str) {
+        assert_eq!((self.status, self.header("iothub-errorcode")), (status, None), "{self:?}");
+        let expected = ["errorCode", "trackingId", "message", "timestampUtc"];
+        assert_eq!(self.body.as_object().unwrap().keys().collect::<Vec<_>>(), expected, "{self:?}");
+        assert_eq!(self.body["errorCode"], code, "{self:?}");
+        assert!(self.body["message"].as_str().unwrap().contains(message), "{self:?}");
+        assert_eq!(self.header("x-ms-request-id"), self.body["trackingId"].as_str());
+        assert_eq!(
+            self.header("strict-transport-security"),
+            Some("max-age=31536000; includeSubDomains"),
+            "{self:?}"
+        );
+        assert_eq!(
+            (self.header("content-length"), self.header("transfer-encoding")),
+            (None, Some("chunked"))
+        );
+    }
+
     /// Asserts a refusal in the flat shape that modules have.
     pub fn refused_flat(&self, status: u16, code: u32, name: &str) {
         assert_eq!((self.status, self.header("iothub-errorcode")), (status, Some(name)), "{self:?}");
