@@ -1,24 +1,26 @@
-"""A slice of the campaign: `tests/systemd/campaign` has the rest."""
+"""A slice of the campaign: `make campaign` has the rest."""
 
 import pytest
+from campaign import BEFORE_THE_ANSWER
 from judges.tally import Tally
 from judges.wire import Wire
 from machines.gateways import DEVICE
 from powercuts import subjects
 from powercuts.plan import STAGES
+from powercuts.subjects import SUFFERINGS
 from powercuts.trial import Campaign
 from pyharness.hub import Hub
 
-# With this seed the trials go from the reply to the next boot's report, a stage each.
+# Twice each stage.
 SEED = 2
-TRIALS = 6
+TRIALS = 2 * len(STAGES)
 
 
-@pytest.fixture
-def campaign(installed, tmp_path):
+@pytest.fixture(params=SUFFERINGS.values(), ids=SUFFERINGS)
+def campaign(request, installed, tmp_path):
     wire = Wire(DEVICE)
     with (Hub(tmp_path / "hub", verbose=True, listener=wire.hear) as hub,
-          subjects.container(installed, hub, tmp_path / "machine", "iotdm-powercuts") as subject):
+          subjects.container(installed, hub, tmp_path / "machine", "iotdm-powercuts", request.param) as subject):
         campaign = Campaign(subject, hub, wire, SEED)
         campaign.settle()
         yield campaign
@@ -26,7 +28,7 @@ def campaign(installed, tmp_path):
         print(subject.machine.journal("--output=short-precise", "--priority=info"))
 
 
-def test_cuts_at_random_instants(campaign):
+def test_cuts_at_random_instants(campaign, request):
     tally = Tally(stage.name for stage in STAGES)
     for number in range(TRIALS):
         trial = campaign.trial(number)
@@ -35,3 +37,5 @@ def test_cuts_at_random_instants(campaign):
     print(tally)
     assert tally.failures() == 0, str(tally)
     assert tally.trials == TRIALS and tally.cuts() >= TRIALS
+    if request.node.callspec.id == "slow":
+        assert tally.before_the_answer() >= BEFORE_THE_ANSWER, str(tally)
