@@ -131,11 +131,10 @@ def test_a_reboot_is_answered_and_carried_out_while_the_disk_stalls(machine, tmp
         asking = subprocess.Popen(hub.ctl_command("reboot", DEVICE, "--id", "stalled", "--no-wait", "--output", "json"),
                                   stdout=subprocess.PIPE, text=True)
         hub.wait_for(r'topic="\$iothub/methods/POST/rebootDevice/.*stalled')
-        # While the record is written, others are answered at once.
         began = time.monotonic()
-        status = hub.ctl("invoke", DEVICE, "getRebootStatus", "--output", "json")
-        took = time.monotonic() - began
-        assert status.returncode == 0 and took < STALL / 1000, f"{took:.1f} s"
+        # Others wait until the record is written, and are answered as well.
+        status = hub.ctl("invoke", DEVICE, "getRebootStatus", "--response-timeout", "120", "--output", "json", timeout=150)
+        assert status.returncode == 0, status.stderr
         said, _ = asking.communicate(timeout=120)
         assert asking.returncode == 0, said
         assert json.loads(said)["reply"]["status"] == 200

@@ -222,7 +222,17 @@ def test_a_scheduled_request_whose_record_is_lost_fails(story):
     assert not story.reports("unknown", RECORD_LOST).faults()
 
 
-def test_but_not_where_the_record_was_not_destroyed(story):
+def test_also_where_a_silent_hub_was_not_told_that_it_began(story):
+    story.answers().reports("unknown", SCHEDULED, heard=False).logind_reboots().ends(CUT, harmed=True)
+    assert not story.reports("unknown", RECORD_LOST).faults()
+
+
+def test_but_not_where_the_twin_says_that_it_began(story):
+    story.answers().reports("unknown", SCHEDULED).begins().ends(CUT, harmed=True)
+    assert UNTRUE in story.reports("requested", RECORD_LOST).faults()
+
+
+def test_nor_where_the_record_was_not_destroyed(story):
     story.answers().reports("unknown", SCHEDULED).ends(CUT)
     assert story.reports("unclean", RECORD_LOST).faults() == {UNTRUE}
 
@@ -230,6 +240,15 @@ def test_but_not_where_the_record_was_not_destroyed(story):
 def test_what_the_twin_says_to_be_going_on_is_completed_without_a_record(story):
     story.answers().begins().ends(CUT, harmed=True)
     assert not story.reports("requested", DONE).faults()
+
+
+@pytest.mark.parametrize("cause, by_others, right", [
+    ("unknown", False, True), ("unknown", True, True), ("local", True, True),
+    ("local", False, False), ("unclean", True, False), ("requested", True, False),
+])
+def test_without_its_record_a_shutdown_is_somebody_elses_or_not_known(story, cause, by_others, right):
+    story.ends(CUT, by_others=by_others, harmed=True)
+    assert story.reports(cause).faults() == (set() if right else {UNTRUE})
 
 
 # Doubled

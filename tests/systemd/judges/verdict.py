@@ -165,7 +165,9 @@ def wrong_outcome(history: History, asked: Asked, found: list[Boot | None], firs
         # systemd, has time to say no before the daemon is gone, too.
         case "failed logindRefused" if tried and not rebooted:
             return []
-        case "failed recordLost" if history.harmed and not asked.wish and not tried:
+        # Without the record it counts how it stood in the twin, which a hub that
+        # does not answer need not have been told of its beginning.
+        case "failed recordLost" if not asked.wish and forgot_while(history, life, ("scheduled", "waiting")):
             return []
         case "cancelled" if (asked.cancelled or asked.withdrawn < math.inf) and not rebooted:
             return []
@@ -188,6 +190,12 @@ def wrong_outcome(history: History, asked: Asked, found: list[Boot | None], firs
     elif after is not None and (outcome == "failed uncleanBoot") != (found[after].causes == ["unclean"]):
         wrong.append(f"ended otherwise than its boot: {told}, {found[after].causes}")
     return wrong
+
+
+def forgot_while(history: History, life: int, status: tuple[str, ...]) -> bool:
+    """Whether the device's memory was destroyed before this life, when the request stood so in the twin."""
+    harmed = [number for number in history.harmed if number < life]
+    return bool(harmed) and history.reboot_before(history.lives[max(harmed) + 1].began).get("status") in status
 
 
 def boots(history: History) -> list[Boot | None]:
@@ -223,16 +231,18 @@ def allowed_causes(history: History, found: list[Boot | None]) -> list[set[str]]
 
     Without its record the daemon knows of an earlier boot only what the twin
     says: of a request that stands there as being carried out, and otherwise
-    nothing. A note of a shutdown may have survived.
+    nothing. The note of an administrator's shutdown may have survived.
     """
     lives, allowed = history.lives, [{"unknown"}]
+    by_others = False
     for number in range(1, len(lives)):
         before = found[number - 1]
         asked = before is not None and before.may_have_asked()
         shutdown = ({"requested"} if asked else set()) | ({"local"} if number - 1 in history.local else set())
+        by_others = number - 1 in history.local or (by_others and before is None)
         if number - 1 in history.harmed:
             stood = history.reboot_before(lives[number].began).get("status")
-            causes = {"requested"} if stood == "rebooting" else {"unknown"} | ({"local"} if shutdown else set())
+            causes = {"requested"} if stood == "rebooting" else {"unknown"} | ({"local"} if by_others else set())
         elif lives[number - 1].end == power.REBOOT:
             causes = shutdown
         else:
