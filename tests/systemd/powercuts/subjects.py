@@ -54,6 +54,10 @@ class Box:
 
     def __init__(self, root: Path, name: str, suffering: Suffering) -> None:
         self.machine = Container(root, name)
+        self.suffer(suffering)
+
+    def suffer(self, suffering: Suffering) -> None:
+        """What the cuts from now on do besides."""
         self._harm = HARMS.get(suffering.harm)
         # On a slow disk what happens before the answer takes long, and is looked at the more.
         self.stages = [*STAGES, *(ARRIVING if suffering.slow else [])]
