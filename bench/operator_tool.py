@@ -78,7 +78,7 @@ def fleet(table: Table, directory: Path, sizes: list[int]) -> None:
                 home = directory / f"state{count}"
                 before = process.cpu(hub.process.pid)
                 used = run([
-                    *hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--max-in-flight", IN_FLIGHT,
+                    *hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--canary", "0", "--max-in-flight", IN_FLIGHT,
                     "--max-per-second", "100000", "--interval", "1s", "-o", "jsonl"], os.environ | {"XDG_STATE_HOME": str(home)})
                 emulator = process.cpu(hub.process.pid) - before
                 table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)

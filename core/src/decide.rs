@@ -4,10 +4,12 @@
 //! [`event::Event`] and answers with [`effect::Effect`]s, to be carried out in
 //! their order.
 
+pub mod age;
 pub mod agent;
 pub mod effect;
 pub mod event;
 pub mod guard;
+pub mod ids;
 pub mod memory;
 pub mod record;
 pub mod refusal;

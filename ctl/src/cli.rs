@@ -3,6 +3,7 @@
 //! here as well.
 
 mod call_timeouts;
+mod cancel;
 mod device;
 mod invoke;
 mod job;
@@ -15,6 +16,7 @@ mod twin;
 use clap::{Parser, Subcommand};
 
 pub use self::call_timeouts::*;
+pub use self::cancel::*;
 pub use self::device::*;
 pub use self::invoke::*;
 pub use self::job::*;
@@ -35,7 +37,7 @@ Which hub:
   $AZURE_TENANT_ID, $AZURE_CLIENT_ID and $AZURE_CLIENT_SECRET, else one of whoever is
   logged in to the Azure CLI (az login). A profile can say so, too:
 
-    default = \"prod\"
+    default = \"prod\"    # not needed where there is one hub
     [hub.prod]
     connection_string_file = \"prod.connection-string\"    # relative to ctl.toml
     [hub.lab]
@@ -85,7 +87,9 @@ pub struct Cli {
 pub enum Command {
     /// Reboot devices and wait until they are back
     Reboot(Box<RebootArgs>),
-    /// Cancel a reboot that has not begun
+    /// Print the report of a run over many devices, as HTML
+    Report(ReportArgs),
+    /// Cancel reboots that have not begun
     Cancel(CancelArgs),
     /// Call a direct method of a device
     Invoke(InvokeArgs),

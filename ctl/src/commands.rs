@@ -9,5 +9,6 @@ pub mod job;
 pub mod query;
 pub mod reboot;
 pub mod sas_token;
+mod selection;
 pub mod status;
 pub mod twin;

@@ -3,6 +3,7 @@
 
 mod entra;
 mod token;
+mod token_file;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use rustls::ClientConfig;
 
 pub use self::entra::{Entra, Login};
 pub use self::token::{NoToken, Token};
+pub use self::token_file::TokenFile;
 use crate::error::Usage;
 
 /// How long a token is valid that is signed with a policy's key: 1 h. Each
@@ -31,6 +33,8 @@ pub enum Credential {
     },
     /// A ready-made token.
     Token(Token),
+    /// A token in a file that something else renews.
+    TokenFile(TokenFile),
     /// Microsoft Entra ID, which is asked for tokens.
     Entra(Entra),
 }
@@ -53,7 +57,18 @@ impl Credential {
                 Err(NoToken(format!("the token has expired, at {expiry}; get a new one")))
             }
             Credential::Token(token) => Ok(token.header.clone()),
+            Credential::TokenFile(file) => Ok(file.token(now)?.header),
             Credential::Entra(entra) => Ok(entra.token(now, tls).await?.header),
+        }
+    }
+
+    /// Whether something else may have renewed the token since `authorization` was
+    /// made, so that who was refused with it may try once more.
+    pub fn may_be_newer_than(&self, authorization: &str) -> bool {
+        let now = Time::from(SystemTime::now());
+        match self {
+            Credential::TokenFile(file) => file.token(now).is_ok_and(|newest| newest.header != authorization),
+            Credential::Policy { .. } | Credential::Token(_) | Credential::Entra(_) => false,
         }
     }
 
@@ -73,6 +88,7 @@ impl fmt::Debug for Credential {
         f.write_str(match self {
             Credential::Policy { .. } => "Policy(…)",
             Credential::Token(_) => "Token(…)",
+            Credential::TokenFile(_) => "TokenFile(…)",
             Credential::Entra(_) => "Entra(…)",
         })
     }

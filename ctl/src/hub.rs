@@ -2,7 +2,7 @@
 //!
 //! [`HubClient`] is the handle. `client` holds it, `http` has the request and
 //! the response as values, `exchange` sends (and sends again), `throttle` and
-//! `pace` keep within the hub's limits, and each area of the interface has a
+//! `pace` keep within the hub's limits, `reach` knows whether the hub is there, and each area of the interface has a
 //! file of its own: `twins`, `methods`, `registry`, `jobs`, `pages` (queries
 //! and lists) and `probe` (what we may do).
 //!
@@ -19,6 +19,8 @@ mod methods;
 mod pace;
 mod pages;
 mod probe;
+mod proxy;
+mod reach;
 mod refusal;
 mod registry;
 mod throttle;
@@ -30,4 +32,5 @@ pub(crate) use self::error::certificate_remedy;
 pub use self::methods::MethodCall;
 pub use self::pages::{Pages, check_length, literal};
 pub use self::probe::{Probe, Probed};
+pub use self::proxy::Proxy;
 pub use self::refusal::{CLOCK_TOLERANCE, HubRefusal, RefusalKind};

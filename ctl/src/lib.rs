@@ -10,10 +10,13 @@ pub mod cli;
 pub mod commands;
 pub mod completion;
 pub mod credential;
+pub mod device_file;
 pub mod device_ids;
 pub mod error;
 pub mod exit;
 pub mod hub;
+pub mod journals;
+pub mod natural;
 pub mod output;
 pub mod progress;
 pub mod prompt;
@@ -21,6 +24,7 @@ pub mod reply;
 pub mod reported;
 pub mod secret_file;
 pub mod target;
+pub mod text_file;
 pub mod times;
 pub mod tls;
 pub mod twin;
@@ -66,12 +70,19 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     // Commands that need no hub come first, so that they work without one.
     match cli.command {
         Command::Completions(args) => return commands::completions::run(&args).map(|()| Exit::Done),
+        Command::Report(args) => return commands::reboot::report(&args).map(|()| Exit::Done),
         Command::Device { command: DeviceCommand::DeriveKey(args) } => {
             return commands::device::derive(output, args).map(|()| Exit::Done);
         }
-        Command::Query(_) | Command::Status(_) | Command::Device { command: DeviceCommand::List(_) } => {}
+        Command::Query(_)
+        | Command::Status(_)
+        | Command::Reboot(_)
+        | Command::Cancel(_)
+        | Command::Job { command: JobCommand::List(_) }
+        | Command::Device { command: DeviceCommand::List(_) } => {}
         _ if output.format() == Format::Csv => {
-            return Err(Usage("--output csv is for query, status and device list".into()).into());
+            let message = "--output csv is for query, status, reboot, cancel, device list and job list";
+            return Err(Usage(message.into()).into());
         }
         _ => {}
     }
@@ -103,6 +114,7 @@ async fn dispatch(
         Command::Check(CheckArgs {}) => return check::run(hub, output).await,
         Command::SasToken(args) => sas_token::run(hub, output, args).await,
         Command::Completions(args) => completions::run(&args),
+        Command::Report(args) => reboot::report(&args),
         Command::Job { command } => match command {
             JobCommand::List(args) => job::list(hub, output, args).await,
             JobCommand::Show(args) => job::show(hub, output, args).await,
@@ -118,11 +130,11 @@ async fn dispatch(
             DeviceCommand::Create(args) => return device::create(hub, output, *args).await,
             DeviceCommand::Show(args) => device::show(hub, output, args).await,
             DeviceCommand::List(args) => device::list(hub, output, args).await,
-            DeviceCommand::Enable(args) => device::enable(hub, output, args).await,
-            DeviceCommand::Disable(args) => device::disable(hub, output, args).await,
-            DeviceCommand::RenewKey(args) => device::renew_key(hub, output, args).await,
+            DeviceCommand::Enable(args) => return device::enable(hub, output, args).await,
+            DeviceCommand::Disable(args) => return device::disable(hub, output, args).await,
+            DeviceCommand::RenewKey(args) => return device::renew_key(hub, output, args).await,
             DeviceCommand::DeriveKey(args) => device::derive(output, args),
-            DeviceCommand::Delete(args) => device::delete(hub, output, args).await,
+            DeviceCommand::Delete(args) => return device::delete(hub, output, args).await,
             DeviceCommand::ConnectionString(args) => device::connection_string_of(hub, output, args).await,
         },
     }?;

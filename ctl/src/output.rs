@@ -4,21 +4,24 @@
 //! what stderr cannot take is dropped.
 
 mod pasted;
+pub(crate) mod screen;
 mod secrets;
 mod table;
 
 use std::fmt;
 use std::io::{self, Write as _};
 
-use console::Term;
+use console::{Style, Term};
 pub(crate) use iotdm_proto::text::line as printable;
 use iotdm_proto::text::lines;
 use serde::Serialize;
 
 pub(crate) use self::pasted::arguments;
+use self::screen::aside;
 pub(crate) use self::secrets::has_secret;
 use self::secrets::masked;
-pub use self::table::cell;
+pub(crate) use self::table::list_lines;
+pub use self::table::{Cell, Column, cell};
 
 /// The form of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -63,7 +66,7 @@ impl Output {
     /// Writes a line for people. Whatever a device has put into it, it is one line
     /// and steers no terminal.
     pub fn line(self, line: fmt::Arguments<'_>) -> io::Result<()> {
-        writeln!(io::stdout().lock(), "{}", printable(&line.to_string()))
+        write(&printable(&line.to_string()))
     }
 
     /// Writes a value as JSON: on one line as `jsonl`, else indented.
@@ -72,7 +75,7 @@ impl Output {
             Format::Jsonl => serde_json::to_string(value)?,
             Format::Text | Format::Json | Format::Csv => serde_json::to_string_pretty(value)?,
         };
-        writeln!(io::stdout().lock(), "{}", lines(&text))
+        write(&lines(&text))
     }
 
     /// Writes several values as JSON: each on a line as `jsonl`, else an array.
@@ -86,18 +89,41 @@ impl Output {
     /// Writes a table, without a header where `header` is empty.
     pub fn table(self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         if self.format == Format::Csv {
-            return io::stdout().lock().write_all(&table::csv(header, rows)?);
+            let table = table::csv(header, rows)?;
+            return aside(|| io::stdout().lock().write_all(&table));
         }
         let terminal = Term::stdout();
         let width = terminal.is_term().then(|| terminal.size_checked()).flatten().map(|(_, columns)| columns);
-        writeln!(io::stdout().lock(), "{}", table::text(header, rows, width))
+        write(&table::text(header, rows, width))
     }
+}
+
+impl Output {
+    /// Writes a list for people, in which each row has one line.
+    pub fn list(self, columns: &[Column], rows: &[Vec<Cell>]) -> io::Result<()> {
+        let terminal = Term::stdout();
+        let width = terminal.is_term().then(|| terminal.size_checked()).flatten().map(|(_, columns)| columns);
+        let lines = list_lines(columns, rows, width);
+        write(&lines.join("\n"))
+    }
+}
+
+/// Writes to stdout, with a line's end.
+fn write(text: &str) -> io::Result<()> {
+    aside(|| writeln!(io::stdout().lock(), "{text}"))
 }
 
 /// Writes a line to stderr: progress, a warning or an error. Whatever is in it,
 /// it is one line, steers no terminal and shows no secret.
 pub fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{}", sayable(&line.to_string()));
+    say_as(line, &Style::new());
+}
+
+/// Writes a line as [`say`] does, which stands out by its style where stderr is a
+/// terminal and the environment does not refuse colour (`NO_COLOR`).
+pub(crate) fn say_as(line: fmt::Arguments<'_>, style: &Style) {
+    let line = style.clone().for_stderr().apply_to(sayable(&line.to_string()));
+    let _ = aside(|| writeln!(io::stderr().lock(), "{line}"));
 }
 
 /// Text as [`say`] writes it.

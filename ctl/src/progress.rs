@@ -1,19 +1,22 @@
 //! Shows on stderr what goes on while a command runs: on a terminal one line per
 //! device, which is redrawn as things change; elsewhere a line for each change.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::time::Duration;
 
+use console::Style;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::output::{say, sayable};
+use crate::output::screen::redraws;
+use crate::output::{say, say_as, sayable};
 
 /// The progress of a command, on stderr.
 pub struct Progress {
     /// The lines that are redrawn, if stderr is a terminal.
     screen: Option<MultiProgress>,
-    /// The line that counts the devices, if there are several.
+    /// The line that counts the devices, if there are several. It is the first,
+    /// since a terminal shows as many lines as it has, from the first on.
     total: Option<ProgressBar>,
 }
 
@@ -25,6 +28,19 @@ pub struct Track<'a> {
     bar: Option<ProgressBar>,
     /// The states that the device has come through.
     trail: RefCell<String>,
+    /// Whether the last line about the device has been written.
+    has_ended: Cell<bool>,
+}
+
+/// How the last line about a device stands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// All is as it should be.
+    Good,
+    /// Something failed.
+    Bad,
+    /// Neither.
+    Plain,
 }
 
 /// How often a spinner is redrawn: 8 times a second, which looks like movement.
@@ -37,6 +53,7 @@ impl Progress {
         if screen.is_hidden() {
             return Progress { screen: None, total: None };
         }
+        redraws(Some(screen.clone()));
         let total = (devices > 1).then(|| {
             let bar = ProgressBar::new(u64::try_from(devices).unwrap_or(u64::MAX));
             let bar =
@@ -50,31 +67,16 @@ impl Progress {
     /// Begins the line of a device.
     pub fn track(&self, device: &impl fmt::Display) -> Track<'_> {
         let bar = self.screen.as_ref().map(|screen| {
-            let bar = ProgressBar::new_spinner().with_style(style("{wide_msg}"));
-            match &self.total {
-                Some(total) => screen.insert_before(total, bar),
-                None => {
-                    let bar = screen.add(bar).with_style(style("{spinner} {wide_msg}"));
-                    bar.enable_steady_tick(TICK);
-                    bar
-                }
+            let bar = ProgressBar::new_spinner();
+            if self.total.is_some() {
+                return screen.add(bar).with_style(style("{wide_msg}"));
             }
+            let bar = screen.add(bar).with_style(style("{spinner} {wide_msg}"));
+            bar.enable_steady_tick(TICK);
+            bar
         });
-        Track { progress: self, device: device.to_string(), bar, trail: RefCell::default() }
-    }
-
-    /// Writes a line that is about no device's state, and stays.
-    pub fn say(&self, line: fmt::Arguments<'_>) {
-        self.aside(|| say(line));
-    }
-
-    /// Calls `write`, which writes to the terminal, while the redrawn lines are
-    /// out of the way.
-    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.screen {
-            Some(screen) => screen.suspend(write),
-            None => write(),
-        }
+        let device = device.to_string();
+        Track { progress: self, device, bar, trail: RefCell::default(), has_ended: Cell::default() }
     }
 }
 
@@ -85,6 +87,7 @@ impl Drop for Progress {
         }
         if let Some(screen) = &self.screen {
             let _ = screen.clear();
+            redraws(None);
         }
     }
 }
@@ -104,29 +107,34 @@ impl Track<'_> {
 
     /// Writes a remark about the device that is no new state.
     pub fn remark(&self, remark: fmt::Arguments<'_>) {
-        self.progress.say(format_args!("{}: {remark}", self.device));
+        say(format_args!("{}: {remark}", self.device));
     }
 
     /// Writes the last line about the device, which stays in place of the one that
-    /// was redrawn.
-    pub fn finish(&self, state: fmt::Arguments<'_>) {
+    /// was redrawn. A bad one is an error message of the program.
+    pub fn finish(&self, state: fmt::Arguments<'_>, tone: Tone) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        self.remark(state);
+        self.has_ended.set(true);
+        let device = &self.device;
+        match tone {
+            Tone::Good => say_as(format_args!("{device}: {state}"), &Style::new().green()),
+            Tone::Bad => say_as(format_args!("iotdm-ctl: {device}: {state}"), &Style::new().red()),
+            Tone::Plain => say(format_args!("{device}: {state}")),
+        }
     }
 }
 
 impl Drop for Track<'_> {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        if let Some(total) = &self.progress.total {
-            total.inc(1);
-        }
         if let (Some(screen), Some(bar)) = (&self.progress.screen, &self.bar) {
+            bar.finish_and_clear();
             screen.remove(bar);
+        }
+        // A device whose run was interrupted is not done.
+        if let Some(total) = self.progress.total.as_ref().filter(|_| self.has_ended.get()) {
+            total.inc(1);
         }
     }
 }

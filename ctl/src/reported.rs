@@ -5,6 +5,7 @@
 //! a newer or an older daemon, or somebody else's program, so each value is
 //! kept as it came, and what cannot be understood counts as not reported.
 
+use iotdm_proto::Time;
 use iotdm_proto::report::{BootCause, RebootStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,6 +69,16 @@ impl Reported {
         }
     }
 
+    /// When the device granted the newest request.
+    pub fn requested_at(&self) -> Option<Time> {
+        text(self.reboot.as_ref(), "requestedAt")?.parse().ok()
+    }
+
+    /// When the outcome of the newest request was known.
+    pub fn completed_at(&self) -> Option<Time> {
+        text(self.reboot.as_ref(), "completedAt")?.parse().ok()
+    }
+
     /// The boot that the newest request was to end.
     pub fn previous_boot_id(&self) -> Option<&str> {
         text(self.reboot.as_ref(), "previousBootId")
@@ -78,14 +89,25 @@ impl Reported {
         text(self.reboot.as_ref(), "bootId")
     }
 
+    /// The id of the wish that the device took up last, whatever became of it.
+    pub fn last_wish(&self) -> Option<&str> {
+        text(self.agent.as_ref(), "lastWish")
+    }
+
+    /// Whether the newest request led to the boot that runs now, as far as the
+    /// device tells.
+    pub fn is_of_the_running_boot(&self) -> bool {
+        match (text(self.boot.as_ref(), "bootId"), self.new_boot_id()) {
+            (Some(running), Some(new)) => running == new,
+            _ => true,
+        }
+    }
+
     /// Whether the boot that followed the newest request came without an
     /// orderly shutdown. The cause of a later boot says nothing about this one.
     pub fn came_back_unclean(&self) -> bool {
-        let is_newest = match (text(self.boot.as_ref(), "bootId"), self.new_boot_id()) {
-            (Some(running), Some(new)) => running == new,
-            _ => true,
-        };
-        is_newest && text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
+        self.is_of_the_running_boot()
+            && text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
     }
 
     /// What ended the boot before the running one, in the device's own word.
@@ -109,7 +131,6 @@ fn text<'a>(object: Option<&'a Value>, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use iotdm_proto::Time;
     use iotdm_proto::report::{
         Agent, Boot, Clock, Reboot, RebootError, RebootErrorCode, Report, RequestedBy,
     };
@@ -126,6 +147,7 @@ pub(crate) mod tests {
                 id: "r-1".into(),
                 status: RebootStatus::Failed,
                 reason: Some("why".into()),
+                operator: Some("alice@ops".into()),
                 requested_by: RequestedBy::Method,
                 requested_at: Time::from_unix_millis(0),
                 not_before: at,
@@ -164,8 +186,11 @@ pub(crate) mod tests {
         assert_eq!(reported.known_status(), Some(RebootStatus::Failed));
         assert_eq!(reported.error_code(), Some(&json!("uncleanBoot")));
         assert_eq!(reported.failure(), "the reboot failed: uncleanBoot, m");
+        let epoch = Some(Time::from_unix_millis(0));
+        assert_eq!((reported.requested_at(), reported.completed_at()), (epoch, epoch));
         assert_eq!((reported.previous_boot_id(), reported.new_boot_id()), (Some("a"), Some("b")));
         assert!(reported.came_back_unclean());
+        assert_eq!(reported.last_wish(), Some("l"));
         assert_eq!(reported.boot_cause(), Some(&json!("unclean")));
         assert_eq!(reported.agent_version(), Some(&json!("1.0.0")));
     }

@@ -15,6 +15,7 @@ use nix::unistd::{Gid, Group, getegid};
 use crate::error::Usage;
 use crate::output::{arguments, has_secret, say};
 use crate::prompt;
+use crate::text_file::surrounded_by;
 
 /// The most bytes that are read of a secret: 64 KiB, far more than any token has.
 const MOST: u64 = 64 * 1024;
@@ -39,10 +40,11 @@ where
     } else {
         whole(&mut file)
     };
-    let secret = text
-        .map_err(|error| refuse(error.to_string()))?
-        .parse()
-        .map_err(|error| refuse(format!("{error}")))?;
+    let text = text.map_err(|error| refuse(error.to_string()))?;
+    if let Some(around) = surrounded_by(&text) {
+        return Err(refuse(around.to_owned()));
+    }
+    let secret = text.parse().map_err(|error| refuse(format!("{error}")))?;
     if let Some(others) =
         file.metadata().ok().filter(|found| found.is_file()).and_then(|found| readers(&found))
     {
@@ -52,14 +54,28 @@ where
     Ok(secret)
 }
 
+/// Reads the secret in the file at `path` once more, without a word to the user. The
+/// inner error says why there is none; `None` if the file is none that could be read
+/// twice, such as a terminal.
+pub fn read_again<T: FromStr>(path: &Path) -> Option<Result<T, String>>
+where
+    T::Err: Display,
+{
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return None;
+    }
+    let text = File::open(path).and_then(|mut file| whole(&mut file)).map_err(|error| error.to_string());
+    Some(text.and_then(|text| text.parse().map_err(|error: T::Err| error.to_string())))
+}
+
 /// The content of a file that holds a secret.
 fn whole(file: &mut File) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MOST + 1).read_to_string(&mut text)?;
-    match text.len() as u64 {
-        0..=MOST => Ok(text),
-        _ => Err(io::Error::other(format!("it has more than {} KiB and holds no secret", MOST / 1024))),
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST {
+        return Err(io::Error::other(format!("it has more than {} KiB and holds no secret", MOST / 1024)));
     }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8; save the text as UTF-8"))
 }
 
 /// Who can read a file beside its owner and root, if anybody. A group that is the

@@ -16,6 +16,17 @@ pub fn local() -> impl Fn(&str) -> String {
     move |text| for_people(text, now, &zone)
 }
 
+/// A function that shows how long ago an instant of RFC 3339 is, or how far ahead.
+/// Text that is no instant stays as it is.
+pub fn ago() -> impl Fn(&str) -> String {
+    let now = Timestamp::now();
+    move |text| match text.parse::<Timestamp>() {
+        _ if text.starts_with(NEVER) => "never".to_owned(),
+        Ok(at) => distance(now.duration_since(at)),
+        Err(_) => text.to_owned(),
+    }
+}
+
 /// `text` as [`local`] shows it, at the instant `now` and in the time zone
 /// `zone`.
 fn for_people(text: &str, now: Timestamp, zone: &TimeZone) -> String {

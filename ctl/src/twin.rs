@@ -1,6 +1,7 @@
 //! A device's twin as the hub gives it, and the patches that ask for a reboot.
 
 use iotdm_proto::Wish;
+use iotdm_proto::report::RebootStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -19,9 +20,33 @@ impl Twin {
         self.0.pointer("/properties/reported").map(Reported::from).unwrap_or_default()
     }
 
+    /// The twin as it came.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
     /// The id of the reboot that is wished for in the desired properties.
     pub fn wish_id(&self) -> Option<&str> {
         self.0.pointer("/properties/desired/reboot/id")?.as_str()
+    }
+
+    /// The wish for a reboot in the desired properties, unless its outcome is known.
+    /// A device tells the outcome of its newest request; a wish that it took up last
+    /// (`agent.lastWish`) and does not tell of any more is over as well.
+    pub fn open_wish(&self) -> Option<&Value> {
+        let wish = self.0.pointer("/properties/desired/reboot")?;
+        let id = wish.get("id")?.as_str()?;
+        let reported = self.reported();
+        let is_over = match reported.request_id() {
+            Some(newest) if newest == id => reported.known_status().is_some_and(RebootStatus::is_final),
+            _ => reported.last_wish() == Some(id),
+        };
+        (!is_over).then_some(wish)
+    }
+
+    /// A reported property.
+    pub fn reported_value(&self, key: &str) -> Option<&Value> {
+        self.0.pointer("/properties/reported")?.get(key)
     }
 
     /// The desired properties as the hub shows them, with its metadata.

@@ -3,7 +3,7 @@
 //! [`iotdm_proto::request`].
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,6 +17,7 @@ use iotdm_proto::{DeviceId, OnInhibitor};
 use serde_json::Value;
 
 use crate::error::Usage;
+use crate::text_file::surrounded_by;
 
 /// JSON that is given as `JSON`, `@FILE` or `-` for stdin. It is parsed when the
 /// command line is, so that nothing is sent before all of the command line is
@@ -29,16 +30,17 @@ impl FromStr for JsonArg {
 
     fn from_str(text: &str) -> Result<Self, Usage> {
         let (source, json) = if text == "-" {
-            let mut json = String::new();
-            let read = io::stdin().lock().read_to_string(&mut json);
-            read.map_err(|error| Usage(format!("stdin: {error}")))?;
-            ("stdin".to_owned(), json)
+            ("stdin".to_owned(), text_of(io::stdin().lock(), "stdin")?)
         } else if let Some(path) = text.strip_prefix('@') {
-            (path.to_owned(), fs::read_to_string(path).map_err(|error| Usage(format!("{path}: {error}")))?)
+            let file = fs::File::open(path).map_err(|error| Usage(format!("{path}: {error}")))?;
+            (path.to_owned(), text_of(file, path)?)
         } else {
             ("the value".to_owned(), text.to_owned())
         };
         serde_json::from_str(&json).map(JsonArg).map_err(|error| {
+            if let Some(what) = surrounded_by(&json) {
+                return Usage(format!("{source} is not JSON: {what}"));
+            }
             Usage(format!(
                 "{source} is not JSON ({error}); give JSON such as '{{\"key\":1}}', @FILE, or - for stdin"
             ))
@@ -46,10 +48,20 @@ impl FromStr for JsonArg {
     }
 }
 
+/// All of a text in UTF-8; `source` is what it is read from.
+fn text_of(mut from: impl Read, source: &str) -> Result<String, Usage> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).map_err(|error| Usage(format!("{source}: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| Usage(format!("{source} is not UTF-8; save it as UTF-8")))
+}
+
 /// A JSON object, given in the ways of [`JsonArg`].
 pub fn json_object(text: &str) -> Result<Value, Usage> {
     match text.parse::<JsonArg>()?.0 {
         object @ Value::Object(_) => Ok(object),
+        Value::String(text) if serde_json::from_str::<serde_json::Map<_, Value>>(&text).is_ok() => {
+            Err(Usage("quotes stand around the JSON object: leave them out".into()))
+        }
         _ => Err(Usage("expected a JSON object such as '{\"key\":1}'".into())),
     }
 }
@@ -162,12 +174,79 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// How many devices may fail before a run starts no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxFailures {
+    /// So many.
+    AtMost(usize),
+    /// Any number.
+    All,
+}
+
+impl FromStr for MaxFailures {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(MaxFailures::All),
+            _ => text
+                .parse()
+                .map(MaxFailures::AtMost)
+                .map_err(|_| "expected a whole number, or all".to_owned()),
+        }
+    }
+}
+
+/// A place in a device's twin, such as `tags.site`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwinPath(Vec<String>);
+
+impl FromStr for TwinPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let steps: Vec<String> = text.split('.').map(str::to_owned).collect();
+        let is_name = |step: &String| {
+            !step.is_empty() && step.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
+        };
+        if steps.iter().all(is_name) {
+            Ok(TwinPath(steps))
+        } else {
+            Err("expected a path in the twin, such as tags.site or properties.reported.boot.cause".into())
+        }
+    }
+}
+
+impl TwinPath {
+    /// The key of the twin that the path begins with.
+    pub fn top(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    /// What the twin has at this place; `None` for nothing and for `null`.
+    pub fn of<'a>(&self, twin: &'a Value) -> Option<&'a Value> {
+        let found = self.0.iter().try_fold(twin, |value, step| value.get(step))?;
+        (!found.is_null()).then_some(found)
+    }
+}
+
 /// How many in a second: a whole number from 1 to 100,000, which is more than
 /// any hub takes.
 pub fn rate(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(rate @ 1..=100_000) => Ok(rate),
         _ => Err("expected a whole number from 1 to 100000".into()),
+    }
+}
+
+/// The id of one of the hub's jobs: 1 to 128 characters of `a-z`, `0-9`, `-` and
+/// `'`. The hub refuses a job with any other, upper case included.
+pub fn job_id(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-'".contains(&b);
+    if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("the id of a job has 1 to 128 characters of a-z, 0-9, - and '".into())
     }
 }
 
@@ -179,6 +258,18 @@ pub fn device_id(text: &str) -> Result<DeviceId, String> {
         return Err("such a device cannot be named in a URL".into());
     }
     text.parse().map_err(|error: iotdm_proto::names::NameError| error.to_string())
+}
+
+/// The id of a device that is to be created. Ids with which no device could connect
+/// are refused, though the hub takes them.
+pub fn new_device_id(text: &str) -> Result<DeviceId, String> {
+    let id = device_id(text)?;
+    let why = match text.chars().find(|c| ";#+".contains(*c)) {
+        Some(';') => "a ; ends a part of a connection string",
+        Some(_) => "# and + are wildcards in the topics of MQTT",
+        None => return Ok(id),
+    };
+    Err(format!("a device called {text} could never connect: {why}"))
 }
 
 /// The shells that can be completed for: those with which it is tested.
@@ -285,6 +376,23 @@ mod tests {
         assert_eq!(delay(&longest.to_string()), Ok(MAX_AHEAD));
         assert_eq!(delay(&(longest + 1).to_string()), Err("at most 168h, 7 days, is allowed".into()));
         assert!(delay("1500ms").is_err());
+    }
+
+    #[test]
+    fn paths_in_a_twin() {
+        let path = |text: &str| text.parse::<TwinPath>();
+        let twin = serde_json::json!({"deviceId": "gw1", "tags": {"site": {"name": 5}, "none": null}});
+        assert_eq!(path("tags.site.name").unwrap().of(&twin), Some(&Value::from(5)));
+        assert_eq!(path("deviceId").unwrap().of(&twin), Some(&Value::from("gw1")));
+        assert_eq!(path("tags.none").unwrap().of(&twin), None);
+        assert_eq!(path("tags.site.name.x").unwrap().of(&twin), None);
+        assert_eq!(path("tags.site").unwrap().top(), "tags");
+        for bad in ["", ".", "tags.", "tags site", "tags'x", "tags.site FROM devices"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+        assert_eq!("all".parse(), Ok(MaxFailures::All));
+        assert_eq!("0".parse(), Ok(MaxFailures::AtMost(0)));
+        assert!("some".parse::<MaxFailures>().is_err() && "-1".parse::<MaxFailures>().is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 use rustix::fs::OFlags;
@@ -48,6 +48,32 @@ pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
     written.sync_all()?;
     fs::rename(&new, file)?;
     File::open(dir)?.sync_all()
+}
+
+/// Writes `bytes` to the end of `file`, which has to be there, and syncs it.
+pub fn append(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut opened = OpenOptions::new().append(true).custom_flags(flags.bits().cast_signed()).open(file)?;
+    let metadata = opened.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(refused("it is no ordinary file of the daemon's own".to_owned()));
+    }
+    opened.write_all(bytes)?;
+    opened.sync_all()
+}
+
+/// A name beside `file` for what is set aside of it.
+pub fn unused_name(file: &Path) -> PathBuf {
+    let mut number = 0;
+    loop {
+        let aside = file.with_extension(format!("damaged-{number}"));
+        // A full directory of them would be a stranger's doing; then the last one is
+        // overwritten.
+        if !aside.exists() || number == 99 {
+            return aside;
+        }
+        number += 1;
+    }
 }
 
 /// Reads a file that the daemon, or a unit of its package, has written. A link,

@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
+pub mod ids;
 mod journal;
 mod lines;
 pub mod log;

@@ -2,6 +2,7 @@
 //! and carries the effects out in order.
 
 use std::collections::VecDeque;
+use std::io;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +25,7 @@ use crate::connection::hub::{HubEvent, Link};
 use crate::connection::identity::Source;
 use crate::connection::outage::Outage;
 use crate::host::backend::{Backend, Shutdown};
+use crate::host::ids::Ids;
 use crate::host::notice::Known;
 use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
@@ -35,6 +37,10 @@ use crate::host::{boot, log};
 pub struct Daemon {
     agent: Agent,
     store: Store,
+    /// The file of granted requests, which is there if something was read from it or
+    /// written to it.
+    ids: Ids,
+    ids_there: bool,
     backend: Backend,
     /// The device's name at its hub; until a hub is assigned, its registration id.
     device_id: String,
@@ -105,7 +111,7 @@ impl Daemon {
     /// A daemon that has not heard from its hub yet.
     pub fn new(
         agent: Agent,
-        store: Store,
+        (store, ids): (Store, Ids),
         backend: Backend,
         source: &Source,
         notify: Notify,
@@ -121,6 +127,8 @@ impl Daemon {
         let daemon = Daemon {
             agent,
             store,
+            ids_there: ids.exists(),
+            ids,
             backend,
             connection: format!("connecting to {server}"),
             device_id,
@@ -309,8 +317,13 @@ impl Daemon {
     }
 
     async fn on_event(&mut self, event: Event) {
-        let effects = self.agent.handle(event, Time::from(SystemTime::now()));
+        let effects = self.decide(event);
         self.carry_out(effects).await;
+    }
+
+    fn decide(&mut self, event: Event) -> Vec<Effect> {
+        self.agent.count(boot::uptime());
+        self.agent.handle(event, Time::from(SystemTime::now()))
     }
 
     /// Carries `effects` out in order, and then those of the answers to them.
@@ -319,7 +332,7 @@ impl Daemon {
         while let Some(effects) = rounds.pop_front() {
             for effect in effects {
                 for event in self.perform(effect).await {
-                    rounds.push_back(self.agent.handle(event, Time::from(SystemTime::now())));
+                    rounds.push_back(self.decide(event));
                 }
             }
         }
@@ -334,7 +347,7 @@ impl Daemon {
                     && reboot.status != RebootStatus::Completed
                 {
                     let backend = self.backend.clone();
-                    tokio::spawn(async move { backend.forget_reason(reboot.reason.as_deref()).await });
+                    tokio::spawn(async move { backend.forget_words(reboot.words().as_deref()).await });
                 }
             }
             Effect::Deadline(after) => self.deadline = after.map(|after| Instant::now() + after),
@@ -353,7 +366,22 @@ impl Daemon {
                 let held = self.held_report.take_if(|_| saved.is_ok());
                 let mut events = held.map_or_else(Vec::new, |report| self.report(&report));
                 events.push(Event::Saved(saved));
+                if self.ids_there && !self.ids.exists() {
+                    self.ids_there = false;
+                    events.push(Event::KeptIsGone);
+                }
                 return events;
+            }
+            Effect::Keep { requests, whole } => {
+                let ids = self.ids.clone();
+                let written = self.write(move || ids.write(&requests, whole)).await;
+                if let Err(error) = &written {
+                    tracing::error!(
+                        "the ids of earlier requests cannot be saved in the state directory: {error}"
+                    );
+                }
+                self.ids_there |= written.is_ok();
+                return vec![Event::Kept { written: written.is_ok() }];
             }
             Effect::Reply { rid, status, body } => match &self.link {
                 Some(link) => link.reply(&rid, status, body.to_string().into_bytes()),
@@ -375,9 +403,10 @@ impl Daemon {
             }
             Effect::Survey { rid } => {
                 let permission = permission(self.backend.clone(), self.obstacle.clone());
-                self.answer_later(async {
-                    Event::Surveyed { rid, permission: permission.await, uptime: boot::uptime() }
-                });
+                let uptime = self.backend.uptime();
+                self.answer_later(
+                    async move { Event::Surveyed { rid, permission: permission.await, uptime } },
+                );
             }
             Effect::AskShutdown => {
                 let backend = self.backend.clone();
@@ -386,29 +415,44 @@ impl Daemon {
                     Event::Shutdown { under_way, stopping }
                 });
             }
-            Effect::Reboot { reason, ignore_inhibitors } => {
+            Effect::Reboot { words, ignore_inhibitors } => {
                 let backend = self.backend.clone();
                 self.answer_later(async move {
-                    Event::RebootAsked(backend.reboot(reason.as_deref(), ignore_inhibitors).await)
+                    Event::RebootAsked(backend.reboot(words.as_deref(), ignore_inhibitors).await)
                 });
             }
         }
         Vec::new()
     }
 
-    /// Writes the record on a thread of its own: a card may stall for many seconds,
-    /// and neither the connection nor the watchdog may wait for it. What happens
-    /// meanwhile is decided once it is known what is on disk.
     async fn save(&mut self, record: Box<Record>) -> (Box<Record>, Result<(), String>) {
         let (mut store, writing) = (self.store.clone(), record.clone());
-        let mut written = spawn_blocking(move || {
+        let written = self.write(move || {
             let saved = store.save(&writing);
-            (store, saved)
+            Ok((store, saved))
         });
+        let saved = match written.await {
+            Ok((store, saved)) => {
+                self.store = store;
+                saved
+            }
+            Err(error) => Err(error),
+        };
+        (record, saved.map_err(|error| error.to_string()))
+    }
+
+    /// Writes to the disk on a thread of its own: a card may stall for many seconds,
+    /// and neither the connection nor the watchdog may wait for it. What happens
+    /// meanwhile is decided once it is known what is on disk.
+    async fn write<T: Send + 'static>(
+        &mut self,
+        write: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let mut written = spawn_blocking(write);
         let mut slow = Some(Instant::now() + SLOW_SAVE);
-        let written = loop {
+        loop {
             tokio::select! {
-                written = &mut written => break written,
+                written = &mut written => return written.map_err(io::Error::other).flatten(),
                 () = wait(slow) => {
                     slow = None;
                     tracing::warn!("the disk is slow to take the record");
@@ -416,13 +460,6 @@ impl Daemon {
                 }
                 () = tick(&mut self.watchdog) => self.notify.alive(),
             }
-        };
-        match written {
-            Ok((store, saved)) => {
-                self.store = store;
-                (record, saved.map_err(|error| error.to_string()))
-            }
-            Err(error) => (record, Err(error.to_string())),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use iotdm_core::decide::agent::{self, Agent};
+use iotdm_core::decide::event::Start;
 use iotdm_core::decide::guard::Guards;
 use iotdm_proto::Time;
 use jiff::tz::TimeZone;
@@ -18,6 +19,7 @@ use crate::connection::dial::Road;
 use crate::connection::hub;
 use crate::connection::tls::Tls;
 use crate::host::backend::Backend;
+use crate::host::ids::Ids;
 use crate::host::logind::Logind;
 use crate::host::notify::Notify;
 use crate::host::simulate::Simulation;
@@ -78,11 +80,22 @@ async fn life(
             (None, Some(file))
         }
     };
+    let ids = Ids::new(state_dir, backend.ids_name());
+    let known = ids.load();
+    let damaged_ids = known.damaged.map(|(file, why)| {
+        let file = file.display().to_string();
+        tracing::error!(
+            "the file of the ids of earlier requests was damaged ({why}); what was whole is still known, and the \
+             rest is now {file}"
+        );
+        file
+    });
+    let damaged = damaged.or(damaged_ids);
 
     // The backend asks the bus about the clock, so that READY=1 means that the bus
     // was asked. Nothing about the hub is begun before.
     let start = tokio::select! {
-        start = backend.start(Path::new("/"), state_dir) => start?,
+        start = backend.start(Path::new("/"), state_dir) => Start { granted: known.requests, ..start? },
         () = &mut stop => return Ok(RunEnd::Stopped),
     };
     let mut notify = Notify::default();
@@ -101,7 +114,7 @@ async fn life(
     tasks.spawn(hub::run(hub_options(settings), hurried, listened, hub_sender));
     let source = &settings.credentials.source;
     let signals = Signals { hurry, listen, notices };
-    let (daemon, answered) = Daemon::new(agent, store, backend.clone(), source, notify, signals);
+    let (daemon, answered) = Daemon::new(agent, (store, ids), backend.clone(), source, notify, signals);
     daemon.run(effects, answered, hub_events, machine, stop).await
 }
 

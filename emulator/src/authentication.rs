@@ -5,6 +5,7 @@ use iotdm_proto::SecretKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::fields::{field, field_of};
 use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
 
@@ -95,14 +96,23 @@ impl Authentication {
                     thumbprints.primary = thumbprints.primary.or_else(|| old.primary.clone());
                     thumbprints.secondary = thumbprints.secondary.or_else(|| old.secondary.clone());
                 }
-                if thumbprints == Thumbprints::default() {
-                    return Err(ErrorCode::ArgumentInvalid.because("selfSigned needs a thumbprint"));
-                }
                 Authentication::SelfSigned(thumbprints)
             }
             (AuthenticationType::CertificateAuthority, _) => Authentication::CertificateAuthority,
             (AuthenticationType::None, _) => Authentication::None,
         })
+    }
+
+    /// This `authentication` with new keys in place of those that are named.
+    pub fn with_new_keys(&self, primary: bool, secondary: bool) -> Result<Self, HubRefusal> {
+        let Authentication::Sas(keys) = self else {
+            return Err(ErrorCode::InvalidOperation.because("there are no keys"));
+        };
+        let key = |new: bool, old: &SecretKey| if new { random::key() } else { Ok(old.clone()) };
+        Ok(Authentication::Sas(Keys {
+            primary: key(primary, &keys.primary)?,
+            secondary: key(secondary, &keys.secondary)?,
+        }))
     }
 
     /// What IoT Hub calls the type of this `authentication`.
@@ -148,10 +158,10 @@ impl Authentication {
 }
 
 impl AuthenticationChange {
-    /// Reads a service's `authentication`. Services leave keys out, or send
+    /// Reads a service's `authentication`. Services leave both keys out, or send
     /// `null`, `""` or `{}`, for the hub to make them. Keys have 16 to 64 bytes.
     pub fn parse(body: &Map<String, Value>) -> Result<Self, HubRefusal> {
-        let text = |part: &str, name: &str| match body.get(part).and_then(|part| part.get(name)) {
+        let text = |part: &str, name: &str| match field(body, part).and_then(|part| field_of(part, name)) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -179,7 +189,7 @@ impl AuthenticationChange {
                 secondary: thumbprint("secondaryThumbprint")?,
             },
         };
-        change.kind = match body.get("type") {
+        change.kind = match field(body, "type") {
             // Clients from before there was a type send thumbprints alone.
             None | Some(Value::Null) if change.thumbprints != Thumbprints::default() => {
                 Some(AuthenticationType::SelfSigned)
@@ -190,6 +200,16 @@ impl AuthenticationChange {
             })?),
         };
         Ok(change)
+    }
+
+    /// Refuses one key without the other, as the registry does. Source: the .NET
+    /// SDK's `DeviceKeysInvalid`, and the Azure CLI's extension.
+    pub fn with_both_keys_or_none(self) -> Result<Self, HubRefusal> {
+        if self.primary.is_some() == self.secondary.is_some() {
+            return Ok(self);
+        }
+        Err(ErrorCode::ArgumentInvalid
+            .because("primaryKey and secondaryKey are given together, or neither of them is"))
     }
 }
 
@@ -263,16 +283,15 @@ mod tests {
     fn a_change_keeps_what_it_does_not_name_and_drops_what_no_longer_counts() {
         let old = new(json!({}));
         let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-        let renewed = old.changed(change(json!({"symmetricKey": {"primaryKey": key}})).unwrap()).unwrap();
+        let keys = json!({"symmetricKey": {"primaryKey": key, "secondaryKey": key}});
+        let renewed = old.changed(change(keys).unwrap()).unwrap();
         assert_eq!(renewed.json()["symmetricKey"]["primaryKey"], key);
-        assert_eq!(
-            renewed.json()["symmetricKey"]["secondaryKey"],
-            old.json()["symmetricKey"]["secondaryKey"]
-        );
+        assert_eq!(renewed.changed(change(json!({})).unwrap()).unwrap().json(), renewed.json());
         let other = renewed.changed(change(json!({"type": "certificateAuthority"})).unwrap()).unwrap();
         let back = other.changed(change(json!({"type": "sas"})).unwrap()).unwrap();
         assert_ne!(back.json()["symmetricKey"]["primaryKey"], key, "made anew");
-        assert!(old.changed(change(json!({"type": "selfSigned"})).unwrap()).is_err());
+        let none = old.changed(change(json!({"type": "selfSigned"})).unwrap()).unwrap();
+        assert_eq!(none.json()["x509Thumbprint"]["primaryThumbprint"], Value::Null);
     }
 
     #[test]

@@ -23,7 +23,8 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use sha1::{Digest as _, Sha1};
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::server::TlsStream;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use tracing::warn;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// The certificate that a client showed in its TLS handshake, where the client
 /// has proved that it has the private key, with the certificates of CAs that came
@@ -169,7 +170,7 @@ impl ClientCertVerifier for AnyCertificate {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        told(certificate, verify_tls12_signature(message, certificate, signature, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -179,7 +180,7 @@ impl ClientCertVerifier for AnyCertificate {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        told(certificate, verify_tls13_signature(message, certificate, signature, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -192,6 +193,23 @@ impl fmt::Display for ClientCertificate {
         let name = self.common_name().unwrap_or_default();
         write!(f, "certificate of {name:?} with thumbprint {}", self.thumbprint())
     }
+}
+
+/// Says in the log why a handshake fails for a certificate that the service would
+/// take: the client learns nothing but that its certificate is bad.
+fn told<T>(certificate: &CertificateDer<'_>, verified: Result<T, rustls::Error>) -> Result<T, rustls::Error> {
+    if verified.is_err() && is_of_version_1(certificate) {
+        warn!(
+            "refused a certificate of X.509 version 1, which IoT Hub takes and rustls cannot read; make one of version 3"
+        );
+    }
+    verified
+}
+
+/// Whether a certificate is of X.509 version 1, as `openssl x509 -req` makes it when
+/// it is given no extensions.
+fn is_of_version_1(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.version() == X509Version::V1)
 }
 
 /// Upper-case hexadecimal.
@@ -208,6 +226,18 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
     use super::*;
+
+    #[test]
+    fn a_certificate_of_version_1_is_known_as_one() {
+        // Self-signed, by openssl: rcgen makes version 3 alone.
+        let old = "MIIBGDCBvwIUfOi/OJvfdvQIiSopv77Y8M0nK40wCgYIKoZIzj0EAwIwDjEMMAoGA1UEAwwDZ3cxMCAXDTI2MTEyNTIxMDkyMVoYDzIxMjYxMTAxMjEwOTIxWjAOMQwwCgYDVQQDDANndzEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARVchkGNYWCXJcQevVGjsKewk5u+D+SqSCibXHs2FidZBFO9aiIaciNrW8YB0cFxpgNAokIjNjYpz/TA9q6xp62MAoGCCqGSM49BAMCA0gAMEUCIQDRJL1j6YBFqzxGLM2Zq0v2+ZiQsyBXSB1ihkEzg5QE0AIgC8dfDvR9BR2N+8q0yVseqvfci6uyz9BqwWpeG2D9R/U=";
+        let old = ClientCertificate::from_base64(old).unwrap();
+        assert!(is_of_version_1(&old.leaf) && old.common_name().unwrap() == "gw1");
+        let key = KeyPair::generate().unwrap();
+        let new = params("gw1").self_signed(&key).unwrap();
+        assert!(!is_of_version_1(new.der()));
+        assert!(!is_of_version_1(&CertificateDer::from(vec![1, 2])));
+    }
 
     fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(Vec::new()).unwrap();

@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use iotdm_proto::DeviceId;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::task::block_in_place;
 
 use crate::clock::now;
-use crate::etag::IfMatch;
-use crate::random;
+use crate::etag::{self, IfMatch};
+use crate::fields::{field, field_of};
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{CONFIGURATIONS, Store};
 
@@ -30,33 +30,37 @@ impl Configurations {
         Ok(Configurations(Mutex::new(Inner { store, all })))
     }
 
-    /// Creates a configuration, or with `If-Match` changes it, and returns it with
-    /// etag and times. What a configuration holds is not looked at.
-    pub fn put(&self, id: &str, body: Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
+    /// Creates a configuration, or with an etag in `If-Match` changes it, and returns
+    /// it as services see it.
+    pub fn put(&self, id: &str, body: &Value, if_match: &IfMatch) -> Result<Value, HubRefusal> {
         let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         // Configuration ids are narrower, but not wider, than device ids.
         id.parse::<DeviceId>().map_err(|error| invalid(format!("{error}")))?;
-        let Value::Object(mut body) = body else {
+        let Value::Object(body) = body else {
             return Err(invalid("the body is not a JSON object".into()));
         };
-        if body.get("id").is_some_and(|other| !other.is_null() && other != id) {
+        if field(body, "id").is_some_and(|other| !other.is_null() && other != id) {
             return Err(invalid("the id of the body is not that of the path".into()));
         }
         let mut inner = self.lock();
         let old = inner.all.get(id);
-        if old.is_some() && *if_match == IfMatch::Absent {
-            return Err(ErrorCode::ConfigurationAlreadyExists.because(format!("{id} exists")));
-        }
-        if_match.check(etag(old))?;
+        let etag = match old {
+            Some(_) if if_match.creates() => {
+                return Err(ErrorCode::ConfigurationAlreadyExists.because(format!("{id} exists")));
+            }
+            Some(old) => {
+                if_match.check_configuration(etag_of(old))?;
+                etag::next(etag_of(old))?
+            }
+            None if if_match.creates() => etag::FIRST_OF_CONFIGURATION.to_owned(),
+            None => return Err(not_found(id)),
+        };
         let created = old.and_then(|old| old.get("createdTimeUtc")).cloned();
-        let now = Value::from(now().to_string());
-        body.insert("id".into(), id.into());
-        body.insert("etag".into(), random::etag()?.into());
-        body.insert("createdTimeUtc".into(), created.unwrap_or_else(|| now.clone()));
-        body.insert("lastUpdatedTimeUtc".into(), now);
-        block_in_place(|| inner.store.put(CONFIGURATIONS, id, &body)).map_err(HubRefusal::internal)?;
-        inner.all.insert(id.to_owned(), body.clone());
-        Ok(Value::Object(body))
+        let configuration = configuration(id, body, &etag, created)?;
+        block_in_place(|| inner.store.put(CONFIGURATIONS, id, &configuration))
+            .map_err(HubRefusal::internal)?;
+        inner.all.insert(id.to_owned(), configuration.clone());
+        Ok(Value::Object(configuration))
     }
 
     /// The configuration `id`.
@@ -73,7 +77,7 @@ impl Configurations {
     pub fn remove(&self, id: &str, if_match: &IfMatch) -> Result<(), HubRefusal> {
         let mut inner = self.lock();
         let old = inner.all.get(id).ok_or_else(|| not_found(id))?;
-        if_match.check(etag(Some(old)))?;
+        if_match.check_configuration(etag_of(old))?;
         block_in_place(|| inner.store.remove(CONFIGURATIONS, id)).map_err(HubRefusal::internal)?;
         inner.all.remove(id);
         Ok(())
@@ -84,11 +88,112 @@ impl Configurations {
     }
 }
 
-/// The configuration's etag; empty when there is no configuration.
-fn etag(configuration: Option<&Map<String, Value>>) -> &str {
-    configuration.and_then(|found| found.get("etag")).and_then(Value::as_str).unwrap_or_default()
+/// A configuration as it is kept and shown: what `body` names, what it does not
+/// name, and what only the hub writes. `created` is when it was created, unless
+/// that is now.
+fn configuration(
+    id: &str,
+    body: &Map<String, Value>,
+    etag: &str,
+    created: Option<Value>,
+) -> Result<Map<String, Value>, HubRefusal> {
+    let of = |name: &str| field(body, name).cloned().unwrap_or_default();
+    let condition = of("targetCondition");
+    let metrics = of("metrics");
+    let queries = field_of(&metrics, "queries").filter(|queries| queries.is_object()).cloned();
+    let now = Value::from(now().to_string());
+    let priority = match of("priority") {
+        Value::Null => Value::from(0),
+        priority => priority,
+    };
+    let configuration = json!({
+        "id": id,
+        "schemaVersion": of("schemaVersion"),
+        "labels": of("labels"),
+        "content": of("content"),
+        "targetCondition": condition,
+        "createdTimeUtc": created.unwrap_or_else(|| now.clone()),
+        "lastUpdatedTimeUtc": now,
+        "priority": priority,
+        "systemMetrics": { "results": {}, "queries": system_queries(id, &condition, &of("content")) },
+        "metrics": { "results": {}, "queries": queries.unwrap_or_else(|| json!({})) },
+        "etag": etag,
+    });
+    match configuration {
+        Value::Object(configuration) => Ok(configuration),
+        _ => Err(HubRefusal::internal("a configuration is no object")),
+    }
+}
+
+/// The queries by which the service counts what a configuration reaches; without a
+/// condition it reaches nothing. Source: a recorded configuration of devices, and one
+/// of IoT Edge modules in the tests of the Azure CLI's extension; that of modules is
+/// by analogy.
+fn system_queries(id: &str, condition: &Value, content: &Value) -> Value {
+    let is_there = |name: &str| field_of(content, name).is_some_and(|content| !content.is_null());
+    let (source, base) = if is_there("moduleContent") {
+        ("deviceId, moduleId from devices.modules", None)
+    } else if is_there("modulesContent") {
+        ("deviceId from devices", Some("capabilities.iotEdge = true"))
+    } else {
+        ("deviceId from devices", None)
+    };
+    let condition = condition.as_str().unwrap_or_default().trim();
+    let targeted = match (base, condition) {
+        (_, "") => String::new(),
+        (None, "*") => format!("select {source}"),
+        (Some(base), "*") => format!("select {source} where {base}"),
+        (None, condition) => format!("select {source} where {condition}"),
+        (Some(base), condition) => format!("select {source} where {base} and ({condition})"),
+    };
+    let is_applied = format!("configurations.[[{id}]].status = 'Applied'");
+    if base.is_none() {
+        let applied = format!("select {source} where {is_applied}");
+        return json!({ "targetedCount": targeted, "appliedCount": applied });
+    }
+    let agents =
+        format!("select deviceId from devices.modules where moduleId = '$edgeAgent' and {is_applied}");
+    let reported = |is: &str| {
+        format!(
+            "{agents} and properties.desired.$version = properties.reported.lastDesiredVersion \
+             and properties.reported.lastDesiredStatus.code {is} 200"
+        )
+    };
+    json!({
+        "targetedCount": targeted,
+        "appliedCount": agents,
+        "reportedSuccessfulCount": reported("="),
+        "reportedFailedCount": reported("!="),
+    })
+}
+
+/// The configuration's etag.
+fn etag_of(configuration: &Map<String, Value>) -> &str {
+    configuration.get("etag").and_then(Value::as_str).unwrap_or_default()
 }
 
 fn not_found(id: &str) -> HubRefusal {
     ErrorCode::ConfigurationNotFound.because(format!("{id}: no such configuration"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::Query;
+
+    #[test]
+    fn every_query_of_the_service_is_one_that_it_understands() {
+        for content in ["deviceContent", "moduleContent", "modulesContent"] {
+            for condition in ["*", "tags.site = 'x' OR tags.site = 'y'", ""] {
+                let queries = system_queries("a-b", &condition.into(), &json!({ content: {} }));
+                for (name, query) in queries.as_object().unwrap() {
+                    let query = query.as_str().unwrap();
+                    assert_eq!(query.is_empty(), name == "targetedCount" && condition.is_empty());
+                    assert!(query.is_empty() || query.parse::<Query>().is_ok(), "{query}");
+                }
+            }
+        }
+        let queries = system_queries("c", &"*".into(), &json!({"deviceContent": {}}));
+        assert_eq!(queries["targetedCount"], "select deviceId from devices");
+    }
 }

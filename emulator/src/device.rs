@@ -5,17 +5,25 @@ use iotdm_proto::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::api_version::ApiVersion;
 use crate::authentication::{Authentication, AuthenticationChange};
+use crate::clock::NEVER;
 use crate::edge_scopes::EdgeScopes;
+use crate::etag;
+use crate::fields::{field, field_of};
 use crate::identity::Identity;
 use crate::link::Presence;
-use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::subscriptions::Subscriptions;
-use crate::twin::Twin;
+use crate::twin::{Twin, TwinChange};
 
-/// How the service's JSON spells "never", as .NET's `DateTime.MinValue`.
-pub const NEVER: &str = "0001-01-01T00:00:00Z";
+/// How the answer to the creation of an identity spells it, and no other: there
+/// the service has not yet read it from its store, and knows no time zone.
+const NEVER_YET: &str = "0001-01-01T00:00:00";
+
+/// .NET counts time in ticks of 100 ns since the year 1; the ticks from then to
+/// 1970. A generation id is the tick of the creation.
+const TICKS_BEFORE_1970: i64 = 621_355_968_000_000_000;
 
 /// All that is kept of one device or module.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -69,13 +77,15 @@ pub struct IdentityChange {
     managed_by: Option<String>,
     iot_edge: Option<bool>,
     scopes: Option<EdgeScopes>,
+    /// Whether keys that are not named are made anew, rather than kept.
+    replaces: bool,
 }
 
 impl Device {
-    /// A new device with what `change` names.
-    pub fn new(mut change: IdentityChange, now: Time) -> Result<Self, HubRefusal> {
+    /// A new device with what `change` and `twin` name.
+    pub fn new(mut change: IdentityChange, twin: &TwinChange, now: Time) -> Result<Self, HubRefusal> {
         let mut device = Device {
-            generation_id: now.unix_millis().to_string(),
+            generation_id: (TICKS_BEFORE_1970 + now.unix_millis() * 10_000).to_string(),
             etag: String::new(),
             status: DeviceStatus::Enabled,
             status_reason: None,
@@ -84,16 +94,21 @@ impl Device {
             managed_by: None,
             iot_edge: false,
             scopes: EdgeScopes::default(),
-            twin: Twin::new(now)?,
+            twin: Twin::new(twin, now)?,
             session: None,
         };
         device.update(change, now)?;
+        device.etag = etag::first()?;
         Ok(device)
     }
 
     /// Changes what `change` names, at the time `now`.
     pub fn update(&mut self, change: IdentityChange, now: Time) -> Result<(), HubRefusal> {
-        self.authentication = self.authentication.changed(change.authentication)?;
+        self.authentication = if change.replaces {
+            Authentication::new(change.authentication)?
+        } else {
+            self.authentication.changed(change.authentication)?
+        };
         let status = change.status.unwrap_or(self.status);
         if status != self.status {
             self.status = status;
@@ -107,66 +122,116 @@ impl Device {
         if let Some(scopes) = change.scopes {
             self.scopes = scopes;
         }
-        self.etag = random::etag()?;
+        self.etag = etag::next(&self.etag)?;
+        Ok(())
+    }
+
+    /// Gives the device new keys, in place of those that are named.
+    pub fn renew_keys(&mut self, primary: bool, secondary: bool) -> Result<(), HubRefusal> {
+        self.authentication = self.authentication.with_new_keys(primary, secondary)?;
+        self.etag = etag::next(&self.etag)?;
         Ok(())
     }
 
     /// The identity as `/devices/{id}` shows it, keys included.
-    pub fn identity_json(&self, id: &Identity, presence: &Presence) -> Value {
-        let mut json = json!({
-            "deviceId": id.device.as_str(),
-            "generationId": self.generation_id,
-            "etag": self.etag,
-            "connectionState": presence.state(),
-            "connectionStateUpdatedTime": time_or_never(presence.changed),
-            "lastActivityTime": time_or_never(presence.last_activity),
-            "cloudToDeviceMessageCount": presence.messages,
-            "authentication": self.authentication.json(),
-        });
-        let more = match &id.module {
+    pub fn identity_json(&self, id: &Identity, presence: &Presence, api: &ApiVersion) -> Value {
+        let mut json = match &id.module {
             Some(module) => json!({ "moduleId": module.as_str(), "managedBy": self.managed_by }),
-            None => json!({
-                "status": self.status,
-                "statusReason": self.status_reason,
-                "statusUpdatedTime": time_or_never(self.status_updated),
-                "capabilities": { "iotEdge": self.iot_edge },
-            }),
+            None => json!({}),
         };
-        extend(&mut json, more);
-        extend(&mut json, self.scopes.json(id, &self.generation_id, self.iot_edge));
+        extend(
+            &mut json,
+            json!({
+                "deviceId": id.device.as_str(),
+                "generationId": self.generation_id,
+                "etag": self.etag,
+                "connectionState": presence.state(),
+            }),
+        );
+        if id.module.is_none() {
+            extend(&mut json, json!({ "status": self.status, "statusReason": self.status_reason }));
+        }
+        extend(&mut json, json!({ "connectionStateUpdatedTime": time_or_never(presence.changed) }));
+        if id.module.is_none() {
+            extend(&mut json, json!({ "statusUpdatedTime": time_or_never(self.status_updated) }));
+        }
+        extend(
+            &mut json,
+            json!({
+                "lastActivityTime": time_or_never(presence.last_activity),
+                "cloudToDeviceMessageCount": presence.messages,
+                "authentication": self.authentication.json(),
+            }),
+        );
+        if id.module.is_none() {
+            extend(&mut json, json!({ "capabilities": { "iotEdge": self.iot_edge } }));
+        }
+        extend(&mut json, self.scopes.json(id, &self.generation_id, self.iot_edge, api));
         json
     }
 
-    /// The twin as `/twins/{id}` and queries show it.
-    pub fn twin_json(&self, id: &Identity, presence: &Presence) -> Value {
-        let mut json = json!({
-            "deviceId": id.device.as_str(),
-            "etag": self.twin.etag,
-            "deviceEtag": self.etag,
-            "status": self.status,
-            "statusReason": self.status_reason,
-            "statusUpdateTime": time_or_never(self.status_updated),
-            "connectionState": presence.state(),
-            "lastActivityTime": time_or_never(presence.last_activity),
-            "cloudToDeviceMessageCount": presence.messages,
-            "authenticationType": self.authentication.type_name(),
-            "x509Thumbprint": self.authentication.thumbprint_json(),
-            "modelId": self.twin.model_id,
-            "version": self.twin.version,
-            "tags": self.twin.tags,
-            "properties": {
-                "desired": self.twin.desired.service_json(),
-                "reported": self.twin.reported.service_json(),
-            },
-        });
+    /// The identity as the answer to its creation shows it.
+    pub fn created_json(&self, id: &Identity, presence: &Presence, api: &ApiVersion) -> Value {
+        let mut json = self.identity_json(id, presence, api);
+        for value in json.as_object_mut().into_iter().flat_map(|json| json.values_mut()) {
+            if value == NEVER {
+                *value = NEVER_YET.into();
+            }
+        }
+        json
+    }
+
+    /// The twin as `/twins/{id}` shows it.
+    pub fn twin_json(&self, id: &Identity, presence: &Presence, api: &ApiVersion) -> Value {
+        let mut json = json!({ "deviceId": id.device.as_str() });
+        if let Some(module) = &id.module {
+            extend(&mut json, json!({ "moduleId": module.as_str() }));
+        }
+        extend(&mut json, json!({ "etag": self.twin.etag, "deviceEtag": self.etag, "status": self.status }));
+        if let Some(reason) = &self.status_reason {
+            extend(&mut json, json!({ "statusReason": reason }));
+        }
         extend(
             &mut json,
-            match &id.module {
-                Some(module) => json!({ "moduleId": module.as_str() }),
-                None => json!({ "capabilities": { "iotEdge": self.iot_edge } }),
-            },
+            json!({
+                "statusUpdateTime": time_or_never(self.status_updated),
+                "connectionState": presence.state(),
+                "lastActivityTime": time_or_never(presence.last_activity),
+                "cloudToDeviceMessageCount": presence.messages,
+                "authenticationType": self.authentication.type_name(),
+                "x509Thumbprint": self.authentication.thumbprint_json(),
+            }),
         );
-        extend(&mut json, self.scopes.json(id, &self.generation_id, self.iot_edge));
+        if api.has_models() {
+            extend(&mut json, json!({ "modelId": self.twin.model_id }));
+        }
+        extend(&mut json, json!({ "version": self.twin.version }));
+        if !self.twin.tags.is_empty() {
+            extend(&mut json, json!({ "tags": self.twin.tags }));
+        }
+        extend(
+            &mut json,
+            json!({
+                "properties": {
+                    "desired": self.twin.desired.service_json(),
+                    "reported": self.twin.reported.service_json(),
+                },
+            }),
+        );
+        if id.module.is_none() {
+            extend(&mut json, json!({ "capabilities": { "iotEdge": self.iot_edge } }));
+        }
+        extend(&mut json, self.scopes.json(id, &self.generation_id, self.iot_edge, api));
+        json
+    }
+
+    /// The twin as queries show it: that of a module has the capabilities of a
+    /// device as well.
+    pub fn row_json(&self, id: &Identity, presence: &Presence, api: &ApiVersion) -> Value {
+        let mut json = self.twin_json(id, presence, api);
+        if id.module.is_some() {
+            extend(&mut json, json!({ "capabilities": { "iotEdge": self.iot_edge } }));
+        }
         json
     }
 }
@@ -179,33 +244,43 @@ impl IdentityChange {
             return invalid("the body is not a JSON object".into());
         };
         for (key, name) in [("deviceId", Some(&id.device)), ("moduleId", id.module.as_ref())] {
-            if let Some(other) = body.get(key).filter(|other| !other.is_null())
+            if let Some(other) = field(body, key).filter(|other| !other.is_null())
                 && name.is_none_or(|name| other != name.as_str())
             {
                 return invalid(format!("the body has {key} {other}, the path is about {id}"));
             }
         }
-        let status = match body.get("status") {
+        let status = match field(body, "status") {
             None | Some(Value::Null) => None,
             Some(status) => match DeviceStatus::deserialize(status) {
                 Ok(status) => Some(status),
                 Err(_) => return invalid("status is enabled or disabled".into()),
             },
         };
-        let status_reason = match body.get("statusReason") {
+        let status_reason = match field(body, "statusReason") {
             None => None,
             Some(Value::Null) => Some(None),
             Some(Value::String(reason)) if reason.chars().count() <= 128 => Some(Some(reason.clone())),
             Some(_) => return invalid("statusReason is a string of at most 128 characters".into()),
         };
-        let iot_edge = body.get("capabilities").and_then(|all| all.get("iotEdge")).and_then(Value::as_bool);
-        let managed_by = body.get("managedBy").and_then(Value::as_str).map(str::to_owned);
-        let authentication = match body.get("authentication") {
-            Some(Value::Object(authentication)) => AuthenticationChange::parse(authentication)?,
+        let capabilities = field(body, "capabilities");
+        let iot_edge = capabilities.and_then(|all| field_of(all, "iotEdge")).and_then(Value::as_bool);
+        let managed_by = field(body, "managedBy").and_then(Value::as_str).map(str::to_owned);
+        let authentication = match field(body, "authentication") {
+            Some(Value::Object(authentication)) => {
+                AuthenticationChange::parse(authentication)?.with_both_keys_or_none()?
+            }
             _ => AuthenticationChange::default(),
         };
         let scopes = EdgeScopes::parse(body)?;
-        Ok(IdentityChange { status, status_reason, authentication, managed_by, iot_edge, scopes })
+        let replaces = false;
+        Ok(IdentityChange { status, status_reason, authentication, managed_by, iot_edge, scopes, replaces })
+    }
+
+    /// The change as a PUT makes it, which replaces the authentication: an
+    /// identity that is written back without keys gets new ones.
+    pub fn replacing(self) -> Self {
+        IdentityChange { replaces: true, ..self }
     }
 }
 
@@ -224,6 +299,8 @@ mod tests {
     use super::*;
     use crate::clock::now;
 
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
     fn id() -> Identity {
         "gw1".parse().unwrap()
     }
@@ -232,13 +309,27 @@ mod tests {
     fn an_update_keeps_what_it_does_not_name() {
         let change =
             IdentityChange::parse(&id(), &json!({"status": "disabled", "statusReason": "stolen"})).unwrap();
-        let mut device = Device::new(change, now()).unwrap();
+        let mut device = Device::new(change, &TwinChange::default(), now()).unwrap();
         let (authentication, etag) = (device.authentication.json(), device.etag.clone());
         device.update(IdentityChange::parse(&id(), &json!({"deviceId": "gw1"})).unwrap(), now()).unwrap();
         assert_eq!(device.status, DeviceStatus::Disabled);
         assert_eq!(device.status_reason.as_deref(), Some("stolen"));
         assert_eq!(device.authentication.json(), authentication);
-        assert_ne!(device.etag, etag);
+        assert_eq!(device.etag, etag::next(&etag).unwrap());
+
+        let put = IdentityChange::parse(&id(), &json!({"authentication": {"symmetricKey": {}}})).unwrap();
+        device.update(put.replacing(), now()).unwrap();
+        assert_ne!(device.authentication.json(), authentication, "new keys");
+    }
+
+    #[test]
+    fn the_answer_to_a_creation_knows_no_time_zone() {
+        let device = Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap();
+        let (presence, api) = (Presence::default(), ApiVersion::latest());
+        let never = |json: Value| json["statusUpdatedTime"].as_str().unwrap().to_owned();
+        assert_eq!(never(device.created_json(&id(), &presence, &api)), "0001-01-01T00:00:00");
+        assert_eq!(never(device.identity_json(&id(), &presence, &api)), "0001-01-01T00:00:00Z");
+        assert_eq!(device.generation_id.len(), "637612875240648717".len());
     }
 
     #[test]
@@ -251,6 +342,8 @@ mod tests {
             json!({"statusReason": 5}),
             json!({"moduleId": "m"}),
             json!({"authentication": {"type": "password"}}),
+            json!({"authentication": {"symmetricKey": {"primaryKey": KEY}}}),
+            json!({"authentication": {"symmetricKey": {"primaryKey": "", "secondaryKey": KEY}}}),
         ] {
             let error = IdentityChange::parse(&id(), &body).unwrap_err();
             assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{body}");
@@ -263,24 +356,27 @@ mod tests {
         let change =
             IdentityChange::parse(&id, &json!({"deviceId": "gw1", "moduleId": "m", "managedBy": "x"}))
                 .unwrap();
-        let module = Device::new(change, now()).unwrap();
-        let json = module.identity_json(&id, &Presence::default());
+        let module = Device::new(change, &TwinChange::default(), now()).unwrap();
+        let (presence, api) = (Presence::default(), ApiVersion::latest());
+        let json = module.identity_json(&id, &presence, &api);
         assert_eq!((&json["moduleId"], &json["managedBy"]), (&json!("m"), &json!("x")));
         assert!(json.get("status").is_none() && json.get("capabilities").is_none());
-        assert_eq!(module.twin_json(&id, &Presence::default())["moduleId"], "m");
+        let twin = module.twin_json(&id, &presence, &api);
+        assert_eq!((&twin["moduleId"], twin.get("capabilities")), (&json!("m"), None));
+        assert_eq!(module.row_json(&id, &presence, &api)["capabilities"], json!({"iotEdge": false}));
         assert!(IdentityChange::parse(&id, &json!({"moduleId": "other"})).is_err());
     }
 
     #[test]
     fn a_device_survives_its_own_serialisation() {
-        let device = Device::new(IdentityChange::default(), now()).unwrap();
+        let device = Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap();
         let text = serde_json::to_string(&device).unwrap();
         assert!(serde_json::from_str::<Device>(&text).unwrap() == device);
     }
 
     #[test]
     fn a_device_that_an_earlier_version_stored_is_read() {
-        let device = Device::new(IdentityChange::default(), now()).unwrap();
+        let device = Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap();
         let mut stored = serde_json::to_value(&device).unwrap();
         let stored = stored.as_object_mut().unwrap();
         let authentication = stored.remove("authentication").unwrap();

@@ -8,6 +8,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::api_version::ApiVersion;
+use crate::fields::field;
 use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
 
@@ -22,8 +24,8 @@ impl EdgeScopes {
     /// Reads the scopes in a service's JSON of an identity; `None` when it names
     /// none.
     pub fn parse(body: &serde_json::Map<String, Value>) -> Result<Option<Self>, HubRefusal> {
-        let parents = body.get("parentScopes").and_then(Value::as_array).filter(|all| !all.is_empty());
-        let scope = body.get("deviceScope").filter(|scope| !matches!(scope.as_str(), None | Some("")));
+        let parents = field(body, "parentScopes").and_then(Value::as_array).filter(|all| !all.is_empty());
+        let scope = field(body, "deviceScope").filter(|scope| !matches!(scope.as_str(), None | Some("")));
         let read = |value: &Value| match value.as_str().filter(|scope| scope.starts_with(SCHEME)) {
             Some(scope) => Ok(scope.to_owned()),
             None => Err(ErrorCode::ArgumentInvalid.because(format!("a scope begins with {SCHEME}"))),
@@ -37,15 +39,20 @@ impl EdgeScopes {
 
     /// The scopes as the identity and twin of the device `id` show them. An IoT
     /// Edge device's own scope is made of its id and `generation_id`.
-    pub fn json(&self, id: &Identity, generation_id: &str, iot_edge: bool) -> Value {
+    pub fn json(&self, id: &Identity, generation_id: &str, iot_edge: bool, api: &ApiVersion) -> Value {
         let own = format!("{SCHEME}{}-{generation_id}", id.device);
         // A service that writes an identity back as it read it names the
         // device's own scope, which is no parent.
         let parents: Vec<&String> = self.0.iter().filter(|scope| **scope != own).collect();
-        match (iot_edge, parents.first()) {
-            (true, _) => json!({ "deviceScope": own, "parentScopes": parents }),
-            (false, Some(scope)) => json!({ "deviceScope": scope, "parentScopes": parents }),
-            (false, None) => json!({}),
+        let scope = match (iot_edge, parents.first()) {
+            (true, _) => &own,
+            (false, Some(scope)) => *scope,
+            (false, None) => return json!({}),
+        };
+        if api.has_parent_scopes() {
+            json!({ "deviceScope": scope, "parentScopes": parents })
+        } else {
+            json!({ "deviceScope": scope })
         }
     }
 }

@@ -1,18 +1,20 @@
 //! The service's REST interface: the table of routes, one file of handlers per
 //! resource, and the HTTP connection that requests come by.
 //!
-//! Clients differ in the `api-version` that they send, and add query parameters
-//! of their own. Neither changes an answer, here or (for the routes that are
-//! here) in the real hub.
+//! Clients differ in the `api-version` that they send, which decides what some
+//! bodies show, and add query parameters of their own, which change nothing.
 
 mod bulk;
 mod configurations;
 mod devices;
 mod faults;
+mod headers;
 mod jobs;
+mod keys;
 mod limited;
 mod messages;
 mod methods;
+mod missing;
 mod pages;
 mod provisioning;
 mod queries;
@@ -43,7 +45,7 @@ use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
 use crate::policies::Right;
 use crate::provisioning::enrolment::EnrolmentKind;
-use crate::refusal::{ErrorCode, HubRefusal};
+use crate::refusal::HubRefusal;
 use crate::strangers::Stranger;
 use crate::throttle::Operation;
 use limited::Limited;
@@ -87,6 +89,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/devices", devices.clone())
         .route("/devices/", devices)
         .route("/devices/query", post(ServiceConnect, Query, queries::run))
+        .route("/devices/keys/regenerate", post(RegistryWrite, Registry, keys::regenerate))
         .route("/devices/{device}", device.clone())
         .route("/devices/{device}/commands", delete(ServiceConnect, Registry, messages::purge))
         .route("/devices/{device}/modules", get(RegistryRead, Registry, devices::modules))
@@ -117,9 +120,10 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/emulator/events", get(ServiceConnect, UNMETERED, messages::events))
         .route("/$iothub/websocket", get(Access::ByHandler, UNMETERED, websocket::upgrade))
         .into_router(hub)
-        .method_not_allowed_fallback(not_emulated)
-        .fallback(not_emulated)
+        .method_not_allowed_fallback(missing::method)
+        .fallback(missing::path)
         .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn(headers::complete))
         .layer(middleware::from_fn(log))
 }
 
@@ -184,12 +188,6 @@ async fn finish(request: axum::extract::Request, next: Next) -> Result<Response,
     tokio::spawn(next.run(request)).await.map_err(HubRefusal::internal)
 }
 
-/// The refusal of a path or method that no route has.
-async fn not_emulated(request: axum::extract::Request) -> HubRefusal {
-    let message = format!("{} {} is not emulated", request.method(), request.uri().path());
-    ErrorCode::InvalidOperation.because(message)
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
@@ -232,9 +230,10 @@ mod tests {
     }
 
     /// A method and a path of each route that asks for a token.
-    const GUARDED: [(&str, &str); 14] = [
+    const GUARDED: [(&str, &str); 15] = [
         ("GET", "/devices"),
         ("POST", "/devices"),
+        ("POST", "/devices/keys/regenerate"),
         ("POST", "/devices/query"),
         ("PUT", "/devices/gw1"),
         ("DELETE", "/devices/gw1/commands"),

@@ -115,7 +115,7 @@ impl Hub {
         let mut ids = Vec::new();
         self.registry.all(|id, _| ids.push(id.clone()));
         for id in ids {
-            let mend = |device: &Device, ()| self.files.write_device(&id, device);
+            let mend = |device: &Arc<Device>, ()| self.files.write_device(&id, device);
             // A device that was deleted meanwhile is refused, and needs no file.
             if let Ok(Err(error)) = self.registry.update(&id, |_| Ok(()), mend).await {
                 tracing::error!("{error:#}");
@@ -129,35 +129,34 @@ impl Hub {
         self.policies.check(token, right, now().unix_seconds(), &self.address.resources(path))
     }
 
-    /// Creates a device or module, its twin and its connection-string file.
-    /// Returns the identity as services see it.
+    /// Creates a device or module, its twin and its connection-string file, and
+    /// returns it.
     pub async fn create_device(
         &self,
         id: &Identity,
         identity: IdentityChange,
         twin: &TwinChange,
-    ) -> Result<Value, HubRefusal> {
-        let mut device = Device::new(identity, now())?;
-        if twin.has_values() {
-            device.twin.patch(twin, now())?;
+    ) -> Result<Arc<Device>, HubRefusal> {
+        let mut device = Device::new(identity, twin, now())?;
+        if id.module.is_some() && *twin == TwinChange::default() {
+            device.twin.unwritten();
         }
         self.registry.insert(id, device, |device| self.note_device(id, device)).await
     }
 
     /// Changes a device or module; a device that is disabled loses its
-    /// connection, and its modules lose theirs. Returns the identity as
-    /// services see it.
+    /// connection, and its modules lose theirs. Returns it.
     pub async fn update_device(
         &self,
         id: &Identity,
         identity: IdentityChange,
         if_match: &IfMatch,
-    ) -> Result<Value, HubRefusal> {
+    ) -> Result<Arc<Device>, HubRefusal> {
         let change = |device: &mut Device| {
-            if_match.check(&device.etag)?;
+            if_match.check_numbered(&device.etag)?;
             device.update(identity, now())
         };
-        let tell = |device: &Device, ()| {
+        let tell = |device: &Arc<Device>, ()| {
             // Only devices have a status; their modules go by it.
             if device.status == DeviceStatus::Disabled && id.module.is_none() {
                 self.links.close_device(&id.device, Closed::Refused);
@@ -167,10 +166,22 @@ impl Hub {
         self.registry.update(id, change, tell).await
     }
 
+    /// Gives a device or module new keys, in place of those that are named, and
+    /// returns it. Its connection stays, as after any change of keys.
+    pub async fn renew_keys(
+        &self,
+        id: &Identity,
+        primary: bool,
+        secondary: bool,
+    ) -> Result<Arc<Device>, HubRefusal> {
+        let renew = |device: &mut Device| device.renew_keys(primary, secondary);
+        self.registry.update(id, renew, |device, ()| self.note_device(id, device)).await
+    }
+
     /// Deletes a device with its modules, or a module, and with each its
     /// connection, its messages and its file.
     pub async fn delete_device(&self, id: &Identity, if_match: &IfMatch) -> Result<(), HubRefusal> {
-        let check = |device: &Device| if_match.check(&device.etag);
+        let check = |device: &Device| if_match.check_numbered(&device.etag);
         let tell = |id: &Identity| {
             self.links.close(id, Closed::Refused);
             if let Err(error) = self.messages.purge(id) {
@@ -184,24 +195,24 @@ impl Hub {
     }
 
     /// Changes a twin's tags and desired properties, by replacing them or else
-    /// by merging, and tells the device. Returns the twin as services see it.
+    /// by merging, and tells the device. Returns the device with its new twin.
     pub async fn change_twin(
         &self,
         id: &Identity,
         change: &TwinChange,
         replace: bool,
         if_match: &IfMatch,
-    ) -> Result<Value, HubRefusal> {
+    ) -> Result<Arc<Device>, HubRefusal> {
         let apply = |device: &mut Device| {
-            if_match.check(&device.twin.etag)?;
+            if_match.check_twin(&device.twin.etag)?;
             let twin = &mut device.twin;
             if replace { twin.replace(change, now()) } else { twin.patch(change, now()) }
         };
-        let tell = |device: &Device, notification| {
+        let tell = |device: &Arc<Device>, notification| {
             if let Some((patch, version)) = notification {
                 self.links.notify(id, patch, version);
             }
-            device.twin_json(id, &self.presence(id))
+            device.clone()
         };
         self.registry.update(id, apply, tell).await
     }
@@ -230,10 +241,11 @@ impl Hub {
             admit()?;
             let stored = device.session.filter(|_| !clean_session);
             device.session = (!clean_session).then(|| stored.unwrap_or_default());
-            device.twin.model_id = model_id.unwrap_or_default();
+            // A connection without a model says nothing of it: the last one stays.
+            device.twin.model_id = model_id.unwrap_or(std::mem::take(&mut device.twin.model_id));
             Ok(stored)
         };
-        let attach = |_: &Device, stored: Option<Subscriptions>| {
+        let attach = |_: &Arc<Device>, stored: Option<Subscriptions>| {
             // A clean session starts without the messages that waited before.
             if clean_session && let Err(error) = self.messages.purge(id) {
                 tracing::error!(%error, "messages stay for a clean session");
@@ -300,13 +312,13 @@ impl Hub {
         self.registry.update(&link.device, keep, |_, ()| ()).await
     }
 
-    /// Writes the device's file and returns its JSON. A file that cannot be
+    /// Writes the device's file and returns the device. A file that cannot be
     /// written is logged: the device exists all the same.
-    fn note_device(&self, id: &Identity, device: &Device) -> Value {
+    fn note_device(&self, id: &Identity, device: &Arc<Device>) -> Arc<Device> {
         if let Err(error) = self.files.write_device(id, device) {
             tracing::error!("{error:#}");
         }
-        device.identity_json(id, &self.presence(id))
+        device.clone()
     }
 
     /// Writes all files; those of devices only where they are for another

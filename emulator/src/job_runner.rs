@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
+use crate::api_version::ApiVersion;
 use crate::clock::now;
 use crate::hub::Hub;
 use crate::identity::Identity;
@@ -75,7 +76,11 @@ async fn carry_out(hub: Arc<Hub>, id: String) -> String {
 
 async fn try_carry_out(hub: &Arc<Hub>, id: &str) -> Result<(), HubRefusal> {
     let Some(job) = hub.jobs.job(id) else { return Ok(()) };
-    let mut left = hub.jobs.begin(id, targets(hub, &job)?)?.into_iter();
+    let targets = match targets(hub, &job) {
+        Ok(targets) => targets,
+        Err(refusal) => return hub.jobs.fail(id, &refusal),
+    };
+    let mut left = hub.jobs.begin(id, targets)?.into_iter();
     // The job's time runs from its first beginning, also over restarts.
     let began = hub.jobs.job(id).and_then(|job| job.began).unwrap_or_else(now);
     let rest = Duration::from_secs(job.max_execution).saturating_sub(now().since(began));
@@ -152,7 +157,7 @@ fn targets(hub: &Hub, job: &Job) -> Result<Vec<Identity>, HubRefusal> {
     let condition = job.condition()?;
     let mut targets = Vec::new();
     hub.registry.devices(None, |id, device| {
-        let twin = || device.twin_json(id, &hub.presence(id));
+        let twin = || device.row_json(id, &hub.presence(id), &ApiVersion::latest());
         if condition.as_ref().is_none_or(|condition| condition.holds(&twin())) {
             targets.push(id.clone());
         }

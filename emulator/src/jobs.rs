@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use iotdm_proto::Time;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
@@ -94,9 +94,11 @@ impl Jobs {
         Ok(json)
     }
 
-    /// The job as services see it.
-    pub fn json(&self, id: &str) -> Result<Value, HubRefusal> {
-        self.lock().jobs.get(id).map(Entry::json).ok_or_else(|| not_found(id))
+    /// The job as services see it. Of one that is not there the service says that
+    /// its status is unknown, which official clients go by.
+    pub fn json(&self, id: &str) -> Value {
+        let unknown = || json!({ "jobId": id, "type": "unknown", "status": "unknown" });
+        self.lock().jobs.get(id).map_or_else(unknown, Entry::json)
     }
 
     /// Cancels a job that has not ended. Devices whose turn has not come are
@@ -105,7 +107,7 @@ impl Jobs {
         let json = self.lock().change(id, |entry| {
             if entry.job.status.is_end() {
                 let message = format!("the job is {} already", entry.job.status.name());
-                return Err(ErrorCode::InvalidOperation.because(message));
+                return Err(ErrorCode::OperationNotAllowedInCurrentState.because(message));
             }
             entry.job.end(JobStatus::Cancelled, now());
             Ok(entry.end_pending(&DeviceJobStatus::Canceled))
@@ -223,6 +225,18 @@ impl Jobs {
         let written = tokio::spawn(save).await.map_err(HubRefusal::internal)?;
         written.map_err(HubRefusal::internal)?;
         Ok(true)
+    }
+
+    /// Ends a job that cannot begin with any device, as failed with `why`.
+    pub(crate) fn fail(&self, id: &str, why: &HubRefusal) -> Result<(), HubRefusal> {
+        self.lock().change(id, |entry| {
+            if !entry.job.status.is_end() {
+                entry.job.failure_reason = Some(why.reason().to_owned());
+                entry.job.end(JobStatus::Failed, now());
+            }
+            Ok(Vec::new())
+        })?;
+        Ok(())
     }
 
     /// Ends a job that was not cancelled, once all that is being written has

@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod advice;
+pub mod api_version;
 pub mod authentication;
 pub mod certificates;
 pub mod cli;
@@ -22,9 +23,9 @@ pub mod data_dir;
 pub mod device;
 pub mod edge_scopes;
 pub mod etag;
-
 pub mod fault_command;
 pub mod faults;
+pub mod fields;
 pub mod http;
 pub mod hub;
 pub mod identity;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::fields::field;
 use crate::refusal::{ErrorCode, HubRefusal};
 
 /// The largest payload: 128 KB, in bytes of JSON.
@@ -29,17 +30,17 @@ pub struct MethodCall {
 impl MethodCall {
     /// Reads a service's body: `{"methodName","payload",…}`.
     pub fn parse(body: Value) -> Result<Self, HubRefusal> {
-        let Value::Object(mut body) = body else {
+        let Value::Object(body) = body else {
             return Err(ErrorCode::ArgumentInvalid.because("the body is not a JSON object"));
         };
-        let name = match body.get("methodName") {
+        let name = match field(&body, "methodName") {
             Some(Value::String(name)) if is_method_name(name) => name.clone(),
             _ => return Err(ErrorCode::ArgumentInvalid.because("methodName is missing or not a method name")),
         };
         let old = seconds(&body, "timeoutInSeconds", 5..=300)?;
         let response = seconds(&body, "responseTimeoutInSeconds", 5..=300)?.or(old).unwrap_or(30);
         let connect = seconds(&body, "connectTimeoutInSeconds", 0..=300)?.unwrap_or(0);
-        let payload = body.remove("payload").unwrap_or(Value::Null);
+        let payload = field(&body, "payload").cloned().unwrap_or(Value::Null);
         if payload.to_string().len() > MAX_PAYLOAD {
             let message = format!("the payload has more than {MAX_PAYLOAD} bytes");
             return Err(ErrorCode::MessageTooLarge.because(message));
@@ -60,7 +61,7 @@ fn seconds(
     key: &str,
     range: std::ops::RangeInclusive<u64>,
 ) -> Result<Option<u64>, HubRefusal> {
-    let seconds = match body.get(key) {
+    let seconds = match field(body, key) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.parse().ok(),

@@ -114,7 +114,7 @@ fn holds(text: &str) -> bool {
 proptest! {
     #[test]
     fn patches_merge_as_the_rfc_says_and_metadata_follows(patches in vec(patch(), 1..6)) {
-        let mut twin = Twin::new(now()).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), now()).unwrap();
         let mut expected = json!({});
         for (count, patch) in patches.into_iter().enumerate() {
             expected = merge_patch(expected, &Value::Object(patch.clone()));
@@ -130,9 +130,13 @@ proptest! {
 
     #[test]
     fn a_device_that_follows_notifications_has_what_the_hub_has(patches in vec((patch(), any::<bool>()), 1..6)) {
-        let mut twin = Twin::new(now()).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), now()).unwrap();
         let mut device = json!({});
-        for (patch, replace) in patches {
+        for (mut patch, replace) in patches {
+            if replace {
+                // `null` is for patches alone.
+                patch = merge_patch(json!({}), &Value::Object(patch)).as_object().cloned().unwrap_or_default();
+            }
             let edit = if patch.is_empty() { Edit::Clear } else { Edit::With(patch) };
             let change = TwinChange { tags: Edit::None, desired: edit };
             let changed = if replace { twin.replace(&change, now()) } else { twin.patch(&change, now()) };

@@ -27,6 +27,20 @@ pub fn hex_id() -> Result<String, NoRandom> {
     Ok(text)
 }
 
+/// A random number.
+pub fn number() -> Result<u32, NoRandom> {
+    Ok(u32::from_be_bytes(bytes::<4>()?))
+}
+
+/// An id in the form of a GUID.
+pub fn guid() -> Result<String, NoRandom> {
+    let mut id = hex_id()?;
+    for place in [20, 16, 12, 8] {
+        id.insert(place, '-');
+    }
+    Ok(id)
+}
+
 /// An etag that nothing has had before.
 pub fn etag() -> Result<String, NoRandom> {
     Ok(STANDARD.encode(bytes::<8>()?))
@@ -49,5 +63,7 @@ mod tests {
         let id = hex_id().unwrap();
         assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
         assert_ne!(etag().unwrap(), etag().unwrap());
+        let guid = guid().unwrap();
+        assert_eq!(guid.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{guid}");
     }
 }

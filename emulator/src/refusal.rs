@@ -1,8 +1,9 @@
 //! The hub says no: refusals in IoT Hub's numbers and shapes.
 //!
-//! An HTTP response has one of two shapes, [`HubRefusal::into_response`] for
-//! most and [`HubRefusal::into_nested_response`] for method calls; a device gets
-//! a third. Source of the numbers and names: "Troubleshoot Azure IoT Hub error
+//! An HTTP response has one of three shapes: the classic one, one for method calls
+//! ([`HubRefusal::into_nested_response`]), and a flat one for modules, which is
+//! also what a device gets. The service explains little; what the emulator knows
+//! beyond that stands in the header `x-emulator-reason` and in the log. Source of the numbers and names: "Troubleshoot Azure IoT Hub error
 //! codes" and "Troubleshoot Azure IoT Hub Device Provisioning Service" in
 //! Microsoft's documentation, and the .NET SDK's `IotHubServiceErrorCode`; of the
 //! bodies: the REST reference and what public issues quote.
@@ -13,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use iotdm_proto::Time;
 use iotdm_proto::twin::TwinError;
 use serde_json::{Value, json};
-use std::time::SystemTime;
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use crate::random;
 
@@ -26,6 +28,8 @@ pub enum ErrorCode {
     InvalidOperation = 400_003,
     /// A value that is not allowed.
     ArgumentInvalid = 400_004,
+    /// A value that is missing.
+    ArgumentNull = 400_005,
     /// An identity that is in one request twice.
     DeviceDefinedMultipleTimes = 400_011,
     /// Another connection of the device took over. Microsoft's table names
@@ -59,6 +63,10 @@ pub enum ErrorCode {
     DeviceNotOnline = 404_103,
     /// The device's connection ended before it answered.
     DeviceConnectionClosedRemotely = 404_104,
+    /// A method that the path does not have.
+    GenericMethodNotAllowed = 405_000,
+    /// It is too late, or too early, for the operation.
+    OperationNotAllowedInCurrentState = 405_001,
     /// The device exists.
     DeviceAlreadyExists = 409_001,
     /// The configuration exists.
@@ -77,19 +85,30 @@ pub enum ErrorCode {
     ThrottlingException = 429_001,
     /// The emulator itself failed.
     ServerError = 500_001,
+    /// IoT Hub has this, the emulator does not. No number of IoT Hub's.
+    NotEmulated = 501_000,
     /// The device did not answer in time.
     GatewayTimeout = 504_101,
 }
 
 /// The hub's refusal of a request.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{code:?}: {message}")]
+#[derive(Debug, Clone)]
 pub struct HubRefusal {
     /// Which kind of refusal it is.
     pub code: ErrorCode,
-    /// What is wrong, for people.
+    /// What the service says of it.
     pub message: String,
+    /// What is wrong, for people, where the service does not say it.
+    reason: Option<String>,
+    /// How long the hub waited for a device in vain.
+    timeout: Option<Duration>,
 }
+
+/// What the service says of every request without a right.
+const UNAUTHORIZED: &str = "Unauthorized";
+
+/// What the service says of every query that it does not understand.
+const BAD_REQUEST: &str = "BadRequest";
 
 impl ErrorCode {
     /// The HTTP status that goes with the number.
@@ -98,9 +117,20 @@ impl ErrorCode {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// A refusal with this number.
+    /// A refusal with this number. What the service says of requests without a
+    /// right is always the same; `message` is the emulator's reason then.
     pub fn because(self, message: impl Into<String>) -> HubRefusal {
-        HubRefusal { code: self, message: message.into() }
+        let refusal = HubRefusal { code: self, message: message.into(), reason: None, timeout: None };
+        match self {
+            ErrorCode::IotHubUnauthorizedAccess => refusal.hidden_behind(UNAUTHORIZED),
+            _ => refusal,
+        }
+    }
+
+    /// A refusal with this number of a request that the service calls bad and
+    /// nothing more.
+    pub fn bad_request(self, reason: impl Into<String>) -> HubRefusal {
+        self.because(reason).hidden_behind(BAD_REQUEST)
     }
 }
 
@@ -110,6 +140,17 @@ impl HubRefusal {
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(%error, "a request failed inside the emulator");
         ErrorCode::ServerError.because("the emulator failed; its log says why")
+    }
+
+    /// The refusal after the hub has waited so long for a device.
+    pub fn after(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// What is wrong, for people.
+    pub fn reason(&self) -> &str {
+        self.reason.as_ref().unwrap_or(&self.message)
     }
 
     /// The body that a device receives on `$iothub/twin/res/{status}`.
@@ -128,7 +169,10 @@ impl HubRefusal {
             "errorCode": self.code as u32,
             "trackingId": tracking_id(),
             "message": self.message,
-            "info": {},
+            "info": match self.timeout {
+                Some(timeout) => json!({ "timeout": hours(timeout) }),
+                None => json!({}),
+            },
             "timestampUtc": Time::from(SystemTime::now()),
         });
         self.respond(json!({ "Message": inner.to_string(), "ExceptionMessage": "" }))
@@ -140,13 +184,34 @@ impl HubRefusal {
         if let Ok(name) = HeaderValue::from_str(&name) {
             response.headers_mut().insert("iothub-errorcode", name);
         }
+        if let Some(reason) = &self.reason {
+            tracing::debug!(%reason, "refused");
+            if let Ok(reason) = HeaderValue::from_str(&reason.escape_default().to_string()) {
+                response.headers_mut().insert("x-emulator-reason", reason);
+            }
+        }
         response
     }
+
+    fn hidden_behind(self, message: &str) -> Self {
+        HubRefusal { reason: Some(self.message), message: message.to_owned(), ..self }
+    }
 }
+
+impl fmt::Display for HubRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.code, self.reason())
+    }
+}
+
+impl std::error::Error for HubRefusal {}
 
 impl IntoResponse for HubRefusal {
     /// The response to any other request.
     fn into_response(self) -> Response {
+        if matches!(self.code, ErrorCode::ModuleNotFound | ErrorCode::ModuleAlreadyExistsOnDevice) {
+            return self.respond(self.to_device_body());
+        }
         self.respond(json!({
             "Message": format!("ErrorCode:{:?};{}", self.code, self.message),
             "ExceptionMessage": format!("Tracking ID:{}", tracking_id()),
@@ -168,6 +233,12 @@ impl From<random::NoRandom> for HubRefusal {
     fn from(error: random::NoRandom) -> Self {
         HubRefusal::internal(error)
     }
+}
+
+/// A duration as .NET writes it, to the second.
+fn hours(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// A new id as Microsoft's support asks for it:
@@ -200,6 +271,25 @@ mod tests {
         ] {
             assert_eq!(code.status().as_u16(), status);
         }
+    }
+
+    #[test]
+    fn a_wait_is_told_as_dotnet_writes_it() {
+        for (seconds, expected) in [(0, "00:00:00"), (61, "00:01:01"), (3661, "01:01:01")] {
+            assert_eq!(hours(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn the_service_explains_less_than_the_emulator() {
+        let query = ErrorCode::ArgumentInvalid.bad_request("FROM is missing\n");
+        let response = query.clone().into_response();
+        assert_eq!(query.message, "BadRequest");
+        assert_eq!(query.to_string(), "ArgumentInvalid: FROM is missing\n");
+        assert_eq!(response.headers().get("x-emulator-reason").unwrap(), "FROM is missing\\n");
+        assert_eq!(ErrorCode::IotHubUnauthorizedAccess.because("no token").message, "Unauthorized");
+        let plain = ErrorCode::ArgumentInvalid.because("no").into_response();
+        assert!(plain.headers().get("x-emulator-reason").is_none());
     }
 
     #[test]

@@ -102,18 +102,19 @@ impl Registry {
         &self,
         id: &Identity,
         device: Device,
-        then: impl FnOnce(&Device) -> R,
+        then: impl FnOnce(&Arc<Device>) -> R,
     ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
         if id.module.is_some() {
             self.find(&id.of_device())?;
         }
         if self.find(id).is_ok() {
-            let code = match id.module {
-                None => ErrorCode::DeviceAlreadyExists,
-                Some(_) => ErrorCode::ModuleAlreadyExistsOnDevice,
-            };
-            return Err(code.because(format!("{id} is already registered")));
+            return Err(match &id.module {
+                None => ErrorCode::DeviceAlreadyExists
+                    .because(format!("A device with ID '{}' is already registered.", id.device)),
+                Some(module) => ErrorCode::ModuleAlreadyExistsOnDevice
+                    .because(format!("Device {} already contains Module {module}.", id.device)),
+            });
         }
         let device = self.put(id, device).await?;
         Ok(then(&device))
@@ -126,7 +127,7 @@ impl Registry {
         &self,
         id: &Identity,
         change: impl FnOnce(&mut Device) -> Result<T, HubRefusal>,
-        then: impl FnOnce(&Device, T) -> R,
+        then: impl FnOnce(&Arc<Device>, T) -> R,
     ) -> Result<R, HubRefusal> {
         self.update_with_status(id, |device, _| change(device), then).await
     }
@@ -137,7 +138,7 @@ impl Registry {
         &self,
         id: &Identity,
         change: impl FnOnce(&mut Device, DeviceStatus) -> Result<T, HubRefusal>,
-        then: impl FnOnce(&Device, T) -> R,
+        then: impl FnOnce(&Arc<Device>, T) -> R,
     ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
         let old = self.find(id)?;
@@ -192,12 +193,12 @@ impl Registry {
 
     fn find(&self, id: &Identity) -> Result<Arc<Device>, HubRefusal> {
         let devices = self.lock();
-        let code = match id.module {
-            Some(_) if devices.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound,
-            _ => ErrorCode::DeviceNotFound,
-        };
-        let device = devices.get(id).cloned();
-        device.ok_or_else(|| code.because(format!("{id} is not registered")))
+        devices.get(id).cloned().ok_or_else(|| match &id.module {
+            Some(module) if devices.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound
+                .because(format!("Module {module} in Device {} not found.", id.device)),
+            // The whole message of the service is the id.
+            _ => ErrorCode::DeviceNotFound.because(id.device.as_str()),
+        })
     }
 
     /// The device and its modules.
@@ -217,13 +218,14 @@ mod tests {
     use super::*;
     use crate::clock::now;
     use crate::device::IdentityChange;
+    use crate::twin::TwinChange;
 
     fn id(text: &str) -> Identity {
         text.parse().unwrap()
     }
 
     fn device() -> Device {
-        Device::new(IdentityChange::default(), now()).unwrap()
+        Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap()
     }
 
     fn registry(dir: &tempfile::TempDir) -> Registry {

@@ -10,7 +10,9 @@ use iotdm_proto::twin::{self, Object, Properties, Section, TwinError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::random::{self, NoRandom};
+use crate::clock::NEVER;
+use crate::etag;
+use crate::fields::field;
 use crate::refusal::{ErrorCode, HubRefusal};
 
 /// The twin of a device or module.
@@ -19,7 +21,7 @@ use crate::refusal::{ErrorCode, HubRefusal};
 pub struct Twin {
     /// Changes with tags and desired properties.
     pub etag: String,
-    /// Counts every change of the twin, from 1.
+    /// Counts every change of the twin, from 2.
     pub version: u64,
     /// The model that the device named when it connected.
     pub model_id: String,
@@ -69,16 +71,37 @@ pub enum Edit {
 pub type Notification = Option<(Object, u64)>;
 
 impl Twin {
-    /// An empty twin.
-    pub fn new(now: Time) -> Result<Self, NoRandom> {
-        Ok(Twin {
-            etag: random::etag()?,
-            version: 1,
+    /// A new twin with what `change` names, as it is created together with its
+    /// identity: its first version. Values at creation are of version 1 in the
+    /// metadata of both halves; a twin without them has no version there.
+    pub fn new(change: &TwinChange, now: Time) -> Result<Self, HubRefusal> {
+        let stamp = leaf(now, change.desired.values().map(|_| 1));
+        let part = Part { values: Object::new(), version: 1, metadata: stamp.clone() };
+        let mut twin = Twin {
+            etag: etag::first_of_twin(),
+            version: 2,
             model_id: String::new(),
             tags: Object::new(),
-            desired: Part::new(now, Some(1)),
-            reported: Part::new(now, None),
-        })
+            desired: part.clone(),
+            reported: part,
+        };
+        if let Some(tags) = change.tags.values() {
+            twin.change_tags(|properties| properties.replace(Section::Tags, tags))?;
+        }
+        if let Some(desired) = change.desired.values() {
+            twin.desired.replace(Section::Desired, desired, now)?;
+            (twin.desired.version, twin.desired.metadata) = (1, stamp.clone());
+            merge_metadata(&mut twin.desired.metadata, &twin.desired.values, &stamp);
+        }
+        Ok(twin)
+    }
+
+    /// Marks a new twin as one that nobody has written to, as a module's is that
+    /// was created by itself: the metadata name no time.
+    pub fn unwritten(&mut self) {
+        for part in [&mut self.desired, &mut self.reported] {
+            part.metadata.insert("$lastUpdated".into(), NEVER.into());
+        }
     }
 
     /// Merges a service's change at the time `now`. On an error nothing changes.
@@ -86,17 +109,24 @@ impl Twin {
         self.change(change, false, now)
     }
 
-    /// Replaces the sections that the change names at the time `now`. On an error
-    /// nothing changes. Whether the real hub empties a section that is not named
-    /// is unverified; the documentation describes replacing per section.
+    /// Replaces tags and desired properties at the time `now`, also those that the
+    /// change does not name: these become empty. On an error nothing changes.
+    /// Source: REST reference "Replace Twin"; that no value may be `null`, issue 693
+    /// of the Azure CLI's extension.
     pub fn replace(&mut self, change: &TwinChange, now: Time) -> Result<Notification, HubRefusal> {
+        for edit in [&change.tags, &change.desired] {
+            if let Some(key) = edit.values().and_then(|values| key_of_null(values)) {
+                let why = format!("Value of Property or Tag cannot be null. Error in Property/Tag {key}");
+                return Err(ErrorCode::ArgumentInvalid.because(why));
+            }
+        }
         self.change(change, true, now)
     }
 
     fn change(&mut self, change: &TwinChange, replace: bool, now: Time) -> Result<Notification, HubRefusal> {
         let (mut next, none) = (self.clone(), Object::new());
         match &change.tags {
-            Edit::None => {}
+            Edit::None if !replace => {}
             Edit::With(tags) if !replace => {
                 next.change_tags(|properties| properties.patch(Section::Tags, tags, None))?;
             }
@@ -106,7 +136,7 @@ impl Twin {
             }
         }
         let notification = match &change.desired {
-            Edit::None => None,
+            Edit::None if !replace || self.desired.values.is_empty() => None,
             Edit::With(desired) if !replace => {
                 let version = next.desired.patch(Section::Desired, desired, None, now)?;
                 Some((desired.clone(), version))
@@ -118,7 +148,8 @@ impl Twin {
                 Some((patch, version))
             }
         };
-        next.touch()?;
+        next.version += 1;
+        next.etag = etag::next_of_twin(&next.etag);
         *self = next;
         Ok(notification)
     }
@@ -145,20 +176,9 @@ impl Twin {
         self.tags = properties.values;
         Ok(())
     }
-
-    /// Counts a change by a service.
-    fn touch(&mut self) -> Result<(), NoRandom> {
-        self.version += 1;
-        self.etag = random::etag()?;
-        Ok(())
-    }
 }
 
 impl Part {
-    fn new(now: Time, version: Option<u64>) -> Self {
-        Part { values: Object::new(), version: 1, metadata: leaf(now, version) }
-    }
-
     fn patch(
         &mut self,
         section: Section,
@@ -199,8 +219,9 @@ impl Part {
 
     /// The values with `$version` and `$metadata`, as services read them.
     pub fn service_json(&self) -> Object {
-        let mut object = self.device_json();
+        let mut object = self.values.clone();
         object.insert("$metadata".into(), self.metadata.clone().into());
+        object.insert("$version".into(), self.version.into());
         object
     }
 }
@@ -215,17 +236,12 @@ impl TwinChange {
         let Value::Object(body) = body else {
             return Err(ErrorCode::ArgumentInvalid.because("the body is not a JSON object"));
         };
-        let desired = match body.get("properties") {
+        let desired = match field(body, "properties") {
             None | Some(Value::Null) => Edit::None,
             Some(Value::Object(properties)) => section(properties, "desired")?,
             Some(_) => return Err(ErrorCode::ArgumentInvalid.because("properties is not an object")),
         };
         Ok(TwinChange { tags: section(body, "tags")?, desired })
-    }
-
-    /// Whether the change puts something into a new twin.
-    pub fn has_values(&self) -> bool {
-        [&self.tags, &self.desired].into_iter().any(|edit| edit.values().is_some())
     }
 }
 
@@ -238,7 +254,7 @@ impl Edit {
 
 /// The change of the section `name`.
 fn section(body: &Map<String, Value>, name: &str) -> Result<Edit, HubRefusal> {
-    match body.get(name) {
+    match field(body, name) {
         None => Ok(Edit::None),
         Some(Value::Null) => Ok(Edit::Clear),
         Some(Value::Object(section)) => {
@@ -248,6 +264,15 @@ fn section(body: &Map<String, Value>, name: &str) -> Result<Edit, HubRefusal> {
         }
         Some(_) => Err(ErrorCode::ArgumentInvalid.because(format!("{name} is not an object"))),
     }
+}
+
+/// The key of a value that is `null`, if there is one.
+fn key_of_null(values: &Object) -> Option<&str> {
+    values.iter().find_map(|(key, value)| match value {
+        Value::Null => Some(key.as_str()),
+        Value::Object(inner) => key_of_null(inner),
+        _ => None,
+    })
 }
 
 /// The `$metadata` of a value that was changed at the time `now`.
@@ -296,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_patch_counts_stamps_and_notifies() {
-        let mut twin = Twin::new(at(0)).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
         let etag = twin.etag.clone();
         let body = json!({"tags": {"site": "a"}, "properties": {"desired": {"x": {"y": 1, "z": [1]}}}});
         let notification = twin.patch(&change(body), at(1)).unwrap();
@@ -319,19 +344,66 @@ mod tests {
                 },
             })
         );
-        assert_eq!(twin.version, 3);
+        assert_eq!((twin.version, twin.etag.as_str()), (4, "AAAAAAAAAAM="));
         assert_eq!(Value::Object(twin.tags), json!({"site": "a"}));
     }
 
     #[test]
+    fn a_new_twin_is_at_version_2_and_says_how_it_was_made() {
+        let time = "2026-11-22T18:36:00.000Z";
+        let fresh = Twin::new(&TwinChange::default(), at(0)).unwrap();
+        assert_eq!((fresh.version, fresh.etag.as_str()), (2, "AAAAAAAAAAE="));
+        for part in [&fresh.desired, &fresh.reported] {
+            let shown = json!({"$metadata": {"$lastUpdated": time}, "$version": 1});
+            assert_eq!(Value::Object(part.service_json()), shown);
+        }
+        let body = json!({"tags": {"site": "a"}, "properties": {"desired": {"user": "a"}}});
+        let filled = Twin::new(&change(body), at(0)).unwrap();
+        assert_eq!((filled.version, filled.etag.as_str()), (2, "AAAAAAAAAAE="));
+        let stamp = json!({"$lastUpdated": time, "$lastUpdatedVersion": 1});
+        let desired = Value::Object(filled.desired.service_json());
+        assert_eq!((&desired["$version"], &desired["$metadata"]["user"]), (&json!(1), &stamp));
+        assert_eq!(Value::Object(filled.reported.service_json())["$metadata"], stamp);
+
+        let mut module = fresh;
+        module.unwritten();
+        module.patch(&change(json!({"properties": {"desired": {"a": 1}}})), at(1)).unwrap();
+        let time = |part: &Part| Value::Object(part.service_json())["$metadata"]["$lastUpdated"].clone();
+        assert_eq!(time(&module.reported), "0001-01-01T00:00:00Z");
+        assert_eq!(time(&module.desired), "2026-11-22T18:36:01.000Z");
+    }
+
+    #[test]
+    fn a_replacement_empties_what_it_does_not_name_and_takes_no_null() {
+        let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
+        let full = json!({"tags": {"a": 1}, "properties": {"desired": {"b": 2}}});
+        twin.patch(&change(full), at(1)).unwrap();
+        for null in
+            [json!({"tags": {"x": {"my-tag": null}}}), json!({"properties": {"desired": {"my-tag": null}}})]
+        {
+            let refused = twin.replace(&change(null), at(2)).unwrap_err();
+            assert!(refused.message.ends_with("Error in Property/Tag my-tag"), "{refused}");
+        }
+        let (patch, version) = twin.replace(&change(json!({"tags": {"c": 3}})), at(2)).unwrap().unwrap();
+        assert_eq!((Value::Object(patch), version), (json!({"b": null}), 3));
+        assert_eq!(Value::Object(twin.tags.clone()), json!({"c": 3}));
+        assert_eq!(
+            twin.replace(&change(json!({})), at(3)).unwrap(),
+            None,
+            "there were no desired properties"
+        );
+        assert!(twin.tags.is_empty());
+    }
+
+    #[test]
     fn tags_alone_notify_nobody() {
-        let mut twin = Twin::new(at(0)).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
         assert_eq!(twin.patch(&change(json!({"tags": {"a": 1}})), at(1)).unwrap(), None);
     }
 
     #[test]
     fn a_replacement_tells_the_device_what_went_away() {
-        let mut twin = Twin::new(at(0)).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
         let whole = |desired| change(json!({"properties": {"desired": desired}, "tags": {}}));
         twin.patch(&whole(json!({"a": 1, "b": 2})), at(1)).unwrap();
         let (patch, version) = twin.replace(&whole(json!({"b": 2, "c": 3})), at(2)).unwrap().unwrap();
@@ -342,12 +414,12 @@ mod tests {
 
     #[test]
     fn an_error_in_one_section_leaves_the_other_alone() {
-        let mut twin = Twin::new(at(0)).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
         let bad = change(json!({"tags": {"a": 1}, "properties": {"desired": {"a b": 1}}}));
         assert_eq!(twin.patch(&bad, at(1)).unwrap_err().code, ErrorCode::ArgumentInvalid);
         assert_eq!(twin.replace(&bad, at(1)).unwrap_err().code, ErrorCode::ArgumentInvalid);
         assert!(twin.tags.is_empty());
-        assert_eq!(twin.version, 1);
+        assert_eq!(twin.version, 2);
     }
 
     #[test]
@@ -371,12 +443,12 @@ mod tests {
 
     #[test]
     fn reported_metadata_has_no_version() {
-        let mut twin = Twin::new(at(0)).unwrap();
+        let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
         let Value::Object(patch) = json!({"rebootTime": "x"}) else { panic!() };
         assert_eq!(twin.report(&patch, None, at(1)).unwrap(), 2);
         let shown = twin.reported.service_json();
         assert_eq!(shown["$metadata"]["rebootTime"], json!({"$lastUpdated": "2026-11-22T18:36:01.000Z"}));
         assert_eq!(twin.report(&patch, Some(1), at(1)).unwrap_err().code, ErrorCode::PreconditionFailed);
-        assert_eq!(twin.version, 2);
+        assert_eq!(twin.version, 3);
     }
 }

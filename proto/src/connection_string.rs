@@ -101,16 +101,18 @@ pub enum ConnectionStringError {
     #[error("x509 must be true where it is given")]
     X509,
     /// A host name or a device id that cannot be one.
-    #[error("{key}: {source}")]
+    // Neither this nor the next has a source: their messages say it, and a chain of
+    // errors would say it again.
+    #[error("{key}: {why}")]
     Name {
         /// The key.
         key: &'static str,
         /// What is wrong with the key's value.
-        source: NameError,
+        why: NameError,
     },
     /// The value of `SharedAccessKey` is not a key.
     #[error("SharedAccessKey: {0}")]
-    Key(#[from] KeyError),
+    Key(KeyError),
 }
 
 use ConnectionStringError as Error;
@@ -129,6 +131,12 @@ const KEYS: [&str; 8] = [HOST_NAME, DEVICE_ID, MODULE_ID, GATEWAY, POLICY, KEY, 
 const QUOTES: [char; 6] = ['"', '\'', '`', '“', '„', '‘'];
 
 type Parts<'a> = BTreeMap<&'static str, &'a str>;
+
+impl From<KeyError> for Error {
+    fn from(why: KeyError) -> Self {
+        Error::Key(why)
+    }
+}
 
 impl FromStr for DeviceConnectionString {
     type Err = Error;
@@ -215,7 +223,7 @@ fn split(text: &str) -> Result<Parts<'_>, Error> {
 
 fn name<T: FromStr<Err = NameError>>(parts: &Parts<'_>, key: &'static str) -> Result<T, Error> {
     let value = parts.get(key).ok_or(Error::Missing(key))?;
-    value.parse().map_err(|source| Error::Name { key, source })
+    value.parse().map_err(|why| Error::Name { key, why })
 }
 
 #[cfg(test)]

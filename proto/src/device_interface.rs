@@ -13,7 +13,7 @@ use crate::reply::{CancelReply, Granted, RebootReply, RefusalReply, StatusReply}
 use crate::report::{BootCause, Clock, RebootErrorCode, RebootStatus, Report, RequestedBy};
 use crate::request::{
     CancelRequest, DEFAULT_WAIT, DELAY_SECONDS, MAX_AHEAD, MAX_ID, MAX_IGNORED, MAX_IGNORED_CHARS,
-    MAX_REASON, OnInhibitor, RebootRequest, Terms, WAIT_SECONDS, Wish,
+    MAX_OPERATOR, MAX_REASON, OnInhibitor, RebootRequest, Terms, WAIT_SECONDS, Wish,
 };
 use crate::{Time, full, twin};
 
@@ -188,6 +188,7 @@ fn each_row_has_the_limits_of_its_key() {
     let limits = [
         ("id", "range", format!("1 to {MAX_ID} characters of `A-Z a-z 0-9 . _ : -`")),
         ("reason", "range", format!("at most {MAX_REASON} characters")),
+        ("operator", "range", format!("at most {MAX_OPERATOR} characters")),
         ("delaySeconds", "range", range(DELAY_SECONDS)),
         ("at", "range", format!("from now to {days} days ahead")),
         ("waitSeconds", "range", range(WAIT_SECONDS)),

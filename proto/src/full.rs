@@ -20,6 +20,7 @@ fn id(text: &str) -> RequestId {
 fn terms() -> Terms {
     Terms {
         reason: Some("kernel update".parse().unwrap()),
+        operator: Some("alice@ops".parse().unwrap()),
         on_inhibitor: Some(OnInhibitor::Wait),
         wait_seconds: Some(86_400),
     }
@@ -113,6 +114,7 @@ fn reboot() -> Reboot {
         id: "r-1".into(),
         status: RebootStatus::Completed,
         reason: Some("kernel update".into()),
+        operator: Some("alice@ops".into()),
         requested_by: RequestedBy::Method,
         requested_at: at("2026-11-22T18:35:00Z"),
         not_before: Some(at("2026-11-22T18:35:40Z")),

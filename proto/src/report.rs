@@ -49,6 +49,9 @@ pub struct Reboot {
     /// `reason`: why the reboot is asked for, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// `operator`: who asked for it, by their own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
     /// `requestedBy`: which way the request came.
     pub requested_by: RequestedBy,
     /// `requestedAt`: when the daemon granted the request or, of a wish that it
@@ -85,6 +88,19 @@ pub struct Reboot {
     /// `error`: why the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RebootError>,
+}
+
+impl Reboot {
+    /// What people who are logged in are told about it: the reason and who asks,
+    /// as far as they are known.
+    pub fn words(&self) -> Option<String> {
+        match (&self.reason, &self.operator) {
+            (Some(reason), Some(operator)) => Some(format!("{reason} (asked for by {operator})")),
+            (Some(reason), None) => Some(reason.clone()),
+            (None, Some(operator)) => Some(format!("asked for by {operator}")),
+            (None, None) => None,
+        }
+    }
 }
 
 vocabulary! {
@@ -236,7 +252,7 @@ mod tests {
         let value = json!({
             "rebootTime": "2026-11-22T18:36:07.412Z",
             "reboot": {
-                "id": "r-1", "status": "completed", "reason": "kernel update", "requestedBy": "method",
+                "id": "r-1", "status": "completed", "reason": "kernel update", "operator": "alice@ops", "requestedBy": "method",
                 "requestedAt": "2026-11-22T18:35:00.000Z", "notBefore": "2026-11-22T18:35:40.000Z", "startedAt": "2026-11-22T18:35:46.112Z",
                 "completedAt": "2026-11-22T18:36:20.000Z", "previousBootId": "a", "bootId": "b",
                 "downSeconds": 21.3, "waitingFor": ["docker.service"], "waitingForCount": 1, "error": {"code": "neverWentDown", "message": "m"},
@@ -273,6 +289,20 @@ mod tests {
         let mut found = BTreeSet::new();
         instants(&full, &mut found);
         assert_eq!(found, INSTANTS.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn what_people_are_told() {
+        let reboot = |reason: Option<&str>, operator: Option<&str>| {
+            let owned = |text: Option<&str>| text.map(str::to_owned);
+            let full = full::report().reboot.unwrap();
+            Reboot { reason: owned(reason), operator: owned(operator), ..full }.words()
+        };
+        let told = |words: &str| Some(words.to_owned());
+        assert_eq!(reboot(Some("why"), Some("alice@ops")), told("why (asked for by alice@ops)"));
+        assert_eq!(reboot(Some("why"), None), told("why"));
+        assert_eq!(reboot(None, Some("alice@ops")), told("asked for by alice@ops"));
+        assert_eq!(reboot(None, None), None);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub const MAX_ID: usize = 128;
 /// The longest reason, in characters: on a terminal of 80 columns a wall message
 /// shows so many on three lines.
 pub const MAX_REASON: usize = 200;
+/// The longest name of an operator, in characters: longer than any user@host.
+pub const MAX_OPERATOR: usize = 100;
 /// How far ahead a call may ask for a reboot, by `delaySeconds` or `at`: 7 days,
 /// so that a mistyped date is refused and not waited for.
 pub const MAX_AHEAD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -57,6 +59,12 @@ pub struct RequestId(String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reason(String);
+
+/// Who asks for a reboot, by their own word: at most 100 characters, as harmless as
+/// those of a [`Reason`]. Nobody has proved that it is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Operator(String);
 
 vocabulary! {
     /// What to do while somebody holds a block inhibitor for shutdown.
@@ -120,6 +128,9 @@ pub struct Terms {
     /// are logged in, and the twin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// `operator`: who asks, by their own word; goes where the reason goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Operator>,
     /// `onInhibitor`: what to do about block inhibitors; [`OnInhibitor::Fail`]
     /// where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,7 +169,8 @@ pub struct InvalidPayload(String);
 
 impl RebootRequest {
     /// The keys of the payload.
-    pub const KEYS: [&str; 7] = ["id", "delaySeconds", "at", "check", "reason", "onInhibitor", "waitSeconds"];
+    pub const KEYS: [&str; 8] =
+        ["id", "delaySeconds", "at", "check", "reason", "operator", "onInhibitor", "waitSeconds"];
 
     /// Reads a payload: absent, `null`, `""` or an object. Anything else is an
     /// error, and so is a known key with a value that may not stand there. A key
@@ -211,7 +223,8 @@ impl RebootRequest {
 
 impl Wish {
     /// The keys of the wish.
-    pub const KEYS: [&str; 6] = ["id", "notBefore", "deadline", "reason", "onInhibitor", "waitSeconds"];
+    pub const KEYS: [&str; 7] =
+        ["id", "notBefore", "deadline", "reason", "operator", "onInhibitor", "waitSeconds"];
 
     /// Reads `properties.desired.reboot`. It is an error if it is no object, has
     /// no `id`, a known key with a value that may not stand there, or a
@@ -273,6 +286,7 @@ impl Terms {
     fn take(&mut self, key: &str, value: &Value) -> Result<bool, InvalidPayload> {
         match key {
             "reason" => self.reason = Some(text(key, value)?),
+            "operator" => self.operator = Some(text(key, value)?),
             "waitSeconds" => self.wait_seconds = Some(seconds(key, value, WAIT_SECONDS)?),
             "onInhibitor" => self.on_inhibitor = Some(word(key, value, OnInhibitor::ALL)?),
             _ => return Ok(false),
@@ -317,6 +331,13 @@ impl Reason {
     }
 }
 
+impl Operator {
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for RequestId {
     type Err = InvalidPayload;
 
@@ -334,16 +355,29 @@ impl FromStr for Reason {
     type Err = InvalidPayload;
 
     fn from_str(text: &str) -> Result<Self, InvalidPayload> {
-        if text.chars().count() > MAX_REASON {
-            return Err(InvalidPayload(format!("must have at most {MAX_REASON} characters")));
-        }
-        if let Some(char) = text.chars().find(|char| is_deceptive(*char)) {
-            return Err(InvalidPayload(format!(
-                "must be one line without control characters and bidirectional overrides, but has U+{:04X}",
-                u32::from(char)
-            )));
-        }
-        Ok(Reason(text.to_owned()))
+        harmless_line(text, MAX_REASON).map(Reason)
+    }
+}
+
+impl FromStr for Operator {
+    type Err = InvalidPayload;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPayload> {
+        harmless_line(text, MAX_OPERATOR).map(Operator)
+    }
+}
+
+/// Text that may be shown as it is: one line of so many characters at most.
+fn harmless_line(text: &str, longest: usize) -> Result<String, InvalidPayload> {
+    if text.chars().count() > longest {
+        return Err(InvalidPayload(format!("must have at most {longest} characters")));
+    }
+    match text.chars().find(|char| is_deceptive(*char)) {
+        None => Ok(text.to_owned()),
+        Some(char) => Err(InvalidPayload(format!(
+            "must be one line without control characters and bidirectional overrides, but has U+{:04X}",
+            u32::from(char)
+        ))),
     }
 }
 
@@ -374,7 +408,7 @@ macro_rules! text {
     };
 }
 
-text!(RequestId, Reason);
+text!(RequestId, Reason, Operator);
 
 /// The payload as an object; an absent payload, `null` and `""` are an empty
 /// one, since tools send each of them where no payload was given.
@@ -512,7 +546,7 @@ mod tests {
     fn a_patch_takes_back_what_an_earlier_wish_asked_for() {
         let wish = Wish { id: id("w"), not_before: None, deadline: None, terms: Terms::default() };
         let expected = json!({
-            "id": "w", "notBefore": null, "deadline": null, "reason": null, "onInhibitor": null,
+            "id": "w", "notBefore": null, "deadline": null, "reason": null, "operator": null, "onInhibitor": null,
             "waitSeconds": null,
         });
         assert_eq!(wish.patch(), expected);
@@ -537,6 +571,7 @@ mod tests {
     #[test]
     fn each_mistake_names_its_key() {
         let long_id = format!(r#"{{"id":"{}"}}"#, "x".repeat(129));
+        let long_operator = format!(r#"{{"operator":"{}"}}"#, "ü".repeat(101));
         let long_reason = format!(r#"{{"reason":"{}"}}"#, "ü".repeat(201));
         for (payload, named) in [
             ("{", "not JSON"),
@@ -559,6 +594,9 @@ mod tests {
             (r#"{"reason":"\u2028"}"#, "but has U+2028"),
             (r#"{"reason":"\u202ekcits"}"#, "but has U+202E"),
             (r#"{"reason":"\u2066"}"#, "but has U+2066"),
+            (r#"{"operator":7}"#, "operator: must be a string, not 7"),
+            (r#"{"operator":"a\u001b[2Jb"}"#, "operator: must be one line without control characters"),
+            (long_operator.as_str(), "operator: must have at most 100"),
             (r#"{"check":"yes"}"#, "check: must be true or false, not \"yes\""),
             (r#"{"delaySeconds":-1}"#, "delaySeconds: must be a whole number from 0 to 604800, not -1"),
             (r#"{"delaySeconds":604801}"#, "delaySeconds: must be a whole number from 0 to 604800"),

@@ -60,7 +60,7 @@ pub enum TwinError {
         /// The keys that lead to the place, joined by dots.
         path: String,
     },
-    /// Objects are nested more than 10 levels deep.
+    /// Objects are nested more than 10 levels deep below the section.
     #[error("{path}: objects nest at most {MAX_DEPTH} levels deep")]
     Depth {
         /// The keys that lead to the place, joined by dots.
@@ -84,7 +84,8 @@ pub enum TwinError {
     },
 }
 
-/// How deep objects may nest; a section itself is the first level.
+/// How deep objects may nest below a section, by the documentation's example of
+/// `tags` with objects from `one` to `ten`.
 const MAX_DEPTH: usize = 10;
 const MAX_KEY_BYTES: usize = 1024;
 const MAX_STRING_BYTES: usize = 4096;
@@ -210,7 +211,7 @@ fn object_size(object: &Object) -> usize {
 /// Checks the `change` of a section by itself, and the size of what the section
 /// would be then, `merged`.
 fn validate(section: Section, change: &Object, merged: &Object) -> Result<(), TwinError> {
-    check_object("", change, 1)?;
+    check_object("", change, 0)?;
     let (size, limit) = (object_size(merged), section.limit());
     if size > limit { Err(TwinError::Size { size, limit }) } else { Ok(()) }
 }
@@ -320,7 +321,7 @@ mod tests {
             (json!({"a": 4_503_599_627_370_496_i64}), TwinError::Integer { path: "a".into() }),
             (json!({"a": u64::MAX}), TwinError::Integer { path: "a".into() }),
             (json!({"a": [1, null]}), TwinError::NullInArray { path: "a".into() }),
-            (nested(11), TwinError::Depth { path: ["x"; 10].join(".") }),
+            (nested(12), TwinError::Depth { path: ["x"; 11].join(".") }),
         ] {
             let mut properties = Properties::default();
             let result = properties.patch(Section::Desired, &object(patch), None);
@@ -329,7 +330,7 @@ mod tests {
         }
         let accepted = json!({"a": -4_503_599_627_370_496_i64, "b": 0.5, "c": [true, "x", {"d": 1}]});
         assert!(Properties::default().patch(Section::Desired, &object(accepted), None).is_ok());
-        assert!(Properties::default().patch(Section::Desired, &object(nested(10)), None).is_ok());
+        assert!(Properties::default().patch(Section::Desired, &object(nested(11)), None).is_ok());
     }
 
     #[test]

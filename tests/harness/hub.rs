@@ -33,6 +33,7 @@ pub struct StoppedHub {
     data: PathBuf,
     home: Option<TempDir>,
     mqtt_port: u16,
+    https_port: u16,
 }
 
 impl Hub {
@@ -85,10 +86,11 @@ impl Hub {
     }
 
     /// Ends the hub without giving it time to do anything more, and keeps its
-    /// data and its port of MQTT.
+    /// data and its ports.
     pub fn stop(mut self) -> StoppedHub {
         self.kill();
-        StoppedHub { data: std::mem::take(&mut self.data), home: self.home.take(), mqtt_port: self.mqtt_port }
+        let (mqtt_port, https_port) = (self.mqtt_port, self.https_port);
+        StoppedHub { data: std::mem::take(&mut self.data), home: self.home.take(), mqtt_port, https_port }
     }
 
     /// Ends the hub at once, as a power cut would end the process.
@@ -181,9 +183,10 @@ impl Hub {
 }
 
 impl StoppedHub {
-    /// The same hub again, on the same port for MQTT.
+    /// The same hub again, on the same ports.
     pub fn start(self) -> Hub {
-        let mut hub = Hub::start_in(&self.data, &["--mqtt-port", &self.mqtt_port.to_string()]);
+        let [mqtt, https] = [self.mqtt_port, self.https_port].map(|port| port.to_string());
+        let mut hub = Hub::start_in(&self.data, &["--mqtt-port", &mqtt, "--https-port", &https]);
         hub.home = self.home;
         hub
     }

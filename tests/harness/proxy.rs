@@ -24,8 +24,7 @@ pub fn proxy(credentials: Option<&str>) -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Transcript::default();
-    let wanted =
-        credentials.map(|credentials| format!("Proxy-Authorization: Basic {}", STANDARD.encode(credentials)));
+    let wanted = credentials.map(|credentials| format!("Basic {}", STANDARD.encode(credentials)));
     let writer = asked.clone();
     spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
@@ -52,7 +51,7 @@ fn serve(mut client: TcpStream, asked: &Transcript, wanted: Option<&str>) {
     asked.push(head[0].clone());
     let target = head[0].strip_prefix("CONNECT ").and_then(|rest| rest.strip_suffix(" HTTP/1.1"));
     let server = match target {
-        _ if wanted.is_some_and(|wanted| !head.iter().any(|line| line == wanted)) => {
+        _ if wanted.is_some_and(|wanted| !head.iter().any(|line| is_credentials(line, wanted))) => {
             Err("407 Proxy Authentication Required")
         }
         Some(target) => TcpStream::connect(target).map_err(|_| "502 Bad Gateway"),
@@ -69,4 +68,10 @@ fn serve(mut client: TcpStream, asked: &Transcript, wanted: Option<&str>) {
             pass_on(server, client);
         }
     }
+}
+
+/// Whether a header's line has these credentials.
+fn is_credentials(line: &str, wanted: &str) -> bool {
+    let header = line.split_once(": ");
+    header.is_some_and(|(name, value)| name.eq_ignore_ascii_case("Proxy-Authorization") && value == wanted)
 }

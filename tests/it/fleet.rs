@@ -53,10 +53,10 @@ fn kinds(count: usize) -> Vec<Kind> {
 }
 
 impl Fleet {
-    fn start(hub: &Hub, count: usize) -> Self {
-        let home = tempfile::tempdir().unwrap();
+    fn start(hub: &Hub, kinds: Vec<Kind>) -> Self {
+        let (home, count) = (tempfile::tempdir().unwrap(), kinds.len());
         let downs = Arc::new(Mutex::new(vec![0; count]));
-        let mut fleet = Fleet { home, kinds: kinds(count), daemons: Vec::new(), downs };
+        let mut fleet = Fleet { home, kinds, daemons: Vec::new(), downs };
         let rows: String = (0..count).map(|n| format!("{},fleet\n", name(n))).collect();
         let (list, strings) = (fleet.path("list"), fleet.path("strings"));
         fs::write(&list, format!("deviceId,tags.group\n{rows}")).unwrap();
@@ -181,7 +181,7 @@ fn only_file(folder: &Path) -> PathBuf {
 fn a_killed_run_goes_on_and_reboots_nobody_twice() {
     let count: usize = std::env::var("IOTDM_FLEET").map_or(50, |count| count.parse().unwrap());
     let hub = Hub::start();
-    let fleet = Fleet::start(&hub, count);
+    let fleet = Fleet::start(&hub, kinds(count));
     let state = fleet.path("ctl-state");
     let (patience, in_flight) = if count > 100 { ("300s", "100") } else { ("60s", "25") };
     let waiting = ["--wait-timeout", patience, "--interval", "1s", "-o", "jsonl"];
@@ -191,8 +191,18 @@ fn a_killed_run_goes_on_and_reboots_nobody_twice() {
         command
     };
     let mut ended = 0;
-    let all =
-        ["reboot", "--where", "tags.group = 'fleet'", "--yes", "--max-in-flight", in_flight, "--canary", "5"];
+    let all = [
+        "reboot",
+        "--where",
+        "tags.group = 'fleet'",
+        "--yes",
+        "--max-in-flight",
+        in_flight,
+        "--canary",
+        "5",
+        "--max-failures",
+        "all",
+    ];
     let (killed, first_peak) = watch(with(&all), |_| {
         ended += 1;
         ended < count / 2
@@ -220,6 +230,34 @@ fn a_killed_run_goes_on_and_reboots_nobody_twice() {
     let peak = peak.max(first_peak);
     println!("{count} devices; iotdm-ctl had at most {peak} KiB");
     assert!(peak > 0 && peak < 64 * 1024, "iotdm-ctl had {peak} KiB");
+}
+
+/// `IOTDM_OUTAGE` is for how many seconds the hub is away.
+#[test]
+fn a_hub_that_is_killed_half_way_costs_no_device() {
+    let seconds = std::env::var("IOTDM_OUTAGE").map_or(15, |seconds| seconds.parse().unwrap());
+    let mut hub = Some(Hub::start());
+    let fleet = Fleet::start(hub.as_ref().unwrap(), vec![Kind::Good; 30]);
+    let all = ["reboot", "--where", "tags.group = 'fleet'", "--yes", "--interval", "1s", "-o", "jsonl"];
+    let mut command = hub.as_ref().unwrap().ctl_command(&all);
+    let log = fleet.path("ctl-log");
+    command.env("XDG_STATE_HOME", fleet.path("ctl-state")).stderr(fs::File::create(&log).unwrap());
+    let mut completed = 0;
+    let (code, _) = watch(command, |line| {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["outcome"], "completed", "{line}");
+        completed += 1;
+        if completed == 8 {
+            let stopped = hub.take().unwrap().stop();
+            // The outage itself, and not something that is waited for.
+            thread::sleep(std::time::Duration::from_secs(seconds));
+            hub = Some(stopped.start());
+        }
+        true
+    });
+    let log = fs::read_to_string(log).unwrap();
+    assert_eq!((code, completed), (Some(0), 30), "{log}");
+    assert!(log.contains("trying again"), "{log}");
+    assert!(fleet.downs.lock().unwrap().iter().all(|downs| *downs == 1), "{:?}", fleet.downs);
 }
 
 /// The last outcome that a journal has of each device.

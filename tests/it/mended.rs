@@ -164,6 +164,7 @@ fn what_would_have_a_reboot_refused_shows_in_the_status() {
     wait_until("the status without the obstacle", || last(&daemon).unwrap().ends_with("; no reboot pending"));
 
     fs::remove_dir_all(daemon.state_dir()).unwrap();
+    fs::write(daemon.state_dir(), "in the way").unwrap();
     let (status, _) = hub.invoke("rebootDevice", r#"{"delaySeconds":3600}"#);
     assert_eq!(status, 500);
     daemon

@@ -99,3 +99,20 @@ fn a_reason_that_a_terminal_or_the_journal_would_obey_is_refused_by_name() {
     assert_eq!(hub.invoke("rebootDevice", r#"{"reason":"ok"}"#).0, 200);
     logind.calls.wait_for("Reboot(false)");
 }
+
+#[test]
+fn who_asks_is_told_to_the_machine_and_to_the_twin() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    for hostile in [r#"{"operator":"a\u001b[2J"}"#, r#"{"operator":"a\nb"}"#, r#"{"operator":7}"#] {
+        let (status, answer) = hub.invoke("rebootDevice", hostile);
+        assert_eq!((status, &answer["error"]["code"]), (400, &"invalidPayload".into()), "{hostile}");
+    }
+    let payload = r#"{"id":"r-1","reason":"kernel update","operator":"alice@ops"}"#;
+    assert_eq!(hub.invoke("rebootDevice", payload).0, 200);
+    logind.calls.wait_for("SetWallMessage(kernel update (asked for by alice@ops))");
+    wait_until("the twin to say so", || hub.reported()["reboot"]["operator"] == "alice@ops");
+    daemon.log.wait_for("asked for by \"alice@ops\"");
+}

@@ -244,8 +244,8 @@ def renewals(campaign: Campaign, row: Counter, accepted: list[str], count: int) 
         status = place.invoke({"check": True}, connect_timeout=10, response_timeout=10)
         if status != 200:
             lost[status] += 1
-        # The device takes no more than 60 reboots in an hour.
-        if calls % 100 == 0 and row["requested"] < 30:
+        # The device grants no more than 30 requests in an hour, those of the other phases among them.
+        if calls % 100 == 0 and sum(row["requested"] for row in campaign.rows.values()) < 30:
             campaign.request(row, accepted)
     row["losses"] += lost.total()
     return f"{calls} calls besides, not answered: {dict(lost) or 'none'}"

@@ -48,7 +48,7 @@ def test_many_at_once_and_how_many_they_are(registry):
     ]
     done = registry.bulk_create_or_update_devices(mixed)
     assert not done.is_successful
-    assert [(error.device_id, error.error_code) for error in done.errors] == [("d0", "DeviceAlreadyExists")]
+    assert [(error.device_id, error.error_code) for error in done.errors] == [("d0", "409001")]
     assert [device.device_id for device in registry.get_devices()] == ["d0", "d2", "d3", "d4", "gw1"]
     rows = query(registry, "SELECT tags.even AS even, COUNT() AS n FROM devices WHERE is_defined(tags.even) GROUP BY tags.even")
     counted = {row.additional_properties["even"]: row.additional_properties["n"] for row in rows}
@@ -109,8 +109,10 @@ def test_jobs(registry, jobs):
     )
     jobs.create_scheduled_job("later", later)
     assert jobs.cancel_scheduled_job("later").status == "cancelled"
+    # Of a job that is not there the service says no more.
+    assert jobs.get_scheduled_job("nobody's").status == "unknown"
     with pytest.raises(HttpOperationError) as refusal:
-        jobs.get_scheduled_job("nobody's")
+        jobs.cancel_scheduled_job("nobody's")
     assert refusal.value.response.status_code == 404
     assert jobs.get_import_export_jobs() == []
 

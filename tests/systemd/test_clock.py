@@ -1,7 +1,8 @@
 """A machine whose clock is wrong until a time server answers, as a Raspberry Pi's is."""
 
+import json
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from judges.reports import instant
@@ -46,6 +47,8 @@ def virtual(debian, deb, hub, tmp_path):
         gateways.configure(root, hub)
         vm.prepare(root, [hub.mqtt_port])
         vm.enable(root, UNIT, "systemd-timesyncd")
+        # So that a clock that is a day behind costs no connection; one that is years behind does.
+        (root / "etc/iotdm/agentd.toml.d/ttl.toml").write_text('[hub]\nsas_ttl = "72h"\n')
         settings = root / "etc/systemd/timesyncd.conf.d/tests.conf"
         settings.parent.mkdir(parents=True)
         settings.write_text(f"[Time]\nNTP={vm.HOST}\nFallbackNTP=\nConnectionRetrySec=1\n")
@@ -92,6 +95,40 @@ def test_a_clock_that_is_years_behind(virtual, hub, refused, time_server):
     times = [first["boot"]["bootTime"], reboot["requestedAt"], reboot["startedAt"], third["rebootTime"], reboot["completedAt"]]
     assert sorted(times) == times
     assert 0 < reboot["downSeconds"] < 240
+
+
+def test_a_wish_that_expires_when_the_clock_is_set(virtual, hub, time_server):
+    """Scheduled by a clock that is a day behind; when that is set, the wish's time is long over, and the next one is taken up."""
+    behind = timedelta(days=1)
+    virtual.power_on(clock=f"{datetime.now(UTC) - behind:%Y-%m-%dT%H:%M:%S}")
+    hub.wait_connected(DEVICE, timeout=BOOT)
+
+    def wish(identity: str, not_before: datetime, deadline: datetime) -> None:
+        times = {"notBefore": f"{not_before:%Y-%m-%dT%H:%M:%SZ}", "deadline": f"{deadline:%Y-%m-%dT%H:%M:%SZ}"}
+        hub.done("twin", "update", DEVICE, "--desired", json.dumps({"reboot": {"id": identity, **times}}))
+
+    def is_now(identity: str, status: str):
+        return lambda reported: [reported.get("reboot", {}).get(key) for key in ("id", "status")] == [identity, status]
+
+    here = datetime.now(UTC) - behind
+    wish("early", here + timedelta(hours=2), here + timedelta(hours=3))
+    scheduled = hub.wait_reported(DEVICE, is_now("early", "scheduled"), timeout=BOOT)
+    assert scheduled["boot"]["clock"] == "unsynchronized"
+
+    time_server.answers.set()
+    failed = hub.wait_reported(DEVICE, is_now("early", "failed"), timeout=BOOT)
+    assert failed["reboot"]["error"]["code"] == "expired"
+    assert _synchronized(failed)
+
+    # It is ready for the next one, by either way.
+    now = datetime.now(UTC)
+    wish("next", now + timedelta(hours=2), now + timedelta(hours=3))
+    hub.wait_reported(DEVICE, is_now("next", "scheduled"), timeout=BOOT)
+    hub.done("cancel", DEVICE)
+    hub.wait_reported(DEVICE, is_now("next", "cancelled"), timeout=BOOT)
+    hub.done("invoke", DEVICE, "rebootDevice", "--payload", '{"id": "called", "delaySeconds": 3600}')
+    hub.wait_reported(DEVICE, is_now("called", "scheduled"), timeout=BOOT)
+    assert len(virtual.lives) == 1
 
 
 def _synchronized(reported: dict) -> bool:

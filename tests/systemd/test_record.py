@@ -65,5 +65,28 @@ def test_a_disk_that_has_become_read_only(machine, hub):
     machine.wait_boot(2)
 
 
+def test_a_state_directory_that_is_removed_while_the_daemon_runs(gateway, hub):
+    asked = hub.ctl("invoke", DEVICE, "rebootDevice", "--payload", '{"id": "told", "delaySeconds": 3600}')
+    assert asked.returncode == 0, asked.stderr
+    hub.done("cancel", DEVICE)
+    told = hub.wait_reported(DEVICE, lambda reported: reported.get("reboot", {}).get("status") == "cancelled")
+    gateway.run("rm", "-rf", STATE)
+    assert refusal(hub) == (3, 500, "storageFailed")
+    remedy = "is gone and cannot be made again"
+    assert "systemctl restart iotdm-agentd" in gateway.wait_journal(remedy, f"--unit={UNIT}")
+    assert remedy in gateway.show(UNIT, "StatusText")["StatusText"]
+    assert_still_up(gateway)
+
+    # The remedy that was named is one, and takes nothing back that was told.
+    gateway.run("systemctl", "restart", UNIT)
+    gateway.wait_journal("the device twin remembers told", f"--unit={UNIT}")
+    hub.wait_connected(DEVICE)
+    assert hub.done("invoke", DEVICE, "rebootDevice", "--payload", '{"check": true}')
+    assert hub.reported(DEVICE)["reboot"] == told["reboot"]
+    accepted = hub.ctl("reboot", DEVICE, "--no-wait")
+    assert accepted.returncode == 0, accepted.stderr
+    gateway.wait_boot(2)
+
+
 def remount(machine, how: str) -> None:
     machine.run("mount", "--options", f"remount,{how}", STATE)

@@ -7,6 +7,7 @@
 mod accept;
 mod proceed;
 mod recall;
+mod remember;
 mod resume;
 mod wish;
 
@@ -18,6 +19,7 @@ use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
 use serde_json::Value;
 
 use self::accept::Check;
+use self::remember::Kept;
 use self::wish::Wished;
 use super::effect::{Effect, Notice};
 use super::event::Event;
@@ -40,6 +42,8 @@ struct Core {
     /// The record as it is on disk, or was last tried to be written.
     record: Record,
     settings: Settings,
+    /// What was granted and is not in the record any more.
+    kept: Kept,
     /// When the machine booted, by the clock of now.
     booted: Time,
     /// The last boot that is known to have ended by an orderly shutdown.
@@ -50,6 +54,10 @@ struct Core {
     wished: Wished,
     /// The wish could not be recorded, so it waits until the disk may take it.
     wish_held: bool,
+    /// What had passed, by the record's count, when the record was last to be saved.
+    saved_count: u64,
+    /// The administrator was told that the wish waits until it can be granted.
+    wish_crowded: bool,
 }
 
 /// What the device's own configuration says.
@@ -148,11 +156,18 @@ impl Agent {
         }
     }
 
+    /// Tells how long the machine has been up by now, from which the age of what
+    /// is remembered is counted. To be called before each [`Agent::handle`].
+    pub fn count(&mut self, uptime: Duration) {
+        self.core.count(uptime);
+    }
+
     /// Decides what follows from `event` at the instant `now`.
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Effect> {
         let (phase, mut effects) = self.core.step(std::mem::take(&mut self.phase), event, now);
         let (phase, more) = self.core.consider_wish(phase, now);
         effects.extend(more);
+        effects.extend(self.core.save_count(&phase, &effects));
         self.phase = phase;
         self.core.hold_back(&mut effects);
         effects
@@ -267,16 +282,17 @@ impl Core {
                 // Before logind is asked: the machine may go down, and this
                 // process end, faster than it could write that logind agreed.
                 self.record.asked = Some(Asked::Asking);
+                self.record.renew(true);
                 (Phase::Asking, vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()])
             }
 
             (Phase::Asking, Event::Saved(Ok(()))) => {
-                let reason = self.record.reboot.as_ref().and_then(|reboot| reboot.reason.clone());
+                let words = self.record.reboot.as_ref().and_then(|reboot| reboot.words());
                 let plan = self.record.plan.as_ref();
                 let ignore_inhibitors = plan.is_some_and(|plan| plan.on_inhibitor == OnInhibitor::Override);
                 let effects = vec![
                     Effect::Deadline(Some(self.settings.down_timeout)),
-                    Effect::Reboot { reason, ignore_inhibitors },
+                    Effect::Reboot { words, ignore_inhibitors },
                 ];
                 (Phase::Rebooting, effects)
             }
@@ -309,9 +325,14 @@ impl Core {
                     None => (phase, Vec::new()),
                 };
                 self.wished = reboot.map_or(Wished::Nothing, |wish| Wished::Reboot(Box::new(wish)));
-                self.wish_held = false;
+                (self.wish_held, self.wish_crowded) = (false, false);
                 step
             }
+            (phase, Event::Kept { written }) => {
+                self.kept(written);
+                (phase, Vec::new())
+            }
+            (phase, Event::KeptIsGone) => (phase, Vec::from_iter(self.kept_is_lost())),
             (phase, Event::StorageMayWork) => {
                 self.wish_held = false;
                 (phase, Vec::new())

@@ -6,6 +6,7 @@ use iotdm_proto::report::{Boot, Reboot, Report};
 use iotdm_proto::{ErrorCode, Time};
 use serde_json::Value;
 
+use super::ids::GrantedRequest;
 use super::record::Record;
 
 /// What is to be done, in the order given.
@@ -29,13 +30,21 @@ pub enum Effect {
     },
     /// Write the record and sync it; answered by `Event::Saved`.
     Save(Box<Record>),
+    /// Write these requests to the file of those that were granted, and sync it;
+    /// answered by `Event::Kept`. One at a time is asked for.
+    Keep {
+        /// In the order in which they stand in the file.
+        requests: Vec<GrantedRequest>,
+        /// Instead of all that the file holds; else after it.
+        whole: bool,
+    },
     /// Make the twin's reported properties say this; answered, once and for
     /// the newest only, by `Event::Reported`.
     Report(Box<Report>),
     /// Ask logind to reboot; answered by `Event::RebootAsked`.
     Reboot {
-        /// For the people who are logged in.
-        reason: Option<String>,
+        /// For the people who are logged in: why, and who asks.
+        words: Option<String>,
         /// Whether block inhibitors are passed over.
         ignore_inhibitors: bool,
     },

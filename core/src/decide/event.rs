@@ -5,6 +5,7 @@ use std::time::Duration;
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
 
+use super::ids::GrantedRequest;
 use super::memory::Memory;
 use super::refusal::Refusal;
 use super::request::DesiredReboot;
@@ -20,6 +21,10 @@ pub struct Start {
     pub clock: Clock,
     /// The last boot that is known to have ended by an orderly shutdown.
     pub shut_down: Option<String>,
+    /// How long ago it booted. Only differences count, within one boot.
+    pub uptime: Duration,
+    /// The requests in the file of those that were granted.
+    pub granted: Vec<GrantedRequest>,
 }
 
 /// What happened.
@@ -50,6 +55,14 @@ pub enum Event {
     },
     /// Whether the record is on disk.
     Saved(Result<(), String>),
+    /// Whether the file of granted requests is written; answers
+    /// [`super::effect::Effect::Keep`].
+    Kept {
+        /// It is, and synced.
+        written: bool,
+    },
+    /// The file of granted requests is not there any more.
+    KeptIsGone,
     /// Some time after the record could not be saved.
     StorageMayWork,
     /// The hub acknowledged the reply to this call.

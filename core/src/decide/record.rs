@@ -2,11 +2,13 @@
 //! down at any instant.
 
 use iotdm_proto::report::{Boot, Clock, Reboot};
-use iotdm_proto::{OnInhibitor, Time, Wish};
+use iotdm_proto::{OnInhibitor, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::age::Age;
 use super::guard::Guards;
+use super::ids::GrantedRequest;
 
 /// Everything that survives, written as one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,9 +31,13 @@ pub struct Record {
     /// Whether logind was asked to reboot for the pending request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
-    /// What the clock was like when `started_at` was taken.
+    /// What the clock was like that `started_at` was taken from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_clock: Option<Clock>,
+    /// The clock of the running boot, which was not synchronised, was set: no other
+    /// boot's clock tells how long it was from then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_was_set: bool,
     /// When reboots were begun of late, the latest last, for the guards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub starts: Vec<Time>,
@@ -41,10 +47,16 @@ pub struct Record {
     /// An orderly shutdown of that boot has begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going_down: bool,
-    /// What was replied to the newest requests, the latest last, so that a
-    /// request delivered again gets its reply again and nothing else.
+    /// The requests that were granted last, the latest last, until they are moved
+    /// to a file of their own.
     #[serde(default, rename = "answers", skip_serializing_if = "Vec::is_empty")]
-    pub replies: Vec<KnownReply>,
+    pub granted: Vec<GrantedRequest>,
+    /// When requests were granted of late, the latest last, by [`Age::passed`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted_at: Vec<u64>,
+    /// How much time has passed.
+    #[serde(default)]
+    pub age: Age,
     /// The id of the wish that was last taken up, whatever became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wish: Option<String>,
@@ -90,19 +102,6 @@ pub struct Plan {
     pub deadline: Option<Time>,
 }
 
-/// A request's id and the body of the reply to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KnownReply {
-    /// The request's id.
-    pub id: String,
-    /// The reply's body; its status was 200.
-    pub body: Value,
-}
-
-/// How many replies are kept: more than an operator retries after, and still,
-/// at some 240 bytes each, a file of 30 kilobytes.
-const MAX_REPLIES: usize = 128;
-
 impl Record {
     /// The layout that this version writes. Version 1 lacks keys that have
     /// defaults, and the file's checksum.
@@ -118,10 +117,13 @@ impl Record {
             plan: None,
             asked: None,
             started_clock: None,
+            clock_was_set: false,
             starts: Vec::new(),
             wish: None,
             going_down: false,
-            replies: Vec::new(),
+            granted: Vec::new(),
+            granted_at: Vec::new(),
+            age: Age::default(),
             last_wish: None,
             lost: false,
             damaged: None,
@@ -133,20 +135,13 @@ impl Record {
         self.reboot.as_ref().filter(|reboot| !reboot.status.is_final())
     }
 
-    /// The reply once given to the request `id`.
-    pub fn reply(&self, id: &str) -> Option<&Value> {
-        self.replies.iter().find(|reply| reply.id == id).map(|reply| &reply.body)
-    }
-
-    /// Remembers a reply, forgetting the oldest beyond the limit.
-    pub fn remember(&mut self, id: &str, body: Value) {
-        self.replies.push(KnownReply { id: id.to_owned(), body });
-        if self.replies.len() > MAX_REPLIES {
-            // Not the wish's: that stands in the twin for as long as nobody
-            // takes it back.
-            let wish = self.wish.as_ref().and_then(Wish::id_of).map(String::from);
-            let oldest = self.replies.iter().position(|reply| Some(&reply.id) != wish.as_ref());
-            self.replies.remove(oldest.unwrap_or_default());
+    /// Notes that the newest request, which was granted, began or ended now: from
+    /// now on its age counts.
+    pub(super) fn renew(&mut self, begun: bool) {
+        let Some(newest) = self.reboot.as_ref() else { return };
+        if let Some(request) = self.granted.iter_mut().find(|request| request.id == newest.id) {
+            request.at = Some(self.age.passed());
+            request.begun |= begun;
         }
     }
 
@@ -156,31 +151,5 @@ impl Record {
         self.starts.push(now);
         let excess = self.starts.len().saturating_sub(Guards::MAX_PER_HOUR);
         self.starts.drain(..excess);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use iotdm_proto::report::{BootCause, Clock};
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn old_replies_make_room_except_for_the_wishs() {
-        let mut record = Record::new(Boot {
-            boot_id: "b".into(),
-            boot_time: Time::from_unix_millis(0),
-            cause: BootCause::Unknown,
-            clock: Clock::Unsynchronized,
-        });
-        record.wish = Some(json!({ "id": "1" }));
-        for n in 0..128 + 3 {
-            record.remember(&n.to_string(), json!(n));
-        }
-        assert_eq!(record.replies.len(), 128);
-        let known = |id: &str| record.reply(id).is_some();
-        assert_eq!(["0", "1", "2", "3", "4"].map(known), [false, true, false, false, true]);
-        assert!(known("130"));
     }
 }

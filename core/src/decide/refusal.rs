@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::effect::{Effect, Note};
+use super::ids::{MAX_GRANTED, MAX_IDS};
 
 /// Why the machine cannot be rebooted now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +22,27 @@ pub enum Refusal {
     Blocked(Vec<Inhibitor>),
     /// Inhibitors are not to be passed over on this device.
     Forbidden,
-    /// A reboot now would be too often, or too soon after the last boot.
+    /// A reboot now would be too often, or too soon after the last boot, or the
+    /// request cannot be remembered.
     RateLimited {
+        /// What it exceeds.
+        limit: Limit,
         /// When it would be accepted.
         until: Time,
         /// How long that is from now.
         wait: Duration,
     },
+}
+
+/// What a request that comes too often exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Of reboots, in the device's configuration.
+    Reboots,
+    /// Of requests that are granted within an hour.
+    Granted,
+    /// Of requests that are remembered.
+    Memory,
 }
 
 impl Refusal {
@@ -48,10 +63,16 @@ impl Refusal {
             Refusal::Forbidden => "this device does not let operators override inhibitors \
                                    (reboot.allow_inhibitor_override)"
                 .to_owned(),
-            Refusal::RateLimited { until, .. } => {
+            Refusal::RateLimited { until, limit: Limit::Reboots, .. } => {
                 format!(
                     "this device's limits (reboot.max_per_hour, reboot.min_uptime) allow a reboot from {until} on"
                 )
+            }
+            Refusal::RateLimited { until, limit: Limit::Granted, .. } => {
+                format!("this device grants {MAX_GRANTED} requests an hour, the next one from {until} on")
+            }
+            Refusal::RateLimited { until, limit: Limit::Memory, .. } => {
+                format!("this device remembers {MAX_IDS} requests, and may forget the oldest from {until} on")
             }
             Refusal::Blocked(holders) => {
                 let holder = |holder: &Inhibitor| format!("{} ({})", holder.who, holder.why);

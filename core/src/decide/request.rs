@@ -11,6 +11,8 @@ use serde_json::Value;
 pub(super) struct Request {
     /// Why, in the operator's words.
     pub(super) reason: Option<String>,
+    /// Who asks, by their own word.
+    pub(super) operator: Option<String>,
     /// Not before this instant; without one, now.
     pub(super) not_before: Option<Time>,
     /// `not_before` was given as a span of time from now, so it moves along
@@ -47,6 +49,7 @@ impl Request {
         let not_before = request.not_before(now);
         Request {
             reason: request.terms.reason.clone().map(String::from),
+            operator: request.terms.operator.clone().map(String::from),
             not_before,
             delayed: request.delay_seconds.is_some(),
             deadline: None,
@@ -61,6 +64,7 @@ impl Request {
     pub(super) fn wished(wish: &Wish) -> Self {
         Request {
             reason: wish.terms.reason.clone().map(String::from),
+            operator: wish.terms.operator.clone().map(String::from),
             not_before: wish.not_before,
             delayed: false,
             deadline: wish.deadline,
@@ -76,6 +80,7 @@ impl Default for Request {
     fn default() -> Self {
         Request {
             reason: None,
+            operator: None,
             not_before: None,
             delayed: false,
             deadline: None,

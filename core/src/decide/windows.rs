@@ -178,6 +178,8 @@ mod tests {
             (&["02:30-04:00"], "2026-10-24T12:00:00Z", "2026-10-25T00:30Z"),
             (&["02:30-04:00"], "2026-10-25T02:59:00Z", "2026-10-25T02:59Z"),
             (&["02:30-04:00"], "2026-10-25T03:00:00Z", "2026-10-26T01:30Z"),
+            // The one of the next week is left out, so it is that of the week after.
+            (&["Sun 02:00-03:00"], "2026-03-22T02:00:00Z", "2026-04-05T00:00Z"),
         ] {
             assert_eq!(next_in(windows, from, &berlin), expected, "{windows:?} from {from}");
         }

@@ -113,7 +113,19 @@ mod tests {
         assert_eq!(ours.patched(7, br#"{"reboot":{"id":"b"}}"#), Update::Missed);
         assert!(matches!(ours.read(section(7, Value::Null)), Update::Reboot(_)));
         assert_eq!(ours.patched(8, b"<html>"), Update::Missed);
+    }
+
+    #[test]
+    fn after_a_disconnection_only_the_twin_that_is_read_next_counts() {
+        let mut ours = Desired::default();
+        assert_eq!(ours.read(section(7, json!({"id": "a"}))), desired(json!({"id": "a"})));
         ours.disconnected();
-        assert_eq!(ours.patched(1, br#"{"reboot":{"id":"c"}}"#), Update::Nothing);
+        // Whatever was missed meanwhile: the next change alone does not tell.
+        assert_eq!(ours.patched(8, br#"{"reboot":{"reason":"r"}}"#), Update::Nothing);
+        assert_eq!(ours.read(section(8, json!({"id": "b"}))), desired(json!({"id": "b"})));
+        ours.disconnected();
+        // A device that was deleted and made again counts from the beginning.
+        assert_eq!(ours.read(section(1, Value::Null)), desired(Value::Null));
+        assert_eq!(ours.patched(2, br#"{"reboot":{"id":"c"}}"#), desired(json!({"id": "c"})));
     }
 }

@@ -14,8 +14,12 @@ use super::TwinRequest;
 /// What is left out, a step at a time, when the hub has no room for the whole:
 /// another application may have filled the twin. The outcome itself, its ids and
 /// the last wish are never left out.
-const DISPENSABLE: [&[&str]; 3] =
-    [&["reboot", "waitingFor"], &["reboot", "error", "message"], &["reboot", "reason"]];
+const DISPENSABLE: [&[&str]; 4] = [
+    &["reboot", "waitingFor"],
+    &["reboot", "error", "message"],
+    &["reboot", "reason"],
+    &["reboot", "operator"],
+];
 
 /// What is to be said, and what the hub is known to have.
 #[derive(Debug)]

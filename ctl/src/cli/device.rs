@@ -19,14 +19,16 @@ pub enum DeviceCommand {
     Show(DeviceArgs),
     /// List the hub's devices
     List(DeviceListArgs),
-    /// Let a device connect again
-    #[command(after_help = "Example:\n  iotdm-ctl device enable gw1")]
-    Enable(DeviceArgs),
-    /// Keep a device from connecting; its connection is closed
+    /// Let devices connect again
+    #[command(
+        after_help = "Examples:\n  iotdm-ctl device enable gw1\n  iotdm-ctl device enable --from list --yes"
+    )]
+    Enable(ManyArgs),
+    /// Keep devices from connecting; their connections are closed
     Disable(DeviceDisableArgs),
-    /// Delete a device, with its keys and its twin
+    /// Delete devices, with their keys and their twins
     Delete(DeviceDeleteArgs),
-    /// Give a device a new key, and keep its old one until the next time
+    /// Give devices new keys, and keep their old ones until the next time
     RenewKey(RenewKeyArgs),
     /// Print the connection string that a device needs; it holds its key
     ConnectionString(ConnectionStringArgs),
@@ -54,10 +56,11 @@ Examples:
   iotdm-ctl device create gw3 --auth x509-ca
   iotdm-ctl device create --from devices.csv --out connection-strings
 
-A file has a device on each line, as CSV below a line of column names or as JSON
-objects. Columns or keys: deviceId, and where needed auth, thumbprint,
-secondaryThumbprint, status (enabled or disabled) and tags (in CSV a column for
-each, such as tags.site).
+A file has the id of a device on each line, or is CSV below a line of column names, or
+JSON: an array or objects one after the other. Columns or keys: deviceId, and where
+needed auth, thumbprint, secondaryThumbprint, status (enabled or disabled) and tags (in
+CSV a column for each, such as tags.site). Nothing is created unless all of it is good.
+Ids with ; # or + are refused: such a device could never connect.
 
 It needs the right to write the registry, as the policy \"registryReadWrite\" has it.";
 
@@ -67,7 +70,7 @@ It needs the right to write the registry, as the policy \"registryReadWrite\" ha
 #[command(group(ArgGroup::new("whom").args(["device", "from"]).required(true)))]
 pub struct DeviceCreateArgs {
     /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id)]
+    #[arg(value_name = "DEVICE", value_parser = values::new_device_id)]
     pub device: Option<DeviceId>,
     /// Create the devices in this file, or on stdin (-)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["certificate", "thumbprint"])]
@@ -104,28 +107,66 @@ pub struct DeviceListArgs {
     pub top: Option<usize>,
 }
 
+/// Which devices' identities to change.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").args(["devices", "from", "condition"]).required(true)))]
+pub struct ManyArgs {
+    /// The devices
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
+    pub devices: Vec<DeviceId>,
+    /// The devices that this file, or stdin (-), names: ids, CSV or JSON
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// The devices that this condition of the query language selects
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+impl ManyArgs {
+    /// Whether the devices are selected by a file or a condition, and not named.
+    pub fn are_selected(&self) -> bool {
+        self.devices.is_empty()
+    }
+}
+
+const DISABLE_HELP: &str = "\
+Examples:
+  iotdm-ctl device disable gw1 --reason 'stolen'
+  iotdm-ctl device disable --where \"tags.site = 'north'\" --reason 'site closed'
+
+It asks before devices that you did not name yourself. With -o json and several
+devices it prints {\"disabled\": [...], \"errors\": [{\"deviceId\", \"error\"}]}.";
+
 /// `device disable`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  iotdm-ctl device disable gw1 --reason 'stolen'")]
+#[command(after_help = DISABLE_HELP)]
 pub struct DeviceDisableArgs {
-    /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
-    pub device: DeviceId,
+    /// Which devices.
+    #[command(flatten)]
+    pub which: ManyArgs,
     /// Why; kept with the identity
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
 
+const DELETE_HELP: &str = "\
+Examples:
+  iotdm-ctl device delete gw1 --yes
+  iotdm-ctl device list -o csv > old.csv
+  iotdm-ctl device delete --from old.csv
+
+With -o json and several devices it prints {\"deleted\": [...], \"errors\": [...]}.";
+
 /// `device delete`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  iotdm-ctl device delete gw1 --yes")]
+#[command(after_help = DELETE_HELP)]
 pub struct DeviceDeleteArgs {
-    /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
-    pub device: DeviceId,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
+    /// Which devices.
+    #[command(flatten)]
+    pub which: ManyArgs,
 }
 
 /// One of the two keys that a device has.
@@ -141,22 +182,24 @@ const RENEW_KEY_HELP: &str = "\
 Examples:
   iotdm-ctl device renew-key gw1 --out gw1.connection-string
   iotdm-ctl device renew-key gw1 --key secondary
+  iotdm-ctl device renew-key --where \"tags.site = 'north'\" --out connection-strings
 
 The new key becomes the primary one and the primary one becomes the secondary, so
-that the device can go on with the key that it has until it gets the new one. Renew
-it again, or its secondary key alone, only after that: the oldest key is gone each time.";
+that the device can go on with the key that it has until it gets the new one. The
+oldest key is gone each time: a device that has not got the key of its last renewal
+yet is locked out by the next one, so that this is asked about.";
 
 /// `device renew-key`
 #[derive(Debug, Args)]
 #[command(after_help = RENEW_KEY_HELP)]
 pub struct RenewKeyArgs {
-    /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
-    pub device: DeviceId,
+    /// Which devices.
+    #[command(flatten)]
+    pub which: ManyArgs,
     /// Replace only this key, at once, and leave the other one
     #[arg(long)]
     pub key: Option<Key>,
-    /// Write the connection string with the new key to this file, which only you can read
+    /// Write the connection string with the new key, or a line for each, to this file, which only you can read
     #[arg(long, value_name = "FILE", value_parser = values::out_file())]
     pub out: Option<PathBuf>,
 }

@@ -1,15 +1,17 @@
 //! The arguments of `job …`.
 
 use clap::{Args, Subcommand};
-use iotdm_proto::RequestId;
 
 use crate::values;
 
 /// `job …`
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
-    /// List the hub's jobs of the last 30 days
-    #[command(after_help = "Example:\n  iotdm-ctl job list --top 5")]
+    /// List the hub's jobs of the last 30 days, the newest first
+    #[command(
+        after_help = "Examples:\n  iotdm-ctl job list --top 5\n  iotdm-ctl job list --status running\n  \
+        iotdm-ctl job list --type scheduleDeviceMethod -o json"
+    )]
     List(JobListArgs),
     /// Show a job and how it went for each device
     #[command(after_help = "Example:\n  iotdm-ctl job show 6aadb16a-6738-4b2a-91e9-5a16d41625b1\n\n\
@@ -26,13 +28,18 @@ pub struct JobListArgs {
     /// At most so many jobs
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub top: Option<usize>,
+    /// Only jobs that are so far, in the hub's own word, such as running
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<String>,
+    /// Only jobs of this type, in the hub's own word, such as scheduleDeviceMethod
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
 }
 
 /// A command with a job and nothing else.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    // The ids of jobs have the characters of the ids of requests.
     /// The job's id; that of reboot --job is the request's
-    #[arg(value_name = "JOB")]
-    pub job: RequestId,
+    #[arg(value_name = "JOB", value_parser = values::job_id)]
+    pub job: String,
 }

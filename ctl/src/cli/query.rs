@@ -1,5 +1,7 @@
 //! The arguments of `query` and `status`.
 
+use std::time::Duration;
+
 use clap::{ArgGroup, Args, ValueEnum};
 use iotdm_proto::DeviceId;
 
@@ -20,6 +22,8 @@ Ready-made:
   unclean         whose last boot followed no orderly shutdown
   never-reported  which devices have never reported an agent
   waiting         whose reboot waits for an inhibitor or a window
+  scheduled       whose reboot is to come, and when
+  wishes          in whose twin a wish for a reboot stands, and what became of it
   agents          how many devices have which version of the agent";
 
 /// `query`
@@ -48,6 +52,10 @@ pub enum ReadyMade {
     NeverReported,
     /// Whose reboot waits for an inhibitor or a window
     Waiting,
+    /// Whose reboot is to come, and when
+    Scheduled,
+    /// In whose twin a wish for a reboot stands, and what became of it
+    Wishes,
     /// How many devices have which version of the agent
     Agents,
 }
@@ -76,6 +84,20 @@ impl ReadyMade {
                  properties.reported.reboot.reason AS reason FROM devices \
                  WHERE properties.reported.reboot.status = 'waiting'"
             }
+            ReadyMade::Scheduled => {
+                "SELECT deviceId, properties.reported.reboot.id AS id, \
+                 properties.reported.reboot.notBefore AS notBefore, \
+                 properties.reported.reboot.reason AS reason FROM devices \
+                 WHERE properties.reported.reboot.status = 'scheduled'"
+            }
+            // The query language compares no path with another one, so that what
+            // became of the wish stands beside it.
+            ReadyMade::Wishes => {
+                "SELECT deviceId, connectionState, properties.desired.reboot.id AS wish, \
+                 properties.desired.reboot.notBefore AS notBefore, properties.desired.reboot.deadline AS deadline, \
+                 properties.reported.reboot.id AS newest, properties.reported.reboot.status AS status FROM devices \
+                 WHERE IS_DEFINED(properties.desired.reboot.id)"
+            }
             ReadyMade::Agents => {
                 "SELECT properties.reported.agent.version AS version, COUNT() AS devices FROM devices \
                  GROUP BY properties.reported.agent.version"
@@ -89,9 +111,22 @@ Examples:
   iotdm-ctl status
   iotdm-ctl status gw1 -o json
   iotdm-ctl status --where \"tags.site = 'north' AND properties.reported.reboot.status = 'failed'\"
+  iotdm-ctl status --where \"tags.site = 'north'\" --watch
+
+OUTCOME is that of the newest request, with its own time where that is not the last
+reboot's; a wish that its device has not taken up is shown as wished for. A terminal that
+is too narrow gets shorter times and fewer columns; elsewhere nothing is left out.
 
 With -o json, one DEVICE gives an object, else an array. Keys: deviceId, connectionState,
-and as the device reports them: rebootTime, reboot, boot, agent.";
+wish (in the desired properties, until its outcome is known), and as the device reports
+them: rebootTime, reboot, boot, agent, health, rebootRequired. With -o csv the last column
+is the time of the outcome.
+
+--watch keeps the devices on the screen, those first that need attention (failed or
+unhealthy, on the way, disconnected, with a reboot ahead or in need of one), until Ctrl-C.
+Without a terminal it prints a line for each change, with -o jsonl the object. It looks
+every 10 s, or more rarely where there are many devices: a hub of one unit S1 takes 20
+queries in a minute, and each hundred devices take one.";
 
 /// `status`
 #[derive(Debug, Args)]
@@ -103,6 +138,12 @@ pub struct StatusArgs {
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
+    /// Keep them on the screen
+    #[arg(long)]
+    pub watch: bool,
+    /// With --watch: how often to look [default: 10s, or what the smallest hub takes]
+    #[arg(long, value_name = "DURATION", requires = "watch", value_parser = values::interval)]
+    pub interval: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -133,6 +174,7 @@ mod tests {
             }
         }
         assert!(ReadyMade::Unclean.sql().contains(&format!("cause = '{}'", BootCause::Unclean)));
+        assert!(ReadyMade::Scheduled.sql().contains(&format!("status = '{}'", RebootStatus::Scheduled)));
         assert!(ReadyMade::Waiting.sql().contains(&format!("status = '{}'", RebootStatus::Waiting)));
     }
 

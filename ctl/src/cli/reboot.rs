@@ -1,14 +1,15 @@
-//! The arguments of `reboot` and `cancel`.
+//! The arguments of `reboot`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use iotdm_proto::request::{Reason, WAIT_SECONDS};
+use iotdm_proto::request::{Operator, Reason, WAIT_SECONDS};
 use iotdm_proto::{DeviceId, OnInhibitor, RequestId, Time};
 
 use super::call_timeouts::CallTimeouts;
-use crate::{device_ids, values};
+use crate::values::{MaxFailures, TwinPath};
+use crate::{device_ids, journals, values};
 
 const REBOOT_HELP: &str = "\
 The request carries an id, so that its outcome is told from every other reboot's,
@@ -24,7 +25,14 @@ Several devices are rebooted a few at a time, --canary ones first: if one of the
 is not back as it should be, no other is touched. What is asked of whom is written
 to a journal in $XDG_STATE_HOME/iotdm/reboots (~/.local/state/iotdm/reboots) before
 it is sent. After Ctrl-C or a crash, --resume FILE waits for what was sent and goes
-on with the rest, and reboots no device twice.
+on with the rest, under the same rules, and reboots no device twice. Devices that
+were offline are asked then; those that failed only with --retry-failed.
+
+Devices that --where selects are rebooted with care: one canary, and a stop once more
+than a tenth of them, and at least two, have failed. --canary 0 and --max-failures all
+lift that. A device whose outcome is not known in time keeps its place in its group
+(--per), of which no other is then started. When the hub itself goes away, it is
+waited for, up to 10 minutes, and its devices get 2 minutes to connect again.
 
 With --job the hub calls the devices, also when this program is gone. It is followed
 until each has replied, and an outcome of accepted says no more than that.
@@ -35,6 +43,7 @@ Examples:
   iotdm-ctl reboot gw1 --when-online --deadline 2026-12-01T00:00:00Z --no-wait
   iotdm-ctl reboot --where \"tags.site = 'north'\" --dry-run
   iotdm-ctl reboot --where \"tags.site = 'north'\" --canary 5 --max-in-flight 50 --max-failures 10
+  iotdm-ctl reboot --where \"tags.site != ''\" --at-most 1 --per tags.site --max-in-flight 50
   iotdm-ctl reboot --devices-from gateways.txt --yes -o jsonl
 
 With -o json, one DEVICE gives an object and several an array; jsonl gives a line
@@ -78,7 +87,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "FILE", help_heading = FLEET)]
     pub devices_from: Option<PathBuf>,
     /// Go on with the run that wrote this journal
-    #[arg(long, value_name = "FILE", help_heading = FLEET, conflicts_with_all = ["reason", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
+    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "operator", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
     pub resume: Option<PathBuf>,
 }
 
@@ -88,6 +97,9 @@ pub struct RequestArgs {
     /// Why; goes to the device's journal and twin
     #[arg(long)]
     pub reason: Option<Reason>,
+    /// Who asks; goes to the device's journal and twin [default: user@host]
+    #[arg(long, value_name = "NAME")]
+    pub operator: Option<Operator>,
     /// The id of the request [default: a new UUID]
     #[arg(long)]
     pub id: Option<RequestId>,
@@ -141,19 +153,46 @@ pub struct FleetArgs {
     /// At most so many devices are between their call and their outcome [default: 10]
     #[arg(long, value_name = "N", value_parser = values::at_least_one)]
     pub max_in_flight: Option<usize>,
-    /// Reboot the first N before all others, and stop if one fails
+    /// Reboot the first N before all others, and stop if one fails [default: 1 with --where, else 0]
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub canary: Option<usize>,
-    /// Start no other once more than N devices have failed, for whatever reason
-    #[arg(long, value_name = "N", value_parser = values::count)]
-    pub max_failures: Option<usize>,
+    /// Start no other once more than N devices have failed, for whatever reason [default:
+    /// a tenth of them, at least 1, with --where, else all]
+    #[arg(long, value_name = "N|all")]
+    pub max_failures: Option<MaxFailures>,
     /// At most so many devices are called in a second, and two and a half times
     /// as many twins read; a hub of one unit S1 takes 40 and 100 [default: 40]
     #[arg(long, value_name = "N", value_parser = values::rate)]
     pub max_per_second: Option<u32>,
+    /// At most N devices of each group (--per) are away at once
+    #[arg(long, value_name = "N", value_parser = values::at_least_one, conflicts_with_all = ["no_wait", "when_online"])]
+    pub at_most: Option<usize>,
+    /// What makes a group: a path in the device's twin, such as tags.site. A device
+    /// that has nothing there is a group of its own
+    #[arg(long, value_name = "PATH", requires = "at_most", conflicts_with = "resume")]
+    pub per: Option<TwinPath>,
+    /// Go through the devices in the order of what their twins have at this path
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub order_by: Option<TwinPath>,
+    /// Run this shell command before each start, with the device's id in $IOTDM_DEVICE;
+    /// while it fails, which is tried every 30 s, nothing is started
+    #[arg(long, value_name = "COMMAND")]
+    pub gate: Option<String>,
+    /// How long the gate may hold a start before the run stops [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub gate_timeout: Option<Duration>,
+    /// Spread the starts evenly over so long
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub spread: Option<Duration>,
+    /// With --resume: ask those that failed, refused or were cancelled again, with a new id
+    #[arg(long)]
+    pub retry_failed: bool,
     /// Let the hub's own scheduler call the devices, and follow its job
-    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second"])]
+    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
     pub job: bool,
+    /// Write a report of the run to this file, as HTML
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "check"])]
+    pub report: Option<PathBuf>,
     /// The same as --check: show who would refuse, and why
     #[arg(long)]
     pub dry_run: bool,
@@ -162,29 +201,21 @@ pub struct FleetArgs {
     pub yes: bool,
 }
 
-const CANCEL_HELP: &str = "\
-Examples:
-  iotdm-ctl cancel gw1
-  iotdm-ctl cancel gw1 --id 6aadb16a-6738-4b2a-91e9-5a16d41625b1
+const REPORT_HELP: &str = "\
+Example:
+  iotdm-ctl report ~/.local/state/iotdm/reboots/20261123T063446-134Z-acC1QV.jsonl > run.html
 
-A reboot that was wished for with --when-online is taken out of the twin; any other
-is for the device to cancel. It exits 3 when nothing is pending or the reboot has
-begun. With -o json it prints {\"status\", \"payload\"}: the device's reply, or the same
-for a wish that was taken back.";
+One HTML file, which needs nothing else: who asked for it, when each device was called
+and how long that took, in a picture by groups, and what failed and why. The run may
+be under way. It needs no hub.";
 
-/// `cancel`
+/// `report`
 #[derive(Debug, Args)]
-#[command(after_help = CANCEL_HELP)]
-pub struct CancelArgs {
-    /// The device
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
-    pub device: DeviceId,
-    /// Only if this request is the pending one
-    #[arg(long)]
-    pub id: Option<RequestId>,
-    /// How long the call may take.
-    #[command(flatten)]
-    pub timeouts: CallTimeouts,
+#[command(after_help = REPORT_HELP)]
+pub struct ReportArgs {
+    /// The journal of the run
+    #[arg(value_name = "JOURNAL", add = journals::completer())]
+    pub journal: PathBuf,
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ const CHECK_HELP: &str = "\
 Example:
   iotdm-ctl check --hub prod
 
-Lines: name (resolution), tcp, tls (with the CA of the hub's certificate), clock
+Lines: name (resolution), tcp, proxy (where HTTPS_PROXY names one, which NO_PROXY does
+not except; it takes the place of the hub in the lines before), tls (with the CA of the hub's certificate), clock
 (against the hub's); service, registry-read and registry-write (the rights of the
 connection string's policy); methods and jobs (which a basic tier does not have),
 devices (how many there are) and throttling (of these very requests). Nothing is

@@ -4,17 +4,22 @@
 mod bulk;
 mod credential;
 mod keys;
+mod many;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use iotdm_proto::DeviceId;
+use iotdm_proto::{DeviceId, SecretKey};
 use serde_json::{Value, json};
 
 pub(crate) use self::credential::key;
 use self::credential::{DeviceCredential, authentication, connection_string, stored, write_out};
 pub use self::keys::derive;
+use self::many::Many;
 use crate::cli::{
     ConnectionStringArgs, DeviceArgs, DeviceCreateArgs, DeviceDeleteArgs, DeviceDisableArgs, DeviceListArgs,
-    Key, RenewKeyArgs,
+    Key, ManyArgs, RenewKeyArgs,
 };
 use crate::commands::query;
 use crate::exit::Exit;
@@ -22,6 +27,11 @@ use crate::hub::HubClient;
 use crate::output::{Output, arguments, cell, say};
 use crate::prompt::confirm;
 use crate::{secret_file, times};
+
+/// How many devices the registry takes in one HTTP request.
+///
+/// Source: REST reference "Bulk registry".
+const CHUNK: usize = 100;
 
 /// Creates a device, or the devices that a file names.
 pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> anyhow::Result<Exit> {
@@ -90,74 +100,116 @@ pub async fn list(hub: &HubClient, output: Output, args: DeviceListArgs) -> anyh
     query::print(hub, output, "SELECT * FROM devices", args.top).await
 }
 
-/// Lets a device connect again.
-pub async fn enable(hub: &HubClient, output: Output, args: DeviceArgs) -> anyhow::Result<()> {
+/// Lets devices connect again.
+pub async fn enable(hub: &HubClient, output: Output, args: ManyArgs) -> anyhow::Result<Exit> {
     let change = |identity: &mut Value| set(identity, &[("status", json!("enabled"))]);
-    changed(hub, output, &args.device, change, "enabled").await
+    set_status(hub, output, &args, change, ("Enable", "enabled")).await
 }
 
-/// Keeps a device from connecting.
-pub async fn disable(hub: &HubClient, output: Output, args: DeviceDisableArgs) -> anyhow::Result<()> {
+/// Keeps devices from connecting.
+pub async fn disable(hub: &HubClient, output: Output, args: DeviceDisableArgs) -> anyhow::Result<Exit> {
     let reason = args.reason.map_or(Value::Null, Value::from);
     let change = |identity: &mut Value| {
         set(identity, &[("status", json!("disabled")), ("statusReason", reason.clone())])
     };
-    changed(hub, output, &args.device, change, "disabled").await
+    set_status(hub, output, &args.which, change, ("Disable", "disabled")).await
 }
 
-/// Deletes a device.
-pub async fn delete(hub: &HubClient, output: Output, args: DeviceDeleteArgs) -> anyhow::Result<()> {
-    let (device, host) = (&args.device, hub.endpoint());
-    let question = format!("Delete {device} from hub {host}, with its keys and its twin?");
-    if !args.yes && !confirm(&format!("device delete {device}"), question).await? {
-        bail!("nothing deleted");
+/// Changes the identities of devices by `change`. It asks before devices that were
+/// not named.
+async fn set_status(
+    hub: &HubClient,
+    output: Output,
+    args: &ManyArgs,
+    change: impl Fn(&mut Value) -> bool,
+    (verb, word): (&str, &str),
+) -> anyhow::Result<Exit> {
+    let Some(many) = Many::of(hub, args).await? else { return Ok(Exit::NoSuchDevice) };
+    if args.are_selected() {
+        let command = format!("device {}", verb.to_lowercase());
+        many.may(hub, &command, args, (verb, "")).await?;
     }
-    hub.delete_device(device).await.with_context(|| device.to_string())?;
-    if output.is_text() {
-        output.line(format_args!("deleted {device}"))?;
+    if let ([device], true) = (many.devices.as_slice(), many.is_one) {
+        let identity = changed(hub, device, change).await?;
+        return print_changed(output, device, identity, word).map(|()| Exit::Done);
     }
-    Ok(())
+    let work = async |device: &DeviceId| changed(hub, device, &change).await.map(drop);
+    many.each(output, word, work).await?.end(output, word)
 }
 
-/// Gives a device a new key.
-pub async fn renew_key(hub: &HubClient, output: Output, args: RenewKeyArgs) -> anyhow::Result<()> {
-    let device = &args.device;
+/// Deletes devices.
+pub async fn delete(hub: &HubClient, output: Output, args: DeviceDeleteArgs) -> anyhow::Result<Exit> {
+    let Some(many) = Many::of(hub, &args.which).await? else { return Ok(Exit::NoSuchDevice) };
+    if let ([device], true) = (many.devices.as_slice(), many.is_one) {
+        let question = format!("Delete {device} from hub {}, with its keys and its twin?", hub.endpoint());
+        if !args.which.yes && !confirm(&format!("device delete {device}"), question).await? {
+            bail!("nothing deleted");
+        }
+        hub.delete_device(device).await.with_context(|| device.to_string())?;
+        if output.is_text() {
+            output.line(format_args!("deleted {device}"))?;
+        }
+        return Ok(Exit::Done);
+    }
+    many.may(hub, "device delete", &args.which, ("Delete", ", with their keys and their twins")).await?;
+    many.delete(hub).await?.end(output, "deleted")
+}
+
+/// Gives devices new keys.
+pub async fn renew_key(hub: &HubClient, output: Output, args: RenewKeyArgs) -> anyhow::Result<Exit> {
+    let Some(many) = Many::of(hub, &args.which).await? else { return Ok(Exit::NoSuchDevice) };
     if let Some(out) = &args.out {
         secret_file::check(out)?;
     }
-    let key = keys::new_key()?;
-    let change = |identity: &mut Value| {
-        let Some(keys) = identity.pointer_mut("/authentication/symmetricKey").and_then(Value::as_object_mut)
-        else {
-            return false;
-        };
-        let (new, old) = (json!(key.expose_base64().as_str()), keys.get("primaryKey").cloned());
-        match (args.key, old) {
-            (Some(Key::Secondary), _) => keys.insert("secondaryKey".into(), new),
-            (Some(Key::Primary), _) => keys.insert("primaryKey".into(), new),
-            (None, Some(Value::String(old))) => {
-                keys.insert("secondaryKey".into(), old.into());
-                keys.insert("primaryKey".into(), new)
-            }
-            (None, _) => return false,
-        };
-        true
-    };
     let how = match args.key {
         None => "has a new primary key, and its old one as the secondary",
         Some(Key::Primary) => "has a new primary key, and the old one is gone",
         Some(Key::Secondary) => "has a new secondary key, and the old one is gone",
     };
-    changed(hub, output, device, change, how).await?;
-    match &args.out {
-        Some(out) => write_out(out, &connection_string(hub, device, None, &DeviceCredential::Key(key)))?,
-        None => say(format_args!(
-            "its new connection string: iotdm-ctl device connection-string{} --out FILE {}",
-            if args.key == Some(Key::Secondary) { " --key secondary" } else { "" },
-            arguments([device.as_str()])
-        )),
+    let string = |device: &DeviceId, key| connection_string(hub, device, None, &DeviceCredential::Key(key));
+    if let ([device], true) = (many.devices.as_slice(), many.is_one) {
+        let mut identity = hub.device(device).await.with_context(|| device.to_string())?;
+        if is_last_old_key(&identity, args.key) && !args.which.yes {
+            say(format_args!(
+                "{device}: its key was renewed before, and this takes away the one that it had until then: if it has \
+                 not got its new key yet, it is locked out"
+            ));
+            let question = format!("Renew the key of {device} again?");
+            if !confirm(&format!("device renew-key {device}"), question).await? {
+                bail!("nothing was changed");
+            }
+        }
+        let key = renew(&mut identity, args.key).with_context(|| device.to_string())?;
+        let identity = put_back(hub, device, identity).await?;
+        print_changed(output, device, identity, how)?;
+        match &args.out {
+            Some(out) => write_out(out, &string(device, key))?,
+            None => say(format_args!(
+                "its new connection string: iotdm-ctl device connection-string{} --out FILE {}",
+                if args.key == Some(Key::Secondary) { " --key secondary" } else { "" },
+                arguments([device.as_str()])
+            )),
+        }
+        return Ok(Exit::Done);
     }
-    Ok(())
+    let more = "; one that has not got the key of its last renewal yet is locked out";
+    many.may(hub, "device renew-key", &args.which, ("Renew the keys of", more)).await?;
+    let strings = RefCell::new(BTreeMap::new());
+    let work = async |device: &DeviceId| {
+        let mut identity = hub.device(device).await.with_context(|| device.to_string())?;
+        let key = renew(&mut identity, args.key).with_context(|| device.to_string())?;
+        put_back(hub, device, identity).await?;
+        strings.borrow_mut().insert(device.clone(), string(device, key));
+        Ok(())
+    };
+    let changed = many.each(output, how, work).await;
+    // Also after an error or Ctrl-C, so that the new keys are not lost.
+    let strings = strings.into_inner();
+    if let Some(out) = args.out.as_ref().filter(|_| !strings.is_empty()) {
+        let in_order = many.devices.iter().filter_map(|device| strings.get(device).map(String::as_str));
+        write_out(out, &in_order.collect::<Vec<_>>().join("\n"))?;
+    }
+    changed?.end(output, "renewed")
 }
 
 /// Prints the connection string that the device needs, or writes it to a file
@@ -178,23 +230,61 @@ pub async fn connection_string_of(
     Ok(())
 }
 
-/// Reads an identity, changes it by `change`, and writes it back unless somebody
-/// else has changed it meanwhile. `change` returns whether the identity has what
-/// was to be changed. `how` says what the device then is, or has.
+/// Whether the key that is about to go is one that the device may have from before
+/// its last renewal, as its only one.
+fn is_last_old_key(identity: &Value, which: Option<Key>) -> bool {
+    let keys = (key(identity, Key::Primary), key(identity, Key::Secondary));
+    match (which, keys) {
+        (None | Some(Key::Secondary), (Ok(primary), Ok(secondary))) => keys::succeeds(&primary, &secondary),
+        _ => false,
+    }
+}
+
+/// Puts a new key into an identity, and returns that key.
+fn renew(identity: &mut Value, which: Option<Key>) -> anyhow::Result<SecretKey> {
+    let (primary, secondary) = (key(identity, Key::Primary)?, key(identity, Key::Secondary).ok());
+    // The secondary key stays known as the old one for as long as it is there.
+    let old = match which {
+        None => Some(&primary),
+        Some(Key::Primary) => secondary.as_ref().filter(|secondary| keys::succeeds(&primary, secondary)),
+        Some(Key::Secondary) => None,
+    };
+    let new = old.map_or_else(keys::new_key, keys::new_key_after)?;
+    let Some(stored) = identity.pointer_mut("/authentication/symmetricKey").and_then(Value::as_object_mut)
+    else {
+        bail!("the hub shows no key");
+    };
+    if which.is_none() {
+        stored.insert("secondaryKey".into(), json!(primary.expose_base64().as_str()));
+    }
+    let place = if which == Some(Key::Secondary) { "secondaryKey" } else { "primaryKey" };
+    stored.insert(place.into(), json!(new.expose_base64().as_str()));
+    Ok(new)
+}
+
+/// Reads an identity, changes it by `change`, writes it back unless somebody else
+/// has changed it meanwhile, and returns it as the hub then has it.
 async fn changed(
     hub: &HubClient,
-    output: Output,
     device: &DeviceId,
     change: impl Fn(&mut Value) -> bool,
-    how: &str,
-) -> anyhow::Result<()> {
-    let of_device = || device.to_string();
-    let mut identity = hub.device(device).await.with_context(of_device)?;
+) -> anyhow::Result<Value> {
+    let mut identity = hub.device(device).await.with_context(|| device.to_string())?;
     if !change(&mut identity) {
-        bail!("{device}: the hub shows no key of it: it has none, or the policy may not write the registry");
+        bail!("{device}: the hub's answer is no identity");
     }
+    put_back(hub, device, identity).await
+}
+
+/// Writes an identity back that was read and changed, unless somebody else has
+/// changed it meanwhile.
+async fn put_back(hub: &HubClient, device: &DeviceId, identity: Value) -> anyhow::Result<Value> {
     let etag = identity.get("etag").and_then(Value::as_str).unwrap_or("*").to_owned();
-    let identity = hub.put_device(device, &identity, Some(&etag)).await.with_context(of_device)?;
+    hub.put_device(device, &identity, Some(&etag)).await.with_context(|| device.to_string())
+}
+
+/// Says what a device now is, or has, or prints its identity.
+fn print_changed(output: Output, device: &DeviceId, identity: Value, how: &str) -> anyhow::Result<()> {
     if output.is_text() {
         return Ok(output.line(format_args!("{device} {how}"))?);
     }

@@ -1,6 +1,9 @@
 //! `job …`: shows and cancels the jobs of the hub's own scheduler.
 
+use std::cmp::Reverse;
+
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::{JobArgs, JobListArgs};
@@ -8,13 +11,22 @@ use crate::hub::{HubClient, literal};
 use crate::output::{Output, cell};
 use crate::times;
 
-/// Lists the hub's jobs.
+/// Lists the hub's jobs, the newest first. The hub has them in no order of time, so
+/// that all of them are read.
 pub async fn list(hub: &HubClient, output: Output, args: JobListArgs) -> anyhow::Result<()> {
-    let jobs = hub.jobs(args.top).all().await.context("the jobs")?;
-    if !output.is_text() {
+    let mut jobs = hub.jobs().all().await.context("the jobs")?;
+    let is = |job: &Value, key: &str, wanted: &Option<String>| {
+        let word = job.get(key).and_then(Value::as_str).unwrap_or_default();
+        wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(word))
+    };
+    jobs.retain(|job| is(job, "status", &args.status) && is(job, "type", &args.kind));
+    jobs.sort_by_cached_key(|job| Reverse(made(job)));
+    jobs.truncate(args.top.unwrap_or(usize::MAX));
+    if !output.is_tabular() {
         return Ok(output.array(&jobs)?);
     }
     let local = times::local();
+    let local = |text: &str| if output.is_text() { local(text) } else { text.to_owned() };
     let row = |job: &Value| {
         let at = |pointer: &str| local(&cell(job.pointer(pointer)));
         let of = |count: &str| at(&format!("/deviceJobStatistics/{count}"));
@@ -32,10 +44,16 @@ pub async fn list(hub: &HubClient, output: Output, args: JobListArgs) -> anyhow:
     Ok(output.table(&header, &jobs.iter().map(row).collect::<Vec<_>>())?)
 }
 
+/// When a job was made, or is to start where the hub does not say when it was made.
+fn made(job: &Value) -> Option<Timestamp> {
+    let at = |key: &str| job.get(key)?.as_str()?.parse().ok();
+    ["createdTime", "createdDateTimeUtc", "startTime", "startTimeUtc"].into_iter().find_map(at)
+}
+
 /// Shows a job with its devices.
 pub async fn show(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let mut job = hub.job(args.job.as_str()).await.with_context(|| format!("job {}", args.job))?;
-    let devices = devices(hub, args.job.as_str()).await?;
+    let mut job = hub.job(&args.job).await.with_context(|| format!("job {}", args.job))?;
+    let devices = devices(hub, &args.job).await?;
     if !output.is_text() {
         if let Some(job) = job.as_object_mut() {
             job.insert("devices".into(), devices.into());
@@ -53,7 +71,7 @@ pub async fn show(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Res
 
 /// Cancels a job.
 pub async fn cancel(hub: &HubClient, output: Output, args: JobArgs) -> anyhow::Result<()> {
-    let job = hub.cancel_job(args.job.as_str()).await.with_context(|| format!("job {}", args.job))?;
+    let job = hub.cancel_job(&args.job).await.with_context(|| format!("job {}", args.job))?;
     if !output.is_text() {
         return Ok(output.json(&job)?);
     }

@@ -6,36 +6,55 @@
 //! has the order of many, `journal` remembers how far they are, and `scheduled`
 //! leaves all of that to the hub's scheduler.
 
+mod asked;
 mod before;
+mod deadline;
 mod device_outcome;
 mod fleet;
+mod gate;
 mod journal;
 mod outcome;
+mod places;
 mod rebooter;
+mod report;
 mod request;
+mod results;
+mod rules;
 mod scheduled;
 mod summary;
 mod watch;
 mod which;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use anyhow::bail;
-use iotdm_proto::DeviceId;
+use anyhow::{Context as _, bail};
+use iotdm_proto::{DeviceId, RequestId, Time};
+use tokio::time::Instant;
 
-use self::device_outcome::DeviceOutcome;
-use self::fleet::{Rules, StopReason, roll};
+pub(crate) use self::asked::asked;
+use self::device_outcome::{DeviceOutcome, OutcomeClass};
+use self::fleet::{Beginning, Gone, Open, StopReason, Work, roll};
+use self::gate::Gate;
 use self::journal::{Journal, Past, Plan};
 use self::rebooter::Rebooter;
-use self::request::{RunRequest, Way};
-use crate::cli::{FleetArgs, RebootArgs, WaitArgs, WhichArgs};
+use self::request::{RunRequest, Way, new_id};
+use self::results::Results;
+use self::rules::Rules;
+use self::which::Selection;
+use crate::cli::{FleetArgs, RebootArgs, ReportArgs, WaitArgs, WhichArgs};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::HubClient;
+use crate::journals;
 use crate::output::{Format, Output, say};
 use crate::progress::Progress;
 use crate::prompt::confirm;
+use crate::reported::Reported;
 
 /// One invocation of the command: what is to be done for which devices, and what
 /// an earlier invocation has done already.
@@ -43,7 +62,7 @@ struct Run {
     request: RunRequest,
     way: Way,
     rules: Rules,
-    devices: Vec<DeviceId>,
+    selection: Selection,
     /// Where it is written down how far the run is. A run for one device, and a dry
     /// run, has none.
     journal: Option<Journal>,
@@ -59,53 +78,95 @@ pub async fn run(
 ) -> anyhow::Result<Exit> {
     let one = args.which.devices.len() == 1;
     let named = !args.which.devices.is_empty();
-    if !one {
-        hub.be_patient();
+    if args.fleet.at_most.is_some() && args.fleet.per.is_none() && args.which.resume.is_none() {
+        return Err(Usage("--at-most: say of what with --per, such as --per tags.site".to_owned()).into());
+    }
+    if args.fleet.report.is_some() && one {
+        return Err(Usage("--report: a run for one device keeps no journal to make it of".to_owned()).into());
+    }
+    if args.fleet.retry_failed && args.which.resume.is_none() {
+        return Err(Usage("--retry-failed: say of which run with --resume FILE".to_owned()).into());
     }
     let run = match &args.which.resume {
-        Some(path) => resume(hub, path, &args.fleet)?,
+        Some(path) => {
+            let resume = resume(hub, path, &args.fleet);
+            or_interrupt(resume, || "interrupted: nothing was sent".to_owned()).await?
+        }
         None => {
             let way = match args.request.when_online {
                 true => Way::Twin { deadline: args.request.deadline },
                 false => Way::Method,
             };
+            if args.fleet.job {
+                scheduled::check_id(args.request.id.as_ref())?;
+            }
             let check = args.request.check || args.fleet.dry_run;
             let request = RunRequest::new(args.request, check)?;
             let begin = begin(hub, (request, way), &args.which, &args.fleet, state_home.as_deref());
             or_interrupt(begin, || "interrupted: nothing was sent".to_owned()).await?
         }
     };
+    if run.rules.at_most.is_some() && args.waiting.no_wait {
+        let message = "--no-wait: a place in a group (--at-most) is free once the device is back";
+        return Err(Usage(message.to_owned()).into());
+    }
     if !one {
         hub.no_faster_than(run.rules.max_per_second);
     }
-    if run.devices.is_empty() {
+    let results = Results::new(output);
+    if run.selection.devices.is_empty() {
         say(format_args!("iotdm-ctl: no device is selected, nothing was sent"));
-        if !output.is_text() {
-            output.array(&[] as &[DeviceOutcome])?;
-        }
-        return Ok(Exit::NoSuchDevice);
+        results.print(|output| match output.format() {
+            Format::Text => Ok(()),
+            Format::Csv => summary::print_csv(output, &[]),
+            Format::Json | Format::Jsonl => output.array(&[] as &[DeviceOutcome]),
+        });
+        return Ok(results.exit(Exit::NoSuchDevice));
     }
     if args.fleet.job {
         let condition = args.which.condition.as_deref();
-        return scheduled::run(hub, output, &run.request, &run.devices, condition, &args.waiting).await;
+        return scheduled::run(hub, &results, &run.request, &run.selection.devices, condition, &args.waiting)
+            .await;
     }
-    let (outcomes, stop) = reboot(hub, output, &args.waiting, &run, named).await?;
+    if run.request.is_dry_run() {
+        say(format_args!("iotdm-ctl: dry run: the devices are asked what they would do, none is rebooted"));
+    }
+    let (outcomes, stop) = reboot(hub, &results, &args.waiting, &run, named).await?;
     if output.format() == Format::Json {
-        match outcomes.as_slice() {
-            [only] if one => output.json(only)?,
-            several => output.array(several)?,
-        }
+        results.print(|output| match outcomes.as_slice() {
+            [only] if one => output.json(only),
+            several => output.array(several),
+        });
+    }
+    if output.format() == Format::Csv {
+        results.print(|output| summary::print_csv(output, &outcomes));
     }
     if !one && output.is_text() {
-        summary::print(output, &outcomes)?;
+        results.print(|output| summary::print(output, &outcomes));
     }
     if let Some(stop) = stop {
         say(format_args!("iotdm-ctl: stopped: {}", stop.sentence(&run.rules)));
     }
+    if let (Some(file), Some(journal)) = (&args.fleet.report, &run.journal) {
+        // The run is over: that the report fails takes nothing from its outcome.
+        let written = Journal::story(journal.path())
+            .and_then(|story| fs::write(file, report::html(&story)).map_err(anyhow::Error::from));
+        match written {
+            Ok(()) => say(format_args!("report {}", file.display())),
+            Err(error) => say(format_args!("iotdm-ctl: --report {}: {error:#}", file.display())),
+        }
+    }
     if let Some(journal) = run.journal.filter(|_| outcomes.iter().any(DeviceOutcome::can_be_resumed)) {
         say(format_args!("to go on: {}", journal.how_to_resume()));
     }
-    Ok(summary::exit(&outcomes, stop))
+    Ok(results.exit(summary::exit(&outcomes, stop)))
+}
+
+/// Prints the report of the run that wrote a journal.
+pub fn report(args: &ReportArgs) -> anyhow::Result<()> {
+    let story = Journal::story(&args.journal)?;
+    io::stdout().lock().write_all(report::html(&story).as_bytes())?;
+    Ok(())
 }
 
 /// Begins a new run: selects the devices, asks about them where they were not
@@ -117,19 +178,33 @@ async fn begin(
     fleet: &FleetArgs,
     state_home: Option<&Path>,
 ) -> anyhow::Result<Run> {
-    let devices = which::devices(hub, which).await?;
-    let rules = rules(fleet, Rules::default());
-    let mut run = Run { request, way, rules, devices, journal: None, past: Past::default() };
-    if run.devices.is_empty() || run.request.is_dry_run() {
+    let selection = which::devices(hub, which, fleet).await?;
+    // A dry run harms no device that nobody has looked at.
+    let rules = match which.condition.is_some() && !request.is_dry_run() {
+        true => Rules::with_care(selection.devices.len()),
+        false => Rules::default(),
+    };
+    let rules = rules.overruled_by(fleet);
+    let mut run = Run { request, way, rules, selection, journal: None, past: Past::default() };
+    let devices = &run.selection.devices;
+    if devices.is_empty() || run.request.is_dry_run() {
         return Ok(run);
     }
     let named = !which.devices.is_empty();
-    if !named && !fleet.yes && !confirm("reboot", which::question(hub, &run.devices)).await? {
+    if !named && !fleet.yes && !confirm("reboot", which::question(hub, devices)).await? {
         bail!("nothing was sent");
     }
     if which.devices.len() != 1 && !fleet.job {
-        let plan =
-            Plan::new(hub.endpoint().to_string(), run.request.clone(), way, rules, run.devices.clone());
+        if let Some(state_home) = state_home {
+            journals::remove_old(state_home, SystemTime::now());
+        }
+        let plan = Plan::new(
+            hub.endpoint().to_string(),
+            run.request.clone(),
+            way,
+            run.rules.clone(),
+            run.selection.clone(),
+        );
         let journal = Journal::create(state_home, plan)?;
         say(format_args!("journal {}", journal.path().display()));
         run.journal = Some(journal);
@@ -139,30 +214,102 @@ async fn begin(
 
 /// Takes up what an earlier run has left. Rules on the command line go before
 /// those of the journal.
-fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs) -> anyhow::Result<Run> {
-    let (journal, plan, past) = Journal::resume(path)?;
+async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs) -> anyhow::Result<Run> {
+    let (journal, plan, mut past) = Journal::resume(path)?;
     let here = hub.endpoint().to_string();
     if plan.hub != here {
         let what = format!("it is about hub {}, but {here} is given", plan.hub);
         return Err(Usage(format!("--resume {}: {what}", path.display())).into());
     }
-    Ok(Run {
-        request: plan.request,
-        way: plan.way,
-        rules: rules(fleet, plan.rules),
+    let rules = plan.rules.overruled_by(fleet);
+    if rules.at_most.is_some() && plan.groups.is_empty() {
+        let message = format!("--resume {}: the run has no groups for --at-most", path.display());
+        return Err(Usage(message).into());
+    }
+    if fleet.retry_failed {
+        let run_id = plan.request.id();
+        let again = to_retry(hub, &plan.devices, &past, run_id).await?;
+        if !again.is_empty() {
+            let id = new_id()?;
+            journal.retry(&id, &again)?;
+            say(format_args!("{} devices are asked again, id {id}", again.len()));
+            again.into_iter().for_each(|device| past.ask_anew(device, &id));
+        }
+    }
+    let selection = Selection {
         devices: plan.devices,
-        journal: Some(journal),
-        past,
-    })
+        groups: plan.groups,
+        offline: plan.offline.into_iter().collect::<BTreeSet<_>>(),
+    };
+    Ok(Run { request: plan.request, way: plan.way, rules, selection, journal: Some(journal), past })
 }
 
-/// The rules of the command line, and where it gives none those of `otherwise`.
-fn rules(args: &FleetArgs, otherwise: Rules) -> Rules {
-    Rules {
-        max_in_flight: args.max_in_flight.unwrap_or(otherwise.max_in_flight),
-        canary: args.canary.unwrap_or(otherwise.canary),
-        max_failures: args.max_failures.or(otherwise.max_failures),
-        max_per_second: args.max_per_second.unwrap_or(otherwise.max_per_second),
+/// The devices that failed and can be asked anew. Where the earlier request is
+/// still pending on the device, another would be refused, or reboot it twice.
+async fn to_retry(
+    hub: &HubClient,
+    devices: &[DeviceId],
+    past: &Past,
+    run_id: &RequestId,
+) -> anyhow::Result<Vec<DeviceId>> {
+    let failed = |device: &&DeviceId| past.outcomes.get(*device).is_some_and(DeviceOutcome::can_be_retried);
+    let mut again = Vec::new();
+    for device in devices.iter().filter(failed) {
+        let reported = match hub.twin(device).await {
+            Ok(twin) => twin.reported(),
+            Err(error) if Exit::from(&error) == Exit::NoSuchDevice => Reported::default(),
+            Err(error) => return Err(error).with_context(|| device.to_string()),
+        };
+        let earlier = past.ids.get(device).unwrap_or(run_id).as_str();
+        let is_pending = reported.request_id() == Some(earlier)
+            && !reported.known_status().is_some_and(|status| status.is_final());
+        match is_pending {
+            true => say(format_args!(
+                "iotdm-ctl: {device}: request {earlier} is still pending there, it is not asked again"
+            )),
+            false => again.push(device.clone()),
+        }
+    }
+    Ok(again)
+}
+
+/// What [`roll`] does to the devices of a run.
+struct Fleet<'a> {
+    run: &'a Run,
+    rebooter: Rebooter<'a>,
+    gate: Option<Gate>,
+    /// The devices' outcomes so far, by their numbers.
+    outcomes: RefCell<Vec<Option<DeviceOutcome>>>,
+}
+
+impl Work for Fleet<'_> {
+    async fn start(&self, index: usize, may_ask: bool) -> anyhow::Result<(usize, Gone)> {
+        let selection = &self.run.selection;
+        let device = selection.devices.get(index).context("no device has this number")?;
+        let outcome = self.rebooter.one(device, self.run.past.sent.get(device), may_ask).await?;
+        let may_be_away = outcome.may_be_away(selection.offline.contains(device));
+        let gone = Gone { class: outcome.class(), may_be_away };
+        let results = self.rebooter.results;
+        if results.form().format() == Format::Jsonl {
+            results.print(|output| output.json(&outcome));
+        }
+        // Only one JSON document at the end needs all of the outcome.
+        let kept = if results.form().format() == Format::Json { outcome } else { outcome.brief() };
+        if let Some(place) = self.outcomes.borrow_mut().get_mut(index) {
+            *place = Some(kept);
+        }
+        Ok((index, gone))
+    }
+
+    async fn gate(&self, index: usize) -> bool {
+        match (&self.gate, self.run.selection.devices.get(index)) {
+            (Some(gate), Some(device)) => gate.opens_for(device).await,
+            _ => true,
+        }
+    }
+
+    fn stopped(&self) -> Option<StopReason> {
+        self.run.journal.as_ref().filter(|journal| journal.is_broken()).map(|_| StopReason::Journal)
     }
 }
 
@@ -170,49 +317,63 @@ fn rules(args: &FleetArgs, otherwise: Rules) -> Rules {
 /// order, with the reason if the run stopped early.
 async fn reboot(
     hub: &HubClient,
-    output: Output,
+    results: &Results,
     waiting: &WaitArgs,
     run: &Run,
     prints_replies: bool,
 ) -> anyhow::Result<(Vec<DeviceOutcome>, Option<StopReason>)> {
-    let open: Vec<&DeviceId> =
-        run.devices.iter().filter(|device| !run.past.outcomes.contains_key(*device)).collect();
-    // Of the run's canaries, those that are still open.
-    let is_canary = |device: &&&DeviceId| run.devices.iter().take(run.rules.canary).any(|c| c == **device);
-    let rules = Rules { canary: open.iter().take(run.rules.canary).filter(is_canary).count(), ..run.rules };
+    let beginning = beginning(run);
     let rebooter = Rebooter {
         hub,
-        output,
-        progress: Progress::new(open.len()),
+        results,
+        progress: Progress::new(beginning.open.len()),
         request: &run.request,
+        ids: &run.past.ids,
         way: run.way,
         waiting,
         prints_replies,
         journal: run.journal.as_ref(),
         in_force: RefCell::default(),
     };
-    let outcomes = RefCell::new(run.past.outcomes.clone());
-    let one = |device: &DeviceId| {
-        let (rebooter, outcomes, device) = (&rebooter, &outcomes, device.clone());
-        async move {
-            let outcome = rebooter.one(&device, run.past.sent.get(&device)).await?;
-            let class = outcome.class();
-            if output.format() == Format::Jsonl {
-                rebooter.progress.aside(|| output.json(&outcome))?;
-            }
-            // Only one JSON document at the end needs all of the outcome.
-            let kept = if output.format() == Format::Json { outcome } else { outcome.brief() };
-            outcomes.borrow_mut().insert(device, kept);
-            Ok(class)
-        }
-    };
-    let rolling = roll(open.into_iter().map(one), &rules);
-    let stop = or_interrupt(rolling, || rebooter.what_stays()).await?;
-    // The redrawn lines go before anything else is printed.
+    let devices = &run.selection.devices;
+    let known = devices.iter().map(|device| run.past.outcomes.get(device).cloned()).collect();
+    let gate = run.rules.gate.clone().map(|command| Gate::new(command, run.rules.gate_patience()));
+    let fleet = Fleet { run, rebooter, gate, outcomes: RefCell::new(known) };
+    let stop = or_interrupt(roll(&fleet, beginning, &run.rules), || fleet.rebooter.what_stays()).await?;
+    // With the rebooter, the redrawn lines go before anything else is printed.
+    let Fleet { rebooter, outcomes, .. } = fleet;
     drop(rebooter);
-    let mut known = outcomes.into_inner();
-    let of = |device: &DeviceId| {
-        known.remove(device).unwrap_or_else(|| DeviceOutcome::not_started(device, run.request.id()))
+    let outcomes = outcomes.into_inner().into_iter().zip(devices);
+    let of = |(outcome, device): (Option<DeviceOutcome>, &DeviceId)| {
+        outcome.unwrap_or_else(|| DeviceOutcome::not_started(device, run.request.id()))
     };
-    Ok((run.devices.iter().map(of).collect(), stop))
+    Ok((outcomes.map(of).collect(), stop))
+}
+
+/// What is known of a run before this invocation starts anything.
+fn beginning(run: &Run) -> Beginning {
+    let Run { selection, past, rules, .. } = run;
+    let has_groups = !selection.groups.is_empty();
+    let failed = |device: &DeviceId| {
+        past.outcomes.get(device).is_some_and(|outcome| outcome.class() != OutcomeClass::Success)
+    };
+    let open = |(index, device): (usize, &DeviceId)| {
+        if past.outcomes.contains_key(device) {
+            return None;
+        }
+        // Who has gone away since the start takes a place of its group as well.
+        let is_away = has_groups && past.unreached.contains(device) && !selection.offline.contains(device);
+        Some(Open { index, is_under_way: past.sent.contains_key(device) || is_away })
+    };
+    let since_last = past.last_sent.map(|last| Time::from(SystemTime::now()).since(last));
+    let gap = rules.gap(selection.devices.len());
+    let until_next = since_last.map_or(Duration::ZERO, |since| gap.saturating_sub(since));
+    Beginning {
+        devices: selection.devices.len(),
+        open: selection.devices.iter().enumerate().filter_map(open).collect(),
+        failed: selection.devices.iter().filter(|device| failed(device)).count(),
+        canary_failed: selection.devices.iter().take(rules.canary).any(failed),
+        groups: which::numbered(&selection.groups),
+        next_start: Instant::now() + until_next,
+    }
 }

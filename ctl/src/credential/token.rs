@@ -6,6 +6,8 @@ use std::str::FromStr;
 use iotdm_proto::Time;
 use iotdm_proto::sas::SasToken;
 
+use crate::text_file::surrounded_by;
+
 /// A token that was made elsewhere: a SAS token, or one of Microsoft Entra ID.
 #[derive(Clone)]
 pub struct Token {
@@ -27,6 +29,9 @@ impl FromStr for Token {
 
     /// Reads a token as it stands in a file or an environment variable.
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(around) = surrounded_by(text) {
+            return Err(around.to_owned());
+        }
         let text = text.trim();
         let bare = text.strip_prefix("Bearer ").unwrap_or(text);
         if bare.is_empty() || bare.chars().any(char::is_control) {
@@ -64,6 +69,8 @@ mod tests {
             ("Bearer eyJ0.x.y", Some("Bearer eyJ0.x.y"), None),
             (" \n", None, None),
             ("a\nb", None, None),
+            ("\"eyJ0.x.y\"", None, None),
+            ("\u{feff}eyJ0.x.y", None, None),
             ("SharedAccessSignature sr=h", None, None),
         ] {
             let token = text.parse::<Token>();

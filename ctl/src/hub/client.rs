@@ -7,7 +7,10 @@ use anyhow::Context as _;
 use iotdm_proto::Endpoint;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::proxy::Proxy;
+use super::reach::Reach;
 use super::throttle::Paces;
 use crate::credential::Credential;
 use crate::error::Usage;
@@ -18,13 +21,6 @@ use crate::tls;
 /// a hub that is reached at all is reached, and the user does not wait minutes
 /// for one that is not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-/// How often an HTTP request is sent at most: with our own pauses that takes
-/// about 8 s, for which a person waits.
-pub(super) const TRIES: u32 = 5;
-/// How often a throttled HTTP request is sent at most in a run over many devices:
-/// with our own pauses that takes between 4 and 5 min, since such a run had better
-/// wait than leave a device out.
-const PATIENT_TRIES: u32 = 15;
 /// How many HTTP requests are under way at once, each of which has a connection of
 /// its own: a run over thousands of devices must not open thousands of
 /// connections. Method calls are not counted, since a call lasts as long as the
@@ -39,11 +35,14 @@ pub struct HubClient {
     pub(super) host: String,
     pub(super) credential: Credential,
     pub(super) tls: ClientConfig,
-    /// How often a throttled HTTP request is sent at most.
-    pub(super) tries: Cell<u32>,
+    /// The proxy that the environment names for the hub.
+    pub(super) proxy: Option<Proxy>,
     /// How many HTTP requests the hub has throttled.
     pub(super) throttled: Cell<usize>,
+    /// When it was last said that the hub throttles.
+    pub(super) said_throttled: Cell<Option<Instant>>,
     pub(super) has_sent_changes: Cell<bool>,
+    pub(super) reach: Reach,
     pub(super) paces: Paces,
     /// One permit for each connection that may be open at once.
     pub(super) connections: Semaphore,
@@ -65,21 +64,17 @@ impl HubClient {
         Ok(HubClient {
             http,
             host: target.endpoint.to_string(),
+            proxy: Proxy::of(&target.endpoint),
             endpoint: target.endpoint,
             credential: target.credential,
             tls,
-            tries: Cell::new(TRIES),
             throttled: Cell::default(),
+            said_throttled: Cell::default(),
             has_sent_changes: Cell::default(),
+            reach: Reach::default(),
             paces: Paces::default(),
             connections: Semaphore::new(CONNECTIONS),
         })
-    }
-
-    /// From now on, waits longer for a hub that throttles: 15 tries in place of
-    /// 5.
-    pub fn be_patient(&self) {
-        self.tries.set(PATIENT_TRIES);
     }
 
     /// From now on, makes at most `calls_per_second` method calls in a second
@@ -108,9 +103,29 @@ impl HubClient {
         self.has_sent_changes.get()
     }
 
+    /// Whether the hub has answered anything yet.
+    pub fn has_answered(&self) -> bool {
+        self.reach.has_answered()
+    }
+
+    /// When the hub, having been there before, was last seen not to answer.
+    pub fn last_away(&self) -> Option<Instant> {
+        self.reach.last_away()
+    }
+
+    /// Whether that was within the last `time`.
+    pub fn was_away_within(&self, time: Duration) -> bool {
+        self.reach.was_away_within(time)
+    }
+
     /// How TLS is spoken to the hub.
     pub fn tls(&self) -> &ClientConfig {
         &self.tls
+    }
+
+    /// The proxy through which the hub is reached, if any.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// A token of the shared access policy, valid until `expiry`, in seconds

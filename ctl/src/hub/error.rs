@@ -5,6 +5,7 @@ use std::{io, iter};
 
 use rustls::CertificateError;
 
+use super::proxy::Proxy;
 use super::refusal::{HubRefusal, RefusalKind};
 use crate::credential::NoToken;
 
@@ -75,6 +76,22 @@ impl HubError {
         }
     }
 
+    /// Whether the hub itself is away: it cannot be reached, broke the connection or
+    /// did not answer.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, HubError::Unreachable { .. } | HubError::Lost { .. } | HubError::NoAnswer { .. })
+    }
+
+    /// Whether the hub answered that it cannot serve.
+    pub fn is_server_failure(&self) -> bool {
+        matches!(self, HubError::Refused(refusal) if refusal.kind() == RefusalKind::Server)
+    }
+
+    /// Whether the hub says that the device is not connected.
+    pub fn is_offline(&self) -> bool {
+        matches!(self, HubError::Refused(refusal) if refusal.kind() == RefusalKind::Offline)
+    }
+
     /// Whether the hub or the way to the hub failed, so that the same request
     /// would have failed for any other device.
     pub fn is_hubs_own(&self) -> bool {
@@ -100,14 +117,23 @@ impl HubError {
         }
     }
 
-    /// The error that one of reqwest's amounts to. `seconds` is the time limit
-    /// that the HTTP request had.
-    pub(crate) fn of_transport(host: &str, error: &reqwest::Error, seconds: u64) -> Self {
-        let host = host.to_owned();
+    /// The error that one of reqwest's amounts to, on the way through `proxy` if
+    /// there is one. `seconds` is the time limit that the HTTP request had.
+    pub(crate) fn of_transport(
+        host: &str,
+        proxy: Option<&Proxy>,
+        error: &reqwest::Error,
+        seconds: u64,
+    ) -> Self {
+        let host = proxy.map_or_else(|| host.to_owned(), |proxy| format!("{host} through the proxy {proxy}"));
         let cause = innermost(error);
         if error.is_connect() || error.is_builder() {
-            let remedy = certificate_remedy(error)
-                .unwrap_or("; check HostName in the connection string and the network");
+            let remedy = certificate_remedy(error).unwrap_or(match proxy {
+                None => "; check HostName in the connection string and the network",
+                Some(_) => {
+                    "; check the proxy, HTTPS_PROXY and NO_PROXY, as iotdm-ctl check does step by step"
+                }
+            });
             return HubError::Unreachable { host, cause, remedy };
         }
         if error.is_timeout() {

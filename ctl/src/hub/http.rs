@@ -111,14 +111,17 @@ pub(super) fn clock_ahead(headers: &HeaderMap) -> Option<i64> {
 }
 
 /// `Retry-After`: how long the hub wants us to wait, given in seconds or as the
-/// date until which.
+/// date until which. A date is the hub's, and so is compared with the date of the
+/// same response: this machine's clock may be wrong.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = header(headers, RETRY_AFTER.as_str())?;
-    let seconds = match value.trim().parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => u64::try_from(http_date(value)? - jiff::Timestamp::now().as_second()).unwrap_or(0),
-    };
-    Some(Duration::from_secs(seconds))
+    let value = header(headers, RETRY_AFTER.as_str())?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = header(headers, DATE.as_str()).and_then(http_date);
+    let now = now.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+    let seconds = http_date(value)?.saturating_sub(now);
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// An HTTP date in seconds since the Unix epoch.
@@ -146,6 +149,10 @@ mod tests {
         assert_eq!(header("7"), Some(Duration::from_secs(7)));
         assert_eq!(header("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
         assert_eq!(header("soon"), None);
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, "Sun, 06 Nov 1994 08:49:47 GMT".parse().unwrap());
+        headers.insert(DATE, "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(10)), "by the hub's own clock");
         assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
     }
 }

@@ -23,21 +23,33 @@ pub struct MethodCall {
     /// The method's argument; absent if `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Value>,
-    /// How long the hub waits for the device's reply, in seconds: 5 to 300.
+    /// How long the hub waits for the device's reply, in seconds: 5 to 300, and no
+    /// less than for the device to connect.
     pub response_timeout_in_seconds: u64,
     /// How long the hub waits for the device to connect, in seconds: 0 to 300.
     pub connect_timeout_in_seconds: u64,
 }
 
+/// The longest of either timeout.
+///
+/// Source: IoT Hub developer guide, "Understand and invoke direct methods".
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
+
 impl MethodCall {
     /// A call of `method`. The timeouts, in whole seconds, are how long the hub
     /// waits for the device's reply and, before that, for the device to connect.
+    /// The hub counts both in the first and refuses one that is shorter than the
+    /// second; such a one becomes their sum, as far as the hub takes it.
     pub fn new(
         method: &(impl ToString + ?Sized),
         payload: Option<Value>,
         response_timeout: Duration,
         connect_timeout: Duration,
     ) -> Self {
+        let response_timeout = match response_timeout <= connect_timeout {
+            true => (response_timeout + connect_timeout).min(LONGEST_TIMEOUT),
+            false => response_timeout,
+        };
         MethodCall {
             method_name: method.to_string(),
             payload,
@@ -92,5 +104,20 @@ mod tests {
         let expected =
             json!({"methodName": "m", "responseTimeoutInSeconds": 60, "connectTimeoutInSeconds": 0});
         assert_eq!(serde_json::to_value(call).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_response_timeout_is_no_shorter_than_the_connect_timeout() {
+        for (response, connect, sent) in
+            [(60, 0, 60), (60, 30, 60), (60, 60, 120), (60, 120, 180), (5, 300, 300), (300, 300, 300)]
+        {
+            let seconds = Duration::from_secs;
+            let call = MethodCall::new("m", None, seconds(response), seconds(connect));
+            assert_eq!(
+                (call.response_timeout_in_seconds, call.connect_timeout_in_seconds),
+                (sent, connect),
+                "{response} {connect}"
+            );
+        }
     }
 }

@@ -71,15 +71,15 @@ enum NextPage {
 }
 
 impl HubClient {
-    /// The pages that `GET` of a path has, with at most `top` values.
-    pub(super) fn list(&self, path: &'static str, top: Option<usize>) -> Pages<'_> {
+    /// The pages that `GET` of a path has.
+    pub(super) fn list(&self, path: &'static str) -> Pages<'_> {
         Pages {
             hub: self,
             throttle: Throttle::Others,
             method: Method::GET,
             path,
             body: None,
-            left: top,
+            left: None,
             next: NextPage::First,
             tokens: HashSet::new(),
             empty: 0,

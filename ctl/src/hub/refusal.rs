@@ -1,9 +1,10 @@
 //! The hub says no: its error response, read once and then branched upon.
 //!
-//! IoT Hub writes errors in two forms: the classic
+//! IoT Hub writes errors in several forms: the classic
 //! `{"Message":"ErrorCode:DeviceNotFound;text"}`, and a nested one whose
-//! `Message` is itself JSON text with a numeric `errorCode`. The header
-//! `iothub-errorcode` names the error in both. Source: captures of the
+//! `Message` is itself JSON text with a numeric `errorCode`. Some answers are that
+//! JSON itself, without anything around it. The header `iothub-errorcode` names the
+//! error, where there is one. Source: captures of the
 //! service's answers in public issues, and IoT Hub's documentation,
 //! "Troubleshooting Azure IoT Hub error codes".
 
@@ -76,16 +77,17 @@ impl HubRefusal {
             message: String::new(),
             clock_ahead: None,
         };
-        let text = match serde_json::from_str::<Value>(body) {
-            Ok(Value::Object(object)) => ["Message", "message"]
-                .iter()
-                .find_map(|key| object.get(*key)?.as_str().map(str::to_owned))
-                .unwrap_or_default(),
-            _ => String::new(),
-        };
-        if let Ok(Value::Object(nested)) = serde_json::from_str::<Value>(&text) {
-            let number = nested.get("errorCode").and_then(Value::as_u64);
-            refusal.number = number.and_then(|number| u32::try_from(number).ok());
+        let outer: Value = serde_json::from_str(body).unwrap_or_default();
+        let text =
+            ["Message", "message"].iter().find_map(|key| outer.get(*key)?.as_str()).unwrap_or_default();
+        let nested = serde_json::from_str(text).ok().filter(Value::is_object);
+        if let Some(coded) =
+            nested.as_ref().or(Some(&outer)).filter(|object| object.get("errorCode").is_some())
+        {
+            refusal.take_code(coded.get("errorCode"));
+            let message = ["message", "Message"].iter().find_map(|key| coded.get(*key)?.as_str());
+            refusal.message = message.unwrap_or_default().to_owned();
+        } else if let Some(nested) = nested {
             refusal.message = nested.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
         } else if let Some((name, message)) =
             text.strip_prefix("ErrorCode:").and_then(|rest| rest.split_once(';'))
@@ -93,9 +95,29 @@ impl HubRefusal {
             refusal.name.get_or_insert_with(|| name.to_owned());
             refusal.message = message.to_owned();
         } else {
-            refusal.message = text;
+            refusal.message = text.to_owned();
         }
         refusal
+    }
+
+    /// Reads one of the errors of the registry's account of bulk changes.
+    pub fn of_bulk(host: &str, error: &Value) -> Self {
+        let message = error.get("errorStatus").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut refusal = HubRefusal { message, ..HubRefusal::parse(host, 400, None, "") };
+        refusal.take_code(error.get("errorCode"));
+        refusal
+    }
+
+    /// Takes the error's number, or the name that some bodies have in its place.
+    fn take_code(&mut self, code: Option<&Value>) {
+        match code {
+            Some(Value::String(text)) => match text.parse() {
+                Ok(number) => self.number = Some(number),
+                Err(_) => drop(self.name.get_or_insert_with(|| text.clone())),
+            },
+            Some(code) => self.number = code.as_u64().and_then(|number| u32::try_from(number).ok()),
+            None => {}
+        }
     }
 
     /// What the refusal means to us. The error's name decides, then its number,
@@ -108,6 +130,7 @@ impl HubRefusal {
                 Some(RefusalKind::ConnectionLost)
             }
             Some("GatewayTimeout") => Some(RefusalKind::NoReply),
+            Some("ThrottlingException" | "ThrottlingBacklogTimeout") => Some(RefusalKind::Throttled),
             Some("DeviceAlreadyExists") => Some(RefusalKind::Exists),
             Some("PreconditionFailed") => Some(RefusalKind::Changed),
             // The HTTP status is 403 here, but it is not a matter of rights.
@@ -126,7 +149,9 @@ impl HubRefusal {
             404_001 => Some(RefusalKind::NoSuchDevice),
             404_102 | 404_103 => Some(RefusalKind::Offline),
             404_104 | 400_027 => Some(RefusalKind::ConnectionLost),
-            504_101 => Some(RefusalKind::NoReply),
+            429_000..=429_999 => Some(RefusalKind::Throttled),
+            500_000..=500_999 | 503_000..=503_999 => Some(RefusalKind::Server),
+            504_000..=504_999 => Some(RefusalKind::NoReply),
             409_001 => Some(RefusalKind::Exists),
             412_001 => Some(RefusalKind::Changed),
             403_002 => Some(RefusalKind::Quota),
@@ -228,6 +253,16 @@ mod tests {
         let classic = HubRefusal::parse("h", 404, None, CLASSIC);
         assert_eq!((classic.name.as_deref(), classic.message.as_str()), (Some("DeviceNotFound"), "gw1"));
         assert_eq!(classic.kind(), RefusalKind::NoSuchDevice);
+
+        for flat in [
+            r#"{"errorCode":404103,"trackingId":"0","message":"Timed out waiting for device to subscribe.","info":{}}"#,
+            r#"{"errorCode":"404103","Message":"Timed out waiting for device to subscribe."}"#,
+            r#"{"errorCode":"DeviceNotOnline","message":"Timed out waiting for device to subscribe."}"#,
+        ] {
+            let flat = HubRefusal::parse("h", 404, None, flat);
+            assert_eq!(flat.kind(), RefusalKind::Offline, "{flat}");
+            assert_eq!(flat.message, "Timed out waiting for device to subscribe.");
+        }
 
         let contradicting = HubRefusal::parse("h", 404, Some("DeviceNotOnline"), CLASSIC);
         assert_eq!(contradicting.kind(), RefusalKind::Offline);

@@ -39,10 +39,15 @@ impl HubClient {
             HttpRequest::new(Throttle::Others, Method::POST, "/devices".to_owned()).body(changes);
         request.results_with_400 = true;
         let mut result: Value = self.json(request).await?;
-        match result.get_mut("errors").map(Value::take) {
-            Some(Value::Array(errors)) => Ok(errors),
-            _ => Ok(Vec::new()),
+        let errors = match result.get_mut("errors").map(Value::take) {
+            Some(Value::Array(errors)) => errors,
+            _ => Vec::new(),
+        };
+        if errors.is_empty() && result.get("isSuccessful") == Some(&Value::Bool(false)) {
+            let cause = "the hub says that not all of it was done, and not of which".to_owned();
+            return Err(HubError::NotAHub { host: self.host.clone(), cause });
         }
+        Ok(errors)
     }
 
     /// Deletes a device, with its keys and its twin.

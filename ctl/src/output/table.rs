@@ -4,6 +4,7 @@ use std::io;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
+use console::{Alignment, measure_text_width, pad_str, truncate_str};
 use serde_json::Value;
 
 use super::printable;
@@ -58,6 +59,73 @@ pub(super) fn text(header: &[&str], rows: &[Vec<String>], terminal: Option<u16>)
         }
     }
     table.trim_fmt()
+}
+
+/// A column of a list, in which each row has one line.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// What stands above it.
+    pub name: &'static str,
+    /// How dispensable the column is: that with the greatest rank is left out first
+    /// where there is no room. The one of rank 0 stays.
+    pub rank: u8,
+    /// Whether the column is left out where it has nothing but dashes.
+    pub is_optional: bool,
+}
+
+/// A cell of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// The cell where there is room, or nobody looks.
+    pub long: String,
+    /// The cell on a terminal that is too narrow for the long ones.
+    pub short: String,
+}
+
+/// The lines of a list, its header first. On a terminal of so many columns of
+/// characters no line is longer: cells are shortened, then columns left out, then
+/// lines cut. Without a terminal nothing is left out.
+pub(crate) fn list_lines(columns: &[Column], rows: &[Vec<Cell>], terminal: Option<u16>) -> Vec<String> {
+    let limit = terminal.map_or(usize::MAX, usize::from);
+    let long = aligned(columns, rows, |cell| &cell.long, u8::MAX);
+    let fits = |lines: &[String]| lines.iter().all(|line| measure_text_width(line) <= limit);
+    if fits(&long) {
+        return long;
+    }
+    let mut ranks: Vec<u8> = columns.iter().map(|column| column.rank).collect();
+    ranks.sort_unstable();
+    let mut lines = long;
+    for rank in ranks.into_iter().rev() {
+        lines = aligned(columns, rows, |cell| &cell.short, rank);
+        if fits(&lines) {
+            return lines;
+        }
+    }
+    lines.iter().map(|line| truncate_str(line, limit, "…").into_owned()).collect()
+}
+
+/// The lines of a list of the columns up to `rank`.
+fn aligned(columns: &[Column], rows: &[Vec<Cell>], form: fn(&Cell) -> &String, rank: u8) -> Vec<String> {
+    let is_empty = |index: usize| rows.iter().all(|row| row.get(index).is_none_or(|cell| form(cell) == "-"));
+    let shown: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .filter(|(index, column)| column.rank <= rank && !(column.is_optional && is_empty(*index)))
+        .map(|(index, _)| index)
+        .collect();
+    let header = columns.iter().map(|column| column.name.to_owned()).collect();
+    let body = rows.iter().map(|row| row.iter().map(|cell| printable(form(cell))).collect());
+    let all: Vec<Vec<String>> = std::iter::once(header).chain(body).collect();
+    let of = |row: &Vec<String>, index: usize| row.get(index).cloned().unwrap_or_default();
+    let width = |index: &usize| all.iter().map(|row| measure_text_width(&of(row, *index))).max().unwrap_or(0);
+    let widths: Vec<usize> = shown.iter().map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = shown.iter().zip(&widths).map(|(index, width)| {
+            pad_str(&of(row, *index), width + usize::from(GAP), Alignment::Left, None).into_owned()
+        });
+        cells.collect::<String>().trim_end().to_owned()
+    };
+    all.iter().map(line).collect()
 }
 
 /// Each row as lines of a column's name and its cell.
@@ -182,5 +250,33 @@ WHY      the device refused
          with status 423:
          apt holds it";
         assert_eq!(text(&HEADER, &rows(), Some(28)), expected);
+    }
+
+    const COLUMNS: [Column; 4] = [
+        Column { name: "DEVICE", rank: 0, is_optional: false },
+        Column { name: "LAST REBOOT", rank: 2, is_optional: false },
+        Column { name: "OUTCOME", rank: 1, is_optional: false },
+        Column { name: "HEALTH", rank: 3, is_optional: true },
+    ];
+
+    fn list(health: &str, terminal: Option<u16>) -> Vec<String> {
+        let same = |text: &str| Cell { long: text.to_owned(), short: text.to_owned() };
+        let time = Cell { long: "2026-11-22 12:59:59 CET (3 h ago)".to_owned(), short: "3 h ago".to_owned() };
+        list_lines(&COLUMNS, &[vec![same("gw1\n"), time, same("completed"), same(health)]], terminal)
+    }
+
+    #[test]
+    fn a_row_of_a_list_has_one_line() {
+        let row = "gw1\\u000a  2026-11-22 12:59:59 CET (3 h ago)  completed";
+        let all = ["DEVICE     LAST REBOOT                        OUTCOME", row];
+        assert_eq!(list("-", None), all);
+        assert_eq!(list("-", Some(55)), all);
+        assert_eq!(list("running", None)[1], format!("{row}  running"));
+        let short = "gw1\\u000a  3 h ago      completed";
+        assert_eq!(list("running", Some(42))[1], format!("{short}  running"));
+        assert_eq!(list("running", Some(41)), ["DEVICE     LAST REBOOT  OUTCOME", short]);
+        assert_eq!(list("-", Some(20)), ["DEVICE     OUTCOME", "gw1\\u000a  completed"]);
+        assert_eq!(list("-", Some(12)), ["DEVICE", "gw1\\u000a"]);
+        assert_eq!(list("-", Some(6)), ["DEVICE", "gw1\\u…"]);
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::profile;
+
 /// The heading in help texts above the options that every command has.
 pub const GENERAL: &str = "Hub and output";
 
@@ -14,7 +16,7 @@ pub struct HubArgs {
     #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
     pub connection_string_file: Option<PathBuf>,
     /// Use this profile of ~/.config/iotdm/ctl.toml
-    #[arg(long, global = true, value_name = "NAME", help_heading = GENERAL)]
+    #[arg(long, global = true, value_name = "NAME", help_heading = GENERAL, add = profile::completer())]
     pub hub: Option<String>,
     /// Trust the CAs in this PEM file, too [default: $IOTDM_CA_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]

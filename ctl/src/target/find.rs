@@ -141,7 +141,7 @@ mod tests {
         let args = |hub: &str| HubArgs { hub: Some(hub.into()), ..HubArgs::default() };
         let mut environment = home.environment();
         let lab = Target::find(&args("lab"), &environment).unwrap();
-        assert!(matches!(lab.credential, Credential::Token(_)) && host(&lab) == "lab");
+        assert!(matches!(lab.credential, Credential::TokenFile(_)) && host(&lab) == "lab");
         let az = Target::find(&args("az"), &environment).unwrap();
         assert!(logs_in_by_the_azure_cli(&az) && host(&az) == "az");
         environment.host_name = Some("variable".into());
@@ -150,6 +150,15 @@ mod tests {
         environment.token = Some("eyJ0".into());
         let variable = Target::find(&HubArgs::default(), &environment).unwrap();
         assert!(matches!(variable.credential, Credential::Token(_)));
+    }
+
+    #[test]
+    fn the_only_profile_needs_not_be_called_the_default() {
+        let home = Home::new("[hub.lab]\nconnection_string_file = 'lab'");
+        assert_eq!(host(&Target::find(&HubArgs::default(), &home.environment()).unwrap()), "lab");
+        let home = Home::new("default = 'mars'\n[hub.lab]\nconnection_string_file = 'lab'");
+        let error = Target::find(&HubArgs::default(), &home.environment()).unwrap_err().to_string();
+        assert!(error.contains("no [hub.mars]"), "a default is heeded: {error}");
     }
 
     #[test]
@@ -169,7 +178,12 @@ mod tests {
         let args = |hub: &str| HubArgs { hub: Some(hub.into()), ..HubArgs::default() };
         for (profiles, args, expected) in [
             (PROFILES, args("mars"), "no [hub.mars]; there are: lab, prod"),
-            ("[hub.lab]\nconnection_string_file = 'lab'", HubArgs::default(), "give --hub NAME, one of: lab"),
+            (
+                "[hub.lab]\nconnection_string_file = 'lab'\n[hub.prod]\nconnection_string_file = 'prod'",
+                HubArgs::default(),
+                "no default; give --hub NAME, one of: lab, prod",
+            ),
+            ("", HubArgs::default(), "it has no [hub.NAME]"),
             ("[hub.lab]\nconnection_string = 's3cret'", args("lab"), "ctl.toml: line 2: unknown field"),
             ("[hub.lab]\nhost_name = 'h'", args("lab"), "host_name with one of token_file, azure_cli = true"),
             (

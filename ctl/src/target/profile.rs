@@ -1,15 +1,19 @@
 //! The profiles of `ctl.toml`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use azure_core::credentials::Secret;
+use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use serde::Deserialize;
 
 use super::Target;
-use crate::credential::{Credential, Login};
+use super::environment::Environment;
+use crate::credential::{Credential, Login, TokenFile};
 use crate::error::Usage;
+use crate::output::printable;
 use crate::secret_file::read;
 
 /// The whole of `ctl.toml`.
@@ -44,16 +48,14 @@ struct Profile {
 /// `file`. `ca_file` goes before the profile's own.
 pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>) -> Result<Target, Usage> {
     let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
-    let profiles: Profiles = toml::from_str(&text).map_err(|error: toml::de::Error| {
-        // The error does not show the line itself, in which somebody may have
-        // written a secret.
-        let at = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = text.get(..at).map_or(0, |before| before.matches('\n').count()) + 1;
-        refuse(format!("line {line}: {}", error.message().replace('\n', ", ")))
-    })?;
+    let profiles = profiles(file)?;
     let names: Vec<String> = profiles.hub.keys().cloned().collect();
-    let Some(name) = name.map(str::to_owned).or(profiles.default) else {
+    // The only hub needs not be called the default one.
+    let only = || names.first().filter(|_| names.len() == 1).cloned();
+    let Some(name) = name.map(str::to_owned).or(profiles.default).or_else(only) else {
+        if names.is_empty() {
+            return Err(refuse("it has no [hub.NAME]; see iotdm-ctl --help".to_owned()));
+        }
         return Err(refuse(format!("no default; give --hub NAME, one of: {}", names.join(", "))));
     };
     let mut hubs = profiles.hub;
@@ -74,6 +76,34 @@ pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>)
         }
         _ => Err(refuse(incomplete(&name))),
     }
+}
+
+/// Reads `ctl.toml`, which is at `file`.
+fn profiles(file: &Path) -> Result<Profiles, Usage> {
+    let refuse = |what: String| Usage(format!("{}: {what}", file.display()));
+    let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // The error does not show the line itself, in which somebody may have
+        // written a secret.
+        let at = error.span().map_or(0, |span| span.start).min(text.len());
+        let line = text.get(..at).map_or(0, |before| before.matches('\n').count()) + 1;
+        refuse(format!("line {line}: {}", error.message().replace('\n', ", ")))
+    })
+}
+
+/// Completes the name of a profile on a shell's command line.
+pub(super) fn completer() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        // Nothing is said about errors: a message in the middle of a command line
+        // would only be in the way.
+        let Some((prefix, file)) = current.to_str().zip(Environment::of_the_process().profiles_file()) else {
+            return Vec::new();
+        };
+        let names = profiles(&file).map(|profiles| profiles.hub.into_keys()).into_iter().flatten();
+        let fits =
+            |name: &String| name.starts_with(prefix) && !name.starts_with('-') && printable(name) == *name;
+        names.filter(fits).map(CompletionCandidate::new).collect()
+    })
 }
 
 /// What a profile needs.
@@ -103,7 +133,9 @@ impl Profile {
         let files = (self.token_file, self.client_secret_file);
         Ok(Some(match (files, cli, managed, self.tenant_id, self.client_id) {
             ((Some(token), None), false, false, None, None) => {
-                Credential::Token(read("token_file", &base.join(token))?)
+                let path = base.join(token);
+                let token = read("token_file", &path)?;
+                Credential::TokenFile(TokenFile::new(path, token))
             }
             ((None, None), true, false, None, None) => Credential::of(Login::AzureCli),
             ((None, None), false, true, None, client_id) => {

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, ctl};
+use iotdm_tests::proxy;
 use serde_json::{Value, json};
 
 /// A hub that allows everything but what `otherwise` answers differently.
@@ -150,4 +151,57 @@ fn a_hub_that_is_not_reached_is_exit_1_at_the_step_that_fails() {
     let run = check("hub.invalid");
     run.ends(1, &[]);
     assert_eq!(which(&run, "failed"), ["name"]);
+}
+
+/// `check` with a proxy in the environment.
+fn check_through(hub: &FakeHub, proxy: &str, more: &[(&str, &str)]) -> Ran {
+    let mut command = hub.command(&CHECK);
+    command.env("HTTPS_PROXY", proxy).envs(more.iter().copied());
+    Ran::from(command.output().unwrap())
+}
+
+#[test]
+fn the_proxy_is_on_the_way() {
+    let hub = hub(|_, _| None);
+    let port = hub.connection_string().split([';', '=', ':']).nth(2).unwrap().to_owned();
+    let open = proxy(None);
+    let address = format!("http://{}", open.address);
+    let run = check_through(&hub, &address, &[]);
+    run.ends(0, &[]);
+    assert_eq!(which(&run, "ok")[..4], ["name", "tcp", "proxy", "tls"]);
+    assert_eq!(detail(&run, "proxy"), format!("{address} connects to localhost:{port}"));
+    assert!(detail(&run, "tcp").contains(&open.address.to_string()), "{run:#?}");
+    open.asked.wait_for("CONNECT localhost");
+    let run = check_through(&hub, &address, &[("NO_PROXY", "localhost")]);
+    run.ends(0, &[]);
+    assert_eq!(which(&run, "ok")[..3], ["name", "tcp", "tls"]);
+
+    let locked = proxy(Some("user:word"));
+    let with = |user: &str| format!("http://{user}{}", locked.address);
+    check_through(&hub, &with("user:word@"), &[]).ends(0, &[]);
+    let run = check_through(&hub, &with("user:wrong@"), &[]);
+    run.ends(1, &[]);
+    assert_eq!(which(&run, "failed"), ["proxy"]);
+    assert!(detail(&run, "proxy").contains("407 Proxy Authentication Required"), "{run:#?}");
+    assert!(!run.stdout.contains("wrong") && !run.stderr.contains("wrong"), "{run:#?}");
+
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let run = check_through(&hub, &format!("http://{nobody}"), &[]);
+    run.ends(1, &[]);
+    assert_eq!(which(&run, "failed"), ["tcp"]);
+    assert!(detail(&run, "tcp").contains(&format!("check the proxy http://{nobody}")), "{run:#?}");
+
+    // Every other command names the proxy, too.
+    let command = |proxy: &str| {
+        let mut command = hub.command(&["device", "show", "gw1"]);
+        Ran::from(command.env("HTTPS_PROXY", proxy).output().unwrap())
+    };
+    let refused = command(&format!("http://{nobody}"));
+    refused.ends(
+        1,
+        &["through the proxy http://", "Connection refused", "check the proxy, HTTPS_PROXY and NO_PROXY"],
+    );
+    let run = command(&with("user:wrong@"));
+    run.ends(1, &["through the proxy http://", "check the proxy"]);
+    assert!(!run.stderr.contains("wrong"), "{run:#?}");
 }

@@ -83,6 +83,16 @@ impl FakeHub {
         Ran::from(self.command(arguments).output().unwrap())
     }
 
+    /// Runs it with `text` on stdin.
+    pub fn run_on(&self, text: impl AsRef<[u8]>, arguments: &[&str]) -> Ran {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A program that refuses its command line reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(text.as_ref());
+        Ran::from(child.wait_with_output().unwrap())
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.server.path(name)
     }
@@ -269,8 +279,13 @@ pub struct Screen {
 }
 
 /// Runs on a terminal of 40 columns, on which somebody types `keys`.
-pub fn on_terminal(mut command: Command, keys: &str) -> Screen {
-    let size = nix::pty::Winsize { ws_row: 24, ws_col: 40, ws_xpixel: 0, ws_ypixel: 0 };
+pub fn on_terminal(command: Command, keys: &str) -> Screen {
+    on_terminal_of(40, command, keys)
+}
+
+/// Runs on a terminal of so many columns and 24 lines.
+pub fn on_terminal_of(columns: u16, mut command: Command, keys: &str) -> Screen {
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = nix::pty::openpty(&size, None).unwrap();
     let end = || Stdio::from(pty.slave.try_clone().unwrap());
     command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());

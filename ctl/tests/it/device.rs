@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::common::{FakeHub, HttpResponse, KEY, Ran, ctl};
+use crate::common::{FakeHub, HttpResponse, KEY, Ran, ctl, on_terminal};
 use serde_json::{Value, json};
 
 /// The primary key of the device, whose secondary one is [`KEY`].
@@ -181,6 +181,163 @@ fn many_devices_from_a_file() {
     fs::write(&list, "{\"deviceId\":\"gw1\"}\n{\"deviceId\":\"gw 2\"}\n").unwrap();
     hub.run(&arguments).ends(2, &["--from ", "line 2: \"gw 2\" is not a device id"]);
     assert_eq!(hub.requests().len(), 2, "nothing of a bad file is created");
+}
+
+#[test]
+fn each_form_of_a_list_creates_the_devices_that_it_names() {
+    let hub = bulk();
+    let arguments = ["device", "create", "--from", "-", "-o", "json"];
+    let utf_16 =
+        |text: &str| [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    for list in [
+        b"[{\"deviceId\":\"gw1\"},{\"deviceId\":\"gw2\"}]".to_vec(),
+        b"[\"gw1\",\"gw2\"]\n".to_vec(),
+        b"gw1\ngw2\n".to_vec(),
+        b"\xef\xbb\xbfdeviceId,auth\r\ngw1,sas\r\n\r\ngw2,\r\n".to_vec(),
+        utf_16("deviceId\r\ngw1\r\ngw2\r\n"),
+    ] {
+        let run = hub.run_on(&list, &arguments);
+        run.ends(0, &[]);
+        assert_eq!(run.json()["created"], json!(["gw1", "gw2"]), "{}", String::from_utf8_lossy(&list));
+        let changes = hub.requests().pop().unwrap().body;
+        assert_eq!((&changes[0]["id"], &changes[1]["id"]), (&json!("gw1"), &json!("gw2")));
+    }
+    let run = hub.run_on("gw1", &["device", "create", "--from", "-"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout, "created 1 devices\n");
+    let before = hub.requests().len();
+    for (list, why) in [
+        ("", "--from -: it names no device"),
+        ("[]", "--from -: it names no device"),
+        ("deviceId,auth\n", "--from -: it names no device"),
+        ("gw1\ngw2\r\ngw1\n", "line 3: gw1 stands there already, on line 1"),
+        ("\"gw1\"\n", "quotes stand around gw1"),
+        ("device_id\ngw1\n", "line 1 seems to name columns"),
+        ("gw1,north\ngw2,south\n", "line 1: \"gw1,north\" has a comma"),
+        ("deviceId\na;b\n", "line 2: a device called a;b could never connect"),
+    ] {
+        hub.run_on(list, &arguments).ends(2, &[why]);
+    }
+    assert_eq!(hub.requests().len(), before, "nothing of a bad file is created");
+
+    let silent =
+        FakeHub::start(|_, _| HttpResponse::ok(json!({"isSuccessful": false, "errors": []})).status(400));
+    let run = silent.run_on("gw1\n", &["device", "create", "--from", "-"]);
+    run.ends(1, &["the hub says that not all of it was done, and not of which"]);
+}
+
+#[test]
+fn an_id_that_could_never_connect_is_not_created() {
+    let hub = registry();
+    for (id, why) in [
+        ("a;b", "ends a part of a connection string"),
+        ("a#b", "wildcards in the topics"),
+        ("a+b", "wildcards"),
+    ] {
+        hub.run(&["device", "create", id]).ends(2, &[why]);
+        hub.run(&["device", "show", id]).ends(0, &[]);
+    }
+    assert!(hub.requests().iter().all(|request| request.method == "GET"), "who has one can get rid of it");
+}
+
+/// A registry with the devices `gw1`, `gw2` and `gw3`, of which the last is not
+/// found by its id any more.
+fn registry_of_three() -> FakeHub {
+    FakeHub::start(|request, _| match (request.method.as_str(), request.path.as_str()) {
+        ("POST", "/devices/query") => {
+            HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "gw3"}]))
+        }
+        ("POST", "/devices") => {
+            let error = json!({"deviceId": "gw3", "errorCode": 404001, "errorStatus": "gw3"});
+            HttpResponse::ok(json!({"isSuccessful": false, "errors": [error], "warnings": []})).status(400)
+        }
+        (_, "/devices/gw3") => HttpResponse::classic(404, "DeviceNotFound"),
+        (_, path) => HttpResponse::ok(json!({
+            "deviceId": path.rsplit('/').next(), "etag": "x", "status": "enabled",
+            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": OLD_PRIMARY, "secondaryKey": KEY}},
+        })),
+    })
+}
+
+#[test]
+fn many_identities_are_changed_at_once() {
+    let hub = registry_of_three();
+    let all = ["--where", "tags.site = 'north'"];
+    for command in ["delete", "disable", "enable", "renew-key"] {
+        let arguments = [&["device", command], &all[..]].concat();
+        hub.run(&arguments).ends(2, &[command, "nobody to ask, stdin is no terminal; give --yes"]);
+    }
+    assert!(hub.lines().iter().all(|line| line == "POST /devices/query"), "nothing is changed");
+
+    let sorted = |value: &Value| {
+        let mut ids: Vec<String> =
+            value.as_array().unwrap().iter().map(|id| id.as_str().unwrap().into()).collect();
+        ids.sort();
+        ids
+    };
+    for (command, word) in [("disable", "disabled"), ("enable", "enabled"), ("delete", "deleted")] {
+        let run = hub.run(&[&["device", command, "--yes", "-o", "json"], &all[..]].concat());
+        run.ends(7, &["iotdm-ctl: gw3: no such device"]);
+        let result = run.json();
+        assert_eq!(sorted(&result[word]), ["gw1", "gw2"], "{command}");
+        assert_eq!(result["errors"][0]["deviceId"], "gw3");
+        assert_eq!(result["errors"].as_array().unwrap().len(), 1);
+    }
+    let deleted = hub.requests().pop().unwrap();
+    assert_eq!(deleted.line(), "POST /devices");
+    assert_eq!(deleted.body[2], json!({"id": "gw3", "importMode": "delete"}));
+
+    let out = hub.path("out");
+    let list = hub.path("list");
+    fs::write(&list, "DEVICE,CONNECTION\ngw1,Connected\ngw2,-\ngw1,Connected\n").unwrap();
+    let (list, out_file) = (list.to_str().unwrap(), out.to_str().unwrap());
+    let run = hub.run(&["device", "renew-key", "--from", list, "--yes", "--out", out_file]);
+    run.ends(0, &["wrote "]);
+    assert!(run.stdout.ends_with("2 devices renewed\n"), "{run:#?}");
+    let strings = fs::read_to_string(&out).unwrap();
+    let ids: Vec<&str> = strings.lines().map(|line| line.split([';', '=']).nth(3).unwrap()).collect();
+    assert_eq!(ids, ["gw1", "gw2"], "each once, in the order of the file");
+
+    let run = hub.run(&["device", "disable", "gw1", "gw2"]);
+    run.ends(0, &[]);
+    assert!(
+        run.stdout.ends_with("2 devices disabled\n"),
+        "no question about devices that were named: {run:#?}"
+    );
+    hub.run(&["device", "delete", "gw3", "gw3", "--yes"]).ends(5, &["gw3: no such device"]);
+    let refusing = FakeHub::start(|_, _| HttpResponse::classic(401, "IotHubUnauthorizedAccess"));
+    refusing.run(&["device", "enable", "gw1", "gw2"]).ends(8, &["gw1: not authorised"]);
+}
+
+#[test]
+fn a_second_renewal_is_asked_about() {
+    let identity = std::sync::Mutex::new(json!({
+        "deviceId": "gw1", "etag": "x",
+        "authentication": {"type": "sas", "symmetricKey": {"primaryKey": OLD_PRIMARY, "secondaryKey": KEY}},
+    }));
+    let hub = FakeHub::start(move |request, _| {
+        let mut identity = identity.lock().unwrap();
+        if request.method == "PUT" {
+            *identity = request.body.clone();
+        }
+        HttpResponse::ok(identity.clone())
+    });
+    let puts = || hub.requests().iter().filter(|request| request.method == "PUT").count();
+    let renew = |more: &[&str]| hub.run(&[&["device", "renew-key", "gw1"], more].concat());
+    renew(&[]).ends(0, &[]);
+    for way in [&[][..], &["--key", "secondary"]] {
+        renew(way).ends(2, &["gw1: its key was renewed before", "locked out", "give --yes"]);
+    }
+    assert_eq!(puts(), 1, "the old key is still there");
+    renew(&["--key", "primary"]).ends(0, &[]);
+    renew(&[]).ends(2, &["its key was renewed before"]);
+    let asked = |keys| on_terminal(hub.command(&["device", "renew-key", "gw1"]), keys);
+    let no = asked("n\n");
+    assert!(no.code == 1 && no.screen.contains("Renew the key of gw1 again?"), "{no:?}");
+    assert_eq!(puts(), 2);
+    assert_eq!(asked("y\n").code, 0);
+    renew(&["--yes"]).ends(0, &[]);
+    assert_eq!(puts(), 4);
 }
 
 #[test]

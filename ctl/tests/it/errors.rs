@@ -113,6 +113,14 @@ fn bodies_that_iot_hub_has_sent() {
     }
 }
 
+/// The Azure CLI's extension goes by this as well.
+#[test]
+fn a_job_of_unknown_status_is_none() {
+    let unknown = json!({"jobId": "nosuch", "type": "unknown", "status": "unknown"});
+    let run = run(HttpResponse::ok(unknown), &["job", "show", "nosuch"]);
+    run.ends(1, &["job nosuch", "404 JobNotFound", "see iotdm-ctl job list"]);
+}
+
 /// Source: IoT Hub's documentation, "Troubleshooting Azure IoT Hub error
 /// codes".
 const CODES: [(u32, &str, i32, &str); 33] = [

@@ -22,7 +22,7 @@ const EVIL: &str = "=x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}2J\u{9d}0;t\u{9c}\0\u{8}\t\u
 
 /// The commands, each with arguments with which it asks the hub or prints
 /// something.
-const COMMANDS: [&[&str]; 33] = [
+const COMMANDS: [&[&str]; 37] = [
     &["reboot", "gw1", "--id", "r-1"],
     &["reboot", "gw1", "--id", "r-1", "--no-wait"],
     &["reboot", "gw1", "--id", "r-1", "--check"],
@@ -32,6 +32,8 @@ const COMMANDS: [&[&str]; 33] = [
     &["reboot", "gw1", "gw2", "--id", "r-1", "--job"],
     &["cancel", "gw1"],
     &["cancel", "gw1", "--id", "r-9"],
+    &["cancel", "gw1", "gw2"],
+    &["cancel", "--where", "a = 1"],
     &["invoke", "gw1", "m"],
     &["twin", "show", "gw1"],
     &["twin", "update", "gw1", "--tags", "{}"],
@@ -49,6 +51,8 @@ const COMMANDS: [&[&str]; 33] = [
     &["device", "enable", "gw1"],
     &["device", "disable", "gw1"],
     &["device", "delete", "gw1", "--yes"],
+    &["device", "delete", "gw1", "gw2", "--yes"],
+    &["device", "disable", "--from", "FOLDER/list", "--yes"],
     &["device", "renew-key", "gw1"],
     &["device", "connection-string", "gw1"],
     &["job", "list"],
@@ -59,7 +63,7 @@ const COMMANDS: [&[&str]; 33] = [
 ];
 
 /// The commands that ask no hub, and so have nothing to say that it said.
-const WITHOUT_HUB: [&str; 2] = ["completions", "device derive-key"];
+const WITHOUT_HUB: [&str; 3] = ["report", "completions", "device derive-key"];
 
 /// An answer in which every text, and every key that may be any, is [`EVIL`].
 fn evil(request: &HttpRequest) -> HttpResponse {
@@ -160,8 +164,9 @@ fn in_all_forms(answer: fn(&HttpRequest) -> HttpResponse) {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((command, form)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let tables =
-                        ["query", "status"].contains(&command[0]) || command.starts_with(&["device", "list"]);
+                    let tables = ["query", "status", "reboot", "cancel"].contains(&command[0])
+                        || command.starts_with(&["device", "list"])
+                        || command.starts_with(&["job", "list"]);
                     let words =
                         command.iter().map(|word| if *word == "FOLDER/list" { list.as_str() } else { word });
                     let arguments: Vec<&str> = words.chain(["-o", form]).collect();

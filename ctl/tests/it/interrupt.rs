@@ -2,7 +2,7 @@
 //! then.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -141,7 +141,7 @@ fn with_many_devices_in_force() {
         _ if request.is_call() => None,
         _ => Some(HttpResponse::twin(json!({}))),
     });
-    let child = spawn(hub.command(&FLEET));
+    let child = spawn(hub.command(&[&FLEET[..], &["--canary", "0"]].concat()));
     (0..9).for_each(|_| waits.recv().unwrap());
     interrupted(child)
         .ends(130, &["the request r-1 stays in force on 9 devices", "reboot.id = 'r-1'", "reboot --resume "]);
@@ -183,12 +183,14 @@ fn while_the_hub_throttles() {
     let (hub, _) =
         hub(|_, _| Some(HttpResponse::classic(429, "ThrottlingException").with("retry-after", "50")));
     let mut child = spawn(hub.command(&["reboot", "gw1", "--id", "r-1", "--when-online"]));
-    // The program says nothing while it waits; but the hub has seen the request.
-    while hub.requests().is_empty() {
-        std::thread::yield_now();
-    }
-    assert!(child.try_wait().unwrap().is_none());
-    interrupted(child).ends(130, &["no request is in force"]);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    assert!(said.contains("throttles, trying again in 50 s"), "{said}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(said.contains("no request is in force"), "{said}");
 }
 
 #[test]

@@ -82,9 +82,15 @@ fn when_and_what_about_inhibitors_reach_the_device() {
         let mut payload =
             hub.requests().into_iter().find(HttpRequest::is_call).unwrap().body["payload"].clone();
         payload.as_object_mut().unwrap().remove("id");
-        payload
+        let operator = payload.as_object_mut().unwrap().remove("operator").unwrap();
+        (payload, operator.as_str().unwrap().to_owned())
     };
-    assert_eq!(sent(&[]), json!({}));
+    let (plain, operator) = sent(&[]);
+    assert_eq!(plain, json!({}));
+    let (user, host) = operator.split_once('@').unwrap();
+    assert!(!user.is_empty() && !host.is_empty(), "{operator}");
+    assert_eq!(sent(&["--operator", "Alice at night"]), (json!({}), "Alice at night".to_owned()));
+    let sent = |options: &[&str]| sent(options).0;
     let options = ["--delay", "1h", "--on-inhibitor", "wait", "--wait-seconds", "60"];
     assert_eq!(sent(&options), json!({"delaySeconds": 3600, "onInhibitor": "wait", "waitSeconds": 60}));
     let at = ["--at", "2026-11-30T03:00:00+01:00", "--on-inhibitor", "override"];
@@ -99,6 +105,7 @@ fn when_and_what_about_inhibitors_reach_the_device() {
         (&["--at", "2026-11-30T02:00:00Z", "--delay", "5s"], "cannot be used with"),
         (&["--wait-seconds", "0"], "--wait-seconds"),
         (&["--on-inhibitor", "ask"], "fail, wait, override"),
+        (&["--operator", "a\u{1b}[2J"], "--operator"),
     ] {
         reboot(&hub, options).ends(2, &[named]);
     }

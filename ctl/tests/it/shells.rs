@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
-use crate::common::{FakeHub, HttpResponse};
+use crate::common::{FakeHub, HttpResponse, KEY};
 
 /// Ids of IoT Hub's own alphabet, each with what is typed of it before Tab.
 /// `.pwned` is the file that would be made.
@@ -42,7 +42,8 @@ const NO_IDS: [(&str, &str); 5] = [
 fn hub() -> FakeHub {
     FakeHub::start(|request, _| {
         if request.path != "/devices/query" {
-            return HttpResponse::twin(json!({}));
+            let keys = json!({"primaryKey": KEY, "secondaryKey": KEY});
+            return HttpResponse::ok(json!({"authentication": {"type": "sas", "symmetricKey": keys}}));
         }
         let ids = IDS.iter().chain(&NO_IDS).map(|(id, _)| *id).chain(["--yes"]);
         HttpResponse::ok(ids.map(|id| json!({"deviceId": id})).collect())
@@ -203,8 +204,8 @@ fn printed_lines_can_be_pasted() {
     for name in ["bash", "zsh", "fish"] {
         let (hub, folder) = (hub(), tempfile::tempdir().unwrap());
         for (id, _) in IDS {
-            let hint = hub.run(&["device", "create", id]).stderr;
-            let (_, line) = hint.trim_end().split_once("its connection string: ").unwrap();
+            let hint = hub.run(&["device", "renew-key", id]).stderr;
+            let (_, line) = hint.trim_end().split_once("its new connection string: ").unwrap();
             let before = hub.requests().len();
             let line = line.replace("FILE", "key");
             typed(&hub, folder.path(), &shell(folder.path(), name), &[line]);

@@ -160,3 +160,51 @@ fn entra_id_by_a_token_or_by_the_azure_cli() {
     let strange = script("echo '{\"accessToken\": 3}'");
     strange.ends(8, &["something else than a token"]);
 }
+
+#[test]
+fn a_token_file_is_read_again() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("iotdm");
+    fs::create_dir(&config).unwrap();
+    let token = config.join("token");
+    let write = |text: &str| {
+        fs::write(&token, text).unwrap();
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    // At the second request the first token has expired. At the third, the file is
+    // renewed while the request is on its way.
+    let file = token.clone();
+    let hub = FakeHub::start(move |request, before| {
+        let authorization = request.header("authorization").unwrap();
+        let refused = HttpResponse::classic(401, "IotHubUnauthorizedAccess");
+        let row = |n: u32| HttpResponse::ok(json!([{"deviceId": format!("gw{n}")}]));
+        match (before, authorization) {
+            (0, "Bearer eyJ0.first") => {
+                fs::write(&file, "eyJ0.second").unwrap();
+                row(1).with("x-ms-continuation", "2")
+            }
+            (1, "Bearer eyJ0.second") => row(2).with("x-ms-continuation", "3"),
+            (2, "Bearer eyJ0.second") => {
+                fs::write(&file, "eyJ0.third").unwrap();
+                refused
+            }
+            (3, "Bearer eyJ0.third") => row(3),
+            _ => refused,
+        }
+    });
+    fs::write(
+        config.join("ctl.toml"),
+        format!("[hub.lab]\nhost_name = '{}'\ntoken_file = 'token'\n", host(&hub)),
+    )
+    .unwrap();
+    write("eyJ0.first");
+    let mut command = ctl(&["query", "SELECT deviceId FROM devices", "-o", "jsonl"]);
+    command.env("XDG_CONFIG_HOME", home.path()).env("IOTDM_CA_FILE", hub.path("ca.pem"));
+    let run = Ran::from(command.output().unwrap());
+    run.ends(0, &[]);
+    assert_eq!(run.stdout.lines().count(), 3, "{run:#?}");
+    // A refusal with the newest token is the last word.
+    let run = Ran::from(command.output().unwrap());
+    run.ends(8, &["not authorised"]);
+    assert_eq!(hub.requests().len(), 5, "it is not tried again and again");
+}

@@ -40,7 +40,8 @@ fn scripts_need_no_hub_and_ask_the_program() {
     Ran::from(ctl(&["rebot"]).output().unwrap()).ends(2, &["a similar subcommand exists: 'reboot'"]);
 }
 
-/// A scheduler with one job, which ends at the second look.
+/// A scheduler with one job, which ends at the second look. The hub has the
+/// devices `gw1`, `gw2` and `gw3`, of which queries know the first two.
 fn scheduler() -> FakeHub {
     let looks = Mutex::new(0);
     FakeHub::start(move |request, _| {
@@ -51,6 +52,11 @@ fn scheduler() -> FakeHub {
         let reply = |status: u16, payload: Value| json!({"deviceMethodResponse": {"status": status, "payload": payload}});
         match (request.method.as_str(), request.path.as_str()) {
             ("PUT", _) => HttpResponse::ok(json!({"jobId": "r-1", "status": "queued"})),
+            ("GET", "/twins/gw3") => HttpResponse::twin(json!({})),
+            ("GET", path) if path.starts_with("/twins/") => HttpResponse::classic(404, "DeviceNotFound"),
+            (_, path) if path.starts_with("/jobs/v2/nojob") => {
+                HttpResponse::ok(json!({"jobId": "nojob", "type": "unknown", "status": "unknown"}))
+            }
             ("POST", "/jobs/v2/r-1/cancel") => {
                 HttpResponse::ok(json!({"jobId": "r-1", "status": "cancelled"}))
             }
@@ -68,6 +74,9 @@ fn scheduler() -> FakeHub {
                      "error": {"code": "404103-DeviceNotOnline", "description": "it is offline"}},
                 ]))
             }
+            _ if request.body["query"].as_str().unwrap().contains(" IN ") => {
+                HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}]))
+            }
             _ => HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}, {"deviceId": "gw3"}])),
         }
     })
@@ -76,23 +85,91 @@ fn scheduler() -> FakeHub {
 #[test]
 fn the_hubs_scheduler_calls_and_is_followed() {
     let hub = scheduler();
-    let arguments =
-        ["reboot", "--where", "tags.a = 1", "--yes", "--job", "--id", "r-1", "--interval", "10ms"];
+    let arguments = [
+        "reboot",
+        "--where",
+        "tags.a = 1",
+        "--yes",
+        "--job",
+        "--id",
+        "r-1",
+        "--interval",
+        "10ms",
+        "--operator",
+        "me",
+    ];
     let run = hub.run(&arguments);
     run.ends(7, &["job r-1: queued", "3 devices, 1 done, 2 failed", "reboot.id = 'r-1'"]);
     assert_eq!(run.stdout.lines().next(), Some("3 devices: 1 accepted, 1 refused, 1 offline"));
     let sent = hub.requests().into_iter().find(|request| request.method == "PUT").unwrap();
     assert_eq!(sent.path, "/jobs/v2/r-1");
     assert_eq!(sent.body["queryCondition"], "tags.a = 1");
-    assert_eq!(sent.body["cloudToDeviceMethod"]["payload"], json!({"id": "r-1"}));
+    assert_eq!(sent.body["cloudToDeviceMethod"]["payload"], json!({"id": "r-1", "operator": "me"}));
     assert_eq!(sent.body["cloudToDeviceMethod"]["methodName"], "rebootDevice");
     assert!(!hub.path("state").exists(), "the hub remembers");
 
     let hub = scheduler();
-    hub.run(&["reboot", "gw1", "gw'2", "--job", "--no-wait", "--id", "r-1"]).ends(0, &["job r-1: queued"]);
+    hub.run(&["reboot", "gw1", "gw3", "--job", "--no-wait", "--id", "r-1"]).ends(0, &["job r-1: queued"]);
     let sent: Vec<HttpRequest> = hub.requests();
-    assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].body["queryCondition"], "deviceId IN ['gw1', 'gw\\'2']");
+    assert_eq!(sent.last().unwrap().body["queryCondition"], "deviceId IN ['gw1', 'gw3']");
+}
+
+#[test]
+fn the_scheduler_drops_no_device_without_a_word() {
+    let job = |hub: &FakeHub, more: &[&str]| {
+        hub.run(&[&["reboot", "--job", "--id", "r-1", "--interval", "10ms"], more].concat())
+    };
+    let hub = scheduler();
+    let run = job(&hub, &["gw1", "no'such", "-o", "json"]);
+    run.ends(7, &["iotdm-ctl: no'such: no such device"]);
+    let outcomes = run.json();
+    let of = |device: &str| {
+        outcomes.as_array().unwrap().iter().find(|on| on["device"] == device).unwrap()["outcome"].clone()
+    };
+    assert_eq!((of("gw1"), of("no'such")), (json!("accepted"), json!("noSuchDevice")));
+    let sent = hub.requests().into_iter().find(|request| request.method == "PUT").unwrap();
+    assert_eq!(sent.body["queryCondition"], "deviceId IN ['gw1']");
+    job(&scheduler(), &["gw1", "nosuch", "--no-wait"]).ends(7, &["nosuch: no such device", "job r-1"]);
+
+    let hub = scheduler();
+    let run = job(&hub, &["nosuch", "neither"]);
+    run.ends(5, &["nosuch: no such device", "neither: no such device"]);
+    assert!(run.stdout.starts_with("2 devices: 2 no such device\n"), "{run:#?}");
+    assert!(hub.requests().iter().all(|request| request.method != "PUT"), "no job is made");
+
+    // What the condition selected and the job then said nothing about.
+    let hub = FakeHub::start(|request, _| match (request.method.as_str(), request.path.as_str()) {
+        ("PUT", _) => HttpResponse::ok(json!({"jobId": "r-1", "status": "queued"})),
+        ("GET", _) => {
+            HttpResponse::ok(json!({"jobId": "r-1", "type": "scheduleDeviceMethod", "status": "completed",
+            "deviceJobStatistics": {"deviceCount": 1}}))
+        }
+        _ if request.body["query"].as_str().unwrap().contains("FROM devices.jobs") => {
+            HttpResponse::ok(json!([{"deviceId": "gw1", "status": "completed",
+                "outcome": {"deviceMethodResponse": {"status": 200, "payload": {}}}}]))
+        }
+        _ => HttpResponse::ok(json!([{"deviceId": "gw1"}, {"deviceId": "gw2"}])),
+    });
+    let run = job(&hub, &["--where", "tags.a = 1", "--yes", "-o", "json"]);
+    run.ends(7, &[]);
+    assert_eq!(run.json()[1]["outcome"], "notStarted");
+    assert_eq!(run.json()[1]["error"], "the hub's job did not come to it");
+}
+
+#[test]
+fn ids_and_answers_that_are_no_jobs() {
+    let hub = scheduler();
+    for id in ["Reboot_1", "r.1", "r:1"] {
+        hub.run(&["reboot", "gw1", "--job", "--id", id]).ends(2, &["--job with --id", "a-z, 0-9, - and '"]);
+        hub.run(&["job", "show", id]).ends(2, &["a-z, 0-9, - and '"]);
+        hub.run(&["job", "cancel", id]).ends(2, &["a-z, 0-9, - and '"]);
+    }
+    assert!(hub.requests().is_empty());
+    for command in ["show", "cancel"] {
+        let run = hub.run(&["job", command, "nojob"]);
+        run.ends(1, &["job nojob", "404 JobNotFound, \"it has no job nojob\"", "; see iotdm-ctl job list"]);
+        assert_eq!(run.stdout, "");
+    }
 }
 
 #[test]
@@ -122,6 +199,39 @@ fn jobs_are_listed_shown_and_cancelled() {
     assert!(show.contains("gw2     completed  409    r-0 is\n"), "{show}");
     assert_eq!(hub.run(&["job", "show", "r-1", "-o", "json"]).json()["devices"][0]["deviceId"], "gw1");
     assert_eq!(hub.run(&["job", "cancel", "r-1"]).stdout, "r-1: cancelled\n");
+}
+
+#[test]
+fn the_newest_jobs_come_first() {
+    let hub = FakeHub::start(|request, _| {
+        let job = |id: &str, status: &str, made: &str| json!({"jobId": id, "type": "scheduleDeviceMethod", "status": status, "createdTime": made});
+        match request.header("x-ms-continuation") {
+            None => HttpResponse::ok(json!([
+                job("a", "completed", "2026-11-20T10:00:00Z"),
+                job("b", "running", "2026-11-22T10:00:00.5Z"),
+            ]))
+            .with("x-ms-continuation", "2"),
+            Some(_) => HttpResponse::ok(json!([
+                {"jobId": "c", "type": "scheduleUpdateTwin", "status": "queued", "startTime": "2026-11-22T12:00:00+01:00"},
+                job("d", "completed", "2026-11-21T10:00:00Z"), {"jobId": "e", "type": "export", "status": "completed"},
+            ])),
+        }
+    });
+    let ids = |more: &[&str]| {
+        let jobs = hub.run(&[&["job", "list", "-o", "json"], more].concat()).json();
+        jobs.as_array()
+            .unwrap()
+            .iter()
+            .map(|job| job["jobId"].as_str().unwrap().to_owned())
+            .collect::<String>()
+    };
+    assert_eq!(ids(&[]), "cbdae");
+    assert_eq!(ids(&["--top", "2"]), "cb");
+    assert_eq!(ids(&["--status", "completed"]), "dae");
+    assert_eq!(ids(&["--status", "Completed", "--type", "scheduleDeviceMethod", "--top", "1"]), "d");
+    let csv = hub.run(&["job", "list", "-o", "csv", "--top", "1", "--status", "running"]).stdout;
+    assert_eq!(csv.lines().next(), Some("JOB,TYPE,STATUS,START,DEVICES,SUCCEEDED,FAILED"));
+    assert!(csv.lines().nth(1).unwrap().starts_with("b,scheduleDeviceMethod,running,"), "{csv}");
 }
 
 #[test]
@@ -160,6 +270,33 @@ fn device_ids_are_completed_from_the_hub() {
     assert_eq!(complete(&["reboot", "--reason", "x", "pi", "gw"], &string), ["gw1", "gw2"]);
     assert_eq!(complete(&["twin", "show", "p"], &string), ["pi"]);
     assert_eq!(hub.lines(), ["POST /devices/query"; 2]);
+    // What the user's files have needs no hub.
+    let home = tempfile::tempdir().unwrap();
+    let at_home = |line: &[&str]| {
+        let typed = format!("iotdm-ctl {}", line.join(" "));
+        let mut shell = ctl(&["--", &typed, line.last().unwrap()]);
+        let run = Ran::from(shell.env("COMPLETE", "bash").env("HOME", home.path()).output().unwrap());
+        run.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (config, journals) =
+        (home.path().join(".config/iotdm"), home.path().join(".local/state/iotdm/reboots"));
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::create_dir_all(&journals).unwrap();
+    let profile = |name: &str| format!("[hub.{name}]\nconnection_string_file = 'x'\n");
+    std::fs::write(config.join("ctl.toml"), ["lab", "prod", "lake"].map(profile).concat()).unwrap();
+    assert_eq!(at_home(&["--hub", "la"]), ["lab", "lake"]);
+    let names =
+        ["20261122T180000-123Z-a.jsonl", "20261123T180000-123Z-b.jsonl"].map(|name| journals.join(name));
+    names.iter().for_each(|name| std::fs::write(name, "").unwrap());
+    let [older, newer] = names.map(|name| name.display().to_string());
+    let begin = format!("{}/", journals.display());
+    for command in [&["reboot", "--resume"][..], &["cancel", "--journal"]] {
+        assert_eq!(
+            at_home(&[command, &[&begin]].concat()),
+            [newer.clone(), older.clone()],
+            "the newest first"
+        );
+    }
     // What the program knows itself needs no hub.
     assert_eq!(complete(&["device", "renew"], "nonsense"), ["renew-key"]);
     assert_eq!(complete(&["reboot", "--max-in"], "nonsense"), ["--max-in-flight"]);

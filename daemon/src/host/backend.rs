@@ -1,7 +1,7 @@
 //! What carries out a reboot, and tells of the machine: logind, or nothing.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use iotdm_core::decide::event::Start;
 use iotdm_core::decide::refusal::Refusal;
@@ -35,15 +35,37 @@ impl Backend {
         }
     }
 
+    /// The name of the file of granted requests.
+    pub fn ids_name(&self) -> &'static str {
+        match self {
+            Backend::Logind(_) => "ids.jsonl",
+            Backend::Simulate(_) => "simulated-ids.jsonl",
+        }
+    }
+
     /// The running boot, of the machine whose files are below `root`.
     pub async fn start(&self, root: &Path, state_dir: &Path) -> anyhow::Result<Start> {
         match self {
             Backend::Logind(logind) => {
                 let clock = logind.clock().await;
-                let shut_down = boot::last_shut_down(state_dir);
-                Ok(Start { boot_id: boot::boot_id(root)?, boot_time: boot::boot_time(), clock, shut_down })
+                Ok(Start {
+                    boot_id: boot::boot_id(root)?,
+                    boot_time: boot::boot_time(),
+                    clock,
+                    shut_down: boot::last_shut_down(state_dir),
+                    uptime: boot::uptime(),
+                    granted: Vec::new(),
+                })
             }
             Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),
+        }
+    }
+
+    /// How long ago the running boot began.
+    pub fn uptime(&self) -> Duration {
+        match self {
+            Backend::Logind(_) => boot::uptime(),
+            Backend::Simulate(simulation) => simulation.uptime(Time::from(SystemTime::now())),
         }
     }
 
@@ -83,17 +105,17 @@ impl Backend {
 
     /// Asks for a reboot, telling people who are logged in why; an error says
     /// why not. It happens some time after this returns.
-    pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
+    pub async fn reboot(&self, words: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
         match self {
-            Backend::Logind(logind) => logind.reboot(reason, ignore_inhibitors).await,
+            Backend::Logind(logind) => logind.reboot(words, ignore_inhibitors).await,
             Backend::Simulate(simulation) => simulation.reboot().map_err(|error| format!("{error:#}")),
         }
     }
 
-    /// Has the reason of a reboot that does not come forgotten.
-    pub async fn forget_reason(&self, reason: Option<&str>) {
+    /// Has what people were told of a reboot that does not come forgotten.
+    pub async fn forget_words(&self, words: Option<&str>) {
         match self {
-            Backend::Logind(logind) => logind.forget_reason(reason).await,
+            Backend::Logind(logind) => logind.forget_words(words).await,
             Backend::Simulate(_) => {}
         }
     }

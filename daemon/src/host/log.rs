@@ -100,10 +100,12 @@ pub fn note(note: &Note) {
         Note::Accepted(reboot) => tracing::info!(
             message_id = message_id::ACCEPTED,
             reboot_id = reboot.id,
-            "reboot {} accepted and recorded{}, reason: {:?}",
+            operator = reboot.operator,
+            "reboot {} accepted and recorded{}, reason: {:?}{}",
             reboot.id,
             reboot.not_before.map(|at| format!(" for {at}")).unwrap_or_default(),
-            reboot.reason.as_deref().unwrap_or("none given")
+            reboot.reason.as_deref().unwrap_or("none given"),
+            reboot.operator.as_ref().map(|who| format!(", asked for by {who:?}")).unwrap_or_default()
         ),
         Note::Refused { code, message } => tracing::warn!(
             message_id = message_id::REFUSED,

@@ -150,18 +150,18 @@ impl Logind {
         }
     }
 
-    /// Asks for a reboot, telling people who are logged in why. It happens
+    /// Asks for a reboot, telling people who are logged in these words. It happens
     /// some time after this returns.
-    pub async fn reboot(&self, reason: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
-        // Without a reason as well: logind would else show that of an earlier
-        // request. It shows the words as they are.
-        let words = reason.map(harmless).unwrap_or_default();
-        if let Err(error) = self.set_wall_message(&words).await {
+    pub async fn reboot(&self, words: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
+        // Without words as well: logind would else show those of an earlier
+        // request. It shows them as they are.
+        let shown = words.map(harmless).unwrap_or_default();
+        if let Err(error) = self.set_wall_message(&shown).await {
             tracing::debug!("nobody who is logged in is told the reason: {error}");
         }
         let asked = self.ask_to_reboot(ignore_inhibitors).await;
         if asked.is_err() {
-            self.forget_reason(reason).await;
+            self.forget_words(words).await;
         }
         asked
     }
@@ -194,13 +194,13 @@ impl Logind {
         }
     }
 
-    /// Has logind forget this reason of a reboot that does not come, which it
+    /// Has logind forget these words about a reboot that does not come, which it
     /// would show, and log, with the next one. What somebody else has it show is
     /// left alone.
-    pub async fn forget_reason(&self, reason: Option<&str>) {
-        let Some(reason) = reason.map(harmless) else { return };
+    pub async fn forget_words(&self, words: Option<&str>) {
+        let Some(words) = words.map(harmless) else { return };
         let forgotten = async {
-            if self.manager().await?.wall_message().await? == reason {
+            if self.manager().await?.wall_message().await? == words {
                 self.set_wall_message("").await?;
             }
             zbus::Result::Ok(())

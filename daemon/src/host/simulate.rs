@@ -4,7 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +14,7 @@ use iotdm_proto::report::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
+use super::boot;
 use super::sighting::Sighting;
 use crate::durable;
 
@@ -22,6 +23,8 @@ use crate::durable;
 pub struct Simulation {
     dir: PathBuf,
     file: PathBuf,
+    /// The running boot, which outlives its file.
+    running: Arc<Mutex<Option<PretendedBoot>>>,
     /// How long the machine is down in a reboot.
     duration: Duration,
     /// Told when the machine goes down.
@@ -45,7 +48,13 @@ impl Simulation {
     /// A machine whose boot is kept in `state_dir`.
     pub fn new(state_dir: &Path, duration: Duration) -> Self {
         let file = state_dir.join("simulated-boot.json");
-        Simulation { dir: state_dir.to_owned(), file, duration, went_down: Arc::default() }
+        Simulation {
+            dir: state_dir.to_owned(),
+            file,
+            running: Arc::default(),
+            duration,
+            went_down: Arc::default(),
+        }
     }
 
     /// The running boot. The first one ever begins `now`, and so does one that
@@ -55,7 +64,20 @@ impl Simulation {
         let boot_time = *boot.boot_time.get_or_insert(now);
         self.write(&boot)?;
         let PretendedBoot { boot_id, previous: shut_down, .. } = boot;
-        Ok(Start { boot_id, boot_time, clock: Clock::Unsynchronized, shut_down })
+        Ok(Start {
+            boot_id,
+            boot_time,
+            clock: Clock::Unsynchronized,
+            shut_down,
+            uptime: boot::uptime(),
+            granted: Vec::new(),
+        })
+    }
+
+    /// How long ago the running boot began, which it says that it did.
+    pub fn uptime(&self, now: Time) -> Duration {
+        let boot = self.read().ok().and_then(|boot| boot.boot_time);
+        boot.map_or(Duration::ZERO, |boot_time| now.since(boot_time))
     }
 
     /// Ends the running boot: the next one has another id.
@@ -80,6 +102,9 @@ impl Simulation {
     }
 
     fn read(&self) -> anyhow::Result<PretendedBoot> {
+        if let Some(running) = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Ok(running);
+        }
         match durable::read(&self.file) {
             // A file that cannot be understood is as good as another boot.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| fresh())),
@@ -91,7 +116,9 @@ impl Simulation {
     fn write(&self, boot: &PretendedBoot) -> anyhow::Result<()> {
         let bytes = serde_json::to_vec(boot)?;
         durable::replace(&self.dir, &self.file, &bytes)
-            .with_context(|| format!("cannot write {}", self.file.display()))
+            .with_context(|| format!("cannot write {}", self.file.display()))?;
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(boot.clone());
+        Ok(())
     }
 }
 
@@ -110,10 +137,15 @@ mod tests {
         let at = Time::from_unix_millis;
         let first = simulation.start(at(1)).unwrap();
         assert_eq!((first.boot_time, &first.shut_down), (at(1), &None));
-        assert_eq!(simulation.start(at(2)).unwrap(), first);
+        let again = simulation.start(at(2)).unwrap();
+        assert_eq!(Start { uptime: first.uptime, ..again }, first);
+        // Nor does the boot depend on its file.
+        std::fs::remove_file(dir.path().join("simulated-boot.json")).unwrap();
+        assert_eq!(simulation.uptime(at(5001)), Duration::from_secs(5));
         simulation.reboot().unwrap();
         let second = simulation.start(at(3)).unwrap();
         assert_ne!(first.boot_id, second.boot_id);
         assert_eq!((second.boot_time, second.shut_down), (at(3), Some(first.boot_id)));
+        assert_eq!(simulation.uptime(at(5003)), Duration::from_secs(5));
     }
 }

@@ -3,19 +3,22 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use iotdm_core::decide::record::Record;
 use sha2::{Digest as _, Sha256};
 
-use crate::durable;
+use crate::{durable, lock};
 
 /// The place of one record.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
     file: PathBuf,
+    /// The directory's device and inode: that one is locked.
+    locked: (u64, u64),
     holds_pending: bool,
 }
 
@@ -38,10 +41,12 @@ pub enum Loaded {
 
 impl Store {
     /// The record `name` in the state directory `dir`, which is made, with
-    /// mode 0700, if it is missing, and has to be the daemon's own.
+    /// mode 0700, if it is missing, and has to be the daemon's own. The directory is
+    /// locked already.
     pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
         durable::own_directory(dir)?;
-        Ok(Store { dir: dir.to_owned(), file: dir.join(name), holds_pending: false })
+        let locked = identity(dir)?;
+        Ok(Store { dir: dir.to_owned(), file: dir.join(name), locked, holds_pending: false })
     }
 
     /// Reads the record. One that cannot be read or understood is set aside:
@@ -58,7 +63,7 @@ impl Store {
             }
             Err(why) => why,
         };
-        let aside = self.unused_name();
+        let aside = durable::unused_name(&self.file);
         match fs::rename(&self.file, &aside) {
             Ok(()) => Loaded::Damaged { file: aside, why: format!("{why:#}") },
             Err(error) => {
@@ -76,8 +81,34 @@ impl Store {
         bytes.push(b'\n');
         bytes.extend(checksum.into_bytes());
         bytes.push(b'\n');
+        self.hold_directory()?;
         durable::replace(&self.dir, &self.file, &bytes)?;
         self.holds_pending = record.pending().is_some();
+        Ok(())
+    }
+
+    /// Makes the directory again if somebody has removed it while the daemon runs, and
+    /// locks it if it is another one than before. As a service the daemon may not make
+    /// it, since the directory above is root's.
+    fn hold_directory(&mut self) -> io::Result<()> {
+        if identity(&self.dir).is_ok_and(|found| found == self.locked) {
+            return Ok(());
+        }
+        let made = durable::own_directory(&self.dir).map_err(|error| {
+            let message = format!(
+                "the state directory {} is gone and cannot be made again ({error}): restart the daemon (systemctl \
+                 restart iotdm-agentd), which makes it",
+                self.dir.display()
+            );
+            io::Error::new(error.kind(), message)
+        });
+        made?;
+        let lock = lock::take(&self.dir).map_err(|error| io::Error::other(format!("{error:#}")))?;
+        // It is this directory's for as long as the process runs, like that of the one
+        // before.
+        std::mem::forget(lock);
+        self.locked = identity(&self.dir)?;
+        tracing::warn!("the state directory {} was gone; this is a new one", self.dir.display());
         Ok(())
     }
 
@@ -86,19 +117,15 @@ impl Store {
     pub fn holds_pending(&self) -> bool {
         self.holds_pending
     }
+}
 
-    fn unused_name(&self) -> PathBuf {
-        let mut number = 0;
-        loop {
-            let aside = self.file.with_extension(format!("damaged-{number}"));
-            // A full directory of them would be a stranger's doing; then the
-            // last one is overwritten.
-            if !aside.exists() || number == 99 {
-                return aside;
-            }
-            number += 1;
-        }
+/// The device and the inode of the directory `dir`.
+fn identity(dir: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(dir)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
     }
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Reads a line of JSON and one with its checksum: a bit that flipped in an id
@@ -139,7 +166,8 @@ mod tests {
             cause: BootCause::Unknown,
             clock: Clock::Synchronized,
         });
-        record.remember("a", serde_json::json!({"id": "a"}));
+        let granted = serde_json::json!({"id": "a", "body": {"id": "a"}, "begun": true, "at": 7});
+        record.granted.push(serde_json::from_value(granted).unwrap());
         record
     }
 
@@ -174,6 +202,30 @@ mod tests {
             assert_eq!(fs::read(file).unwrap(), bytes);
             assert_eq!(store.load(), Loaded::Nothing);
         }
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_what_it_says() {
+        let (_dir, mut store) = store();
+        let with_sum = |json: &str| format!("{json}\n{}\n", checksum(json.as_bytes()));
+        store.save(&record()).unwrap();
+        let json = fs::read_to_string(&store.file).unwrap().lines().next().unwrap().to_owned();
+        assert!(json.contains("\"version\":2"));
+        // A later one, whole, is none that this agent could go on with.
+        for version in ["0", "3", "4294967298"] {
+            let other = json.replace("\"version\":2", &format!("\"version\":{version}"));
+            let why = parse(with_sum(&other).as_bytes()).unwrap_err().to_string();
+            assert!(why.contains(&format!("it has version {version}; this agent knows up to 2")), "{why}");
+        }
+        // An older one has no checksum, and has one when it is saved again.
+        let old = json.replace("\"version\":2", "\"version\":1");
+        let read = parse(old.as_bytes()).unwrap();
+        assert_eq!(read, record());
+        store.save(&read).unwrap();
+        let saved = fs::read_to_string(&store.file).unwrap();
+        assert!(saved.contains("\"version\":2"), "{saved}");
+        let flipped = saved.replace("\"id\":\"a\"", "\"id\":\"b\"");
+        assert!(parse(flipped.as_bytes()).unwrap_err().to_string().contains("checksum"), "{flipped}");
     }
 
     #[test]
@@ -223,6 +275,31 @@ mod tests {
         fs::remove_dir(store.file.with_extension("new")).unwrap();
         store.save(&record()).unwrap();
         assert!(!store.holds_pending());
+    }
+
+    #[test]
+    fn a_directory_that_somebody_removed_is_made_again_or_named_with_the_remedy() {
+        let (dir, mut store) = store();
+        store.save(&record()).unwrap();
+        fs::remove_dir_all(&store.dir).unwrap();
+        store.save(&record()).unwrap();
+        assert_eq!(store.load(), Loaded::Record(Box::new(record())));
+        assert_eq!(fs::metadata(&store.dir).unwrap().permissions().mode() & 0o777, 0o700);
+        // It has one daemon, as before; and so has one that somebody else has made.
+        assert!(lock::take(&store.dir).unwrap_err().to_string().contains("runs already"));
+        fs::rename(&store.dir, dir.path().join("old")).unwrap();
+        fs::create_dir(&store.dir).unwrap();
+        fs::create_dir(store.file.with_extension("new")).unwrap();
+        assert!(store.save(&record()).is_err(), "in a directory that takes nothing");
+        fs::remove_dir(store.file.with_extension("new")).unwrap();
+        store.save(&record()).unwrap();
+        assert!(lock::take(&store.dir).unwrap_err().to_string().contains("runs already"));
+        fs::remove_dir_all(dir.path()).unwrap();
+        fs::write(dir.path(), "in the way").unwrap();
+        let error = store.save(&record()).unwrap_err().to_string();
+        assert!(error.contains("is gone and cannot be made again") && error.contains("restart"), "{error}");
+        fs::remove_file(dir.path()).unwrap();
+        fs::create_dir(dir.path()).unwrap();
     }
 
     #[test]

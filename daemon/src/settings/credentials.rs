@@ -330,9 +330,13 @@ mod tests {
             (b"HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0", "service connection string"),
             (b"HostName=h;DeviceId=d;x509=true", "x509=true needs a certificate: set hub.certificate_file"),
             (b"HostName=h;DeviceId=a#b;SharedAccessKey=c2VjcmV0", "cannot connect over MQTT"),
+            (b"HostName=h;DeviceId=d;SharedAccessKey=!", ": SharedAccessKey: the key is not valid base64"),
+            (b"HostName=a b;DeviceId=d;SharedAccessKey=c2VjcmV0", ": HostName: \"a b\" is not a host name"),
+            (b"HostName=h:0;DeviceId=d;SharedAccessKey=c2VjcmV0", "does not end in a port"),
         ] {
             let error = loaded(text).unwrap_err();
             assert!(error.contains(words), "{error}");
+            assert_eq!(error.matches(words).count(), 1, "said twice: {error}");
             assert!(!error.contains("c2VjcmV0"));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Each change is carried out by itself; one that fails does not hold up the
 //! others. An identity may be in a request once, so the order of the changes does
-//! not matter. The answer is 200 when all went well, else 400 with a body of the
+//! not matter. A mode that is about an etag, without one, is unconditional. The answer is 200 when all went well, else 400 with a body of the
 //! same form. Source: REST reference "Bulk registry", .NET's `ImportMode`.
 
 use std::collections::HashSet;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::request::Body;
 use crate::device::IdentityChange;
 use crate::etag::IfMatch;
+use crate::fields::field_of;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
@@ -38,7 +39,7 @@ pub(super) async fn run(State(hub): State<Arc<Hub>>, Body(body): Body) -> Result
     let mut named = HashSet::new();
     // All changes at the same time, so that they share commits.
     let outcomes = join_all(changes.iter().map(|change| {
-        let again = !named.insert((change.get("id"), change.get("moduleId")));
+        let again = !named.insert((field_of(change, "id"), field_of(change, "moduleId")));
         apply(&hub, change, again)
     }));
     let outcomes = outcomes.await.into_iter().zip(changes);
@@ -52,7 +53,7 @@ pub(super) async fn run(State(hub): State<Arc<Hub>>, Body(body): Body) -> Result
 /// Carries out one change; `again` says that its identity was in the request
 /// before.
 async fn apply(hub: &Hub, change: &Value, again: bool) -> Result<(), HubRefusal> {
-    let text = |key: &str| change.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = |key: &str| field_of(change, key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
     let parse =
         |key: &str| text(key).map(str::parse).transpose().map_err(|error| invalid(format!("{error}")));
@@ -61,30 +62,27 @@ async fn apply(hub: &Hub, change: &Value, again: bool) -> Result<(), HubRefusal>
     if again {
         return Err(ErrorCode::DeviceDefinedMultipleTimes.because(format!("{id} is in the request twice")));
     }
-    let etag = |key: &str| match text(key).map(IfMatch::parse) {
-        None | Some(IfMatch::Any) => Err(invalid(format!("{key} is missing"))),
-        Some(if_match) => Ok(if_match),
-    };
+    let etag = |key: &str| IfMatch::in_json(text(key));
     let identity = || IdentityChange::parse(&id, change);
     let mode = text("importMode").unwrap_or("createOrUpdate").to_ascii_lowercase();
     match mode.as_str() {
         "create" => create(hub, &id, change).await,
         "update" => hub.update_device(&id, identity()?, &IfMatch::Any).await.map(drop),
-        "updateifmatchetag" => hub.update_device(&id, identity()?, &etag("eTag")?).await.map(drop),
+        "updateifmatchetag" => hub.update_device(&id, identity()?, &etag("eTag")).await.map(drop),
         "createorupdate" | "createorupdateifmatchetag" => match create(hub, &id, change).await {
             Err(error) if is_taken(error.code) => {
-                let if_match = if mode == "createorupdate" { IfMatch::Any } else { etag("eTag")? };
+                let if_match = if mode == "createorupdate" { IfMatch::Any } else { etag("eTag") };
                 hub.update_device(&id, identity()?, &if_match).await.map(drop)
             }
             created => created,
         },
         "delete" => hub.delete_device(&id, &IfMatch::Any).await,
-        "deleteifmatchetag" => hub.delete_device(&id, &etag("eTag")?).await,
+        "deleteifmatchetag" => hub.delete_device(&id, &etag("eTag")).await,
         "updatetwin" => {
             hub.change_twin(&id, &TwinChange::parse(change)?, false, &IfMatch::Any).await.map(drop)
         }
         "updatetwinifmatchetag" => {
-            hub.change_twin(&id, &TwinChange::parse(change)?, false, &etag("twinETag")?).await.map(drop)
+            hub.change_twin(&id, &TwinChange::parse(change)?, false, &etag("twinETag")).await.map(drop)
         }
         _ => Err(invalid(format!("importMode {mode:?} is not known"))),
     }
@@ -103,10 +101,13 @@ fn is_taken(code: ErrorCode) -> bool {
 
 /// A change that failed, as the answer lists it.
 fn error_json(change: &Value, error: &HubRefusal) -> Value {
-    json!({
-        "deviceId": change.get("id"),
-        "moduleId": change.get("moduleId"),
-        "errorCode": format!("{:?}", error.code),
-        "errorStatus": error.message,
-    })
+    let mut json = json!({
+        "deviceId": field_of(change, "id"),
+        "errorCode": error.code as u32,
+        "errorStatus": error.reason(),
+    });
+    if let (Some(json), Some(module)) = (json.as_object_mut(), field_of(change, "moduleId")) {
+        json.insert("moduleId".into(), module.clone());
+    }
+    json
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::devices::{Top, parse_top};
 use super::request::{Body, with_etag};
 use crate::etag::IfMatch;
+use crate::fields::field_of;
 use crate::hub::Hub;
 use crate::query;
 use crate::refusal::HubRefusal;
@@ -27,7 +28,7 @@ pub(super) async fn write(
     if_match: IfMatch,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
-    hub.configurations.put(&id, body, &if_match).map(with_etag)
+    hub.configurations.put(&id, &body, &if_match).map(with_etag)
 }
 
 pub(super) async fn read(
@@ -55,18 +56,19 @@ pub(super) async fn delete(
 
 /// Says which queries of a configuration would not be understood, and why.
 pub(super) async fn test_queries(Body(body): Body) -> Json<Value> {
-    let condition = body.get("targetCondition").and_then(Value::as_str).filter(|text| !text.is_empty());
+    let condition =
+        field_of(&body, "targetCondition").and_then(Value::as_str).filter(|text| !text.is_empty());
     let target = condition.and_then(|text| text.parse::<query::Condition>().err());
     let none = Map::new();
-    let metrics = body.get("customMetricQueries").and_then(Value::as_object).unwrap_or(&none);
+    let metrics = field_of(&body, "customMetricQueries").and_then(Value::as_object).unwrap_or(&none);
     let errors: HashMap<&String, String> = metrics
         .iter()
         .filter_map(|(name, text)| {
-            Some((name, text.as_str().unwrap_or_default().parse::<query::Query>().err()?.message))
+            Some((name, text.as_str().unwrap_or_default().parse::<query::Query>().err()?.reason().to_owned()))
         })
         .collect();
     Json(json!({
-        "targetConditionError": target.map(|error| error.message),
+        "targetConditionError": target.map(|error| error.reason().to_owned()),
         "customMetricQueryErrors": errors,
     }))
 }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::request::{Body, Target, with_etag};
-use crate::device::IdentityChange;
+use crate::api_version::ApiVersion;
+use crate::device::{Device, IdentityChange};
 use crate::etag::IfMatch;
 use crate::hub::Hub;
+use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::twin::TwinChange;
 
@@ -37,11 +39,12 @@ pub(super) fn parse_top(Top { top }: Top, most: usize) -> Result<usize, HubRefus
 pub(super) async fn list(
     State(hub): State<Arc<Hub>>,
     Query(top): Query<Top>,
+    api: ApiVersion,
 ) -> Result<Json<Vec<Value>>, HubRefusal> {
     let top = parse_top(top, MAX_LIST)?;
     let mut devices = Vec::new();
     hub.registry.devices(None, |id, device| {
-        devices.push(device.identity_json(id, &hub.presence(id)));
+        devices.push(device.identity_json(id, &hub.presence(id), &api));
         if devices.len() < top { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     Ok(Json(devices))
@@ -51,6 +54,7 @@ pub(super) async fn list(
 pub(super) async fn modules(
     State(hub): State<Arc<Hub>>,
     Target(device): Target,
+    api: ApiVersion,
 ) -> Result<Json<Vec<Value>>, HubRefusal> {
     hub.registry.read(&device, |_| ())?;
     let mut modules = Vec::new();
@@ -58,30 +62,42 @@ pub(super) async fn modules(
         if id.device != device.device {
             return ControlFlow::Break(());
         }
-        modules.push(module.identity_json(id, &hub.presence(id)));
+        modules.push(module.identity_json(id, &hub.presence(id), &api));
         ControlFlow::Continue(())
     });
     Ok(Json(modules))
 }
 
-pub(super) async fn read(State(hub): State<Arc<Hub>>, Target(id): Target) -> Result<Response, HubRefusal> {
-    let device = hub.registry.read(&id, |device| device.identity_json(&id, &hub.presence(&id)))?;
-    Ok(with_etag(device))
+pub(super) async fn read(
+    State(hub): State<Arc<Hub>>,
+    Target(id): Target,
+    api: ApiVersion,
+) -> Result<Response, HubRefusal> {
+    let json = |device: &Device| device.identity_json(&id, &hub.presence(&id), &api);
+    Ok(shown(&id, hub.registry.read(&id, json)?))
 }
 
-/// Creates an identity without `If-Match`, changes it with `If-Match`.
+/// Creates an identity without an etag in `If-Match`, changes it with one.
 pub(super) async fn write(
     State(hub): State<Arc<Hub>>,
     Target(id): Target,
     if_match: IfMatch,
+    api: ApiVersion,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
     let identity = IdentityChange::parse(&id, &body)?;
-    let device = match if_match {
-        IfMatch::Absent => hub.create_device(&id, identity, &TwinChange::default()).await?,
-        if_match => hub.update_device(&id, identity, &if_match).await?,
-    };
-    Ok(with_etag(device))
+    Ok(if if_match.creates() {
+        let device = hub.create_device(&id, identity, &TwinChange::default()).await?;
+        shown(&id, device.created_json(&id, &hub.presence(&id), &api))
+    } else {
+        let device = hub.update_device(&id, identity.replacing(), &if_match).await?;
+        shown(&id, device.identity_json(&id, &hub.presence(&id), &api))
+    })
+}
+
+/// An identity as an answer; only a device's etag is in the headers as well.
+fn shown(id: &Identity, json: Value) -> Response {
+    if id.module.is_none() { with_etag(json) } else { Json(json).into_response() }
 }
 
 pub(super) async fn delete(

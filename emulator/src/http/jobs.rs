@@ -1,5 +1,5 @@
 //! `/jobs/v2`: scheduled jobs. The older `/jobs`, which export and import the
-//! registry, are not emulated: that list is empty.
+//! registry, cannot be created: that list is empty.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,11 +34,8 @@ pub(super) async fn create(
     hub.jobs.create(Job::parse(&id, &body, now())?).map(Json)
 }
 
-pub(super) async fn read(
-    State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, HubRefusal> {
-    hub.jobs.json(&id).map(Json)
+pub(super) async fn read(State(hub): State<Arc<Hub>>, Path(id): Path<String>) -> Json<Value> {
+    Json(hub.jobs.json(&id))
 }
 
 pub(super) async fn cancel(

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::pages::{Page, Wanted};
 use super::request::Body;
+use crate::api_version::ApiVersion;
 use crate::device::Device;
+use crate::fields::field_of;
 use crate::hub::Hub;
 use crate::identity::Identity;
 use crate::query::{Groups, Query, Source};
@@ -19,16 +21,17 @@ use crate::refusal::{ErrorCode, HubRefusal};
 pub(super) async fn run(
     State(hub): State<Arc<Hub>>,
     headers: HeaderMap,
+    api: ApiVersion,
     Body(body): Body,
 ) -> Result<Response, HubRefusal> {
-    let Some(Value::String(text)) = body.get("query") else {
-        return Err(ErrorCode::ArgumentInvalid.because("the body is not {\"query\":\"SELECT …\"}"));
+    let Some(Value::String(text)) = field_of(&body, "query") else {
+        return Err(ErrorCode::ArgumentNull.bad_request("the body is not {\"query\":\"SELECT …\"}"));
     };
     let query: Query = text.parse()?;
     let wanted = Wanted::parse(&headers, query.top)?;
     let mut page = Page::new(&wanted);
     if let Some(mut groups) = Groups::new(&query) {
-        documents(&hub, &query, None, |_, document| {
+        documents(&hub, &query, &api, None, |_, document| {
             groups.add(&document);
             ControlFlow::Continue(())
         })?;
@@ -39,7 +42,7 @@ pub(super) async fn run(
             }
         }
     } else {
-        documents(&hub, &query, wanted.after.as_deref(), |name, document| {
+        documents(&hub, &query, &api, wanted.after.as_deref(), |name, document| {
             page.add(name, || query.row(&document).unwrap_or(document))
         })?;
     }
@@ -55,6 +58,7 @@ pub(super) async fn run(
 fn documents(
     hub: &Hub,
     query: &Query,
+    api: &ApiVersion,
     after: Option<&str>,
     mut look: impl FnMut(&str, Value) -> ControlFlow<()>,
 ) -> Result<(), HubRefusal> {
@@ -68,7 +72,7 @@ fn documents(
                 .transpose()
                 .map_err(|_| ErrorCode::ArgumentInvalid.because("x-ms-continuation is of another query"))?;
             let look = |id: &Identity, device: &Device| {
-                look(&id.to_string(), device.twin_json(id, &hub.presence(id)))
+                look(&id.to_string(), device.row_json(id, &hub.presence(id), api))
             };
             match query.source {
                 Source::Modules => hub.registry.modules(after.as_ref(), look),

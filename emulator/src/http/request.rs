@@ -149,7 +149,8 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// A response with the document, and with the document's `etag` as a header.
+/// A response with the document, and with the document's `etag` as a header: as
+/// devices and configurations have it, and neither modules nor twins.
 pub(super) fn with_etag(document: Value) -> Response {
     let etag = document.get("etag").and_then(Value::as_str).map(|etag| format!("\"{etag}\""));
     let mut response = axum::Json(document).into_response();

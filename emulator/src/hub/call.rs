@@ -12,6 +12,12 @@ use crate::link::{CallOutcome, PendingCall};
 use crate::method_call::MethodCall;
 use crate::refusal::{ErrorCode, HubRefusal};
 
+/// What the service says of a device that is not there, or does not listen for
+/// calls. Source: issue 3442 of the .NET SDK, of 2024.
+const NOT_ONLINE: &str = "The operation failed because the requested device isn't online or hasn't \
+                          registered the direct method callback. To learn more, see \
+                          https://aka.ms/iothub404103";
+
 impl Hub {
     /// Calls a method of the device or module `id` and returns the reply: the
     /// device's own status, and its payload. Waits for the device to connect
@@ -28,7 +34,7 @@ impl Hub {
             )),
             Err(_) => {
                 self.links.forget_call(id, &pending.rid);
-                Err(ErrorCode::GatewayTimeout.because("timed out waiting for the response from the device"))
+                Err(ErrorCode::GatewayTimeout.because("Timed out waiting for the response from device."))
             }
         }
     }
@@ -43,7 +49,7 @@ impl Hub {
                 return Ok(pending);
             }
             if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
-                return Err(ErrorCode::DeviceNotOnline.because("timed out waiting for the device to connect"));
+                return Err(ErrorCode::DeviceNotOnline.because(NOT_ONLINE).after(call.connect_timeout));
             }
         }
     }

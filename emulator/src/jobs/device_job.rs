@@ -114,7 +114,7 @@ impl DeviceJobStatus {
     /// service writes `code` is unverified.
     pub fn failed(why: &HubRefusal) -> Self {
         let code = format!("{}-{:?}", why.code as u32, why.code);
-        DeviceJobStatus::Failed { code, description: why.message.clone() }
+        DeviceJobStatus::Failed { code, description: why.reason().to_owned() }
     }
 
     /// Whether nothing more happens to the device.

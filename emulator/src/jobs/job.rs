@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::etag::IfMatch;
+use crate::fields::field_of;
 use crate::method_call::MethodCall;
 use crate::query::Condition;
 use crate::refusal::{ErrorCode, HubRefusal};
@@ -35,6 +36,9 @@ pub struct Job {
     pub began: Option<Time>,
     /// When the job ended, if it has.
     pub ended: Option<Time>,
+    /// Why the job failed, if it has.
+    #[serde(default)]
+    pub failure_reason: Option<String>,
 }
 
 /// What a job does to a device, in the JSON of the job's creator.
@@ -74,11 +78,12 @@ impl Job {
         if id.parse::<DeviceId>().is_err() {
             return Err(invalid(format!("{id:?} is not a job id")));
         }
-        let text = |key: &str| body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        if body.get("jobId").is_some_and(|other| !other.is_null() && other != id) {
+        let text = |key: &str| field_of(body, key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        if field_of(body, "jobId").is_some_and(|other| !other.is_null() && other != id) {
             return Err(invalid("the jobId of the body is not that of the path".into()));
         }
-        let part = |key: &str| body.get(key).cloned().ok_or_else(|| invalid(format!("{key} is missing")));
+        let part =
+            |key: &str| field_of(body, key).cloned().ok_or_else(|| invalid(format!("{key} is missing")));
         let work = match text("type") {
             Some("scheduleDeviceMethod") => Work::Method(part("cloudToDeviceMethod")?),
             Some("scheduleUpdateTwin") => Work::Twin(part("updateTwin")?),
@@ -91,7 +96,7 @@ impl Job {
             Some(text) => text.parse().map_err(|error| invalid(format!("startTime: {error}")))?,
             None => now,
         };
-        let max_execution = match body.get("maxExecutionTimeInSeconds") {
+        let max_execution = match field_of(body, "maxExecutionTimeInSeconds") {
             None | Some(Value::Null) => Some(DEFAULT_MAX_EXECUTION),
             Some(Value::String(text)) => text.parse().ok(),
             Some(number) => number.as_u64(),
@@ -99,7 +104,7 @@ impl Job {
         let max_execution = max_execution
             .filter(|seconds| *seconds > 0)
             .ok_or_else(|| invalid("maxExecutionTimeInSeconds is not a number of seconds above 0".into()))?;
-        let job = Job {
+        Ok(Job {
             id: id.to_owned(),
             work,
             query_condition: query_condition.to_owned(),
@@ -109,16 +114,19 @@ impl Job {
             status: JobStatus::Queued,
             began: None,
             ended: None,
-        };
-        job.condition()?;
-        Ok(job)
+            failure_reason: None,
+        })
     }
 
-    /// Which devices the job is for; `None` means all.
+    /// Which devices the job is for; `None` means all. The service takes a job on
+    /// without looking at its condition; the job fails when its time has come.
     pub fn condition(&self) -> Result<Option<Condition>, HubRefusal> {
+        let parse = |condition: &str| condition.parse::<Condition>();
         match self.query_condition.trim() {
             "*" => Ok(None),
-            condition => condition.parse().map(Some),
+            condition => parse(condition).map(Some).map_err(|refusal| {
+                refusal.code.because(format!("SQL query parse failed: {}", refusal.reason()))
+            }),
         }
     }
 
@@ -148,6 +156,9 @@ impl Job {
             if let Some(ended) = self.ended {
                 json.insert("endTime".into(), ended.to_string().into());
             }
+            if let Some(reason) = &self.failure_reason {
+                json.insert("failureReason".into(), reason.as_str().into());
+            }
         }
         json
     }
@@ -173,8 +184,7 @@ impl Work {
     /// Which etags of twins the change in `body` is for; without one it is for
     /// all.
     pub fn if_match(body: &Value) -> IfMatch {
-        let etag = body.get("etag").and_then(Value::as_str).filter(|etag| !etag.is_empty());
-        etag.map_or(IfMatch::Any, IfMatch::parse)
+        IfMatch::in_json(field_of(body, "etag").and_then(Value::as_str))
     }
 }
 
@@ -234,7 +244,6 @@ mod tests {
             json!({"type": "scheduleUpdateTwin", "updateTwin": {"tags": 1}}),
             json!({"cloudToDeviceMethod": {"methodName": "a b"}}),
             json!({"queryCondition": null}),
-            json!({"queryCondition": "deviceId ="}),
             json!({"startTime": "soon"}),
             json!({"maxExecutionTimeInSeconds": 0}),
         ] {
@@ -242,5 +251,7 @@ mod tests {
             assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{change}");
         }
         assert!(Job::parse("a b", &body(json!({"jobId": null})), at(0)).is_err());
+        let job = Job::parse("j", &body(json!({"queryCondition": "deviceId ="})), at(0)).unwrap();
+        assert!(job.condition().unwrap_err().message.starts_with("SQL query parse failed"));
     }
 }

@@ -11,6 +11,7 @@ use std::cmp::Ordering;
 use serde_json::{Map, Number, Value};
 
 use super::ast::{Condition, Expression, Operator, Path, Query, Selection};
+use crate::fields::field_of;
 
 impl Query {
     /// Whether rows are whole documents.
@@ -90,9 +91,17 @@ impl Expression {
     }
 }
 
-/// The value at `path`; `None` when there is none.
+/// The value at `path`; `None` when there is none. The names that the service gave
+/// may be written in any case (`DeviceId`, `Properties.Reported`), as in Microsoft's
+/// own examples; those of tags and properties may not.
 pub(super) fn find<'a>(row: &'a Value, path: &Path) -> Option<&'a Value> {
-    path.iter().try_fold(row, |value, key| value.get(key))
+    let (first, rest) = path.split_first()?;
+    let found = field_of(row, first)?;
+    if !first.eq_ignore_ascii_case("properties") {
+        return rest.iter().try_fold(found, |value, key| value.get(key));
+    }
+    let Some((section, rest)) = rest.split_first() else { return Some(found) };
+    rest.iter().try_fold(field_of(found, section)?, |value, key| value.get(key))
 }
 
 /// The order of two values; `None` between different types, and for arrays
@@ -199,6 +208,9 @@ mod tests {
             ("IS_DEFINED(tags.site) and not is_defined(tags.none)", true),
             ("(tags.site = 'b' OR tags.floor = 3) AND status <> 'disabled'", true),
             ("tags.roles = ['x', 'y'] AND tags.roles != ['x']", true),
+            ("DeviceId = 'gw1' AND Status = 'enabled' AND Tags.site = 'a'", true),
+            ("Properties.Reported.rebootTime > '2026-11-22'", true),
+            ("is_defined(tags.Site) OR is_defined(properties.reported.RebootTime)", false),
         ] {
             assert_eq!(selects(condition), expected, "{condition}");
         }

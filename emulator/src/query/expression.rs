@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::ast::{Expression, Operator, Path};
 use super::lexer::{Token, invalid, tokens};
-use crate::refusal::HubRefusal;
+use crate::refusal::{ErrorCode, HubRefusal};
 
-/// The longest query, in characters. Source: "IoT Hub query language".
+/// The longest query, in characters; a longer one is refused with 412. Source: "IoT
+/// Hub query language", and issue 1680 of the .NET SDK.
 const MAX_LENGTH: usize = 8192;
 /// How deep parentheses and lists may be nested: each level takes some of the
 /// stack, which must not run out.
@@ -41,7 +42,8 @@ impl Parser {
     /// A parser at the beginning of `text`.
     pub(super) fn new(text: &str) -> Result<Self, HubRefusal> {
         if text.chars().count() > MAX_LENGTH {
-            return Err(invalid(format!("it has more than {MAX_LENGTH} characters")));
+            let why = format!("the query has more than {MAX_LENGTH} characters");
+            return Err(ErrorCode::PreconditionFailed.because(why));
         }
         Ok(Parser { tokens: tokens(text)?.into_iter().peekable(), prefixes: Vec::new(), depth: 0 })
     }
@@ -188,7 +190,8 @@ impl Parser {
     /// The path without a prefix that names the source: `d.tags.x` is `tags.x`
     /// after `FROM devices d`.
     pub(super) fn within_row(&self, path: Path) -> Path {
-        let longer = |prefix: &&Path| path.len() > prefix.len() && path.starts_with(prefix);
+        let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
+        let longer = |prefix: &&Path| path.len() > prefix.len() && path.iter().zip(*prefix).all(same);
         match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
             Some(prefix) => path.into_iter().skip(prefix.len()).collect(),
             None => path,

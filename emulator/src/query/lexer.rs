@@ -21,10 +21,16 @@ const SYMBOLS: [&str; 19] =
 
 /// Splits a query into tokens.
 pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubRefusal> {
-    let mut tokens = Vec::new();
+    let mut tokens: Vec<Token> = Vec::new();
     let mut rest = query.trim_start();
     while let Some(first) = rest.chars().next() {
-        let (token, after) = if first == '\'' || first == '"' {
+        let (token, after) = if let (Some(Token::Symbol(".")), Some(name)) =
+            (tokens.last(), rest.strip_prefix("[["))
+        {
+            // A name of a configuration, which may have any characters.
+            let (name, after) = name.split_once("]]").ok_or_else(|| invalid("[[ is not closed"))?;
+            (Token::Word(name.to_owned()), after)
+        } else if first == '\'' || first == '"' {
             text(rest, first)?
         } else if first.is_ascii_digit() {
             number(rest)?
@@ -44,7 +50,7 @@ pub(super) fn tokens(query: &str) -> Result<Vec<Token>, HubRefusal> {
 
 /// The refusal of a query.
 pub(super) fn invalid(why: impl std::fmt::Display) -> HubRefusal {
-    ErrorCode::ArgumentInvalid.because(format!("the query is not understood: {why}"))
+    ErrorCode::ArgumentInvalid.bad_request(format!("the query is not understood: {why}"))
 }
 
 /// Whether words may have this character.
@@ -121,8 +127,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_double_brackets_is_one_word() {
+        let word = |word: &str| Token::Word(word.into());
+        let dot = Token::Symbol(".");
+        assert_eq!(
+            tokens("configurations.[[a-b.c]].status").unwrap(),
+            [word("configurations"), dot.clone(), word("a-b.c"), dot, word("status")]
+        );
+        assert_eq!(tokens("[[1]]").unwrap().len(), 5, "an array within an array");
+    }
+
+    #[test]
     fn what_is_no_token_is_refused() {
-        for bad in ["'open", "a ? b", "1x2", "a & b", "'\\"] {
+        for bad in ["a.[[b", "'open", "a ? b", "1x2", "a & b", "'\\"] {
             assert_eq!(tokens(bad).unwrap_err().code, ErrorCode::ArgumentInvalid, "{bad}");
         }
     }

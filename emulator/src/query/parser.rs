@@ -100,6 +100,8 @@ fn source(parser: &mut Parser) -> Result<Source, HubRefusal> {
         }
     };
     parser.prefixes.push(written);
+    // Microsoft's own queries over modules say `devices.deviceId`.
+    parser.prefixes.push(vec!["devices".to_owned()]);
     if parser.take_word("AS") || parser.peek_name(&["WHERE", "GROUP"]) {
         let alias = parser.word()?;
         parser.prefixes.push(vec![alias]);
@@ -221,6 +223,8 @@ mod tests {
             ("SELECT * FROM devices WHERE devices.status = 'x'", Source::Devices),
             ("select * from Devices.Modules m where m.status = 'x'", Source::Modules),
             ("SELECT * FROM devices.jobs WHERE devices.jobs.status = 'x'", Source::Jobs),
+            ("select * from devices.modules where devices.status = 'x'", Source::Modules),
+            ("SELECT * FROM devices WHERE Devices.status = 'x'", Source::Devices),
         ] {
             let query = parse(text).unwrap();
             let value = Expression::Literal(json!("x"));

@@ -64,19 +64,37 @@ async fn one_that_fails_does_not_hold_up_the_others() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|error| (error["deviceId"].as_str(), error["errorCode"].as_str().unwrap()))
+        .map(|error| (error["deviceId"].as_str(), error["errorCode"].as_u64().unwrap()))
         .collect();
     let expected = [
-        (Some("gw1"), "DeviceAlreadyExists"),
-        (Some("new"), "DeviceDefinedMultipleTimes"),
-        (Some("nobody"), "DeviceNotFound"),
-        (Some("gw2"), "PreconditionFailed"),
-        (Some("gw3"), "ArgumentInvalid"),
-        (None, "ArgumentInvalid"),
+        (Some("gw1"), 409_001),
+        (Some("new"), 400_011),
+        (Some("nobody"), 404_001),
+        (Some("gw2"), 412_001),
+        (Some("gw3"), 400_004),
+        (None, 400_004),
     ];
     assert_eq!(errors, expected);
     service.read("/devices/new").await;
     service.read("/devices/gw1").await;
+}
+
+#[tokio::test]
+async fn a_mode_that_is_about_an_etag_is_unconditional_without_one() {
+    let hub = Hub::start();
+    let service = Service::owner(&hub);
+    bulk(&service, json!([{"id": "a"}, {"id": "b"}, {"id": "c"}, {"id": "d"}]), 200).await;
+    let changes = json!([
+        {"id": "a", "importMode": "updateIfMatchETag", "status": "disabled"},
+        {"id": "b", "importMode": "deleteIfMatchETag"},
+        {"id": "c", "importMode": "updateTwinIfMatchETag", "tags": {"site": "x"}},
+        {"Id": "d", "ImportMode": "createOrUpdateIfMatchETag", "Status": "disabled"},
+    ]);
+    bulk(&service, changes, 200).await;
+    assert_eq!(service.read("/devices/a").await["status"], "disabled");
+    service.get("/devices/b").await.refused(404, "DeviceNotFound");
+    assert_eq!(service.read("/twins/c").await["tags"], json!({"site": "x"}));
+    assert_eq!(service.read("/devices/d").await["status"], "disabled");
 }
 
 #[tokio::test]

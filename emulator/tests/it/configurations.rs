@@ -16,6 +16,14 @@ async fn from_creation_to_deletion() {
     });
     let created = service.send("PUT", "/configurations/c1", body.clone()).await;
     assert_eq!(created.status, 200, "{created:?}");
+    assert_eq!(created.header("etag"), Some("\"MQ==\""));
+    assert_eq!(created.body["etag"], "MQ==");
+    let queries = json!({
+        "targetedCount": "select deviceId from devices where tags.site = 'x'",
+        "appliedCount": "select deviceId from devices where configurations.[[c1]].status = 'Applied'",
+    });
+    assert_eq!(created.body["systemMetrics"], json!({"results": {}, "queries": queries}));
+    assert_eq!(created.body["metrics"], json!({"results": {}, "queries": {}}));
     for (key, value) in body.as_object().unwrap() {
         assert_eq!(&created.body[key], value);
     }
@@ -30,15 +38,42 @@ async fn from_creation_to_deletion() {
         HttpResponse::to(request.json(&json!({"priority": 6}))).await
     };
     change("\"other\"").await.refused(412, "PreconditionFailed");
-    let changed = change(created.body["etag"].as_str().unwrap()).await;
+    change("other").await.refused(412, "PreconditionFailed");
+    let changed = change("\"MQ==\"").await;
+    assert_eq!(changed.body["etag"], "Mg==");
+    // As the official Python client writes it.
+    let changed = change("Mg==").await;
+    assert_eq!(changed.body["etag"], "Mw==");
     assert_eq!(
         (&changed.body["priority"], &changed.body["createdTimeUtc"]),
         (&json!(6), &created.body["createdTimeUtc"])
     );
+    let unconditional = service.request("DELETE", "/configurations/c1");
+    HttpResponse::to(unconditional).await.refused(412, "PreconditionFailed");
     assert_eq!(service.send("DELETE", "/configurations/c1", Value::Null).await.status, 204);
     service.get("/configurations/c1").await.refused(404, "ConfigurationNotFound");
     service.send("DELETE", "/configurations/c1", Value::Null).await.refused(404, "ConfigurationNotFound");
     service.send("PUT", "/configurations/c2", json!([])).await.refused(400, "ArgumentInvalid");
+    let nothing = service.request("PUT", "/configurations/c2").header("If-Match", "*").json(&json!({}));
+    HttpResponse::to(nothing).await.refused(404, "ConfigurationNotFound");
+    let empty = service.request("PUT", "/configurations/c2").header("If-Match", "\"\"");
+    let bare = HttpResponse::to(empty.json(&json!({"Priority": 7}))).await.body;
+    let names: Vec<_> = bare.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "id",
+        "schemaVersion",
+        "labels",
+        "content",
+        "targetCondition",
+        "createdTimeUtc",
+        "lastUpdatedTimeUtc",
+        "priority",
+        "systemMetrics",
+        "metrics",
+        "etag",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!((&bare["priority"], &bare["schemaVersion"]), (&json!(7), &Value::Null));
 }
 
 #[tokio::test]

@@ -32,8 +32,7 @@ async fn every_refusal_is_code_5() {
     }
     let disabled = hello(&hub, "disabled");
     let gone = hello(&hub, "gone");
-    let change = service.request("PUT", "/devices/disabled").header("If-Match", "*");
-    assert_eq!(change.json(&json!({"status": "disabled"})).send().await.unwrap().status(), 200);
+    service.change("/devices/disabled", json!({"status": "disabled"})).await;
     assert_eq!(service.send("DELETE", "/devices/gone", json!(null)).await.status, 204);
 
     let good = || hello(&hub, "gw1");
@@ -109,8 +108,7 @@ async fn disabling_and_deleting_drop_the_connection() {
     let service = Service::owner(&hub);
     let mut device = Device::connect(&hub, "gw1").await;
     for (status, dropped) in [("enabled", false), ("disabled", true)] {
-        let change = service.request("PUT", "/devices/gw1").header("If-Match", "*");
-        assert_eq!(change.json(&json!({ "status": status })).send().await.unwrap().status(), 200);
+        service.change("/devices/gw1", json!({ "status": status })).await;
         if dropped {
             device.expect_close().await;
         } else {

@@ -134,7 +134,7 @@ async fn a_job_for_later_is_cancelled_and_survives_a_kill() {
     let cancelled = service.send("POST", "/jobs/v2/never/cancel", Value::Null).await;
     assert_eq!((cancelled.status, &cancelled.body["status"]), (200, &json!("cancelled")));
     let again = service.send("POST", "/jobs/v2/never/cancel", Value::Null).await;
-    again.refused(400, "InvalidOperation");
+    again.refused(405, "OperationNotAllowedInCurrentState");
     let mut device = Device::listening(&hub, "gw1", &[METHOD_CALLS]).await;
     assert!(device.is_idle().await, "the call is not repeated");
 }
@@ -219,14 +219,27 @@ async fn jobs_are_listed_by_type_and_status_in_pages() {
 }
 
 #[tokio::test]
+async fn a_condition_that_is_not_understood_fails_its_job() {
+    let hub = Hub::start();
+    let service = Service::owner(&hub);
+    create(&service, "j", method_job("deviceId ===")).await;
+    let job = wait_for(&service, "j", "failed").await;
+    assert!(job["failureReason"].as_str().unwrap().starts_with("SQL query parse failed"), "{job}");
+    assert!(job["endTime"].is_string(), "{job}");
+    let cancelled = service.send("POST", "/jobs/v2/j/cancel", Value::Null).await;
+    cancelled.refused(405, "OperationNotAllowedInCurrentState");
+}
+
+#[tokio::test]
 async fn bad_unknown_and_repeated_jobs_are_refused() {
     let hub = Hub::start();
     let service = Service::owner(&hub);
     create(&service, "j", method_job("*")).await;
     service.send("PUT", "/jobs/v2/j", method_job("*")).await.refused(409, "JobAlreadyExists");
-    let bad = json!({"type": "scheduleDeviceMethod", "queryCondition": "deviceId ==="});
+    let bad = json!({"type": "scheduleDeviceMethod", "queryCondition": "*"});
     service.send("PUT", "/jobs/v2/k", bad).await.refused(400, "ArgumentInvalid");
-    service.get("/jobs/v2/k").await.refused(404, "JobNotFound");
+    let unknown = json!({"jobId": "k", "type": "unknown", "status": "unknown"});
+    assert_eq!(service.read("/jobs/v2/k").await, unknown);
     service.send("POST", "/jobs/v2/k/cancel", Value::Null).await.refused(404, "JobNotFound");
     // The older kind of jobs, which official tools look for as well.
     assert_eq!(service.read("/jobs").await, json!([]));

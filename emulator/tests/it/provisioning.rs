@@ -122,7 +122,7 @@ async fn an_individual_has_its_own_key_and_name_and_keeps_its_twin() {
     }
     let device = service.read("/devices/gateway-7").await;
     assert_eq!(device["authentication"]["symmetricKey"]["primaryKey"], KEY);
-    assert_eq!(service.read("/twins/gateway-7").await["version"], 3);
+    assert_eq!(service.read("/twins/gateway-7").await["version"], 4);
     assert_eq!(owner(&hub).read("/registrations/reg1").await["status"], "assigned");
 
     // A renewed key reaches the hub with the next registration.

@@ -34,7 +34,8 @@ async fn rows_and_their_type() {
 
     let text = "SELECT deviceId, tags.n AS number FROM devices WHERE tags.odd = true OR NOT is_defined(tags)";
     let some = query(&service, text, &[]).await;
-    let rows = json!([{"deviceId": "d001", "number": 1}, {"deviceId": "d003", "number": 3}]);
+    let rows =
+        json!([{"deviceId": "d001", "number": 1}, {"deviceId": "d003", "number": 3}, {"deviceId": "gw1"}]);
     assert_eq!((&some.body, some.header("x-ms-item-type")), (&rows, Some("Raw")));
 }
 
@@ -116,5 +117,22 @@ async fn what_is_not_understood_is_refused() {
         query(&service, text, headers).await.refused(400, "ArgumentInvalid");
     }
     let refused = service.send("POST", "/devices/query", json!({"sql": text})).await;
-    refused.refused(400, "ArgumentInvalid");
+    refused.refused(400, "ArgumentNull");
+    assert_eq!(refused.body["Message"], "ErrorCode:ArgumentNull;BadRequest");
+    let refused = query(&service, "SELECT", &[]).await;
+    assert_eq!(refused.body["Message"], "ErrorCode:ArgumentInvalid;BadRequest");
+    assert!(
+        refused.header("x-emulator-reason").unwrap().contains("ends where a name belongs"),
+        "{refused:?}"
+    );
+    let long = format!("SELECT * FROM devices WHERE deviceId = '{}'", "x".repeat(8192));
+    query(&service, &long, &[]).await.refused(412, "PreconditionFailed");
+}
+
+#[tokio::test]
+async fn names_of_the_service_are_read_in_any_case() {
+    let (_emulator, service) = with_devices(1).await;
+    let text = "SELECT DeviceId FROM Devices WHERE DeviceId = 'd000' AND Tags.n = 0 AND Status = 'enabled'";
+    let found = service.send("POST", "/devices/query", json!({ "Query": text })).await;
+    assert_eq!(found.body, json!([{"DeviceId": "d000"}]));
 }

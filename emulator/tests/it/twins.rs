@@ -30,7 +30,7 @@ async fn a_device_reads_and_reports() {
 
     let twin = service.read("/twins/gw1").await;
     assert_eq!(twin["properties"]["reported"]["a"], json!({"c": 2}));
-    assert_eq!(twin["version"], 3);
+    assert_eq!(twin["version"], 4);
     let metadata = &twin["properties"]["reported"]["$metadata"]["a"]["c"];
     assert!(metadata["$lastUpdated"].as_str().unwrap().ends_with('Z'), "{metadata}");
     assert!(metadata.get("$lastUpdatedVersion").is_none());
@@ -126,7 +126,7 @@ async fn null_for_a_section_empties_it() {
         device.message().await;
         let none = json!({"tags": null, "properties": {"desired": null}});
         let twin = service.send(method, "/twins/gw1", none).await.body;
-        assert_eq!(twin["tags"], json!({}), "{method}");
+        assert_eq!(twin.get("tags"), None, "{method}");
         assert_eq!(twin["properties"]["desired"]["b"], Value::Null, "{method}");
         let told = json!({"b": null, "c": null, "$version": version + 1});
         assert_eq!(device.message().await.1, told, "{method}");
@@ -139,7 +139,7 @@ async fn etags_guard_a_twin() {
     let service = Service::owner(&hub);
     let first = service.get("/twins/gw1").await;
     let etag = first.body["etag"].as_str().unwrap().to_owned();
-    assert_eq!(first.header("etag"), Some(format!("\"{etag}\"").as_str()));
+    assert_eq!((etag.as_str(), first.header("etag")), ("AAAAAAAAAAE=", None));
     let change = async |method: &str, if_match: &str| {
         let request = service.request(method, "/twins/gw1").header("If-Match", if_match);
         HttpResponse::to(request.json(&json!({"tags": {"a": 1}}))).await
@@ -149,8 +149,8 @@ async fn etags_guard_a_twin() {
     assert_ne!(changed.body["etag"], etag.as_str());
     for method in ["PATCH", "PUT"] {
         change(method, &format!("\"{etag}\"")).await.refused(412, "PreconditionFailed");
-        change(method, &etag).await.refused(412, "PreconditionFailed");
-        for any in ["*", "\"*\""] {
+        // An etag without quotes is none, and nothing is demanded by it.
+        for any in ["*", "\"*\"", "\"\"", etag.as_str(), "abc"] {
             assert_eq!(change(method, any).await.status, 200);
         }
     }
@@ -184,5 +184,5 @@ async fn what_a_service_sends_is_checked() {
         let body = if method == "GET" { Value::Null } else { json!({}) };
         service.send(method, "/twins/nobody", body).await.refused(404, "DeviceNotFound");
     }
-    assert_eq!(service.read("/twins/gw1").await["version"], 1);
+    assert_eq!(service.read("/twins/gw1").await["version"], 2);
 }

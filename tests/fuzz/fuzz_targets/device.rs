@@ -63,6 +63,8 @@ impl Daemon {
             boot_time: Time::from_unix_millis(0),
             clock: Clock::Synchronized,
             shut_down: None,
+            uptime: Duration::ZERO,
+            granted: Vec::new(),
         };
         let settings = Settings {
             ack_timeout: Duration::from_secs(5),
@@ -117,6 +119,7 @@ impl Daemon {
 
     fn happen(&mut self, event: Event) {
         self.now += 1;
+        self.agent.count(Duration::from_millis(self.now.unsigned_abs()));
         let mut rounds = vec![self.agent.handle(event, Time::from_unix_millis(self.now))];
         while let Some(effects) = rounds.pop() {
             for effect in effects {
@@ -124,6 +127,12 @@ impl Daemon {
                     Effect::Save(_) => {
                         rounds
                             .push(self.agent.handle(Event::Saved(Ok(())), Time::from_unix_millis(self.now)));
+                    }
+                    Effect::Keep { .. } => {
+                        rounds.push(
+                            self.agent
+                                .handle(Event::Kept { written: true }, Time::from_unix_millis(self.now)),
+                        );
                     }
                     Effect::Report(report) => {
                         let actions = self.twin.want(&report, Duration::ZERO);

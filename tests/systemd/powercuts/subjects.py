@@ -17,10 +17,9 @@ from powercuts.plan import ARRIVING, STAGES, Stage
 
 # A short patience with acknowledgements, so that a trial with a withheld one does not take long.
 CONFIGURATION = '[reboot]\nack_timeout = "1s"\n'
-# The daemon's limit of reboots in an hour, the highest value that the setting takes,
-# and hence the number of trials that one machine is used for.
+# The daemon's limit of reboots in an hour, and the number of trials that one machine is used for: fewer than the
+# requests that the daemon grants in an hour.
 LIMIT = "max_per_hour"
-# And no more than the daemon accepts in an hour.
 TRIALS_PER_MACHINE = 25
 # How much slower a slow disk is, by the thousandth of a second for each fsync and rename.
 SLOWNESS = 250

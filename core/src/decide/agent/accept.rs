@@ -10,8 +10,12 @@ use serde_json::json;
 use super::{Ask, Change, Core, Phase, Step};
 use crate::decide::effect::{Effect, Note};
 use crate::decide::record::Plan;
-use crate::decide::refusal::{Refusal, grant, refuse, refuse_all};
+use crate::decide::refusal::{Limit, Refusal, grant, refuse, refuse_all};
 use crate::decide::request::{DesiredReboot, Request};
+
+/// The longest message of a reply that is remembered, in characters. Others choose
+/// what stands in one: who inhibits a shutdown, and why.
+const MAX_MESSAGE: usize = 250;
 
 /// A call of `rebootDevice` with `check`.
 #[derive(Debug, Clone)]
@@ -57,8 +61,8 @@ impl Core {
             }
             _ => {}
         }
-        if let Some(body) = self.record.reply(&id).filter(|_| !request.check) {
-            return (phase, vec![grant(&rid, body)]);
+        if let Some(granted) = self.granted(&id).filter(|_| !request.check) {
+            return (phase, vec![grant(&rid, &granted.reply(&request.ignored))]);
         }
         if let Err(error) = in_time {
             return (phase, invalid(&rid, &error));
@@ -166,9 +170,9 @@ impl Core {
             RebootStatus::Scheduled => Granted::Scheduled,
             _ => Granted::Accepted,
         };
-        let body = json!(self.reply(&id, &request, granted, &terms));
+        let reply = self.reply(&id, &request, granted, &terms);
         let before = Box::new((Phase::Idle, self.record.clone()));
-        self.record.remember(&id, body.clone());
+        self.remember(&reply);
         let by = if wish.is_some() { RequestedBy::Twin } else { RequestedBy::Method };
         self.record.reboot = Some(Reboot {
             status: terms.status,
@@ -187,7 +191,7 @@ impl Core {
             self.record.wish = Some(raw);
             self.record.last_wish = Some(id);
         }
-        (Phase::Recording { change: Change::Accepted(body), rids, before }, vec![self.save()])
+        (Phase::Recording { change: Change::Accepted(json!(reply)), rids, before }, vec![self.save()])
     }
 
     /// What becomes of a request when logind says this. A wish that comes too
@@ -199,9 +203,13 @@ impl Core {
         permission: Result<(), Refusal>,
         now: Time,
     ) -> Result<Terms, Refusal> {
+        if let Some(refusal) = self.too_many(now).filter(|_| !is_wish) {
+            return Err(refusal);
+        }
         let earliest = self.earliest(request.not_before, now);
         if request.not_before.is_none_or(|at| at <= now) && earliest > now && !is_wish {
-            return Err(Refusal::RateLimited { until: earliest, wait: earliest.since(now) });
+            let wait = earliest.since(now);
+            return Err(Refusal::RateLimited { until: earliest, wait, limit: Limit::Reboots });
         }
         let at = self.settings.guards.open(earliest);
         let blocked = match permission {
@@ -231,7 +239,7 @@ impl Core {
         RebootReply {
             id: id.to_owned(),
             status,
-            message: terms.message.clone(),
+            message: terms.message.chars().take(MAX_MESSAGE).collect(),
             not_before: terms.not_before,
             boot_id: self.record.boot.boot_id.clone(),
             ignored: request.ignored.clone(),
@@ -250,6 +258,7 @@ impl Core {
             id: id.to_owned(),
             status: RebootStatus::Rebooting,
             reason: request.reason.clone(),
+            operator: request.operator.clone(),
             requested_by,
             requested_at: now,
             not_before: request.not_before,
@@ -266,6 +275,7 @@ impl Core {
 
     /// The change is on disk: now it may be replied to.
     pub(super) fn recorded(&mut self, change: Change, rids: Vec<String>, now: Time) -> Step {
+        let keep = self.keep();
         let mut effects = Vec::new();
         if let Some(reboot) = &self.record.reboot {
             let reboot = Box::new(reboot.clone());
@@ -274,24 +284,27 @@ impl Core {
                 Change::Cancelled(_) => Note::Ended(reboot),
             }));
         }
-        match change {
+        let phase = match change {
             Change::Accepted(_) if rids.is_empty() => {
                 let (phase, more) = self.proceed(now);
                 effects.extend(more);
-                (phase, effects)
+                phase
             }
             Change::Accepted(body) => {
                 effects.extend(rids.iter().map(|rid| grant(rid, &body)));
                 effects.push(Effect::Deadline(Some(self.settings.ack_timeout)));
-                (Phase::Replying { rids }, effects)
+                Phase::Replying { rids }
             }
             Change::Cancelled(body) => {
                 effects.extend(rids.iter().map(|rid| grant(rid, &body)));
                 effects.push(Effect::Deadline(None));
                 effects.push(self.report());
-                (Phase::Idle, effects)
+                Phase::Idle
             }
-        }
+        };
+        // Last, so that no reply waits for it.
+        effects.extend(keep);
+        (phase, effects)
     }
 }
 

@@ -151,12 +151,13 @@ impl Core {
     /// Tells the twin, before logind is asked.
     fn announce(&mut self, now: Time) -> Step {
         let mut effects = Vec::new();
+        let started_at = self.comparable(now);
         let boot = &self.record.boot;
         // A start is not counted twice when the daemon died after it.
         let again = self.record.reboot.as_ref().is_some_and(|reboot| reboot.started_at.is_some());
         if let Some(reboot) = &mut self.record.reboot {
             reboot.status = RebootStatus::Rebooting;
-            reboot.started_at = Some(now);
+            reboot.started_at = Some(started_at);
             reboot.previous_boot_id.clone_from(&boot.boot_id);
             self.record.started_clock = Some(boot.clock);
             effects.push(Effect::Note(Note::Rebooting { id: reboot.id.clone() }));
@@ -243,6 +244,7 @@ impl Core {
             reboot.error = error.map(brief);
             (reboot.waiting_for, reboot.waiting_for_count) = (Vec::new(), None);
         }
+        self.record.renew(false);
         self.record.plan = None;
         self.record.asked = None;
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::decide::effect::Note;
 use crate::decide::event::Start;
+use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
 
 const SETTINGS: Settings = Settings {
@@ -74,6 +75,19 @@ enum Step {
     Disk {
         full: bool,
     },
+    /// Days pass, with or without power.
+    Days {
+        days: u8,
+        powered: bool,
+    },
+    /// Somebody asks with ever new ids, and cancels.
+    Loop {
+        pairs: u8,
+    },
+    /// The file of granted requests is written, or not all of it.
+    Kept {
+        all: bool,
+    },
 }
 
 const PAYLOADS: [&str; 4] = [
@@ -111,6 +125,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Connect),
         1 => (-400..400i64).prop_map(|jump| Step::ClockSet { jump }),
         1 => any::<bool>().prop_map(|full| Step::Disk { full }),
+        1 => (1..20u8, any::<bool>()).prop_map(|(days, powered)| Step::Days { days, powered }),
+        1 => (1..40u8).prop_map(|pairs| Step::Loop { pairs }),
+        2 => prop::bool::weighted(0.7).prop_map(|all| Step::Kept { all }),
     ]
 }
 
@@ -123,6 +140,11 @@ struct World {
     calls: u32,
     disk: Option<Record>,
     disk_full: bool,
+    /// The file of granted requests, and what is being written to it.
+    file: Vec<GrantedRequest>,
+    keeping: Option<(Vec<GrantedRequest>, bool)>,
+    /// By how many seconds the clock was set in all.
+    set_by: i64,
     /// The state directory does not outlive a boot.
     volatile: bool,
     /// The state directory was lost in this history, by whatever way.
@@ -159,7 +181,14 @@ struct World {
     id_of_call: BTreeMap<String, String>,
     granted: BTreeSet<String>,
     reboots: BTreeMap<String, u32>,
+    /// When each id was accepted last, and when all were, by the true time.
+    accepted: BTreeMap<String, i64>,
+    accepted_at: Vec<i64>,
+    /// How many ids were made up.
+    looped: u32,
 }
+
+const DAY: i64 = 86_400;
 
 impl World {
     fn new(volatile: bool) -> Self {
@@ -172,6 +201,9 @@ impl World {
             calls: 0,
             disk: None,
             disk_full: false,
+            file: Vec::new(),
+            keeping: None,
+            set_by: 0,
             volatile,
             was_lost: false,
             unsaved: false,
@@ -193,6 +225,9 @@ impl World {
             id_of_call: BTreeMap::new(),
             granted: BTreeSet::new(),
             reboots: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            accepted_at: Vec::new(),
+            looped: 0,
         };
         world.carry_out(effects);
         world
@@ -254,7 +289,7 @@ impl World {
             Step::DaemonDies => self.starts(),
             Step::PowerCut => self.boots(),
             Step::StateLost => {
-                self.disk = None;
+                (self.disk, self.file, self.keeping) = (None, Vec::new(), None);
                 self.was_lost = true;
                 self.starts();
             }
@@ -288,6 +323,7 @@ impl World {
             Step::ClockSet { jump } => {
                 self.now += jump;
                 self.booted += jump;
+                self.set_by += jump;
                 self.deadline = self.deadline.map(|deadline| deadline + jump);
                 let boot_time = Time::from_unix_millis(self.booted * 1000);
                 self.feed(Event::ClockSet { clock: Clock::Synchronized, boot_time });
@@ -296,8 +332,74 @@ impl World {
                 self.disk_full = *full;
                 self.feed(Event::StorageMayWork);
             }
+            Step::Days { days, powered: true } => {
+                let until = self.now + i64::from(*days) * DAY;
+                while self.deadline.is_some_and(|deadline| deadline <= until) {
+                    self.take(&Step::Deadline);
+                }
+                self.now = until;
+            }
+            Step::Days { days, powered: false } => {
+                self.now += i64::from(*days) * DAY;
+                self.boots();
+            }
+            Step::Loop { pairs } => {
+                for _ in 0..*pairs {
+                    self.looped += 1;
+                    let (rid, id) = (format!("loop-{}", self.looped), format!("new-{}", self.looped));
+                    self.id_of_call.insert(rid.clone(), id.clone());
+                    let payload = format!(r#"{{"id":"{id}","delaySeconds":600}}"#);
+                    self.call(rid, "rebootDevice", payload);
+                    self.take(&Step::LogindAnswers { willing: true });
+                    self.take(&Step::Delivered);
+                    self.take(&Step::Cancel);
+                }
+            }
+            Step::Kept { all } => {
+                if self.keeping.is_some() {
+                    let written = *all && !self.disk_full;
+                    self.write_file(written);
+                    self.feed(Event::Kept { written });
+                }
+            }
             Step::Delivered | Step::Reported => {}
         }
+    }
+
+    /// The true time, in seconds since the start.
+    fn true_time(&self) -> i64 {
+        self.now - self.set_by
+    }
+
+    /// Ends the write of the file: as a whole, or after half of what is appended.
+    fn write_file(&mut self, all: bool) {
+        let Some((requests, whole)) = self.keeping.take() else { return };
+        match (whole, all) {
+            (true, true) => self.file = requests,
+            (true, false) => {}
+            (false, true) => self.file.extend(requests),
+            (false, false) => {
+                let half = requests.len() / 2;
+                self.file.extend(requests.into_iter().take(half));
+            }
+        }
+    }
+
+    /// A request is accepted: not if it was of late, nor if too many were.
+    fn is_accepted(&mut self, id: &str) {
+        let now = self.true_time();
+        if let Some(before) = self.accepted.insert(id.to_owned(), now)
+            && !self.was_lost
+            && !id.starts_with("wish")
+        {
+            let days = if self.reboots.contains_key(id) { 30 } else { 8 };
+            assert!(now - before >= days * DAY, "{id} was accepted again after {} s", now - before);
+            self.reboots.remove(id);
+            self.outcomes.remove(id);
+        }
+        self.accepted_at.push(now);
+        let of_late = self.accepted_at.iter().filter(|at| now - **at < 3600).count();
+        assert!(of_late <= 30 || self.was_lost, "{of_late} requests were accepted within an hour");
     }
 
     fn call(&mut self, rid: String, name: &str, payload: String) {
@@ -320,6 +422,7 @@ impl World {
         let clean = self.shut_down.as_ref() == Some(&before);
         if self.volatile {
             (self.disk, self.shut_down, self.was_lost) = (None, None, true);
+            (self.file, self.keeping) = (Vec::new(), None);
         }
         let known = self.disk.as_ref().is_some_and(|record| record.boot.boot_id == before && !record.lost);
         self.boot += 1;
@@ -344,14 +447,25 @@ impl World {
         self.reporting = false;
         self.connected = false;
         (self.wanted, self.unsaved) = (None, false);
-        let start = Start { shut_down: self.shut_down.clone(), ..start(self.boot, self.booted) };
+        self.write_file(false);
+        let start = Start {
+            shut_down: self.shut_down.clone(),
+            uptime: self.uptime(),
+            granted: self.file.clone(),
+            ..start(self.boot, self.booted)
+        };
         let now = Time::from_unix_millis(self.now * 1000);
         let (agent, effects) = Agent::resume(self.disk.clone(), None, start, SETTINGS, now);
         self.agent = agent;
         self.carry_out(effects);
     }
 
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.now - self.booted).unwrap())
+    }
+
     fn feed(&mut self, event: Event) {
+        self.agent.count(self.uptime());
         let effects = self.agent.handle(event, Time::from_unix_millis(self.now * 1000));
         self.carry_out(effects);
     }
@@ -370,8 +484,8 @@ impl World {
                 Effect::Reply { rid, status, body } => {
                     if let Some(id) = self.id_of_call.get(&rid).filter(|_| status == 200) {
                         // Of what was lost, the twin is the memory.
-                        let on_disk = self.disk.as_ref().and_then(|record| record.reply(id));
-                        assert!(self.was_lost || on_disk == Some(&body), "answered 200 but not on disk");
+                        let on_disk = self.on_disk(id).map(|granted| granted.reply(&[]));
+                        assert!(self.was_lost || on_disk == Some(body), "answered 200 but not on disk");
                         self.granted.insert(id.clone());
                         self.undelivered.push(rid);
                     }
@@ -400,7 +514,15 @@ impl World {
                     self.wanted = Some(*report);
                     self.reporting = true;
                 }
-                Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Twin => {
+                Effect::Keep { requests, whole } => {
+                    assert!(self.keeping.is_none(), "two writes of one file");
+                    self.keeping = Some((requests, whole));
+                }
+                Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Method => {
+                    self.is_accepted(&reboot.id);
+                }
+                Effect::Note(Note::Accepted(reboot)) => {
+                    self.is_accepted(&reboot.id);
                     let pending = self.disk.as_ref().and_then(Record::pending);
                     assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
                     self.granted.insert(reboot.id);
@@ -419,12 +541,24 @@ impl World {
         for (id, reboots) in &self.reboots {
             assert!(*reboots <= 1, "{id} rebooted the machine {reboots} times");
         }
-        let Some(disk) = &self.disk else { return };
+        if self.disk.is_none() {
+            return;
+        }
         // A wish's answer is kept for as long as it is needed, too, but it may
         // be changed before it has begun.
         for id in self.granted.iter().filter(|id| !id.starts_with("wish")) {
-            assert!(disk.reply(id).is_some(), "{id} was granted and is forgotten");
+            let days = if self.reboots.contains_key(id) { 30 } else { 8 };
+            if self.accepted.get(id).is_some_and(|at| self.true_time() - at < days * DAY) {
+                assert!(self.on_disk(id).is_some(), "{id} was granted and is not on disk");
+                assert!(self.agent.core.granted(id).is_some(), "{id} was granted and is forgotten");
+            }
         }
+    }
+
+    /// What a start from the disk would know of the request `id`.
+    fn on_disk(&self, id: &str) -> Option<&GrantedRequest> {
+        let record = self.disk.iter().flat_map(|record| &record.granted);
+        record.chain(self.file.iter().rev()).find(|granted| granted.id == id)
     }
 
     /// An outcome that the twin was told stays, but for a wish that was changed
@@ -451,6 +585,9 @@ impl World {
         if answer_comes || record.lost || record.going_down || self.agent.core.record.pending().is_some() {
             return;
         }
+        if self.agent.core.crowded().is_some() {
+            return;
+        }
         let now = Time::from_unix_millis(self.now * 1000);
         let next = |event| self.agent.clone().handle(event, now);
         let called = next(Event::Called {
@@ -471,6 +608,7 @@ impl World {
         self.take(&Step::SlowShutdown { begins: false });
         self.take(&Step::Wish { id: 0, wish: 0 });
         self.take(&Step::Connect);
+        self.take(&Step::Kept { all: true });
         for _ in 0..20 {
             for step in
                 [Step::LogindAnswers { willing: true }, Step::Delivered, Step::Reported, Step::Deadline]
@@ -479,6 +617,8 @@ impl World {
             }
         }
         assert_eq!(self.agent.status(), "no reboot pending");
+        // Too many were granted, perhaps, but not for more than an hour.
+        self.now += 3600;
         self.take(&Step::Call { id: 9, payload: 0 });
         assert!(self.permission_asked, "a new request is not taken");
     }
@@ -490,6 +630,8 @@ fn start(boot: u32, seconds: i64) -> Start {
         boot_time: Time::from_unix_millis(seconds * 1000),
         clock: Clock::Synchronized,
         shut_down: None,
+        uptime: Duration::ZERO,
+        granted: Vec::new(),
     }
 }
 

@@ -4,11 +4,11 @@
 use iotdm_proto::Time;
 use iotdm_proto::reply::{Granted, RebootReply};
 use iotdm_proto::report::{BootCause, Reboot, RebootError, RebootErrorCode, RebootStatus, RequestedBy};
-use serde_json::json;
 
 use super::resume::down_seconds;
 use super::{Core, Phase, Step};
 use crate::decide::effect::{Effect, Note};
+use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
 use crate::decide::record::Asked;
 use crate::decide::request::DesiredReboot;
@@ -35,7 +35,11 @@ impl Core {
         });
         if !taken_up_anew {
             for id in memory.reboot_id.iter().chain(&memory.last_wish) {
-                self.recall_id(id);
+                let begun = memory
+                    .reboot
+                    .as_ref()
+                    .is_none_or(|reboot| reboot.id != *id || reboot.started_at.is_some());
+                self.recall_id(id, begun);
             }
             self.record.reboot = memory.reboot.clone();
         }
@@ -70,7 +74,7 @@ impl Core {
     }
 
     /// What was replied to an earlier request is lost, but not that there was one.
-    fn recall_id(&mut self, id: &str) {
+    fn recall_id(&mut self, id: &str, begun: bool) {
         let reply = RebootReply {
             id: id.to_owned(),
             status: Granted::Accepted,
@@ -79,8 +83,9 @@ impl Core {
             boot_id: self.record.boot.boot_id.clone(),
             ignored: Vec::new(),
         };
-        if self.record.reply(id).is_none() {
-            self.record.remember(id, json!(reply));
+        if self.granted(id).is_none() {
+            let passed = self.record.age.passed();
+            self.record.granted.push(GrantedRequest::new(&reply, begun, passed));
         }
     }
 

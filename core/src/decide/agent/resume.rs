@@ -4,8 +4,10 @@
 use iotdm_proto::report::{Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus};
 use iotdm_proto::{Time, Wish};
 
+use super::remember::Kept;
 use super::wish::Wished;
 use super::{Agent, Core, Phase, Settings, Step};
+use crate::decide::age::Age;
 use crate::decide::effect::{Effect, Note};
 use crate::decide::event::Start;
 use crate::decide::record::{Asked, Record};
@@ -16,8 +18,8 @@ const NOTICEABLE_MS: i64 = 1000;
 
 impl Agent {
     /// Takes up where the `record` of the last run ends; without one this is
-    /// the first start ever. `damaged` says where a damaged record was set
-    /// aside.
+    /// the first start ever. `damaged` says where a damaged file, the record or
+    /// that of the granted requests, was set aside.
     pub fn resume(
         record: Option<Record>,
         damaged: Option<String>,
@@ -27,10 +29,13 @@ impl Agent {
     ) -> (Self, Vec<Effect>) {
         let mut effects = Vec::new();
         let clock = start.clock;
-        let record = match record {
+        let in_record = record.as_ref().map_or(&[][..], |record| &record.granted);
+        let kept = Kept::found(start.granted.clone(), in_record, damaged.is_some());
+        let mut record = match record {
             None => {
                 let mut record = Record::new(boot(&start, BootCause::Unknown));
                 record.damaged = damaged;
+                record.age = Age::begin(kept.passed(), start.uptime);
                 // Until the twin has told what it remembers: this may be the
                 // first start ever, or the state directory did not survive.
                 record.lost = true;
@@ -39,9 +44,13 @@ impl Agent {
             }
             Some(mut record) if record.boot.boot_id == start.boot_id => {
                 let known = record.boot.boot_time;
+                let newly_damaged = damaged.is_some();
+                record.damaged = damaged.or(record.damaged);
                 if correct(&mut record, start.clock, start.boot_time) {
                     shift_plan(&mut record, start.boot_time.unix_millis() - known.unix_millis());
                     effects.push(Effect::Note(Note::ClockSet(record.boot.clone())));
+                    effects.push(Effect::Save(Box::new(record.clone())));
+                } else if newly_damaged {
                     effects.push(Effect::Save(Box::new(record.clone())));
                 }
                 record
@@ -54,27 +63,35 @@ impl Agent {
                 record.boot = boot(&start, cause_of_boot(&record, orderly));
                 record.reboot_time = Some(start.boot_time);
                 (record.asked, record.going_down) = (None, false);
-                record.damaged = None;
+                record.damaged = damaged;
+                record.age.boots(start.uptime);
+                record.age.count(start.uptime, &record.boot);
                 effects.push(Effect::Note(Note::Booted(record.boot.clone())));
                 conclude_after_boot(&mut record, now, &mut effects);
                 effects.push(Effect::Save(Box::new(record.clone())));
                 record
             }
         };
-        let mut record = record;
         // A record from before this key was kept.
         if record.last_wish.is_none() {
             record.last_wish = record.wish.as_ref().and_then(Wish::id_of).map(String::from);
         }
+        let passed = record.age.passed();
+        record.granted = record.granted.into_iter().map(|request| request.taken_over(passed)).collect();
         let mut core = Core {
             record,
+            kept,
             shut_down: start.shut_down,
             settings,
             booted: start.boot_time,
             checks: Vec::new(),
             wished: Wished::Unknown,
             wish_held: false,
+            saved_count: passed,
+            wish_crowded: false,
         };
+        core.count(start.uptime);
+        effects.extend(core.mend());
         let (phase, more) = core.take_up_pending(clock, now);
         effects.extend(more);
         core.hold_back(&mut effects);
@@ -119,6 +136,7 @@ impl Core {
         let moved = boot_time.unix_millis() - self.booted.unix_millis();
         let before = self.record.clone();
         if correct(&mut self.record, clock, boot_time) {
+            self.count(self.record.age.uptime());
             effects.push(Effect::Note(Note::ClockSet(self.record.boot.clone())));
         }
         if moved.abs() >= NOTICEABLE_MS {
@@ -150,6 +168,17 @@ impl Core {
         };
         effects.extend(more);
         (phase, effects)
+    }
+
+    /// The instant `now`, to be compared with one of the next boot: by the clock as it was when it was last
+    /// synchronised in this boot, whoever has set it since.
+    pub(super) fn comparable(&self, now: Time) -> Time {
+        let boot = &self.record.boot;
+        let set_by = match boot.clock {
+            Clock::Synchronized => self.booted.unix_millis() - boot.boot_time.unix_millis(),
+            Clock::Unsynchronized => 0,
+        };
+        if set_by.abs() < NOTICEABLE_MS { now } else { moved_by(now, -set_by) }
     }
 
     /// Works out the pending request's time anew, from the `clock` as it now
@@ -192,11 +221,13 @@ fn cause_of_boot(record: &Record, orderly: bool) -> BootCause {
 /// was meant for later than that, it is not rebooted for it once more.
 fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>) {
     let boot = record.boot.clone();
+    let clock_was_set = std::mem::take(&mut record.clock_was_set);
     let Some(reboot) = record.reboot.as_mut().filter(|reboot| !reboot.status.is_final()) else { return };
     if reboot.started_at.is_none() && reboot.not_before.is_some_and(|at| at > boot.boot_time) {
         return;
     }
     record.plan = None;
+    let begun = reboot.started_at.is_some();
     reboot.completed_at = Some(now);
     reboot.boot_id = Some(boot.boot_id.clone());
     if boot.cause == BootCause::Unclean {
@@ -207,9 +238,13 @@ fn conclude_after_boot(record: &mut Record, now: Time, effects: &mut Vec<Effect>
         });
     } else {
         reboot.status = RebootStatus::Completed;
-        reboot.down_seconds = down_seconds(reboot, &boot, record.started_clock);
+        // Set by hand, and set again or not: nobody knows.
+        let comparable = boot.clock == Clock::Synchronized || !clock_was_set;
+        reboot.down_seconds = down_seconds(reboot, &boot, record.started_clock).filter(|_| comparable);
     }
     effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
+    let down = reboot.status == RebootStatus::Completed;
+    record.renew(begun || down);
 }
 
 /// From the request's start to the kernel's, if the clock was the same kind of
@@ -229,6 +264,7 @@ fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
     if worse || (record.boot.clock == clock && moved.abs() < NOTICEABLE_MS) {
         return false;
     }
+    record.clock_was_set |= record.boot.clock == clock && clock == Clock::Unsynchronized;
     (record.boot.boot_time, record.boot.clock) = (boot_time, clock);
     if let Some(time) = &mut record.reboot_time {
         *time = boot_time;

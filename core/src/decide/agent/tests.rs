@@ -8,6 +8,7 @@ mod failures;
 mod guards;
 mod later;
 mod recall;
+mod remember;
 mod road;
 mod wishes;
 
@@ -32,7 +33,14 @@ fn at(seconds: i64) -> Time {
 }
 
 fn start(boot_id: &str, booted: i64) -> Start {
-    Start { boot_id: boot_id.into(), boot_time: at(booted), clock: Clock::Synchronized, shut_down: None }
+    Start {
+        boot_id: boot_id.into(),
+        boot_time: at(booted),
+        clock: Clock::Synchronized,
+        shut_down: None,
+        uptime: Duration::ZERO,
+        granted: Vec::new(),
+    }
 }
 
 /// An agent and the time, which does not go back between two events unless a
@@ -131,6 +139,9 @@ fn log(effects: &[Effect]) -> Vec<String> {
             };
             let down = if record.going_down { " going-down" } else { "" };
             format!("save {}{asked}{down}", record.reboot.as_ref().map_or("nothing".into(), log_reboot))
+        }
+        Effect::Keep { requests, whole } => {
+            format!("keep {}{}", requests.len(), if *whole { " in all" } else { "" })
         }
         Effect::Report(report) => {
             let reboot = report.reboot.as_ref();

@@ -62,7 +62,7 @@ impl Core {
         self.record.wish = None;
         if only_changed {
             // It has not been carried out, so it is to be taken up anew.
-            self.record.replies.retain(|reply| reply.id != id);
+            self.record.granted.retain(|request| request.id != id);
         }
         (phase, vec![self.save()])
     }
@@ -73,7 +73,7 @@ impl Core {
     }
 
     fn take_up(&mut self, desired: DesiredReboot, now: Time) -> Step {
-        let id = desired.id().map(str::to_owned).filter(|id| self.record.reply(id).is_none());
+        let id = desired.id().map(str::to_owned).filter(|id| self.granted(id).is_none());
         let Some(id) = id else {
             // Carried out already, or nobody knows under which name it was to
             // be; the latter is reported.
@@ -98,12 +98,28 @@ impl Core {
         };
         let request = request.unwrap_or_default();
         match checked {
+            Ok(()) if self.crowded().is_some() => (Phase::Idle, self.put_off_wish(&id, &request, now)),
             Ok(()) => {
+                self.wish_crowded = false;
                 let ask = Ask { id, request, rids: Vec::new(), wish: Some(desired) };
                 (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission])
             }
             Err(error) => (Phase::Idle, self.fail_wish(desired, &id, &request, error, now)),
         }
+    }
+
+    /// The wish is taken up when it can be granted, unless its deadline is before
+    /// that.
+    fn put_off_wish(&mut self, id: &str, request: &Request, now: Time) -> Vec<Effect> {
+        let Some(refusal @ Refusal::RateLimited { until, .. }) = self.too_many(now) else {
+            return Vec::new();
+        };
+        let until = request.deadline.map_or(until, |deadline| deadline.min(until));
+        let mut effects = vec![Effect::Deadline(Some(until.since(now)))];
+        if !std::mem::replace(&mut self.wish_crowded, true) {
+            effects.push(Effect::Note(Note::Waiting { id: id.to_owned(), message: refusal.message() }));
+        }
+        effects
     }
 
     /// Reports that the wish cannot be granted, once.

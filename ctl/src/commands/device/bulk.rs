@@ -1,7 +1,6 @@
 //! `device create --from`: creates the devices that a file names.
 
-use std::fs;
-use std::io::{self, Read as _};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -9,24 +8,20 @@ use iotdm_proto::DeviceId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::CHUNK;
 use super::credential::{DeviceCredential, authentication, connection_string, write_out};
 use crate::cli::{Auth, DeviceCreateArgs};
+use crate::device_file::{self, Named};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::HubClient;
 use crate::output::{Output, say};
 use crate::{secret_file, values};
 
-/// How many devices the registry takes in one HTTP request.
-///
-/// Source: REST reference "Bulk registry".
-const CHUNK: usize = 100;
-
-/// A line of the file, which is one device.
+/// What a file says of a device beside its id.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Row {
-    device_id: String,
     auth: Option<Auth>,
     thumbprint: Option<String>,
     secondary_thumbprint: Option<String>,
@@ -61,17 +56,15 @@ pub(super) async fn create(
     args: &DeviceCreateArgs,
 ) -> anyhow::Result<Exit> {
     let refuse = |what: String| Usage(format!("--from {}: {what}", path.display()));
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        io::stdin().lock().read_to_string(&mut text).map(drop)
-    } else {
-        fs::read_to_string(path).map(|read| text = read)
-    };
-    read.map_err(|error| refuse(error.to_string()))?;
-    let rows = if text.trim_start().starts_with('{') { json_lines(&text) } else { csv(&text) };
-    let new = |(line, row)| New::of(row, args).map_err(|what| format!("line {line}: {what}"));
-    let news =
-        rows.and_then(|rows| rows.into_iter().map(new).collect::<Result<Vec<_>, _>>()).map_err(refuse)?;
+    let mut places = BTreeMap::new();
+    let mut news = Vec::new();
+    for named in device_file::read("--from", path)? {
+        let place = named.place.clone();
+        if let Some(first) = places.insert(named.device.clone(), place.clone()) {
+            return Err(refuse(format!("{place}: {} stands there already, on {first}", named.device)).into());
+        }
+        news.push(New::of(named, args).map_err(|what| refuse(format!("{place}: {what}")))?);
+    }
     if let Some(out) = &args.out {
         secret_file::check(out)?;
     }
@@ -122,7 +115,8 @@ fn report(output: Output, created: &[&New], failed: &[Value]) -> anyhow::Result<
         let created: Vec<&str> = created.iter().map(|new| new.device.as_str()).collect();
         output.json(&json!({"created": created, "errors": failed}))?;
     }
-    Ok(if failed.is_empty() { Exit::Done } else { Exit::Failure })
+    // A hub that created nothing has failed, whether it says why or not.
+    Ok(if failed.is_empty() && !created.is_empty() { Exit::Done } else { Exit::Failure })
 }
 
 /// Whether an error of the registry is about `device`.
@@ -131,9 +125,19 @@ fn names(error: &Value, device: &DeviceId) -> bool {
 }
 
 impl New {
-    /// Checks a line. What the line leaves open is as the command line says.
-    fn of(row: Row, args: &DeviceCreateArgs) -> Result<Self, String> {
-        let device = values::device_id(&row.device_id)?;
+    /// Checks what a file says of a device. What it leaves open is as the command
+    /// line says.
+    fn of(named: Named, args: &DeviceCreateArgs) -> Result<Self, String> {
+        let device = values::new_device_id(named.device.as_str())?;
+        // The hub takes such an id, but a list of them is rather CSV that lacks its
+        // line of column names.
+        if named.is_bare && device.as_str().contains(',') {
+            return Err(format!(
+                "{:?} has a comma; CSV begins with a line of column names, such as deviceId",
+                device.as_str()
+            ));
+        }
+        let row = Row::of(named.more)?;
         let thumbprints = [&row.thumbprint, &row.secondary_thumbprint]
             .map(|text| text.as_deref().map(values::thumbprint).transpose());
         let [thumbprint, secondary] = thumbprints;
@@ -154,69 +158,37 @@ impl New {
     }
 }
 
-/// The lines of a file with their numbers, or what is wrong with one of them.
-type Rows = Result<Vec<(u64, Row)>, String>;
-
-/// Reads a file that has a JSON object on each line; empty lines do not count.
-fn json_lines(text: &str) -> Rows {
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let row = |(number, line)| match serde_json::from_str(line) {
-        Ok(row) => Ok((number, row)),
-        Err(error) => Err(format!("line {number}: {error}")),
-    };
-    lines.map(row).collect()
-}
-
-/// Reads a CSV file, of which the first line names the columns. An empty cell is
-/// an absent key.
-fn csv(text: &str) -> Rows {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    let columns = reader.headers().map_err(|error| error.to_string())?.clone();
-    let row = |record: Result<csv::StringRecord, csv::Error>| {
-        let record = record.map_err(|error| error.to_string())?;
-        let line = record.position().map_or(0, csv::Position::line);
+impl Row {
+    /// Reads the columns or keys beside the id. In CSV each tag has a column of its
+    /// own, such as `tags.site`.
+    fn of(more: Map<String, Value>) -> Result<Self, String> {
         let (mut row, mut tags) = (Map::new(), Map::new());
-        for (column, cell) in columns.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
-            match column.strip_prefix("tags.") {
-                Some(tag) => tags.insert(tag.to_owned(), cell.into()),
-                None => row.insert(column.to_owned(), cell.into()),
+        for (key, value) in more {
+            match key.strip_prefix("tags.") {
+                Some(tag) => tags.insert(tag.to_owned(), value),
+                None => row.insert(key, value),
             };
         }
-        row.insert("tags".to_owned(), Value::Object(tags));
-        serde_json::from_value(Value::Object(row))
-            .map(|row| (line, row))
-            .map_err(|error| format!("line {line}: {error}"))
-    };
-    reader.records().map(row).collect()
+        let mut row: Row = serde_json::from_value(Value::Object(row)).map_err(|error| error.to_string())?;
+        row.tags.extend(tags);
+        Ok(row)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn both_forms_say_the_same() {
-        let csv = csv("deviceId,auth,tags.site\ngw1,,north\n gw2 , x509-ca ,\n").unwrap();
-        let json = json_lines(
-            "{\"deviceId\":\"gw1\",\"tags\":{\"site\":\"north\"}}\n\n{\"deviceId\":\"gw2\",\"auth\":\"x509-ca\"}\n",
-        );
-        let rows = |rows: Vec<(u64, Row)>| rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>();
-        let lines = csv.iter().map(|(line, _)| *line).collect::<Vec<_>>();
-        assert_eq!(lines, [2, 3]);
-        assert_eq!(rows(csv), rows(json.unwrap()));
+    fn row(more: Value) -> Result<Row, String> {
+        let Value::Object(more) = more else { unreachable!() };
+        Row::of(more)
     }
 
     #[test]
-    fn mistakes_are_named_with_their_line() {
-        for (rows, expected) in [
-            (csv("deviceId,colour\ngw1,red\n"), "line 2: unknown field `colour`"),
-            (csv("device\ngw1\n"), "line 2: unknown field `device`"),
-            (csv("deviceId,auth\ngw1,sas\ngw2\n"), "line: 3"),
-            (csv("deviceId,auth\ngw1,tpm\n"), "line 2: unknown variant `tpm`"),
-            (json_lines("{\"deviceId\":\"gw1\"}\n{\"deviceId\":}"), "line 2: expected value"),
-        ] {
-            let error = rows.unwrap_err();
-            assert!(error.contains(expected), "{error}");
-        }
+    fn csv_and_json_say_the_same() {
+        let csv = row(json!({"auth": "x509-ca", "tags.site": "north"}));
+        assert_eq!(csv, row(json!({"auth": "x509-ca", "tags": {"site": "north"}})));
+        assert!(row(json!({"colour": "red"})).unwrap_err().contains("unknown field `colour`"));
+        assert!(row(json!({"auth": "tpm"})).unwrap_err().contains("unknown variant `tpm`"));
     }
 }

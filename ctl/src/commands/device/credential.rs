@@ -59,7 +59,7 @@ pub(crate) fn key(identity: &Value, which: Key) -> anyhow::Result<SecretKey> {
         Key::Secondary => "/authentication/symmetricKey/secondaryKey",
     };
     let Some(key) = identity.pointer(pointer).and_then(Value::as_str) else {
-        bail!("the hub shows no key; the policy needs the right to write the registry");
+        bail!("the hub shows no key: it has none, or the policy may not write the registry");
     };
     key.parse().context("the hub's key for it")
 }

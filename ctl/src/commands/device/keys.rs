@@ -18,10 +18,43 @@ use crate::secret_file;
 /// A new key of 32 random bytes, which is how long the keys are that the hub
 /// makes.
 pub(super) fn new_key() -> anyhow::Result<SecretKey> {
-    let mut bytes = vec![0; 32];
+    Ok(SecretKey::from_bytes(random(32)?))
+}
+
+/// How many random bytes a key has that took the place of another one. 24 of them
+/// cannot be guessed either.
+const RANDOM: usize = 24;
+
+/// A new key of 32 bytes that takes the place of `old`. It can be told later that
+/// it did ([`succeeds`]): its last 8 bytes are an HMAC of the first 24 by the old
+/// key, which tells nothing to who has not got the old key. The hub keeps no
+/// history of keys, so that nothing else could tell it.
+pub(super) fn new_key_after(old: &SecretKey) -> anyhow::Result<SecretKey> {
+    let mut bytes = random(RANDOM)?;
+    let mark = mark(old, &bytes)?;
+    bytes.extend(mark);
+    Ok(SecretKey::from_bytes(bytes))
+}
+
+/// Whether `key` was made to take the place of `old`.
+pub(super) fn succeeds(key: &SecretKey, old: &SecretKey) -> bool {
+    let parts = key.expose().split_at_checked(RANDOM);
+    parts.is_some_and(|(random, rest)| mark(old, random).is_ok_and(|mark| mark == rest))
+}
+
+/// The 8 bytes by which a key's successor is known.
+fn mark(old: &SecretKey, random: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(old.expose()).context("the old key")?;
+    mac.update(b"renewed");
+    mac.update(random);
+    Ok(mac.finalize().into_bytes().iter().copied().take(8).collect())
+}
+
+fn random(length: usize) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
     let random = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
-    Ok(SecretKey::from_bytes(bytes))
+    Ok(bytes)
 }
 
 /// `device derive-key`: prints the key of a device that a DPS group enrolment
@@ -83,5 +116,17 @@ mod tests {
         let (one, other) = (new_key().unwrap(), new_key().unwrap());
         assert_eq!(one.expose().len(), 32);
         assert_ne!(one.expose(), other.expose());
+    }
+
+    #[test]
+    fn a_successor_is_told_from_any_other_key() {
+        let (old, other) = (new_key().unwrap(), new_key().unwrap());
+        let (one, another) = (new_key_after(&old).unwrap(), new_key_after(&old).unwrap());
+        assert_eq!(one.expose().len(), 32);
+        assert_ne!(one.expose(), another.expose());
+        assert!(succeeds(&one, &old) && succeeds(&another, &old));
+        assert!(!succeeds(&one, &other) && !succeeds(&old, &one) && !succeeds(&other, &old));
+        let short = SecretKey::from_bytes(vec![1; 16]);
+        assert!(!succeeds(&short, &old));
     }
 }

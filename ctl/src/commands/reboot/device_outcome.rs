@@ -30,6 +30,9 @@ pub(super) struct DeviceOutcome {
     /// be the same for any other device.
     #[serde(skip)]
     pub(super) hubs_fault: bool,
+    /// Whether it is certain that this run's request has not reached the device.
+    #[serde(skip)]
+    pub(super) unsent: bool,
 }
 
 /// What the device said, and when.
@@ -86,6 +89,7 @@ impl DeviceOutcome {
             told: Told::default(),
             error: None,
             hubs_fault: false,
+            unsent: true,
         }
     }
 
@@ -97,6 +101,7 @@ impl DeviceOutcome {
             | Outcome::NotAuthorized
             | Outcome::Throttled
             | Outcome::Error
+            | Outcome::Offline
             | Outcome::NotStarted => true,
             Outcome::Accepted
             | Outcome::Checked
@@ -105,8 +110,34 @@ impl DeviceOutcome {
             | Outcome::Failed
             | Outcome::Cancelled
             | Outcome::Refused
-            | Outcome::Offline
             | Outcome::NoSuchDevice => false,
+        }
+    }
+
+    /// Whether the device did not do what it was asked for and may be asked anew: it
+    /// has not rebooted.
+    pub(super) fn can_be_retried(&self) -> bool {
+        matches!(
+            self.outcome,
+            Outcome::Failed | Outcome::Cancelled | Outcome::Refused | Outcome::NoSuchDevice
+        )
+    }
+
+    /// Whether the device may be away because of the run, or is away though it was
+    /// there when the run began.
+    pub(super) fn may_be_away(&self, was_offline: bool) -> bool {
+        match self.outcome {
+            Outcome::Offline => !was_offline,
+            Outcome::TimedOut | Outcome::Accepted => true,
+            Outcome::Error | Outcome::NotAuthorized | Outcome::Throttled => !self.unsent,
+            Outcome::Checked
+            | Outcome::Completed
+            | Outcome::Unclean
+            | Outcome::Failed
+            | Outcome::Cancelled
+            | Outcome::Refused
+            | Outcome::NoSuchDevice
+            | Outcome::NotStarted => false,
         }
     }
 
@@ -155,6 +186,7 @@ mod tests {
             told,
             error: Some("e".into()),
             hubs_fault: true,
+            unsent: true,
         };
         let printed = json!(outcome);
         let keys: Vec<&str> = printed.as_object().unwrap().keys().map(String::as_str).collect();

@@ -1,36 +1,16 @@
 //! In which order a run goes through its devices, and when it stops.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::Pin;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
 
 use super::device_outcome::OutcomeClass;
-
-/// How to go through many devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Rules {
-    /// How many devices at most are between their call and their outcome.
-    pub(super) max_in_flight: usize,
-    /// How many devices go before all others.
-    pub(super) canary: usize,
-    /// How many devices may fail before no other is started; any number if
-    /// `None`.
-    pub(super) max_failures: Option<usize>,
-    /// How many devices are called in a second at most.
-    #[serde(default = "default_per_second")]
-    pub(super) max_per_second: u32,
-}
-
-/// How many method calls a unit of the smallest paid tier takes in a second.
-///
-/// Source: IoT Hub developer guide, "Reference - IoT Hub quotas and
-/// throttling".
-fn default_per_second() -> u32 {
-    40
-}
+use super::places::Places;
+use super::rules::Rules;
 
 /// Why a run started no more devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,121 +21,372 @@ pub(super) enum StopReason {
     Failures,
     /// The hub fails.
     Hub,
+    /// The journal takes nothing more.
+    Journal,
+    /// The gate held for too long.
+    Gate,
+    /// So many devices have no place, since others of their groups are away.
+    Groups(usize),
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Rules { max_in_flight: 10, canary: 0, max_failures: None, max_per_second: default_per_second() }
-    }
+/// A device of a run that has no final outcome yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Open {
+    /// The device's number in the run's order.
+    pub(super) index: usize,
+    /// Whether an earlier invocation has asked it, so that it may be away.
+    pub(super) is_under_way: bool,
+}
+
+/// What is known before the first start.
+pub(super) struct Beginning {
+    /// How many devices the run has.
+    pub(super) devices: usize,
+    /// The devices without a final outcome, in the run's order.
+    pub(super) open: Vec<Open>,
+    /// How many devices have failed for good.
+    pub(super) failed: usize,
+    /// Whether one of those that went first is among them.
+    pub(super) canary_failed: bool,
+    /// The group of each device; all are in one if none is given.
+    pub(super) groups: Vec<usize>,
+    /// When the next device may be started, with `--spread`.
+    pub(super) next_start: Instant,
+}
+
+/// How it went with one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone {
+    pub(super) class: OutcomeClass,
+    /// Whether the device may be away, so that its place stays taken.
+    pub(super) may_be_away: bool,
+}
+
+/// What a run does to its devices.
+pub(super) trait Work {
+    /// Takes the device of this number to its outcome. Without `may_ask`, an
+    /// earlier invocation's request is only looked for. The error ends the run at
+    /// once.
+    fn start(&self, index: usize, may_ask: bool) -> impl Future<Output = anyhow::Result<(usize, Gone)>>;
+
+    /// Asks the gate until it lets the device of this number be started; `false`
+    /// if it did not in time.
+    fn gate(&self, index: usize) -> impl Future<Output = bool>;
+
+    /// Whether something else than an outcome stops the run.
+    fn stopped(&self) -> Option<StopReason>;
 }
 
 impl StopReason {
-    /// The reason for people.
+    /// The reason for people, and how to go on all the same.
     pub(super) fn sentence(self, rules: &Rules) -> String {
         match (self, rules.max_failures) {
-            (StopReason::Failures, Some(limit)) => {
-                format!("more than {limit} devices failed (--max-failures)")
-            }
+            (StopReason::Failures, Some(limit)) => format!(
+                "more than {limit} devices failed (--max-failures); --max-failures all goes on all the same"
+            ),
             (StopReason::Failures, None) => "too many devices failed".to_owned(),
-            (StopReason::Canary, _) => "one of those that went first failed (--canary)".to_owned(),
+            (StopReason::Canary, _) => {
+                "one of those that went first failed (--canary); --canary 0 goes on all the same".to_owned()
+            }
             (StopReason::Hub, _) => "the hub fails, with any device".to_owned(),
+            (StopReason::Journal, _) => "nothing can be sent that is not in the journal".to_owned(),
+            (StopReason::Gate, _) => "the gate held for too long (--gate-timeout)".to_owned(),
+            (StopReason::Groups(held), _) => {
+                format!("{held} devices wait for others of their groups that are not back (--at-most)")
+            }
         }
     }
 }
 
-/// Starts `tasks`, of which each takes one device to its outcome, in their order
-/// as the rules have it, and waits for all that were started. Returns why the
-/// rest was not started, if it was not. The error of a task ends the run at once.
-pub(super) async fn roll<F>(
-    tasks: impl IntoIterator<Item = F>,
+/// Takes the open devices to their outcomes as the rules have it: first those that
+/// are under way, then the others in their order. Returns why some were not
+/// started, if so.
+pub(super) async fn roll(
+    work: &impl Work,
+    beginning: Beginning,
     rules: &Rules,
-) -> anyhow::Result<Option<StopReason>>
-where
-    F: Future<Output = anyhow::Result<OutcomeClass>>,
-{
-    let mut tasks = tasks.into_iter();
-    let mut running = FuturesUnordered::new();
-    let (mut started, mut done, mut failed, mut stop) = (0, 0, 0, None);
-    loop {
-        while stop.is_none()
-            && running.len() < rules.max_in_flight.max(1)
-            && (started < rules.canary || done >= rules.canary)
-        {
-            let Some(task) = tasks.next() else { break };
-            running.push(task);
-            started += 1;
+) -> anyhow::Result<Option<StopReason>> {
+    let Beginning { devices, open, mut failed, canary_failed, groups, mut next_start } = beginning;
+    let is_canary = |index: usize| index < rules.canary;
+    let is_over_budget = |failed: usize| rules.max_failures.is_some_and(|limit| failed > limit);
+    let gap = rules.gap(devices);
+
+    let groups = if groups.is_empty() { vec![0; devices] } else { groups };
+    let mut places = Places::new(groups, rules.at_most.unwrap_or(usize::MAX));
+    let mut under_way = VecDeque::new();
+    for Open { index, is_under_way } in &open {
+        match is_under_way {
+            true => {
+                places.take(*index);
+                under_way.push_back(*index);
+            }
+            false => places.queue(*index),
         }
-        let Some(class) = running.next().await else { return Ok(stop) };
-        let class = class?;
-        done += 1;
-        failed += usize::from(class != OutcomeClass::Success);
-        let is_over_budget = rules.max_failures.is_some_and(|limit| failed > limit);
-        let why = match class {
-            OutcomeClass::HubFailure => Some(StopReason::Hub),
-            OutcomeClass::Failure if done <= rules.canary => Some(StopReason::Canary),
-            OutcomeClass::Failure if is_over_budget => Some(StopReason::Failures),
-            OutcomeClass::Failure | OutcomeClass::Success => None,
+    }
+    let mut open_canaries = open.iter().filter(|device| is_canary(device.index)).count();
+    let mut stop = match () {
+        () if canary_failed && rules.canary > 0 => Some(StopReason::Canary),
+        () if is_over_budget(failed) => Some(StopReason::Failures),
+        () => None,
+    };
+
+    let mut running = FuturesUnordered::new();
+    let mut asking: Option<Pin<Box<dyn Future<Output = bool> + '_>>> = None;
+    // Which device the gate is asked about, or has just let through.
+    let mut asked = None;
+    let mut is_gate_open = rules.gate.is_none();
+    loop {
+        stop = stop.or_else(|| work.stopped());
+        if stop.is_some() {
+            asking = None;
+        }
+        // Whoever is to be started next, if only time or the gate is in the way.
+        let mut wanted = None;
+        while running.len() < rules.max_in_flight.max(1) {
+            if !matches!(stop, Some(StopReason::Hub | StopReason::Journal))
+                && let Some(index) = under_way.pop_front()
+            {
+                running.push(work.start(index, stop.is_none()));
+                continue;
+            }
+            let allowed = |index: &usize| stop.is_none() && (open_canaries == 0 || is_canary(*index));
+            wanted = asked.or_else(|| places.first()).filter(allowed);
+            let Some(index) = wanted else { break };
+            if Instant::now() < next_start || !is_gate_open {
+                break;
+            }
+            (is_gate_open, asked) = (rules.gate.is_none(), None);
+            next_start = Instant::now() + gap;
+            places.take(index);
+            running.push(work.start(index, true));
+            wanted = None;
+        }
+        let waits_for_time = wanted.is_some() && Instant::now() < next_start;
+        if let Some(index) = wanted.filter(|_| !waits_for_time && asking.is_none()) {
+            asked = Some(index);
+            asking = Some(Box::pin(work.gate(index)));
+        }
+        if running.is_empty() && wanted.is_none() {
+            let held = places.held();
+            return Ok(stop.or((held > 0).then_some(StopReason::Groups(held))));
+        }
+        let gate = async {
+            match &mut asking {
+                Some(asking) => asking.await,
+                None => std::future::pending().await,
+            }
         };
-        stop = stop.or(why);
+        tokio::select! {
+            biased;
+            Some(ended) = running.next(), if !running.is_empty() => {
+                let (index, gone) = ended?;
+                if !gone.may_be_away {
+                    places.release(index);
+                }
+                failed += usize::from(gone.class != OutcomeClass::Success);
+                open_canaries -= usize::from(is_canary(index));
+                let why = match gone.class {
+                    OutcomeClass::HubFailure => Some(StopReason::Hub),
+                    OutcomeClass::Failure if is_canary(index) => Some(StopReason::Canary),
+                    OutcomeClass::Failure if is_over_budget(failed) => Some(StopReason::Failures),
+                    OutcomeClass::Failure | OutcomeClass::Success => None,
+                };
+                stop = stop.or(why);
+            }
+            opened = gate => {
+                asking = None;
+                match opened {
+                    true => is_gate_open = true,
+                    false => stop = stop.or(Some(StopReason::Gate)),
+                }
+            }
+            () = sleep_until(next_start), if waits_for_time => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::time::Duration;
 
     use super::*;
 
-    /// Runs tasks with these outcomes. Returns how many were started, how many of
-    /// them ran at a time at most, and why no more were started.
-    fn run(outcomes: &[OutcomeClass], rules: Rules) -> (usize, usize, Option<StopReason>) {
-        let (now, most, started) = (Cell::new(0), Cell::new(0), RefCell::new(Vec::new()));
-        let task = |(index, class): (usize, &OutcomeClass)| {
-            let (now, most, started, class) = (&now, &most, &started, *class);
-            async move {
-                started.borrow_mut().push(index);
-                now.set(now.get() + 1);
-                most.set(most.get().max(now.get()));
-                tokio::task::yield_now().await;
-                now.set(now.get() - 1);
-                Ok(class)
-            }
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let stop = runtime.block_on(roll(outcomes.iter().enumerate().map(task), &rules)).unwrap();
-        assert!(started.borrow().iter().enumerate().all(|(n, index)| n == *index), "in their order");
-        (started.into_inner().len(), most.get(), stop)
+    const FAILURE: Gone = Gone { class: OutcomeClass::Failure, may_be_away: false };
+    const SUCCESS: Gone = Gone { class: OutcomeClass::Success, may_be_away: false };
+    const LOST: Gone = Gone { class: OutcomeClass::Failure, may_be_away: true };
+
+    /// Devices with these outcomes, each of which takes a second.
+    struct Devices {
+        outcomes: Vec<Gone>,
+        groups: Vec<usize>,
+        under_way: Vec<usize>,
+        failed: usize,
+        /// How often the gate is closed before it opens for the first time.
+        closed: Cell<usize>,
+        asked: RefCell<Vec<usize>>,
+        now: RefCell<Vec<usize>>,
+        most: Cell<usize>,
+        /// The most of a group that were away at once.
+        most_of_group: Cell<usize>,
+        away: RefCell<Vec<usize>>,
+        started: RefCell<Vec<usize>>,
+        times: RefCell<Vec<Duration>>,
+        begun: Cell<Option<Instant>>,
+    }
+
+    impl Work for Devices {
+        async fn start(&self, index: usize, _: bool) -> anyhow::Result<(usize, Gone)> {
+            self.started.borrow_mut().push(index);
+            self.times.borrow_mut().push(self.begun.get().unwrap().elapsed());
+            self.now.borrow_mut().push(index);
+            self.most.set(self.most.get().max(self.now.borrow().len()));
+            let group = self.groups.get(index).copied().unwrap_or(index);
+            self.away.borrow_mut()[group] += 1;
+            self.most_of_group.set(self.most_of_group.get().max(self.away.borrow()[group]));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.now.borrow_mut().retain(|other| *other != index);
+            let gone = self.outcomes[index];
+            self.away.borrow_mut()[group] -= usize::from(!gone.may_be_away);
+            Ok((index, gone))
+        }
+
+        async fn gate(&self, index: usize) -> bool {
+            self.asked.borrow_mut().push(index);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            let closed = self.closed.get();
+            self.closed.set(closed.saturating_sub(1));
+            closed == 0
+        }
+
+        fn stopped(&self) -> Option<StopReason> {
+            None
+        }
+    }
+
+    fn devices(outcomes: &[Gone]) -> Devices {
+        Devices {
+            outcomes: outcomes.to_vec(),
+            groups: Vec::new(),
+            under_way: Vec::new(),
+            failed: 0,
+            closed: Cell::default(),
+            asked: RefCell::default(),
+            now: RefCell::default(),
+            most: Cell::default(),
+            most_of_group: Cell::default(),
+            away: RefCell::new(vec![0; outcomes.len()]),
+            started: RefCell::default(),
+            times: RefCell::default(),
+            begun: Cell::default(),
+        }
+    }
+
+    impl Devices {
+        /// Rolls, and returns how many were started, and why no more were.
+        fn roll(&self, rules: Rules) -> (usize, Option<StopReason>) {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            let stop = runtime.unwrap().block_on(async {
+                self.begun.set(Some(Instant::now()));
+                let open = |index| Open { index, is_under_way: self.under_way.contains(&index) };
+                let beginning = Beginning {
+                    devices: self.outcomes.len(),
+                    open: (0..self.outcomes.len()).map(open).collect(),
+                    failed: self.failed,
+                    canary_failed: false,
+                    groups: self.groups.clone(),
+                    next_start: Instant::now(),
+                };
+                roll(self, beginning, &rules).await.unwrap()
+            });
+            (self.started.borrow().len(), stop)
+        }
     }
 
     #[test]
     fn no_more_than_allowed_at_a_time() {
         let rules = |max_in_flight| Rules { max_in_flight, ..Rules::default() };
-        assert_eq!(run(&[OutcomeClass::Success; 20], rules(7)), (20, 7, None));
-        assert_eq!(run(&[OutcomeClass::Success; 3], rules(7)), (3, 3, None));
-        assert_eq!(run(&[], rules(7)), (0, 0, None));
+        for (count, limit, most) in [(20, 7, 7), (3, 7, 3), (0, 7, 0)] {
+            let fleet = devices(&vec![SUCCESS; count]);
+            assert_eq!((fleet.roll(rules(limit)), fleet.most.get()), ((count, None), most));
+            assert!(fleet.started.borrow().is_sorted(), "in their order");
+        }
     }
 
     #[test]
     fn canaries_go_first_and_stop_all_if_one_fails() {
         let rules = Rules { canary: 2, max_failures: Some(9), ..Rules::default() };
-        let mut outcomes = [OutcomeClass::Success; 20];
-        assert_eq!(run(&outcomes, rules), (20, 10, None));
-        outcomes[2] = OutcomeClass::Failure;
-        assert_eq!(run(&outcomes, rules), (20, 10, None), "the third is none");
-        outcomes[0] = OutcomeClass::Failure;
-        assert_eq!(run(&outcomes, rules), (2, 2, Some(StopReason::Canary)));
+        let mut outcomes = [SUCCESS; 20];
+        assert_eq!(devices(&outcomes).roll(rules.clone()), (20, None));
+        outcomes[2] = FAILURE;
+        assert_eq!(devices(&outcomes).roll(rules.clone()), (20, None), "the third is none");
+        outcomes[0] = FAILURE;
+        assert_eq!(devices(&outcomes).roll(rules), (2, Some(StopReason::Canary)));
     }
 
     #[test]
     fn the_failure_budget_and_a_failing_hub_stop_it() {
-        let mut outcomes = [OutcomeClass::Success; 20];
-        (outcomes[3], outcomes[5]) = (OutcomeClass::Failure, OutcomeClass::Failure);
+        let mut outcomes = [SUCCESS; 20];
+        (outcomes[3], outcomes[5]) = (FAILURE, FAILURE);
         let rules = |max_failures| Rules { max_in_flight: 1, max_failures, ..Rules::default() };
-        assert_eq!(run(&outcomes, rules(None)).0, 20);
-        assert_eq!(run(&outcomes, rules(Some(2))), (20, 1, None));
-        assert_eq!(run(&outcomes, rules(Some(1))), (6, 1, Some(StopReason::Failures)));
-        assert_eq!(run(&outcomes, rules(Some(0))), (4, 1, Some(StopReason::Failures)));
-        outcomes[1] = OutcomeClass::HubFailure;
-        assert_eq!(run(&outcomes, rules(None)), (2, 1, Some(StopReason::Hub)));
+        assert_eq!(devices(&outcomes).roll(rules(None)), (20, None));
+        assert_eq!(devices(&outcomes).roll(rules(Some(2))), (20, None));
+        assert_eq!(devices(&outcomes).roll(rules(Some(1))), (6, Some(StopReason::Failures)));
+        assert_eq!(devices(&outcomes).roll(rules(Some(0))), (4, Some(StopReason::Failures)));
+        let before = Devices { failed: 1, ..devices(&outcomes) };
+        assert_eq!(before.roll(rules(Some(1))), (4, Some(StopReason::Failures)), "over --resume");
+        outcomes[1] = Gone { class: OutcomeClass::HubFailure, may_be_away: false };
+        assert_eq!(devices(&outcomes).roll(rules(None)), (2, Some(StopReason::Hub)));
+    }
+
+    #[test]
+    fn what_is_under_way_is_looked_for_whatever_stops_the_rest() {
+        let fleet = Devices { failed: 2, under_way: vec![3, 5], ..devices(&[SUCCESS; 9]) };
+        let rules = Rules { max_failures: Some(1), ..Rules::default() };
+        assert_eq!(fleet.roll(rules), (2, Some(StopReason::Failures)));
+        assert_eq!(*fleet.started.borrow(), [3, 5]);
+    }
+
+    #[test]
+    fn no_more_of_a_group_than_allowed_are_away() {
+        let groups: Vec<usize> = (0..60).map(|n| n % 6).collect();
+        let rules = |at_most| Rules { at_most: Some(at_most), max_in_flight: 50, ..Rules::default() };
+        for at_most in [1, 2] {
+            let fleet = Devices { groups: groups.clone(), under_way: vec![6, 7], ..devices(&[SUCCESS; 60]) };
+            assert_eq!(fleet.roll(rules(at_most)), (60, None));
+            assert_eq!((fleet.most_of_group.get(), fleet.most.get()), (at_most, 6 * at_most));
+        }
+        let mut outcomes = [SUCCESS; 60];
+        outcomes[7] = LOST;
+        let fleet = Devices { groups, ..devices(&outcomes) };
+        // Of group 1, which has ten devices, the second does not come back.
+        assert_eq!(fleet.roll(rules(1)), (52, Some(StopReason::Groups(8))));
+        assert_eq!(fleet.most_of_group.get(), 1);
+    }
+
+    #[test]
+    fn starts_are_spread() {
+        let fleet = devices(&[SUCCESS; 4]);
+        let rules = Rules { spread: Some(40_000), ..Rules::default() };
+        assert_eq!(fleet.roll(rules), (4, None));
+        let seconds: Vec<u64> = fleet.times.borrow().iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [0, 10, 20, 30]);
+    }
+
+    #[test]
+    fn the_gate_is_asked_before_each_start() {
+        let gate = Some("x".to_owned());
+        let fleet = devices(&[SUCCESS; 3]);
+        assert_eq!(fleet.roll(Rules { gate: gate.clone(), ..Rules::default() }), (3, None));
+        let seconds: Vec<u64> = fleet.times.borrow().iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [30, 60, 90]);
+        let fleet = Devices { closed: Cell::new(1), ..devices(&[SUCCESS; 3]) };
+        let rules = Rules { gate, at_most: Some(1), ..Rules::default() };
+        assert_eq!(fleet.roll(rules.clone()), (0, Some(StopReason::Gate)));
+        // While it is asked about 2, the group of 1 gets its place back.
+        let fleet = Devices { groups: vec![0, 0, 1], ..devices(&[SUCCESS; 3]) };
+        assert_eq!(fleet.roll(rules), (3, None));
+        assert_eq!((&*fleet.asked.borrow(), &*fleet.started.borrow()), (&vec![0, 2, 1], &vec![0, 2, 1]));
     }
 }

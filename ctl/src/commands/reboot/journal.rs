@@ -3,11 +3,11 @@
 //! The first line has the request with its id and all devices. Before the
 //! request goes out to a device, a line is written and synced that says so, with
 //! what the device reported until then; once the outcome on the device is known,
-//! a line with the outcome. So the file tells which devices may have got the
-//! request.
+//! a line with the outcome, and one more if the request certainly has not reached
+//! the device. So the file tells which devices may have got the request.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -15,14 +15,18 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use iotdm_proto::{DeviceId, Time};
+use iotdm_proto::{DeviceId, RequestId, Time};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::before::Before;
 use super::device_outcome::{DeviceOutcome, device_id};
-use super::fleet::Rules;
+use super::outcome::Outcome;
 use super::request::{RunRequest, Way};
+use super::rules::Rules;
+use super::which::Selection;
 use crate::error::Usage;
+use crate::journals;
 use crate::output::arguments;
 
 /// A run's journal, open for writing and locked.
@@ -30,6 +34,10 @@ use crate::output::arguments;
 pub(super) struct Journal {
     path: PathBuf,
     file: RefCell<File>,
+    /// How long the file is up to its last whole line.
+    length: Cell<u64>,
+    /// Whether a line could not be written.
+    is_broken: Cell<bool>,
 }
 
 /// The journal could not be written, so nothing more may be sent.
@@ -47,7 +55,7 @@ pub(super) struct Plan {
     /// The version of the file's layout.
     version: u32,
     /// When the plan was made.
-    at: Time,
+    pub(super) at: Time,
     /// The hub, with its port.
     pub(super) hub: String,
     /// What is asked of each device.
@@ -59,16 +67,47 @@ pub(super) struct Plan {
     /// The devices, in the order in which they are started.
     #[serde(deserialize_with = "device_ids")]
     pub(super) devices: Vec<DeviceId>,
+    /// What makes the group of each device, if there are groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) groups: Vec<Option<Value>>,
+    /// The devices that were not connected at the start, if there are groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "device_ids")]
+    pub(super) offline: Vec<DeviceId>,
 }
 
 /// What a journal tells of the devices.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// The devices that the request may have gone to, with what they reported
-    /// before.
-    pub(super) sent: BTreeMap<DeviceId, Before>,
+    /// The devices that the request may have gone to.
+    pub(super) sent: BTreeMap<DeviceId, Sent>,
+    /// The devices that were offline when they were called last.
+    pub(super) unreached: BTreeSet<DeviceId>,
     /// The outcomes on the devices about which nothing more is to be done.
     pub(super) outcomes: BTreeMap<DeviceId, DeviceOutcome>,
+    /// The ids of the requests to devices that are asked anew, by other ids than the
+    /// run's.
+    pub(super) ids: BTreeMap<DeviceId, RequestId>,
+    /// When the last request went out.
+    pub(super) last_sent: Option<Time>,
+}
+
+/// What a journal tells of a run to those who only read it.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) plan: Plan,
+    /// When the request to each device went out last.
+    pub(super) sent: BTreeMap<DeviceId, Time>,
+    /// The last outcome on each device.
+    pub(super) outcomes: BTreeMap<DeviceId, DeviceOutcome>,
+}
+
+/// A request that may have gone out to a device.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Sent {
+    /// What the device reported before.
+    pub(super) before: Before,
+    /// When it went out, as far as the journal tells.
+    pub(super) at: Option<Time>,
 }
 
 /// A line of the file.
@@ -82,15 +121,28 @@ enum Line {
         #[serde(deserialize_with = "device_id")]
         device: DeviceId,
         before: Before,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Time>,
+    },
+    /// The request that was about to go out to a device has not reached it.
+    Unsent {
+        #[serde(deserialize_with = "device_id")]
+        device: DeviceId,
+    },
+    /// These devices are to be asked anew, by this id.
+    Retry {
+        id: RequestId,
+        #[serde(deserialize_with = "device_ids")]
+        devices: Vec<DeviceId>,
     },
     /// The outcome on a device. Its key is older than the name.
     #[serde(rename = "ended")]
     Outcome(DeviceOutcome),
 }
 
-/// The version of the file's layout that is written, and the only one that is
-/// read.
-const VERSION: u32 = 1;
+/// The version of the file's layout that is written. The first one, which knew
+/// nothing of groups, gates and requests that are asked anew, is read as well.
+const VERSION: u32 = 2;
 
 /// Reads the ids of devices, as [`device_id`] does.
 fn device_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::Error> {
@@ -106,9 +158,11 @@ impl Plan {
         request: RunRequest,
         way: Way,
         rules: Rules,
-        devices: Vec<DeviceId>,
+        selection: Selection,
     ) -> Self {
-        Plan { version: VERSION, at: Time::from(SystemTime::now()), hub, request, way, rules, devices }
+        let Selection { devices, groups, offline } = selection;
+        let (at, offline) = (Time::from(SystemTime::now()), offline.into_iter().collect());
+        Plan { version: VERSION, at, hub, request, way, rules, devices, groups, offline }
     }
 }
 
@@ -119,7 +173,7 @@ impl Journal {
             let message = "there is no place for the journal of this run; set HOME or XDG_STATE_HOME";
             return Err(Usage(message.to_owned()).into());
         };
-        let folder = state_home.join("iotdm/reboots");
+        let folder = journals::folder(state_home);
         let failed = || format!("cannot begin a journal in {}", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
         // The files of a folder, sorted by name, are in the order of time.
@@ -128,7 +182,7 @@ impl Journal {
             tempfile::Builder::new().prefix(&format!("{prefix}-")).suffix(".jsonl").tempfile_in(&folder);
         let (file, path) = file.with_context(failed)?.keep().with_context(failed)?;
         lock(&file, &path)?;
-        let journal = Journal { path, file: RefCell::new(file) };
+        let journal = Journal::of(path, file, 0);
         journal.write(&Line::Run(plan), true)?;
         File::open(&folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
         Ok(journal)
@@ -137,41 +191,52 @@ impl Journal {
     /// Takes a journal up again, with what was to be done and what has been done.
     pub(super) fn resume(path: &Path) -> anyhow::Result<(Self, Plan, Past)> {
         let refuse = |what: String| Usage(format!("--resume {}: {what}", path.display()));
-        // A device or a FIFO would be written to, and may have no end.
-        let is_file = fs::metadata(path).map(|found| found.is_file());
-        if !is_file.map_err(|error| refuse(error.to_string()))? {
-            return Err(refuse("this is no regular file; give the journal of a run".to_owned()).into());
-        }
+        is_regular(path).map_err(refuse)?;
         let open = OpenOptions::new().read(true).write(true).open(path);
         let mut file = open.map_err(|error| refuse(error.to_string()))?;
         lock(&file, path)?;
-        let (mut plan, mut past) = (None, Past::default());
-        let (mut reader, mut whole, mut number, mut text) = (BufReader::new(&file), 0, 0, String::new());
-        loop {
-            text.clear();
-            let length = reader.read_line(&mut text).map_err(|error| refuse(error.to_string()))?;
-            // A last line without its end was cut short while it was written. What
-            // the line would have told of had not been done yet.
-            if !text.ends_with('\n') {
-                break;
+        let mut past = Past::default();
+        let (plan, end) = read(&file, |line| match line {
+            Line::Run(_) => {}
+            Line::Sent { device, before, at } => {
+                past.last_sent = at.or(past.last_sent);
+                past.unreached.remove(&device);
+                past.sent.insert(device, Sent { before, at });
             }
-            number += 1;
-            let not_ours = |error: String| {
-                refuse(format!("line {number} is none of a journal of iotdm-ctl reboot ({error})"))
-            };
-            match serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))? {
-                Line::Run(run) if plan.is_none() && run.version == VERSION => plan = Some(run),
-                Line::Run(_) => return Err(not_ours("another version".into()).into()),
-                Line::Sent { device, before } => drop(past.sent.insert(device, before)),
-                Line::Outcome(outcome) => past.note(outcome),
-            }
-            whole += length;
-        }
-        let Some(plan) = plan else { return Err(refuse("the journal is empty".into()).into()) };
-        let end = u64::try_from(whole).context("too long a journal")?;
+            Line::Unsent { device } => drop(past.sent.remove(&device)),
+            Line::Outcome(outcome) => past.note(outcome),
+            Line::Retry { id, devices } => devices.into_iter().for_each(|device| past.ask_anew(device, &id)),
+        })
+        .map_err(refuse)?;
         let ready = file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0)));
         ready.map_err(|error| refuse(error.to_string()))?;
-        Ok((Journal { path: path.to_owned(), file: RefCell::new(file) }, plan, past))
+        Ok((Journal::of(path.to_owned(), file, end), plan, past))
+    }
+
+    /// What the journal tells, which may be at work meanwhile.
+    pub(super) fn story(path: &Path) -> anyhow::Result<Story> {
+        let refuse = |what: String| Usage(format!("{}: {what}", path.display()));
+        is_regular(path).map_err(refuse)?;
+        let file = File::open(path).map_err(|error| refuse(error.to_string()))?;
+        let (mut sent, mut outcomes) = (BTreeMap::new(), BTreeMap::new());
+        let (plan, _) = read(&file, |line| match line {
+            Line::Sent { device, at: Some(at), .. } => drop(sent.insert(device, at)),
+            Line::Outcome(outcome) => drop(outcomes.insert(outcome.device.clone(), outcome)),
+            Line::Unsent { device } => drop(sent.remove(&device)),
+            Line::Run(_) | Line::Sent { .. } | Line::Retry { .. } => {}
+        })
+        .map_err(refuse)?;
+        Ok(Story { plan, sent, outcomes })
+    }
+
+    fn of(path: PathBuf, file: File, length: u64) -> Self {
+        let (file, length) = (RefCell::new(file), Cell::new(length));
+        Journal { path, file, length, is_broken: Cell::default() }
+    }
+
+    /// Whether a line could not be written, so that nothing more may be sent.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.get()
     }
 
     /// The journal's file.
@@ -186,13 +251,23 @@ impl Journal {
 
     /// Writes that the request is about to go out to `device`.
     pub(super) fn sent(&self, device: &DeviceId, before: &Before) -> Result<(), JournalError> {
-        self.write(&Line::Sent { device: device.clone(), before: before.clone() }, true)
+        let at = Some(Time::from(SystemTime::now()));
+        self.write(&Line::Sent { device: device.clone(), before: before.clone(), at }, true)
+    }
+
+    /// Writes that these devices are to be asked anew, by the id `id`.
+    pub(super) fn retry(&self, id: &RequestId, devices: &[DeviceId]) -> Result<(), JournalError> {
+        self.write(&Line::Retry { id: id.clone(), devices: devices.to_vec() }, true)
     }
 
     /// Writes the outcome on a device. If the line gets lost, a later run looks for
     /// the outcome again, so it is not synced.
     pub(super) fn outcome(&self, outcome: &DeviceOutcome) -> Result<(), JournalError> {
-        self.write(&Line::Outcome(outcome.clone().brief()), false)
+        self.write(&Line::Outcome(outcome.clone().brief()), false)?;
+        match outcome.unsent && outcome.outcome != Outcome::NotStarted {
+            true => self.write(&Line::Unsent { device: outcome.device.clone() }, false),
+            false => Ok(()),
+        }
     }
 
     fn write(&self, line: &Line, sync: bool) -> Result<(), JournalError> {
@@ -200,9 +275,30 @@ impl Journal {
         let written = serde_json::to_string(line).map_err(Into::into).and_then(|mut text: String| {
             text.push('\n');
             file.write_all(text.as_bytes())?;
-            if sync { file.sync_data() } else { Ok(()) }
+            if sync {
+                file.sync_data()?;
+            }
+            Ok(self.length.get() + u64::try_from(text.len()).unwrap_or(0))
         });
-        written.map_err(|cause| JournalError { path: self.path.clone(), cause })
+        match written {
+            Ok(length) => {
+                self.length.set(length);
+                Ok(())
+            }
+            Err(cause) => {
+                self.is_broken.set(true);
+                // What a full disk took of the line would spoil the next one.
+                drop(file);
+                self.cut_back();
+                Err(JournalError { path: self.path.clone(), cause })
+            }
+        }
+    }
+
+    /// Cuts the file back to its whole lines.
+    fn cut_back(&self) {
+        let mut file = self.file.borrow_mut();
+        let _ = file.set_len(self.length.get()).and_then(|()| file.seek(SeekFrom::End(0)));
     }
 }
 
@@ -210,12 +306,62 @@ impl Past {
     /// Takes note of an outcome, if it is the last word: a device of which nothing
     /// is known, or that the hub kept us from, is to be taken up again.
     fn note(&mut self, outcome: DeviceOutcome) {
+        if outcome.outcome == Outcome::Offline {
+            self.sent.remove(&outcome.device);
+            self.unreached.insert(outcome.device.clone());
+        }
         if outcome.can_be_resumed() {
             self.outcomes.remove(&outcome.device);
         } else {
             self.outcomes.insert(outcome.device.clone(), outcome);
         }
     }
+
+    /// Takes note that a device is to be asked anew, by another id.
+    pub(super) fn ask_anew(&mut self, device: DeviceId, id: &RequestId) {
+        self.outcomes.remove(&device);
+        self.sent.remove(&device);
+        self.ids.insert(device, id.clone());
+    }
+}
+
+/// Whether a path leads to a regular file. A device or a FIFO would be written to,
+/// and may have no end.
+fn is_regular(path: &Path) -> Result<(), String> {
+    match fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        true => Ok(()),
+        false => Err("this is no regular file; give the journal of a run".to_owned()),
+    }
+}
+
+/// Reads a journal line by line. Returns its plan, and how long it is up to its last
+/// whole line: one that was cut short while it was written tells of something that
+/// had not been done yet.
+fn read(file: &File, mut each: impl FnMut(Line)) -> Result<(Plan, u64), String> {
+    let (mut plan, mut length): (Option<Plan>, u64) = (None, 0);
+    let (mut reader, mut number, mut text) = (BufReader::new(file), 0, String::new());
+    loop {
+        text.clear();
+        let read = reader.read_line(&mut text).map_err(|error| error.to_string())?;
+        if !text.ends_with('\n') {
+            break;
+        }
+        number += 1;
+        let not_ours =
+            |error: String| format!("line {number} is none of a journal of iotdm-ctl reboot ({error})");
+        match serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))? {
+            Line::Run(run) if plan.is_none() && (1..=VERSION).contains(&run.version) => {
+                if !run.groups.is_empty() && run.groups.len() != run.devices.len() {
+                    return Err(not_ours("not one group for each device".into()));
+                }
+                plan = Some(run);
+            }
+            Line::Run(_) => return Err(not_ours("another version".into())),
+            line => each(line),
+        }
+        length += u64::try_from(read).unwrap_or(0);
+    }
+    plan.map(|plan| (plan, length)).ok_or_else(|| "the journal is empty".to_owned())
 }
 
 /// Locks a journal for this process, or says that another one is at work on it.
@@ -241,7 +387,8 @@ mod tests {
     fn plan() -> Plan {
         let request = serde_json::from_value(json!({"id": "r-1", "reason": "why"})).unwrap();
         let devices = ["gw1", "gw2", "gw3"].map(|id| id.parse().unwrap());
-        Plan::new("hub:8443".into(), request, Way::Method, Rules::default(), devices.into())
+        let selection = Selection { devices: devices.into(), ..Selection::default() };
+        Plan::new("hub:8443".into(), request, Way::Method, Rules::default(), selection)
     }
 
     fn device(id: &str) -> DeviceId {
@@ -249,7 +396,8 @@ mod tests {
     }
 
     fn on_device(id: &str, outcome: Outcome) -> DeviceOutcome {
-        DeviceOutcome { outcome, ..DeviceOutcome::not_started(&device(id), &"r-1".parse().unwrap()) }
+        let not_started = DeviceOutcome::not_started(&device(id), &"r-1".parse().unwrap());
+        DeviceOutcome { outcome, unsent: false, ..not_started }
     }
 
     #[test]
@@ -272,7 +420,8 @@ mod tests {
         fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"sent\":{\"dev").unwrap();
         let (journal, again, past) = Journal::resume(&path).unwrap();
         assert_eq!((again.request.id().as_str(), again.devices.len()), ("r-1", 3));
-        assert_eq!(past.sent.get(&device("gw2")), Some(&before));
+        let sent = past.sent.get(&device("gw2")).unwrap();
+        assert!(sent.before == before && sent.at.is_some() && past.last_sent >= sent.at, "{sent:?}");
         assert!(past.outcomes.keys().eq([&device("gw1")]), "timed out is not the last word");
         journal.outcome(&on_device("gw2", Outcome::Completed)).unwrap();
         drop(journal);
@@ -296,8 +445,8 @@ mod tests {
         let payload = json!({"id": "r-1", "reason": "why", "delaySeconds": 60, "onInhibitor": "wait"});
         assert_eq!((plan.request.payload(), plan.way), (payload, Way::Method));
         assert_eq!((plan.devices, plan.rules), (vec![device("gw1"), device("gw2")], Rules::default()));
-        let before = past.sent.get(&device("gw1")).unwrap();
-        assert_eq!((before.agent, before.reboot_id.as_deref()), (true, Some("r-0")));
+        let Sent { before, at } = past.sent.get(&device("gw1")).unwrap();
+        assert_eq!((before.agent, before.reboot_id.as_deref(), *at), (true, Some("r-0"), None));
         let outcome = past.outcomes.get(&device("gw1")).unwrap();
         assert_eq!((outcome.outcome, outcome.told.seconds), (Outcome::Completed, Some(5.1)));
         assert_eq!(outcome.told.reported.reboot_time, Some(json!("U")));
@@ -306,10 +455,47 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_of_before_there_was_a_rate_has_the_default() {
-        let rules =
-            serde_json::from_value::<Rules>(json!({"maxInFlight": 10, "canary": 0, "maxFailures": null}));
-        assert_eq!(rules.unwrap(), Rules::default());
+    fn who_was_not_reached_or_is_asked_anew_is_open_again() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        for id in ["gw1", "gw2", "gw3"] {
+            journal.sent(&device(id), &Before::default()).unwrap();
+        }
+        let unsent = DeviceOutcome { unsent: true, ..on_device("gw1", Outcome::Error) };
+        journal.outcome(&unsent).unwrap();
+        journal.outcome(&on_device("gw2", Outcome::Offline)).unwrap();
+        journal.outcome(&on_device("gw3", Outcome::Refused)).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let (journal, _, past) = Journal::resume(&path).unwrap();
+        assert!(
+            past.sent.keys().eq([&device("gw3")]) && past.outcomes.keys().eq([&device("gw3")]),
+            "{past:?}"
+        );
+        assert!(past.unreached.iter().eq([&device("gw2")]));
+        let id = "r-2".parse().unwrap();
+        journal.retry(&id, &[device("gw3")]).unwrap();
+        drop(journal);
+        let (_, _, past) = Journal::resume(&path).unwrap();
+        assert!(past.sent.is_empty() && past.outcomes.is_empty(), "{past:?}");
+        assert_eq!(past.ids.get(&device("gw3")), Some(&id));
+    }
+
+    #[test]
+    fn a_line_that_did_not_fit_spoils_no_other() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        let path = journal.path().to_owned();
+        let good = journal.file.replace(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        assert!(journal.sent(&device("gw1"), &Before::default()).is_err() && journal.is_broken());
+        journal.file.replace(good);
+        // What a full disk takes of a line before the write fails.
+        journal.file.borrow_mut().write_all(b"{\"sent\":").unwrap();
+        journal.cut_back();
+        journal.sent(&device("gw2"), &Before::default()).unwrap();
+        drop(journal);
+        let (_, _, past) = Journal::resume(&path).unwrap();
+        assert!(past.sent.keys().eq([&device("gw2")]), "{past:?}");
     }
 
     #[test]

@@ -1,25 +1,27 @@
 //! Takes one device from the call to the outcome.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use iotdm_proto::reply::Granted;
-use iotdm_proto::{DeviceId, MethodName};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use iotdm_proto::{DeviceId, MethodName, RequestId, Time};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::before::Before;
+use super::deadline::{Deadline, GRACE, HUB_PATIENCE, Look};
 use super::device_outcome::{DeviceOutcome, Told};
-use super::journal::{Journal, JournalError};
+use super::journal::{Journal, JournalError, Sent};
 use super::outcome::Outcome;
 use super::request::{RunRequest, Way};
+use super::results::Results;
 use super::watch::{OutcomeWithError, RebootTimeBefore, Seen, Watch};
 use crate::cli::WaitArgs;
 use crate::exit::{Exit, exit_of};
 use crate::hub::{HubClient, HubError, MethodCall};
-use crate::output::{Output, arguments, cell};
-use crate::progress::{Progress, Track};
+use crate::output::{arguments, cell};
+use crate::progress::{Progress, Tone, Track};
 use crate::reply::MethodReply;
 use crate::reported::Reported;
 use crate::twin::{Twin, without_wish};
@@ -27,20 +29,22 @@ use crate::twin::{Twin, without_wish};
 /// How many devices a sentence names at most, so that it stays one to read.
 const NAMED: usize = 5;
 
-/// How long reading the twin for the last time may take, beyond the time that the
-/// user wants to wait: long enough for a hub that answers at all.
-const LAST_LOOK: Duration = Duration::from_secs(10);
+/// How often at least a hub that is away is tried.
+const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 
 /// What is the same for all devices of a run.
 pub(super) struct Rebooter<'a> {
     /// The hub.
     pub(super) hub: &'a HubClient,
     /// Where results go.
-    pub(super) output: Output,
+    pub(super) results: &'a Results,
     /// Where everything else goes.
     pub(super) progress: Progress,
     /// What is asked of the devices.
     pub(super) request: &'a RunRequest,
+    /// The ids of the requests to devices that are asked by other ids than the
+    /// run's.
+    pub(super) ids: &'a BTreeMap<DeviceId, RequestId>,
     /// Which way the request goes to the devices.
     pub(super) way: Way,
     /// How long to wait for what.
@@ -54,23 +58,52 @@ pub(super) struct Rebooter<'a> {
     pub(super) in_force: RefCell<BTreeSet<DeviceId>>,
 }
 
+/// The request to one device.
+struct Call<'a> {
+    device: &'a DeviceId,
+    request: RunRequest,
+    /// What the device reported before.
+    before: Before,
+    track: &'a Track<'a>,
+}
+
+/// What waiting for an outcome came to.
+enum Waited {
+    /// An outcome, with the twin that was read last.
+    Outcome(OutcomeWithError, Box<Twin>),
+    /// The device, which knows ids, has not heard of the request, which may have
+    /// got lost when the hub went away.
+    Unheard,
+}
+
 impl Rebooter<'_> {
-    /// Takes one device to its outcome. If the request has gone out to it in an
-    /// earlier run, `sent` is what the device reported before. The error is a
-    /// failure of our own output or journal; every other failure is an outcome.
+    /// Takes one device to its outcome. If the request may have gone out to it in an
+    /// earlier run, `sent` tells of that; it goes out again only if `may_ask`. The
+    /// error is a failure of the program; every other failure is an outcome.
     pub(super) async fn one(
         &self,
         device: &DeviceId,
-        sent: Option<&Before>,
+        sent: Option<&Sent>,
+        may_ask: bool,
     ) -> anyhow::Result<DeviceOutcome> {
         let mut told = Told::default();
+        let mut unsent = sent.is_none();
         let track = self.progress.track(device);
-        let result = self.reboot(device, sent, &track, &mut told).await;
+        let request = match self.ids.get(device) {
+            Some(id) => self.request.with_id(id.clone()),
+            None => self.request.clone(),
+        };
+        let id = request.id().clone();
+        let call = Call { device, request, before: Before::default(), track: &track };
+        let result = self.reboot(call, sent, may_ask, &mut told, &mut unsent).await;
         self.in_force.borrow_mut().remove(device);
         let mut hubs_fault = false;
         let OutcomeWithError { outcome, error } = match result {
             Ok(outcome) => outcome,
-            Err(error) if exit_of(&error) == Exit::Done || error.is::<JournalError>() => return Err(error),
+            Err(error) if error.is::<JournalError>() => {
+                unsent = true;
+                OutcomeWithError { outcome: Outcome::NotStarted, error: Some(format!("{error:#}")) }
+            }
             Err(error) => {
                 hubs_fault =
                     error.chain().filter_map(|cause| cause.downcast_ref()).any(HubError::is_hubs_own);
@@ -78,103 +111,126 @@ impl Rebooter<'_> {
                 OutcomeWithError { outcome, error: Some(format!("{error:#}")) }
             }
         };
+        let tone = if outcome.exit() == Exit::Done { Tone::Good } else { Tone::Bad };
         match (&error, told.seconds) {
-            (Some(error), _) => {
-                drop(track);
-                self.progress.say(format_args!("iotdm-ctl: {device}: {error}"));
-            }
+            (Some(error), _) => track.finish(format_args!("{error}"), tone),
             (None, Some(seconds)) => {
                 let proof = if told.booted_anew() { ", boot id changed" } else { "" };
-                track.finish(format_args!("{} in {seconds:.0} s{proof}", outcome.words()));
+                track.finish(format_args!("{} in {seconds:.0} s{proof}", outcome.words()), tone);
             }
-            (None, None) => track.finish(format_args!("{}", self.state_unwaited(&told))),
+            (None, None) => {
+                track.finish(format_args!("{}", self.state_unwaited(outcome, &told)), Tone::Plain)
+            }
         }
-        let id = self.request.id().clone();
-        let outcome = DeviceOutcome { device: device.clone(), id, outcome, told, error, hubs_fault };
-        if let Some(journal) = self.journal {
-            journal.outcome(&outcome)?;
+        let device = device.clone();
+        let outcome = DeviceOutcome { device, id, outcome, told, error, hubs_fault, unsent };
+        if let Some(journal) = self.journal
+            && let Err(error) = journal.outcome(&outcome)
+        {
+            track.remark(format_args!("{error}"));
         }
         Ok(outcome)
     }
 
-    /// What [`Rebooter::one`] does, but for the account of it. `told` is filled on
-    /// the way, so that it is known after an error as well.
+    /// What [`Rebooter::one`] does, but for the account of it. `told` and `unsent`
+    /// are filled on the way, so that they are known after an error as well.
     async fn reboot(
         &self,
-        device: &DeviceId,
-        sent: Option<&Before>,
-        track: &Track<'_>,
+        mut call: Call<'_>,
+        sent: Option<&Sent>,
+        may_ask: bool,
         told: &mut Told,
+        unsent: &mut bool,
     ) -> anyhow::Result<OutcomeWithError> {
+        let (device, track) = (call.device, call.track);
         let without_error = |outcome| Ok(OutcomeWithError { outcome, error: None });
-        let (before, ask) = match sent {
-            Some(before) => (before.clone(), self.may_ask_again(device, before).await?),
-            None => (self.before(device).await?, true),
+        let ask = match sent {
+            Some(sent) => {
+                call.before = sent.before.clone();
+                self.may_ask_again(&call).await?
+            }
+            None => {
+                call.before = self.before(&call).await?;
+                true
+            }
         };
-        // The turn comes first and then the line in the journal: a run that is
-        // stopped while it waits for the turn has sent nothing.
-        let turn = match self.way {
-            Way::Method if ask => Some(self.hub.turn_to_call().await),
-            _ => None,
-        };
+        if ask && !may_ask {
+            bail!("not known whether request {} was executed, and the run has stopped", call.request.id());
+        }
         let started = Instant::now();
-        if ask {
-            told.reply = self.ask(device, &before, turn, track).await?;
-        } else {
-            self.in_force.borrow_mut().insert(device.clone());
-            track.now("sent before", ", looking for its outcome");
-        }
-        if let Some(reply) = &told.reply {
-            if self.output.is_text() && self.prints_replies {
-                let line =
-                    || self.output.line(format_args!("{device}: reply {} {}", reply.status, reply.payload));
-                self.progress.aside(line)?;
+        let mut deadline = Deadline::new(call.request.until_due() + self.waiting.wait_timeout);
+        let (outcome, twin) = loop {
+            let asked = Instant::now();
+            if ask {
+                told.reply = self.ask(&call, unsent).await?;
+            } else {
+                self.in_force.borrow_mut().insert(device.clone());
+                track.now("sent before", ", looking for its outcome");
             }
-            if reply.is_refusal() {
-                return Ok(OutcomeWithError { outcome: Outcome::Refused, error: Some(reply.refusal()) });
+            if let Some(reply) = &told.reply {
+                if self.prints_replies && self.results.form().is_text() {
+                    self.results.print(|output| {
+                        output.line(format_args!("{device}: reply {} {}", reply.status, reply.payload))
+                    });
+                }
+                if reply.is_refusal() {
+                    return Ok(OutcomeWithError { outcome: Outcome::Refused, error: Some(reply.refusal()) });
+                }
             }
-        }
-        if self.request.is_dry_run() {
-            return without_error(Outcome::Checked);
-        }
-        if self.waiting.no_wait {
-            return without_error(Outcome::Accepted);
-        }
-        if let Some(reply) = &told.reply {
-            track.now(granted(reply), "");
-        }
-        let watch = self.watch(track, &before, told.reply.as_ref());
-        let so_far = match (&self.way, told.reply.is_some() || !ask) {
-            (Way::Twin { .. }, _) => ", the device has not taken up the wish in its twin",
-            (Way::Method, true) => ", though it was accepted",
-            (Way::Method, false) => ", and no reply either: not known whether it was executed",
+            if call.request.is_dry_run() {
+                return without_error(Outcome::Checked);
+            }
+            if self.waiting.no_wait {
+                return without_error(Outcome::Accepted);
+            }
+            if let Some(reply) = &told.reply {
+                track.now(granted(reply), "");
+            }
+            let watch = self.watch(&call, told.reply.as_ref());
+            let so_far = match (&self.way, told.reply.is_some() || !ask) {
+                (Way::Twin { .. }, _) => ", the device has not taken up the wish in its twin",
+                (Way::Method, true) => ", though it was accepted",
+                (Way::Method, false) => ", and no reply either: not known whether it was executed",
+            };
+            let may_be_unheard = ask && told.reply.is_none() && self.way == Way::Method && call.before.agent;
+            let unheard_since = may_be_unheard.then_some(asked);
+            match self.wait(&call, &watch, &mut deadline, unheard_since, so_far).await? {
+                Waited::Outcome(outcome, twin) => break (outcome, twin),
+                Waited::Unheard => {
+                    track.remark(format_args!("it has not heard of the request; asking again"))
+                }
+            }
         };
-        let (outcome, twin) = self.wait(device, &watch, so_far, track).await?;
         told.reported = Reported { agent: None, ..twin.reported() };
         if outcome.outcome == Outcome::TimedOut {
             return Ok(outcome);
         }
         if matches!(self.way, Way::Twin { .. }) {
-            self.clear_wish(device, &twin, track).await;
+            self.clear_wish(&call, &twin).await;
         }
-        told.seconds = Some((started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0);
-        if self.output.is_text() && matches!(outcome.outcome, Outcome::Completed | Outcome::Unclean) {
+        let elapsed = match sent {
+            None => Some(started.elapsed()),
+            Some(sent) => since(sent.at, &told.reported, &call.request),
+        };
+        told.seconds = elapsed.map(|elapsed| (elapsed.as_secs_f64() * 1000.0).round() / 1000.0);
+        if self.results.form().is_text() && matches!(outcome.outcome, Outcome::Completed | Outcome::Unclean) {
             let time = cell(told.reported.reboot_time.as_ref());
-            self.progress.aside(|| self.output.line(format_args!("{device}: rebootTime {time}")))?;
+            self.results.print(|output| output.line(format_args!("{device}: rebootTime {time}")));
         }
         Ok(outcome)
     }
 
     /// What the device reports before the request, read only if it is needed.
-    async fn before(&self, device: &DeviceId) -> anyhow::Result<Before> {
+    async fn before(&self, call: &Call<'_>) -> anyhow::Result<Before> {
         let by_method = self.way == Way::Method;
-        if by_method && self.waiting.no_wait && !self.request.is_dry_run() && self.journal.is_none() {
+        let is_dry_run = call.request.is_dry_run();
+        if by_method && self.waiting.no_wait && !is_dry_run && self.journal.is_none() {
             return Ok(Before::default());
         }
-        let before = Before::from(self.hub.twin(device).await?.reported());
+        let before = Before::from(self.twin(call).await?.reported());
         // A dry run must not reboot anything, and somebody else's rebootDevice
         // would not heed `check`.
-        if self.request.is_dry_run() && !before.agent {
+        if is_dry_run && !before.agent {
             bail!(
                 "the device reports no iotdm agent, and another rebootDevice may not know --check and reboot \
                  at once; nothing was sent"
@@ -186,9 +242,9 @@ impl Rebooter<'_> {
     /// Whether the request, which may have gone out before, may go out again. It
     /// may to a device that runs the daemon, which carries out each id once, and
     /// that has not been asked for something else since.
-    async fn may_ask_again(&self, device: &DeviceId, before: &Before) -> anyhow::Result<bool> {
-        let now = Before::from(self.hub.twin(device).await?.reported());
-        let id = self.request.id();
+    async fn may_ask_again(&self, call: &Call<'_>) -> anyhow::Result<bool> {
+        let (before, id) = (&call.before, call.request.id());
+        let now = Before::from(self.twin(call).await?.reported());
         if now.reboot_id.as_deref() == Some(id.as_str()) || !before.agent {
             return Ok(false);
         }
@@ -200,124 +256,226 @@ impl Rebooter<'_> {
         }
     }
 
-    /// Sends the request, in the turn `turn` if one has been waited for. `None` is
-    /// no reply, where the outcome can be waited for all the same.
-    async fn ask(
+    /// Reads the device's twin, also if the hub has to be waited for.
+    async fn twin(&self, call: &Call<'_>) -> Result<Twin, HubError> {
+        self.patiently(call.track, async || self.hub.twin(call.device).await).await
+    }
+
+    /// Does something that may be done twice until the hub, having been there
+    /// before, is there again, or has been away for too long.
+    async fn patiently<T>(
         &self,
-        device: &DeviceId,
-        before: &Before,
-        turn: Option<Instant>,
         track: &Track<'_>,
-    ) -> anyhow::Result<Option<MethodReply>> {
-        if !self.request.is_dry_run() {
+        attempt: impl AsyncFn() -> Result<T, HubError>,
+    ) -> Result<T, HubError> {
+        let mut since = None;
+        loop {
+            let began = Instant::now();
+            let error = match attempt().await {
+                Err(error) if self.is_worth_waiting_for(&error) => error,
+                result => return result,
+            };
+            self.wait_for_hub(error, &mut since, began, track).await?;
+        }
+    }
+
+    /// Whether the hub is only away for now. A single request is better told of
+    /// the hub's own failures.
+    fn is_worth_waiting_for(&self, error: &HubError) -> bool {
+        self.hub.has_answered()
+            && (error.is_outage() || (self.journal.is_some() && error.is_server_failure()))
+    }
+
+    /// Waits before a hub is tried again that has been away since `since`, if not
+    /// since the try that `began` then. Returns the error of one that has been away
+    /// for too long.
+    async fn wait_for_hub(
+        &self,
+        error: HubError,
+        since: &mut Option<Instant>,
+        began: Instant,
+        track: &Track<'_>,
+    ) -> Result<(), HubError> {
+        match since {
+            None => {
+                track.remark(format_args!("{error}; trying again"));
+                *since = Some(began);
+            }
+            Some(since) if since.elapsed() > HUB_PATIENCE => return Err(error),
+            Some(_) => {}
+        }
+        sleep(self.waiting.interval.min(BETWEEN_TRIES)).await;
+        Ok(())
+    }
+
+    /// Sends the request. `None` is no reply, where the outcome can be waited for
+    /// all the same. `unsent` becomes false once the request may have reached the
+    /// device, and true again if it certainly has not.
+    async fn ask(&self, call: &Call<'_>, unsent: &mut bool) -> anyhow::Result<Option<MethodReply>> {
+        let Call { device, request, before, track } = call;
+        let is_dry_run = request.is_dry_run();
+        // The turn comes first and then the line in the journal: a run that is
+        // stopped while it waits for the turn has sent nothing.
+        let mut turn = match self.way {
+            Way::Method => Some(self.hub.turn_to_call().await),
+            Way::Twin { .. } => None,
+        };
+        if !is_dry_run {
             if let Some(journal) = self.journal {
                 journal.sent(device, before)?;
             }
-            self.in_force.borrow_mut().insert(device.clone());
+            self.in_force.borrow_mut().insert((*device).clone());
         }
+        let was_unsent = std::mem::replace(unsent, false);
         if let Way::Twin { deadline } = self.way {
             if !before.agent {
                 track
                     .remark(format_args!("it reports no iotdm agent, which it needs to know of such a wish"));
             }
-            self.hub.patch_twin(device, &self.request.wish(deadline), None).await?;
-            track.now("wished for", &format!(" in the twin, id {}", self.request.id()));
+            let wish = request.wish(deadline);
+            self.patiently(track, async || self.hub.patch_twin(device, &wish, None).await).await?;
+            track.now("wished for", &format!(" in the twin, id {}", request.id()));
             return Ok(None);
         }
         let (method, timeouts) = (MethodName::RebootDevice, self.waiting.timeouts);
-        track.now("sent", &format!(" {method}, id {}", self.request.id()));
-        let payload = Some(self.request.payload());
-        let call = MethodCall::new(&method, payload, timeouts.response, timeouts.connect);
-        let waits = !self.request.is_dry_run() && !self.waiting.no_wait;
-        match self.hub.invoke_in_turn(device, &call, turn).await {
-            Ok(reply) => Ok(Some(reply)),
-            Err(error) if waits && error.may_have_been_executed() => {
-                track.remark(format_args!("{error}; looking for its outcome in the twin"));
-                Ok(None)
+        match is_dry_run {
+            true => track.now("asked", &format!(" {method} what it would do (dry run), id {}", request.id())),
+            false => track.now("sent", &format!(" {method}, id {}", request.id())),
+        }
+        let payload = Some(request.payload());
+        let method = MethodCall::new(&method, payload, timeouts.response, timeouts.connect);
+        let waits = !is_dry_run && !self.waiting.no_wait;
+        let (mut away_since, mut gives_time) = (None, false);
+        loop {
+            let began = Instant::now();
+            let error = match self.hub.invoke_in_turn(device, &method, turn.take()).await {
+                Ok(reply) => return Ok(Some(reply)),
+                Err(error) => error,
+            };
+            // Nothing was sent, so it may be sent again.
+            if matches!(error, HubError::Unreachable { .. }) && self.hub.has_answered() {
+                *unsent = was_unsent;
+                self.wait_for_hub(error, &mut away_since, began, track).await?;
+                *unsent = false;
+                continue;
             }
-            Err(error) => Err(error.into()),
+            if error.is_offline() && self.hub.was_away_within(GRACE) {
+                if !gives_time {
+                    track.remark(format_args!(
+                        "{error}; the hub was away, the device is given time to connect"
+                    ));
+                    gives_time = true;
+                }
+                sleep(self.waiting.interval).await;
+                continue;
+            }
+            let is_retried = self.journal.is_some() && before.agent && error.is_server_failure();
+            if waits && (error.may_have_been_executed() || is_retried) {
+                track.remark(format_args!("{error}; looking for its outcome in the twin"));
+                return Ok(None);
+            }
+            *unsent = was_unsent && !error.may_have_been_executed() && !error.is_server_failure();
+            return Err(error.into());
         }
     }
 
     /// What to wait for: the request's id, if the reply repeats it. Without a
     /// reply, a device that has not reported the daemon may run somebody else's
     /// program, which knows no ids.
-    fn watch(&self, track: &Track<'_>, before: &Before, reply: Option<&MethodReply>) -> Watch {
-        let id = self.request.id();
+    fn watch(&self, call: &Call<'_>, reply: Option<&MethodReply>) -> Watch {
+        let id = call.request.id();
         let knows_ids = match reply {
             Some(reply) => reply.request_id() == Some(id.as_str()),
-            None => before.agent || self.way != Way::Method,
+            None => call.before.agent || self.way != Way::Method,
         };
         if !knows_ids && reply.is_some() {
-            track.remark(format_args!("its rebootDevice knows no ids; waiting until rebootTime changes"));
+            call.track
+                .remark(format_args!("its rebootDevice knows no ids; waiting until rebootTime changes"));
         }
-        let by_time = (!knows_ids).then(|| RebootTimeBefore(before.reboot_time.clone()));
+        let by_time = (!knows_ids).then(|| RebootTimeBefore(call.before.reboot_time.clone()));
         Watch { id: id.clone(), reboot_time: by_time }
     }
 
-    /// Reads the twin until it shows the outcome that is watched for, and returns
-    /// the outcome with the twin that was read last. `so_far` is what is known of
-    /// the request if the twin says nothing about it.
+    /// Reads the twin until it shows the outcome that is watched for. `so_far` is
+    /// what is known of the request if the twin says nothing about it. With
+    /// `unheard_since`, the request was sent then and got no reply.
     async fn wait(
         &self,
-        device: &DeviceId,
+        call: &Call<'_>,
         watch: &Watch,
+        deadline: &mut Deadline,
+        unheard_since: Option<Instant>,
         so_far: &str,
-        track: &Track<'_>,
-    ) -> anyhow::Result<(OutcomeWithError, Twin)> {
-        let deadline = Instant::now() + self.request.until_due() + self.waiting.wait_timeout;
+    ) -> anyhow::Result<Waited> {
         let (mut status, mut trouble, mut last) = (None, None::<HubError>, Twin::default());
         loop {
             let next = Instant::now() + self.waiting.interval;
-            match timeout_at(deadline + LAST_LOOK, self.hub.twin(device)).await {
+            let look = match timeout_at(deadline.limit(), self.hub.twin(call.device)).await {
                 Ok(Ok(twin)) => {
                     trouble = None;
                     last = twin;
                     match watch.look(&last.reported()) {
-                        Seen::Outcome(outcome) => return Ok((outcome, last)),
+                        Seen::Outcome(outcome) => return Ok(Waited::Outcome(outcome, last.into())),
                         Seen::Pending(now) if now != status => {
                             if let Some(now) = &now {
-                                track.now(now, "");
+                                call.track.now(now, "");
                             }
                             status = now;
                         }
                         Seen::Pending(_) => {}
                     }
+                    Look::Read
                 }
                 Ok(Err(error)) if error.is_transient() => {
                     if trouble.is_none() {
-                        track.remark(format_args!("{error}; trying again"));
+                        call.track.remark(format_args!("{error}; trying again"));
                     }
+                    let look = if self.is_worth_waiting_for(&error) { Look::Away } else { Look::Failed };
                     trouble = Some(error);
+                    look
                 }
                 Ok(Err(error)) => {
                     return Err(error).context("the reboot was asked for, but its outcome cannot be read");
                 }
-                Err(_) => {}
+                Err(_) => Look::Failed,
+            };
+            if deadline.is_over_after(look) {
+                let error = Some(self.no_outcome(call, status, trouble, so_far));
+                return Ok(Waited::Outcome(
+                    OutcomeWithError { outcome: Outcome::TimedOut, error },
+                    last.into(),
+                ));
             }
-            if Instant::now() >= deadline {
-                let error = Some(self.no_outcome(device, status, trouble, so_far));
-                return Ok((OutcomeWithError { outcome: Outcome::TimedOut, error }, last));
+            let hub_went = unheard_since.is_some_and(|asked| self.hub.last_away() >= Some(asked));
+            if look == Look::Read && hub_went && self.has_not_heard(call, &last) {
+                return Ok(Waited::Unheard);
             }
-            sleep_until(next.min(deadline)).await;
+            sleep_until(deadline.next(next)).await;
         }
+    }
+
+    /// Whether the twin shows the same newest request as before the call.
+    fn has_not_heard(&self, call: &Call<'_>, twin: &Twin) -> bool {
+        twin.reported().request_id() == call.before.reboot_id.as_deref()
+            && call.before.reboot_id.as_deref() != Some(call.request.id().as_str())
     }
 
     /// Takes the wish, of which the outcome is known, out of the twin, so that a
     /// device that is set up anew does not find it. If somebody has changed the
     /// twin meanwhile, the wish is left there.
-    async fn clear_wish(&self, device: &DeviceId, twin: &Twin, track: &Track<'_>) {
-        if twin.wish_id() != Some(self.request.id().as_str()) {
+    async fn clear_wish(&self, call: &Call<'_>, twin: &Twin) {
+        if twin.wish_id() != Some(call.request.id().as_str()) {
             return;
         }
-        if let Err(error) = self.hub.patch_twin(device, &without_wish(), twin.etag()).await {
-            track.remark(format_args!("the wish is left in the twin: {error}"));
+        if let Err(error) = self.hub.patch_twin(call.device, &without_wish(), twin.etag()).await {
+            call.track.remark(format_args!("the wish is left in the twin: {error}"));
         }
     }
 
     /// How far the request is on a device of which the outcome was not waited for.
-    fn state_unwaited<'t>(&self, told: &'t Told) -> &'t str {
+    fn state_unwaited<'t>(&self, outcome: Outcome, told: &'t Told) -> &'t str {
         match (&told.reply, self.way) {
+            _ if !self.waiting.no_wait && outcome != Outcome::Checked => outcome.words(),
             (Some(reply), _) => granted(reply),
             (None, Way::Twin { .. }) => "the wish waits in the twin for the device",
             (None, Way::Method) => "accepted",
@@ -327,14 +485,14 @@ impl Rebooter<'_> {
     /// That no outcome came in time, and how far the request is.
     fn no_outcome(
         &self,
-        device: &DeviceId,
+        call: &Call<'_>,
         status: Option<String>,
         trouble: Option<HubError>,
         so_far: &str,
     ) -> String {
         let mut sentence = format!(
             "no outcome of request {} in {:#}",
-            self.request.id(),
+            call.request.id(),
             friendly(self.waiting.wait_timeout)
         );
         match status {
@@ -344,8 +502,10 @@ impl Rebooter<'_> {
         if let Some(trouble) = trouble {
             sentence.push_str(&format!("; the last look failed: {trouble}"));
         }
-        sentence
-            .push_str(&format!("; it stays in force, see iotdm-ctl status {}", arguments([device.as_str()])));
+        sentence.push_str(&format!(
+            "; it stays in force, see iotdm-ctl status {}",
+            arguments([call.device.as_str()])
+        ));
         sentence
     }
 
@@ -367,6 +527,25 @@ impl Rebooter<'_> {
             sentence.push_str(&format!("; to go on: {}", journal.how_to_resume()));
         }
         sentence
+    }
+}
+
+/// How long it was from a call that an earlier invocation made until the outcome:
+/// by the device's account of when the outcome was known, as far as that can be, or
+/// until now. Without the time of the call, the device's own account has to do.
+fn since(called: Option<Time>, reported: &Reported, request: &RunRequest) -> Option<Duration> {
+    let is_ours = reported.request_id() == Some(request.id().as_str());
+    let (begun, ended) =
+        (reported.requested_at().filter(|_| is_ours), reported.completed_at().filter(|_| is_ours));
+    let now = Time::from(SystemTime::now());
+    match called {
+        Some(called) => {
+            let ended = ended.filter(|ended| (called..=now).contains(ended)).unwrap_or(now);
+            Some(ended.since(called))
+        }
+        None => {
+            begun.zip(ended).filter(|(begun, ended)| begun <= ended).map(|(begun, ended)| ended.since(begun))
+        }
     }
 }
 

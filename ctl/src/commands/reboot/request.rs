@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use iotdm_proto::request::Terms;
+use iotdm_proto::request::{Operator, Terms};
 use iotdm_proto::{RebootRequest, RequestId, Time, Wish};
+use nix::unistd::{Uid, User, gethostname};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -46,19 +47,25 @@ impl RunRequest {
     /// What the command line asks for; with `check` a dry run of it. Without an
     /// id on the command line, the id is a new UUID.
     pub(super) fn new(args: RequestArgs, check: bool) -> anyhow::Result<Self> {
-        let RequestArgs { reason, id, delay, at, on_inhibitor, wait_seconds, .. } = args;
+        let RequestArgs { reason, operator, id, delay, at, on_inhibitor, wait_seconds, .. } = args;
+        let operator = operator.or_else(operator_here);
         let id = match id {
             Some(id) => id,
-            None => Uuid::new_v4().to_string().parse()?,
+            None => new_id()?,
         };
         let request = RebootRequest {
             id: Some(id.clone()),
             delay_seconds: delay.map(|delay| delay.as_secs()),
             at,
             check,
-            terms: Terms { reason, on_inhibitor, wait_seconds },
+            terms: Terms { reason, operator, on_inhibitor, wait_seconds },
         };
         Ok(RunRequest { id, request })
+    }
+
+    /// The same request under another id.
+    pub(super) fn with_id(&self, id: RequestId) -> Self {
+        RunRequest { request: RebootRequest { id: Some(id.clone()), ..self.request.clone() }, id }
     }
 
     /// The id of the request.
@@ -86,6 +93,23 @@ impl RunRequest {
     pub(super) fn until_due(&self) -> Duration {
         let now = Time::from(SystemTime::now());
         self.request.not_before(now).map(|time| time.since(now)).unwrap_or_default()
+    }
+}
+
+/// An id that no request has had.
+pub(super) fn new_id() -> anyhow::Result<RequestId> {
+    Ok(Uuid::new_v4().to_string().parse()?)
+}
+
+/// Who runs this program, and where: `user@host`, as far as both are known and may
+/// stand in a request.
+fn operator_here() -> Option<Operator> {
+    let user = User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
+    let host = gethostname().ok().and_then(|host| host.into_string().ok());
+    match (user, host) {
+        (Some(user), Some(host)) => format!("{user}@{host}").parse().or_else(|_| user.parse()).ok(),
+        (Some(only), None) | (None, Some(only)) => only.parse().ok(),
+        (None, None) => None,
     }
 }
 
@@ -146,8 +170,13 @@ mod tests {
     #[test]
     fn the_journals_form_is_the_daemons() {
         let asked = request(&["--id", "r-1"]);
-        assert_eq!(json!(asked), json!({"id": "r-1"}));
-        assert_eq!(serde_json::from_value::<RunRequest>(json!({"id": "r-1"})).unwrap(), asked);
+        let operator = asked.request.terms.operator.clone().unwrap();
+        assert!(operator.as_str().contains('@'), "{operator}");
+        let form = json!({"id": "r-1", "operator": operator});
+        assert_eq!(json!(asked), form);
+        assert_eq!(serde_json::from_value::<RunRequest>(form).unwrap(), asked);
+        let other = asked.with_id("r-2".parse().unwrap());
+        assert_eq!((other.id().as_str(), other.payload()["id"].as_str()), ("r-2", Some("r-2")));
         let error = serde_json::from_value::<RunRequest>(json!({})).unwrap_err().to_string();
         assert!(error.contains("has no id"), "{error}");
         assert_eq!(request(&[]).id().as_str().len(), 36, "a UUID");

@@ -1,54 +1,71 @@
 //! `reboot --job`: the hub's own scheduler calls the devices, also when this
 //! program is gone.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
-use iotdm_proto::{DeviceId, MethodName};
+use iotdm_proto::{DeviceId, MethodName, RequestId};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::device_outcome::{DeviceOutcome, Told};
 use super::outcome::Outcome;
 use super::request::RunRequest;
+use super::results::Results;
 use super::summary;
 use crate::cli::WaitArgs;
 use crate::commands::job;
-use crate::error::or_interrupt;
+use crate::commands::selection::selected;
+use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, literal};
-use crate::output::{Format, Output, arguments, cell, say};
+use crate::output::{Format, arguments, cell, say};
 use crate::reply::MethodReply;
 use crate::values;
+
+/// How often the device jobs of a job that is over are asked for at most.
+const LOOKS: usize = 4;
 
 /// Hands the request to the scheduler as a job and, if it is to be waited for,
 /// follows the job until each device has replied. What becomes of the request
 /// after that is for `iotdm-ctl status` to show.
 pub(super) async fn run(
     hub: &HubClient,
-    output: Output,
+    results: &Results,
     request: &RunRequest,
     devices: &[DeviceId],
     condition: Option<&str>,
     waiting: &WaitArgs,
 ) -> anyhow::Result<Exit> {
+    let output = results.form();
     let (id, timeouts) = (request.id().as_str(), waiting.timeouts);
+    let strangers = match condition {
+        Some(_) => Vec::new(),
+        None => strangers(hub, devices).await?,
+    };
+    let is_known = |device: &&DeviceId| !strangers.contains(device);
+    let known: Vec<&DeviceId> = devices.iter().filter(is_known).collect();
+    let refused: Vec<DeviceOutcome> =
+        strangers.iter().map(|device| no_such_device(device, request)).collect();
+    for on in &refused {
+        say(format_args!("iotdm-ctl: {}: {}", on.device, on.error.as_deref().unwrap_or_default()));
+    }
+    if known.is_empty() {
+        return Ok(end(results, &refused));
+    }
     let payload = Some(request.payload());
     let call = MethodCall::new(&MethodName::RebootDevice, payload, timeouts.response, timeouts.connect);
-    let named = || {
-        let quoted: Vec<String> = devices.iter().map(|device| literal(device.as_str())).collect();
-        format!("deviceId IN [{}]", quoted.join(", "))
-    };
-    let condition = condition.map_or_else(named, str::to_owned);
+    let condition = condition.map_or_else(|| named(&known), str::to_owned);
     check_length(&condition).context("--job")?;
     let seconds = waiting.wait_timeout.as_secs().max(1);
     let body = job::method_job(id, &json!(call), &condition, seconds);
     let made = hub.create_job(id, &body).await.context("the hub's scheduler")?;
     say(format_args!("job {id}: {}", cell(made.get("status"))));
     if waiting.no_wait {
-        return if output.is_text() {
-            Ok(Exit::Done)
-        } else {
-            Ok(output.json(&made).map(|()| Exit::Done)?)
-        };
+        if !output.is_tabular() {
+            results.print(|output| output.json(&made));
+        }
+        return Ok(results.exit(if refused.is_empty() { Exit::Done } else { Exit::RebootFailed }));
     }
     let notice = || {
         format!(
@@ -63,17 +80,24 @@ pub(super) async fn run(
         ));
         return Ok(Exit::TimedOut);
     };
-    let rows = job::devices(hub, id).await?;
-    let outcomes: Vec<DeviceOutcome> =
+    let rows = rows(hub, &job, id, waiting).await?;
+    let mut outcomes: Vec<DeviceOutcome> =
         rows.iter().map(|row| outcome(hub, request, row)).collect::<Result<_, _>>()?;
-    match output.format() {
-        Format::Text | Format::Csv => summary::print(output, &outcomes)?,
-        Format::Json | Format::Jsonl => output.array(&outcomes)?,
-    }
-    if cell(job.get("status")) == "completed" && !outcomes.is_empty() {
+    // A device that the job says nothing about was not called: it is gone, or the
+    // condition did not hold of it any more.
+    let told: BTreeSet<DeviceId> = outcomes.iter().map(|on| on.device.clone()).collect();
+    let untold = known.into_iter().filter(|device| !told.contains(*device));
+    outcomes.extend(untold.map(|device| DeviceOutcome {
+        error: Some("the hub's job did not come to it".to_owned()),
+        ..DeviceOutcome::not_started(device, request.id())
+    }));
+    outcomes.extend(refused);
+    if cell(job.get("status")) == "completed" && !told.is_empty() {
+        let exit = end(results, &outcomes);
         say(format_args!("their ends: iotdm-ctl status --where \"properties.reported.reboot.id = '{id}'\""));
-        return Ok(summary::exit(&outcomes, None));
+        return Ok(exit);
     }
+    end(results, &outcomes);
     let why = ["statusMessage", "failureReason"].iter().find_map(|key| job.get(*key)?.as_str());
     let status = cell(job.get("status"));
     say(format_args!(
@@ -82,6 +106,71 @@ pub(super) async fn run(
         why.map_or(String::new(), |why| format!(": {why}"))
     ));
     Ok(Exit::RebootFailed)
+}
+
+/// Refuses an id that a request may have and a job may not.
+pub(super) fn check_id(id: Option<&RequestId>) -> Result<(), Usage> {
+    let checked = id.map_or(Ok(String::new()), |id| values::job_id(id.as_str()));
+    checked.map(drop).map_err(|why| Usage(format!("--job with --id: {why}")))
+}
+
+/// Prints what became of the request on each device, and returns how to exit.
+fn end(results: &Results, outcomes: &[DeviceOutcome]) -> Exit {
+    results.print(|output| match output.format() {
+        Format::Text => summary::print(output, outcomes),
+        Format::Csv => summary::print_csv(output, outcomes),
+        Format::Json | Format::Jsonl => output.array(outcomes),
+    });
+    results.exit(summary::exit(outcomes, None))
+}
+
+/// The condition that selects `devices`.
+fn named(devices: &[&DeviceId]) -> String {
+    let quoted: Vec<String> = devices.iter().map(|device| literal(device.as_str())).collect();
+    format!("deviceId IN [{}]", quoted.join(", "))
+}
+
+/// Those of `devices` that the hub does not have. The scheduler would leave them
+/// out without a word.
+async fn strangers(hub: &HubClient, devices: &[DeviceId]) -> anyhow::Result<Vec<DeviceId>> {
+    let condition = named(&devices.iter().collect::<Vec<_>>());
+    check_length(&condition).context("--job")?;
+    let found: BTreeSet<DeviceId> = selected(hub, &condition).await?.into_iter().collect();
+    let mut strangers = Vec::new();
+    for device in devices.iter().filter(|device| !found.contains(*device)) {
+        // A query may be behind: the registry has the last word.
+        match hub.twin(device).await {
+            Ok(_) => {}
+            Err(error) if Exit::from(&error) == Exit::NoSuchDevice => strangers.push(device.clone()),
+            Err(error) => return Err(error).with_context(|| device.to_string()),
+        }
+    }
+    Ok(strangers)
+}
+
+/// The outcome on a device that the hub does not have.
+fn no_such_device(device: &DeviceId, request: &RunRequest) -> DeviceOutcome {
+    DeviceOutcome {
+        outcome: Outcome::NoSuchDevice,
+        error: Some("no such device; see iotdm-ctl device list".to_owned()),
+        ..DeviceOutcome::not_started(device, request.id())
+    }
+}
+
+/// The hub's device jobs of `job`, which is over. They are the result of a query,
+/// which may be behind the job: it is asked again until it has as many as the job
+/// has counted, a few times.
+async fn rows(hub: &HubClient, job: &Value, id: &str, waiting: &WaitArgs) -> anyhow::Result<Vec<Value>> {
+    let count = job.pointer("/deviceJobStatistics/deviceCount").and_then(Value::as_u64);
+    let mut rows = job::devices(hub, id).await?;
+    for _ in 1..LOOKS {
+        if count.is_none_or(|count| u64::try_from(rows.len()).is_ok_and(|found| found >= count)) {
+            break;
+        }
+        sleep(waiting.interval).await;
+        rows = job::devices(hub, id).await?;
+    }
+    Ok(rows)
 }
 
 /// Follows a job, and returns it once it is over; `None` if that is not so in
@@ -141,5 +230,6 @@ fn outcome(hub: &HubClient, request: &RunRequest, row: &Value) -> Result<DeviceO
         told: Told { reply, ..Told::default() },
         error,
         hubs_fault: false,
+        unsent: false,
     })
 }

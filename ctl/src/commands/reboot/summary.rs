@@ -1,25 +1,49 @@
 //! The summary of a run: what it came to as a whole.
 
+use std::io;
+
+use serde_json::json;
+
 use super::device_outcome::DeviceOutcome;
 use super::fleet::StopReason;
 use super::outcome::{Outcome, exit_of_all};
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Output, cell};
 
 /// Prints how many devices came to which outcome, and lists the devices that were
 /// asked and did not do it.
-pub(super) fn print(output: Output, outcomes: &[DeviceOutcome]) -> anyhow::Result<()> {
-    output.line(format_args!("{}", counts(outcomes)))?;
+pub(super) fn print(output: Output, outcomes: &[DeviceOutcome]) -> io::Result<()> {
+    let checked = outcomes.iter().any(|on| on.outcome == Outcome::Checked);
+    let dry_run = if checked { "dry run, nothing was rebooted: " } else { "" };
+    output.line(format_args!("{dry_run}{}", counts(outcomes)))?;
     let is_bad = |on: &&DeviceOutcome| on.outcome.exit() != Exit::Done && on.outcome != Outcome::NotStarted;
     let row = |on: &DeviceOutcome| {
         vec![on.device.to_string(), on.outcome.words().to_owned(), on.error.clone().unwrap_or_default()]
     };
     let rows: Vec<Vec<String>> = outcomes.iter().filter(is_bad).map(row).collect();
-    if rows.is_empty() { Ok(()) } else { Ok(output.table(&["DEVICE", "OUTCOME", "WHY"], &rows)?) }
+    if rows.is_empty() { Ok(()) } else { output.table(&["DEVICE", "OUTCOME", "WHY"], &rows) }
+}
+
+/// Prints what became of each device, as CSV.
+pub(super) fn print_csv(output: Output, outcomes: &[DeviceOutcome]) -> io::Result<()> {
+    let row = |on: &DeviceOutcome| {
+        let time = on.told.reported.reboot_time.as_ref();
+        let seconds = on.told.seconds.map(|seconds| format!("{seconds:.1}"));
+        vec![
+            on.device.to_string(),
+            on.id.to_string(),
+            json!(on.outcome).as_str().unwrap_or_default().to_owned(),
+            time.map_or_else(String::new, |time| cell(Some(time))),
+            seconds.unwrap_or_default(),
+            on.error.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = outcomes.iter().map(row).collect();
+    output.table(&["DEVICE", "ID", "OUTCOME", "LAST REBOOT", "SECONDS", "WHY"], &rows)
 }
 
 /// How many devices came to which outcome, in one line.
-fn counts(outcomes: &[DeviceOutcome]) -> String {
+pub(super) fn counts(outcomes: &[DeviceOutcome]) -> String {
     let mut counts: Vec<(Outcome, usize)> = Vec::new();
     for on in outcomes {
         match counts.iter_mut().find(|(outcome, _)| *outcome == on.outcome) {
@@ -36,10 +60,14 @@ fn counts(outcomes: &[DeviceOutcome]) -> String {
     format!("{} {devices}: {}", outcomes.len(), each.collect::<Vec<_>>().join(", "))
 }
 
-/// The exit code of the run: that of each device if they agree. If the run stopped
+/// The exit code of the run: that of each device if they agree. A journal that could
+/// not be written is this program's own failure. If the run stopped
 /// because the hub failed, the devices that it did not come to do not count: the
 /// code is then that of the hub's failure.
 pub(super) fn exit(outcomes: &[DeviceOutcome], stop: Option<StopReason>) -> Exit {
+    if stop == Some(StopReason::Journal) {
+        return Exit::Failure;
+    }
     let counts = |outcome: &Outcome| stop != Some(StopReason::Hub) || *outcome != Outcome::NotStarted;
     exit_of_all(outcomes.iter().map(|on| on.outcome).filter(counts))
 }

@@ -51,13 +51,20 @@ impl Service {
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.versioned("2021-04-12", method, path)
+    }
+
+    /// A request of another version of the interface.
+    pub fn versioned(&self, api_version: &str, method: &str, path: &str) -> RequestBuilder {
         let method: Method = method.parse().unwrap();
-        let request = self.client.request(method, format!("{}{path}?api-version=2021-04-12", self.base));
+        let request = self.client.request(method, format!("{}{path}?api-version={api_version}", self.base));
         if self.token.is_empty() { request } else { request.header("Authorization", &self.token) }
     }
 
+    /// Sends a request; a DELETE is unconditional.
     pub async fn send(&self, method: &str, path: &str, body: Value) -> HttpResponse {
         let request = self.request(method, path);
+        let request = if method == "DELETE" { request.header("If-Match", "*") } else { request };
         HttpResponse::to(if body.is_null() { request } else { request.json(&body) }).await
     }
 
@@ -70,6 +77,17 @@ impl Service {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body
+    }
+
+    /// Changes some fields of an identity, which is written back with its keys.
+    pub async fn change(&self, path: &str, fields: Value) {
+        let mut identity = self.read(path).await;
+        for (name, value) in fields.as_object().unwrap() {
+            identity[name.as_str()] = value.clone();
+        }
+        let answer =
+            HttpResponse::to(self.request("PUT", path).header("If-Match", "*").json(&identity)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// Switches a fault on.
@@ -99,6 +117,13 @@ impl HttpResponse {
         let text = message.strip_prefix(&format!("ErrorCode:{name};")).expect("the classic shape");
         assert!(!text.is_empty(), "{self:?}");
         assert!(self.body["ExceptionMessage"].as_str().unwrap().starts_with("Tracking ID:"), "{self:?}");
+    }
+
+    /// Asserts a refusal in the flat shape that modules have.
+    pub fn refused_flat(&self, status: u16, code: u32, name: &str) {
+        assert_eq!((self.status, self.header("iothub-errorcode")), (status, Some(name)), "{self:?}");
+        assert_eq!(self.body["errorCode"], code, "{self:?}");
+        assert!(!self.body["message"].as_str().unwrap().is_empty(), "{self:?}");
     }
 
     /// Asserts a refusal in the nested shape of method calls.

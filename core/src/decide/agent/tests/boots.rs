@@ -166,3 +166,27 @@ fn a_restart_in_the_same_boot_says_the_same() {
     let (_, second) = resume(Some(last_saved(&first)), "boot-2", 120);
     assert_eq!(second, [Effect::Report(before)]);
 }
+
+#[test]
+fn a_shutdown_that_did_not_come_leaves_no_trace_in_the_cause_of_the_next_boot() {
+    let (mut agent, mut effects) = resume(None, "boot-1", 0);
+    for event in straight() {
+        effects.extend(agent.handle(event, at(100)));
+    }
+    assert!(last_saved(&effects).going_down);
+    // It is not under way any more, and logind has not said so.
+    effects.extend(agent.handle(Event::DeadlinePassed, at(400)));
+    effects.extend(agent.handle(stays_up(), at(400)));
+    effects.extend(agent.handle(Event::DeadlinePassed, at(700)));
+    effects.extend(agent.handle(stays_up(), at(700)));
+    assert_eq!(log(&effects).last().unwrap(), "report a failed started neverWentDown");
+    let (_, effects) = resume(Some(last_saved(&effects)), "boot-2", 800);
+    let record = last_saved(&effects);
+    assert_eq!(record.boot.cause, BootCause::Unclean);
+    // What was told stays.
+    let reboot = record.reboot.unwrap();
+    assert_eq!(
+        (reboot.status, reboot.error.unwrap().code),
+        (RebootStatus::Failed, RebootErrorCode::NeverWentDown)
+    );
+}

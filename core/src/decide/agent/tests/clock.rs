@@ -257,3 +257,64 @@ fn a_reboot_that_is_announced_by_a_clock_that_was_ahead_waits_for_its_time() {
     assert_eq!(agent.core.record.starts, []);
     assert!(play_at(&mut agent, [(301, Event::Reported)]).is_empty());
 }
+
+/// The outcome that is told after a reboot by `boot`, of a request that began when
+/// the machine, booted at 0, had been up for 100 s, after `sets` of its clock.
+fn down_after(first: Start, sets: Vec<Event>, boot: Start, now: i64) -> Option<f64> {
+    let (mut agent, mut effects) = resumed(None, None, first, SETTINGS, at(10));
+    let mut booted = 0;
+    for set in sets {
+        if let Event::ClockSet { boot_time, .. } = &set {
+            booted = boot_time.unix_millis() / 1000;
+        }
+        effects.extend(agent.handle(set, at(booted + 90)));
+    }
+    for event in straight() {
+        effects.extend(agent.handle(event, at(booted + 100)));
+    }
+    let (_, effects) = resumed(Some(last_saved(&effects)), None, boot, SETTINGS, at(now));
+    let reboot = last_saved(&effects).reboot.unwrap();
+    assert_eq!(reboot.status, RebootStatus::Completed);
+    reboot.down_seconds
+}
+
+#[test]
+fn a_clock_that_was_set_by_hand_before_the_reboot_gives_the_right_down_time_or_none() {
+    const DAY: i64 = 86_400;
+    const BY_HAND: Clock = Clock::Unsynchronized;
+    let right = || start("boot-2", 104);
+    for step in [DAY, -DAY, 20, -20] {
+        let by_hand = || vec![set(BY_HAND, step)];
+        // It was right before, and is again.
+        assert_eq!(down_after(start("boot-1", 0), by_hand(), right(), 110), Some(4.0), "{step}");
+        let back = vec![set(BY_HAND, step), set(Clock::Synchronized, 0)];
+        assert_eq!(down_after(start("boot-1", 0), back, right(), 110), Some(4.0), "{step}");
+        // It was never known to be right, or is not any more.
+        let unknown = || unsynchronized("boot-2", 104);
+        assert_eq!(down_after(unsynchronized("boot-1", 0), by_hand(), unknown(), 110), None, "{step}");
+        assert_eq!(down_after(start("boot-1", 0), by_hand(), unknown(), 110), None, "{step}");
+        assert_eq!(down_after(unsynchronized("boot-1", 0), by_hand(), right(), 110), None, "{step}");
+    }
+    // Nobody has set it.
+    assert_eq!(down_after(start("boot-1", 0), Vec::new(), right(), 110), Some(4.0));
+    let (first, second) = (unsynchronized("boot-1", 0), unsynchronized("boot-2", 104));
+    assert_eq!(down_after(first, Vec::new(), second, 110), Some(4.0));
+}
+
+#[test]
+fn a_delay_lasts_as_long_where_the_clock_was_set_while_the_daemon_was_down() {
+    for step in [TRUE_TIME, -3600] {
+        let booted = unsynchronized("boot-1", 7200);
+        let (mut agent, mut effects) = resumed(None, None, booted, SETTINGS, at(7210));
+        for (seconds, event) in scheduled() {
+            effects.extend(agent.handle(event, at(7200 + seconds)));
+        }
+        // 600 s from 100 s after the boot; the daemon is back 200 s after it.
+        let booted = Start { clock: Clock::Synchronized, ..start("boot-1", 7200 + step) };
+        let now = at(7200 + step + 200);
+        let (_, effects) = resumed(Some(last_saved(&effects)), None, booted, SETTINGS, now);
+        let due = reported(&effects).reboot.unwrap().not_before;
+        assert_eq!(due, Some(at(7200 + step + 700)), "{step}");
+        assert!(log(&effects).contains(&"deadline Some(500)".to_owned()), "{:?}", log(&effects));
+    }
+}

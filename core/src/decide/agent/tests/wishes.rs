@@ -8,7 +8,7 @@ fn desired(wish: Value) -> Event {
 }
 
 fn wish() -> Value {
-    json!({"id": "w", "reason": "kernel update"})
+    json!({"id": "w", "reason": "kernel update", "operator": "alice@ops"})
 }
 
 fn later() -> Value {
@@ -69,7 +69,10 @@ fn a_wish_takes_the_same_road_without_a_reply() {
     let (mut agent, effects) = resume(Some(last_saved(&effects)), "boot-2", 120);
     let reboot = last_saved(&effects).reboot.unwrap();
     assert_eq!((reboot.status, reboot.requested_by), (RebootStatus::Completed, report::RequestedBy::Twin));
-    assert_eq!(reboot.reason.as_deref(), Some("kernel update"));
+    assert_eq!(
+        (reboot.reason.as_deref(), reboot.operator.as_deref()),
+        (Some("kernel update"), Some("alice@ops"))
+    );
 
     // It still stands there, and is not carried out again; nor when it comes
     // back, or somebody calls with its id.
@@ -303,4 +306,19 @@ fn a_wish_that_expires_leaves_the_daemon_ready_for_the_next() {
         assert_eq!(agent.status(), "no reboot pending");
         assert_eq!(play(&mut agent, [desired(json!({"id": "v"}))]), ["check"], "{end:?}");
     }
+}
+
+#[test]
+fn a_wish_that_changes_while_logind_is_asked_is_taken_as_it_is_then() {
+    let mut agent = idle();
+    let changed = json!({"id": "w", "notBefore": "1970-01-01T00:16:40Z"});
+    let log = play(&mut agent, [desired(wish()), desired(changed), Event::Permission(Ok(()))]);
+    assert_eq!(log, ["check", "check"]);
+    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    assert_eq!(log[0], "save w scheduled");
+
+    let mut agent = idle();
+    let log = play(&mut agent, [desired(wish()), desired(Value::Null), Event::Permission(Ok(()))]);
+    assert_eq!(log, ["check"]);
+    assert_eq!(agent.status(), "no reboot pending");
 }
