@@ -1,4 +1,4 @@
-.PHONY: help demo check test test-arm bench fuzz deb reproducible
+.PHONY: help demo check test test-arm campaign bench fuzz deb reproducible
 .DEFAULT_GOAL := help
 
 help:
@@ -6,6 +6,7 @@ help:
 	@echo 'make check            while working: format, lints, documentation, unit tests'
 	@echo 'make test             run all tests; as root those with real machines as well'
 	@echo 'make test-arm         the packages for arm64 and armhf on an arm64 system, as root'
+	@echo 'make campaign         cut the power hundreds of times, in hours, into tests/systemd/CAMPAIGN.md'
 	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md'
 	@echo 'make fuzz             feed the emulator broken input, with a nightly compiler'
 	@echo 'make deb [ARCH=…]     build the Debian packages into target/deb/'
@@ -22,6 +23,9 @@ test:
 
 test-arm:
 	@tests/systemd/run --arm
+
+campaign:
+	@tests/systemd/run --campaign
 
 bench:
 	@bench/run

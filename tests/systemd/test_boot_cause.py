@@ -1,6 +1,7 @@
-"""Boots that nobody asked the daemon for."""
+"""Boots that nobody asked the daemon for, and one that the daemon cannot see."""
 
 from judges.reports import assert_booted_at
+from machines import gateways
 from machines.container import REBOOT
 from machines.gateways import DEVICE, NOTE, UNIT
 
@@ -55,6 +56,25 @@ def test_a_restart_of_the_daemon_is_no_boot(gateway, hub):
     assert hub.reported(DEVICE) == before
     assert before["boot"]["cause"] == "unknown"
     assert "rebootTime" not in before
+
+
+def test_a_container_whose_boot_id_never_changes_is_told_so_and_rebooted_once(machine, hub):
+    """As a unit sees it that has a view of /proc of its own in a container: the host's."""
+    for unit in [UNIT, NOTE]:
+        (machine.root / f"etc/systemd/system/{unit}.service.d/container.conf").unlink()
+    gateways.configure(machine.root, hub)
+    (machine.root / "etc/iotdm/agentd.toml.d/short.toml").write_text('[reboot]\ndown_timeout = "10s"\n')
+    machine.power_on()
+    gateways.enable(machine)
+    hub.wait_connected(DEVICE)
+    for count, identity in enumerate(["first", "second"], start=1):
+        asked = hub.ctl("reboot", DEVICE, "--id", identity, "--interval", "1s", "--connect-timeout", "60")
+        assert asked.returncode == 7, asked.stdout + asked.stderr
+        assert "its boot id does not change by a reboot, as in some containers" in asked.stdout + asked.stderr
+        reboot = hub.reported(DEVICE)["reboot"]
+        assert (reboot["id"], reboot["status"], reboot["error"]["code"]) == (identity, "failed", "neverWentDown")
+        # It did go down, and for this request not once more.
+        assert machine.ends == [REBOOT] * count
 
 
 def assert_reported(gateway, hub, cause: str, count: int = 2) -> None:

@@ -221,8 +221,8 @@ impl Logind {
     /// one. One that is still there is taken off, and with it /run/nologin; a
     /// shutdown that somebody else has scheduled stays.
     async fn take_back_old_notice(manager: &ManagerProxy<'_>, known: notice::Known) -> zbus::Result<()> {
-        // A logind of systemd 257 forgets the words when it is started anew, and
-        // not the time, which is that of the request to the microsecond.
+        // The time is that of the request to the microsecond, whatever a logind that
+        // was started anew has kept of the words.
         let of_request = match known.flatten() {
             Some(Notice { at, .. }) => {
                 let (_, scheduled) = manager.scheduled_shutdown().await?;
@@ -231,7 +231,7 @@ impl Logind {
             }
             None => false,
         };
-        if of_request || manager.wall_message().await?.starts_with(OLD_NOTICE) {
+        if of_request || is_old_notice(&manager.wall_message().await?) {
             manager.cancel_scheduled_shutdown().await?;
             manager.set_wall_message("", true).await?;
             tracing::info!("took back a notice that an earlier version had put into logind's schedule");
@@ -459,9 +459,26 @@ fn explain(error: &zbus::Error) -> String {
     }
 }
 
+/// Whether these words of logind's announce a reboot as earlier versions did.
+/// systemd 257 writes each space of them as `\x20`, and reads that back as `x20`
+/// when logind is started anew.
+fn is_old_notice(wall_message: &str) -> bool {
+    wall_message.replace("x20", " ").starts_with(OLD_NOTICE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_notice_is_known_by_what_logind_makes_of_it() {
+        for words in ["scheduled by iotdm-agentd: kernel", "scheduledx20byx20iotdm-agentd:x20kernel"] {
+            assert!(is_old_notice(words), "{words}");
+        }
+        for words in ["", "kernel", "scheduled by somebody", "an iotdm-agentd: kernel"] {
+            assert!(!is_old_notice(words), "{words}");
+        }
+    }
 
     /// A connection, and who is at its other end.
     async fn pair() -> (Connection, Connection) {

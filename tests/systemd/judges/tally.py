@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable
 
-COLUMNS = ["cuts", "sent", "answered 200", "not answered", "rebooted by us", "completed", "uncleanBoot",
-           "duplicates", "losses", "wrong"]
+from judges.verdict import FAULTS, Fault
+
+COLUMNS = ["cuts", "before the answer", "answered", "rebooted by us", "completed", "uncleanBoot", "cancelled", "other",
+           *FAULTS]
+OUTCOMES = {"completed": "completed", "failed uncleanBoot": "uncleanBoot", "cancelled": "cancelled"}
 
 
 class Tally:
@@ -13,47 +16,52 @@ class Tally:
     def __init__(self, stages: Iterable[str]) -> None:
         self.rows = {stage: Counter() for stage in stages}
         self.trials = 0
+        self.kinds: Counter = Counter()
         self.causes: Counter = Counter()
         self.on_disk: Counter = Counter()
-        self.complaints: list[str] = []
+        self.faults: list[Fault] = []
         # What ended the campaign early.
         self.stuck: list[str] = []
 
     def add(self, trial) -> None:
         """Counts a trial of `powercuts.trial`."""
         self.trials += 1
-        verdict, sent = trial.verdict, trial.plan.kind != "local"
+        verdict, asked = trial.verdict, trial.plan.kind != "local"
         self.rows[trial.plan.stage.name].update({
             "cuts": trial.cuts,
-            "sent": sent,
-            "answered 200": sent and trial.answered_before_the_cut,
-            "not answered": sent and not trial.answered_before_the_cut,
+            "before the answer": trial.cuts_before_the_answer if asked else 0,
+            "answered": asked and trial.answered_before_the_cut,
             "rebooted by us": verdict.reboots,
-            "completed": verdict.outcome == "completed",
-            "uncleanBoot": verdict.outcome == "failed uncleanBoot",
-            "duplicates": len(verdict.duplicates),
-            "losses": len(verdict.losses),
-            "wrong": len(trial.wrong),
+            OUTCOMES.get(verdict.outcome, "other"): 1,
+            **Counter(fault.name for fault in verdict.faults),
         })
+        self.kinds[trial.plan.kind] += 1
         self.causes.update(trial.causes)
         self.on_disk[trial.on_disk] += 1
-        self.complaints += [*verdict.duplicates, *verdict.losses, *trial.wrong]
+        self.faults += verdict.faults
+
+    def total(self, column: str) -> int:
+        return sum(row[column] for row in self.rows.values())
 
     def cuts(self) -> int:
-        return sum(row["cuts"] for row in self.rows.values())
+        return self.total("cuts")
+
+    def before_the_answer(self) -> float:
+        """The part of the cuts that fell before the device had answered."""
+        return self.total("before the answer") / max(1, self.cuts())
 
     def failures(self) -> int:
-        return len(self.complaints) + len(self.stuck)
+        return len(self.faults) + len(self.stuck)
 
     def __str__(self) -> str:
         widths = [len(column) for column in COLUMNS]
         lines = [line("cut after", COLUMNS, widths)]
         lines += [line(stage, [row[column] for column in COLUMNS], widths) for stage, row in self.rows.items()]
-        total = sum(self.rows.values(), Counter())
-        lines.append(line("all", [total[column] for column in COLUMNS], widths))
-        lines.append(f"\nboot causes reported: {listed(self.causes)}")
+        lines.append(line("all", [self.total(column) for column in COLUMNS], widths))
+        lines.append(f"\nasked by: {listed(self.kinds)}")
+        lines.append(f"boot causes reported: {listed(self.causes)}")
         lines.append(f"on disk at the cut: {listed(self.on_disk)}")
-        lines += [f"WRONG: {complaint}" for complaint in self.complaints]
+        lines += [f"WRONG: {fault}" for fault in self.faults]
         lines += [f"STUCK: {stuck}" for stuck in self.stuck]
         return "\n".join(lines)
 

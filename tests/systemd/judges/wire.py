@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 METHOD_CALL = "$iothub/methods/POST/"
 METHOD_REPLY = "$iothub/methods/res/"
+DESIRED_PATCH = "$iothub/twin/PATCH/properties/desired/"
 REPORTED_PATCH = "$iothub/twin/PATCH/properties/reported/"
 TWIN_REPLY = "$iothub/twin/res/"
 

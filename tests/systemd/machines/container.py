@@ -182,7 +182,7 @@ class Container:
             _read_on(notify, process)
             end = process.wait()
         with self._changed:
-            life.end = power.REBOOT if end == REBOOT else power.CUT if self._cut else power.OFF
+            life.over(power.REBOOT if end == REBOOT else power.CUT if self._cut else power.OFF)
             self.ends.append(end)
             self._changed.notify_all()
         return end

@@ -1,5 +1,6 @@
 """The power of a machine, whatever it is made of."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -15,5 +16,9 @@ class Life:
 
     began: float = field(default_factory=time.monotonic)
     end: str | None = None
+    ended: float = math.inf
     # Whether the machine's systemd has said that all is up; only containers tell.
     up: bool = False
+
+    def over(self, end: str) -> None:
+        self.end, self.ended = end, time.monotonic()

@@ -70,7 +70,7 @@ class VirtualMachine:
             self._process.wait()
             # Returns once all that QEMU had told until then was heard.
             self._listener.join()
-            self.lives[-1].end = power.CUT
+            self.lives[-1].over(power.CUT)
             self._process = None
 
     def boot_ids(self) -> list[str]:
@@ -105,7 +105,7 @@ class VirtualMachine:
                 # The kernel tries several ways to reset at once; a boot takes far longer.
                 if at - last > 2:
                     with self._changed:
-                        self.lives[-1].end = power.REBOOT
+                        self.lives[-1].over(power.REBOOT)
                         self.lives.append(Life())
                         self._changed.notify_all()
                 last = at

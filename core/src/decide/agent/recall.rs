@@ -66,7 +66,9 @@ impl Core {
             return;
         }
         self.record.reboot_time = Some(self.booted);
-        if self.shut_down.as_ref() == Some(&known.boot_id) {
+        // A shutdown while a request was pending may have been for it.
+        let pending = memory.reboot.as_ref().is_some_and(|reboot| !reboot.status.is_final());
+        if self.shut_down.as_ref() == Some(&known.boot_id) && !pending {
             self.record.boot.cause = BootCause::Local;
         }
     }
@@ -103,8 +105,10 @@ impl Core {
             };
             reboot.error = (reboot.requested_by == RequestedBy::Method).then(|| RebootError {
                 code: RebootErrorCode::RecordLost,
-                message: "the device's record of this request did not survive, so it was not carried out"
-                    .to_owned(),
+                // A hub that was slow may not have heard that it began.
+                message:
+                    "the device's record of this request did not survive, so nothing more is done for it"
+                        .to_owned(),
             });
         } else if reboot.previous_boot_id == boot.boot_id {
             // logind may have been asked, and is not asked again.

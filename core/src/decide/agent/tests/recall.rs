@@ -106,6 +106,19 @@ fn a_call_for_later_whose_record_is_lost_has_failed() {
 }
 
 #[test]
+fn a_shutdown_is_somebody_elses_only_where_no_request_can_have_caused_it() {
+    let none = || Memory::read(json!({"boot": told([]).boot}).as_object().unwrap());
+    let later = || told(scheduled().into_iter().map(|(_, event)| event));
+    for (memory, cause) in [(none(), BootCause::Local), (later(), BootCause::Unknown)] {
+        let noted = Start { shut_down: Some("boot-1".to_owned()), ..start("boot-2", 120) };
+        let (agent, _) = Agent::resume(None, None, noted, SETTINGS, at(130));
+        let mut agent = Clocked { agent, now: 130 };
+        play(&mut agent, [read(memory, Value::Null)]);
+        assert_eq!(agent.core.record.boot.cause, cause);
+    }
+}
+
+#[test]
 fn a_wish_for_later_is_taken_up_anew_or_has_been_cancelled() {
     let wish = json!({"id": "w", "notBefore": "1970-01-01T00:16:40Z"});
     let desired = || Event::Desired { reboot: Some(wish.clone().into()), memory: None };
