@@ -6,11 +6,14 @@
 
 pub mod age;
 pub mod agent;
+pub mod boots;
 pub mod effect;
 pub mod event;
 pub mod guard;
+pub mod health;
 pub mod ids;
 pub mod memory;
+pub mod need;
 pub mod record;
 pub mod refusal;
 pub mod request;

@@ -228,7 +228,14 @@ mod tests {
 
     fn report() -> Report {
         let time = Time::from_unix_millis(1_000);
-        Report { reboot_time: Some(time), reboot: None, boot: None, agent: None }
+        Report {
+            reboot_time: Some(time),
+            reboot: None,
+            boot: None,
+            health: None,
+            reboot_required: None,
+            agent: None,
+        }
     }
 
     fn rid(actions: &[Action]) -> String {

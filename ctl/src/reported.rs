@@ -24,6 +24,12 @@ pub struct Reported {
     /// `boot`: the running boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Value>,
+    /// `health`: how the machine is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Box<Value>>,
+    /// `rebootRequired`: whether the machine needs a reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_required: Option<Box<Value>>,
     /// `agent`: the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Value>,
@@ -131,6 +137,8 @@ fn text<'a>(object: Option<&'a Value>, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use iotdm_proto::health::{Health, HealthState};
+    use iotdm_proto::need::RebootRequired;
     use iotdm_proto::report::{
         Agent, Boot, Clock, Reboot, RebootError, RebootErrorCode, Report, RequestedBy,
     };
@@ -158,6 +166,7 @@ pub(crate) mod tests {
                 down_seconds: Some(1.0),
                 waiting_for: vec!["docker.service".into()],
                 waiting_for_count: Some(1),
+                failed_before: vec!["old.service".into()],
                 error: Some(RebootError { code: RebootErrorCode::UncleanBoot, message: "m".into() }),
             }),
             boot: Some(Boot {
@@ -165,10 +174,30 @@ pub(crate) mod tests {
                 boot_time: Time::from_unix_millis(0),
                 cause: BootCause::Unclean,
                 clock: Clock::Synchronized,
+                detail: None,
+                count: Some(2),
+                unclean_count: Some(1),
+            }),
+            health: Some(Health {
+                boot_id: "b".into(),
+                state: HealthState::Running,
+                failed_units: Vec::new(),
+                failed_count: 0,
+                since: Time::from_unix_millis(0),
+                hub_reached_after_seconds: None,
+            }),
+            reboot_required: Some(RebootRequired {
+                required: false,
+                since: None,
+                reasons: Vec::new(),
+                reason_count: 0,
+                running_kernel: None,
+                installed_kernel: None,
             }),
             agent: Some(Agent {
                 version: "1.0.0".into(),
                 methods: Vec::new(),
+                features: Vec::new(),
                 damaged_record: Some("d".into()),
                 wish_error: Some("w".into()),
                 last_wish: Some("l".into()),

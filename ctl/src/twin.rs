@@ -44,11 +44,6 @@ impl Twin {
         (!is_over).then_some(wish)
     }
 
-    /// A reported property.
-    pub fn reported_value(&self, key: &str) -> Option<&Value> {
-        self.0.pointer("/properties/reported")?.get(key)
-    }
-
     /// The desired properties as the hub shows them, with its metadata.
     pub fn desired(&self) -> Option<&Value> {
         self.0.pointer("/properties/desired")

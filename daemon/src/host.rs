@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
+pub mod health;
 pub mod ids;
 mod journal;
 mod lines;
@@ -11,6 +12,8 @@ pub mod log;
 pub mod logind;
 pub mod notice;
 pub mod notify;
+pub mod required;
 pub mod sighting;
 pub mod simulate;
 pub mod store;
+pub mod traces;

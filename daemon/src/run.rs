@@ -54,6 +54,8 @@ pub struct Daemon {
     /// Why a reboot would be refused now, whoever asked for it.
     obstacle: watch::Sender<Option<String>>,
     link: Option<Link>,
+    /// The hub has answered in this run.
+    hub_reached: bool,
     /// The first half of the status: whether the hub is connected and, if not, why.
     connection: String,
     /// The message that was logged about the outage that lasts, so that the same
@@ -139,6 +141,7 @@ impl Daemon {
             signals,
             obstacle: watch::Sender::new(None),
             link: None,
+            hub_reached: false,
             logged_outage: None,
             deadline: None,
             unsaved: None,
@@ -260,6 +263,9 @@ impl Daemon {
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
                 tracing::debug!("the twin answered {rid} with {status}");
+                if !std::mem::replace(&mut self.hub_reached, true) {
+                    self.on_event(Event::HubReached { uptime: boot::uptime() }).await;
+                }
                 let actions = self.twin.response(&rid, status, &body, self.began.elapsed());
                 self.about_twin(actions).await;
             }
@@ -310,6 +316,14 @@ impl Daemon {
                     // Certificates and tokens may be valid now.
                     self.signals.hurry.send_replace(());
                 }
+            }
+            Sighting::Health { observed, report } => {
+                log::health(&observed);
+                self.on_event(Event::Health { observed, report }).await;
+            }
+            Sighting::Need(need) => {
+                log::need(need.as_ref());
+                self.on_event(Event::Need(need)).await;
             }
             // Ends the loop, so the loop has dealt with it.
             Sighting::WentDown => {}

@@ -19,15 +19,17 @@ use crate::connection::dial::Road;
 use crate::connection::hub;
 use crate::connection::tls::Tls;
 use crate::host::backend::Backend;
+use crate::host::health::{self, Wanted};
 use crate::host::ids::Ids;
 use crate::host::logind::Logind;
 use crate::host::notify::Notify;
+use crate::host::required;
 use crate::host::simulate::Simulation;
 use crate::host::store::{Loaded, Store};
 use crate::lock;
 use crate::run::{Daemon, RunEnd, Signals};
 use crate::settings::Settings;
-use crate::settings::config::{BackendKind, HubConfig, RebootConfig};
+use crate::settings::config::{BackendKind, HealthConfig, HubConfig, RebootConfig};
 
 /// The file in the state directory that keeps the provisioning service's answer.
 const ASSIGNMENT: &str = "assignment.json";
@@ -105,6 +107,11 @@ async fn life(
     let mut tasks = JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
     let (notices, noticed) = watch::channel(None);
+    if let Backend::Logind(logind) = backend {
+        let HealthConfig { units, ignore_units: ignore, wait } = settings.config.health.clone();
+        tasks.spawn(required::watch(Path::new("/").to_owned(), start.need.clone(), sightings.clone()));
+        tasks.spawn(health::watch(logind.clone(), Wanted { units, ignore, wait }, sightings.clone()));
+    }
     backend.watch(start.clock, settings.runtime_dir.as_deref(), noticed, sightings, &mut tasks);
     let (hub_sender, hub_events) = mpsc::channel(QUEUE);
     let (hurry, hurried) = watch::channel(());
@@ -140,7 +147,7 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
         max_per_hour,
         min_uptime,
         windows,
-        backend: _,
+        backend,
         simulate_duration: _,
     } = settings.config.reboot.clone();
     agent::Settings {
@@ -148,6 +155,7 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
         down_timeout,
         allow_inhibitor_override,
         guards: Guards { max_per_hour, min_uptime, windows, zone: TimeZone::system },
+        health: backend == BackendKind::Logind,
     }
 }
 

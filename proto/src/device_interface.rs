@@ -8,9 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::health::HealthState;
 use crate::method::{ErrorCode, MethodName};
-use crate::reply::{CancelReply, Granted, RebootReply, RefusalReply, StatusReply};
-use crate::report::{BootCause, Clock, RebootErrorCode, RebootStatus, Report, RequestedBy};
+use crate::reply::{BootHistoryReply, CancelReply, Granted, RebootReply, RefusalReply, StatusReply};
+use crate::report::{
+    BootCause, BootDetail, Clock, Feature, RebootErrorCode, RebootStatus, Report, RequestedBy,
+};
 use crate::request::{
     CancelRequest, DEFAULT_WAIT, DELAY_SECONDS, MAX_AHEAD, MAX_ID, MAX_IGNORED, MAX_IGNORED_CHARS,
     MAX_OPERATOR, MAX_REASON, OnInhibitor, RebootRequest, Terms, WAIT_SECONDS, Wish,
@@ -112,10 +115,14 @@ fn objects() -> Vec<(&'static str, Value)> {
         ("cancelReboot: reply", json(&full::cancel_reply())),
         ("inhibitors", json(&full::inhibitor())),
         ("getRebootStatus: reply", status),
+        ("getBootHistory: reply", json(&full::boot_history_reply())),
+        ("boots", json(&full::past_boot())),
         ("error", refusal["error"].clone()),
         ("Reported: reboot.error", report["reboot"]["error"].clone()),
         ("Reported: reboot", report["reboot"].clone()),
         ("Reported: boot", report["boot"].clone()),
+        ("Reported: health", report["health"].clone()),
+        ("Reported: rebootRequired", report["rebootRequired"].clone()),
         ("Reported: agent", report["agent"].clone()),
         ("Reported: the keys", report),
         ("The wish", json(&full::wish())),
@@ -137,6 +144,9 @@ fn vocabularies() -> Vec<(&'static str, Vec<String>)> {
         ("Reported: reboot.error.code", words(RebootErrorCode::ALL)),
         ("Reported: boot.cause", words(BootCause::ALL)),
         ("Reported: boot.clock", words(Clock::ALL)),
+        ("Reported: boot.detail", words(BootDetail::ALL)),
+        ("Reported: health.state", words(HealthState::ALL)),
+        ("Reported: agent.features", words(Feature::ALL)),
     ]
 }
 
@@ -253,6 +263,7 @@ fn each_example_can_be_read_and_has_no_other_keys() {
                 "cancelReboot: payload" => same::<CancelRequest>(example),
                 "cancelReboot: reply" => same::<CancelReply>(example),
                 "getRebootStatus: reply" => same::<StatusReply>(example),
+                "getBootHistory: reply" => same::<BootHistoryReply>(example),
                 "error" => same::<RefusalReply>(example),
                 "Reported: the keys" => same::<Report>(example),
                 "The wish" => {
@@ -265,7 +276,7 @@ fn each_example_can_be_read_and_has_no_other_keys() {
             }
         }
     }
-    assert_eq!(parts.iter().map(|part| part.examples.len()).sum::<usize>(), 9);
+    assert_eq!(parts.iter().map(|part| part.examples.len()).sum::<usize>(), 10);
 }
 
 #[test]

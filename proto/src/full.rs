@@ -2,9 +2,15 @@
 //! without `..`, so that a new field does not compile until it is here as well,
 //! and lists of keys can be held against them.
 
-use crate::reply::{CallError, CancelReply, Granted, Inhibitor, RebootReply, RefusalReply, StatusReply};
+use crate::health::{Health, HealthState};
+use crate::need::RebootRequired;
+use crate::reply::{
+    BootHistoryReply, CallError, CancelReply, Granted, Inhibitor, PastBoot, RebootReply, RefusalReply,
+    StatusReply,
+};
 use crate::report::{
-    Agent, Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus, Report, RequestedBy,
+    Agent, Boot, BootCause, BootDetail, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus, Report,
+    RequestedBy,
 };
 use crate::request::{CancelRequest, OnInhibitor, RebootRequest, RequestId, Terms, Wish};
 use crate::{ErrorCode, Time};
@@ -23,6 +29,7 @@ fn terms() -> Terms {
         operator: Some("alice@ops".parse().unwrap()),
         on_inhibitor: Some(OnInhibitor::Wait),
         wait_seconds: Some(86_400),
+        only_if_required: true,
     }
 }
 
@@ -73,6 +80,23 @@ pub(crate) fn status_reply() -> StatusReply {
         inhibitors: vec![inhibitor()],
         can_reboot: false,
         message: Some("shutdown is inhibited".into()),
+        health: Some(health()),
+        reboot_required: Some(reboot_required()),
+    }
+}
+
+pub(crate) fn boot_history_reply() -> BootHistoryReply {
+    BootHistoryReply { boots: vec![past_boot()] }
+}
+
+pub(crate) fn past_boot() -> PastBoot {
+    PastBoot {
+        boot_id: "b".into(),
+        boot_time: at("2026-11-22T18:36:07.412Z"),
+        cause: BootCause::Requested,
+        detail: Some(BootDetail::Watchdog),
+        request_id: Some("r-1".into()),
+        down_seconds: Some(21.3),
     }
 }
 
@@ -99,9 +123,12 @@ pub(crate) fn report() -> Report {
         reboot_time: Some(at("2026-11-22T18:36:07.412Z")),
         reboot: Some(reboot()),
         boot: Some(boot()),
+        health: Some(health()),
+        reboot_required: Some(reboot_required()),
         agent: Some(Agent {
             version: "1.0.0".into(),
             methods: vec!["rebootDevice".into()],
+            features: vec!["health".into()],
             damaged_record: Some("/var/lib/iotdm/damaged".into()),
             wish_error: Some("id: must be given".into()),
             last_wish: Some("w-1".into()),
@@ -125,6 +152,7 @@ fn reboot() -> Reboot {
         down_seconds: Some(21.3),
         waiting_for: vec!["docker.service".into()],
         waiting_for_count: Some(1),
+        failed_before: vec!["old.service".into()],
         error: Some(RebootError { code: RebootErrorCode::NeverWentDown, message: "m".into() }),
     }
 }
@@ -135,5 +163,30 @@ fn boot() -> Boot {
         boot_time: at("2026-11-22T18:36:07.412Z"),
         cause: BootCause::Requested,
         clock: Clock::Synchronized,
+        detail: Some(BootDetail::KernelPanic),
+        count: Some(41),
+        unclean_count: Some(3),
+    }
+}
+
+fn reboot_required() -> RebootRequired {
+    RebootRequired {
+        required: true,
+        since: Some(at("2026-11-24T06:25:00Z")),
+        reasons: vec!["linux-image-6.1.0-49-amd64".into()],
+        reason_count: 1,
+        running_kernel: Some("6.1.0-44-amd64".into()),
+        installed_kernel: Some("6.1.0-49-amd64".into()),
+    }
+}
+
+fn health() -> Health {
+    Health {
+        boot_id: "b".into(),
+        state: HealthState::Degraded,
+        failed_units: vec!["gateway-app.service".into()],
+        failed_count: 1,
+        since: at("2026-11-22T18:36:25Z"),
+        hub_reached_after_seconds: Some(12.1),
     }
 }

@@ -11,9 +11,11 @@ pub mod connection_string;
 mod device_interface;
 #[cfg(test)]
 mod full;
+pub mod health;
 pub mod key;
 pub mod method;
 pub mod names;
+pub mod need;
 pub mod reply;
 pub mod report;
 pub mod request;

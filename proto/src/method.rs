@@ -13,6 +13,9 @@ vocabulary! {
         /// Tells how things are now, by a [`crate::reply::StatusReply`]. The
         /// payload of the call is not read.
         GetRebootStatus = "getRebootStatus",
+        /// Tells the last boots, by a [`crate::reply::BootHistoryReply`]. The
+        /// payload of the call is not read.
+        GetBootHistory = "getBootHistory",
     }
 }
 
@@ -108,6 +111,9 @@ mod tests {
             assert_eq!(serde_json::from_str::<MethodName>(&json).unwrap(), *method);
         }
         let error = "RebootDevice".parse::<MethodName>().unwrap_err().to_string();
-        assert_eq!(error, "\"RebootDevice\" is none of rebootDevice, cancelReboot, getRebootStatus");
+        assert_eq!(
+            error,
+            "\"RebootDevice\" is none of rebootDevice, cancelReboot, getRebootStatus, getBootHistory"
+        );
     }
 }

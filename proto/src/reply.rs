@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::method::ErrorCode;
-use crate::report::{Boot, Reboot};
+use crate::need::RebootRequired;
+use crate::report::{Boot, BootCause, BootDetail, Reboot};
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
@@ -22,6 +24,9 @@ vocabulary! {
         Scheduled = "scheduled",
         /// A dry run: the same call without `check` would be granted now.
         Checked = "checked",
+        /// Nothing was done: the request was for a machine that needs a reboot, and
+        /// this one does not, or nobody can tell.
+        NotNeeded = "notNeeded",
         /// The pending reboot was called off.
         Cancelled = "cancelled",
     }
@@ -79,6 +84,45 @@ pub struct StatusReply {
     /// would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// `health`: how the machine is, as in the reported properties; absent where
+    /// nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// `rebootRequired`: whether the machine needs a reboot, as in the reported
+    /// properties; absent where nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_required: Option<RebootRequired>,
+}
+
+/// The reply to `getBootHistory`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootHistoryReply {
+    /// `boots`: the boots that the daemon has seen, the newest, which is the
+    /// running one, first; at most 32.
+    pub boots: Vec<PastBoot>,
+}
+
+/// A boot that the daemon has seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastBoot {
+    /// `bootId`: the kernel's random id of the boot.
+    pub boot_id: String,
+    /// `bootTime`: when the kernel started, by the clock as it was last set in
+    /// that boot.
+    pub boot_time: Time,
+    /// `cause`: what ended the boot before.
+    pub cause: BootCause,
+    /// `detail`: what else the machine itself told of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<BootDetail>,
+    /// `requestId`: the request that this boot ended, by whatever outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// `downSeconds`: of that request, as in the reported properties.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_seconds: Option<f64>,
 }
 
 /// The holder of a block inhibitor lock for shutdown. Source:
@@ -171,12 +215,23 @@ mod tests {
             serde_json::to_value(status).unwrap(),
             json!({
                 "boot": {"bootId": "b", "bootTime": "2026-11-22T18:36:07.412Z", "cause": "requested",
-                    "clock": "synchronized"},
+                    "clock": "synchronized", "detail": "kernelPanic", "count": 41, "uncleanCount": 3},
                 "uptimeSeconds": 5,
                 "inhibitors": [{"who": "dpkg", "why": "upgrade", "uid": 0, "pid": 7}],
                 "canReboot": false, "message": "shutdown is inhibited",
+                "health": {"bootId": "b", "state": "degraded", "failedUnits": ["gateway-app.service"],
+                    "failedCount": 1, "since": "2026-11-22T18:36:25.000Z", "hubReachedAfterSeconds": 12.1},
+                "rebootRequired": {"required": true, "since": "2026-11-24T06:25:00.000Z",
+                    "reasons": ["linux-image-6.1.0-49-amd64"], "reasonCount": 1,
+                    "runningKernel": "6.1.0-44-amd64", "installedKernel": "6.1.0-49-amd64"},
             })
         );
+
+        let history = json!({"boots": [{
+            "bootId": "b", "bootTime": "2026-11-22T18:36:07.412Z", "cause": "requested", "detail": "watchdog",
+            "requestId": "r-1", "downSeconds": 21.3,
+        }]});
+        assert_eq!(serde_json::to_value(full::boot_history_reply()).unwrap(), history);
 
         let refusal = full::refusal_reply();
         let value = json!({"error": {

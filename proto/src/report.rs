@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
+use crate::need::RebootRequired;
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
@@ -21,6 +23,13 @@ pub struct Report {
     /// `boot`: the running boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<Boot>,
+    /// `health`: how the machine is. Absent where nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// `rebootRequired`: whether the machine needs a reboot. Absent where nobody can
+    /// tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_required: Option<RebootRequired>,
     /// `agent`: the daemon itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
@@ -29,14 +38,14 @@ pub struct Report {
 impl Report {
     /// The keys of the daemon's part. The daemon leaves other keys of the same
     /// twin alone.
-    pub const KEYS: [&str; 4] = ["rebootTime", "reboot", "boot", "agent"];
+    pub const KEYS: [&str; 6] = ["rebootTime", "reboot", "boot", "health", "rebootRequired", "agent"];
 }
 
 /// The keys, at whatever depth, whose values are instants ([`Time`]). A hub may
 /// hand an instant back in another spelling than the daemon's; under these keys
 /// the instants are compared, not the texts.
-pub const INSTANTS: [&str; 6] =
-    ["rebootTime", "requestedAt", "notBefore", "startedAt", "completedAt", "bootTime"];
+pub const INSTANTS: [&str; 7] =
+    ["rebootTime", "requestedAt", "notBefore", "startedAt", "completedAt", "bootTime", "since"];
 
 /// A request and what became of it. Keys that do not apply are absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +94,11 @@ pub struct Reboot {
     /// `waitingForCount`: how many units systemd still stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for_count: Option<u32>,
+    /// `failedBefore`: the units that had failed already when the request was
+    /// accepted, the first [`Health::MAX_NAMED`] by name. Units that have to be
+    /// active (`health.units`) are not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_before: Vec<String>,
     /// `error`: why the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RebootError>,
@@ -119,13 +133,21 @@ vocabulary! {
         Failed = "failed",
         /// Called off before the reboot began.
         Cancelled = "cancelled",
+        /// The request was for a machine that needs a reboot, and this one does not.
+        NotNeeded = "notNeeded",
     }
 }
 
 impl RebootStatus {
     /// Whether the status is an outcome: nothing more becomes of the request.
     pub fn is_final(self) -> bool {
-        matches!(self, RebootStatus::Completed | RebootStatus::Failed | RebootStatus::Cancelled)
+        match self {
+            RebootStatus::Scheduled | RebootStatus::Waiting | RebootStatus::Rebooting => false,
+            RebootStatus::Completed
+            | RebootStatus::Failed
+            | RebootStatus::Cancelled
+            | RebootStatus::NotNeeded => true,
+        }
     }
 }
 
@@ -145,7 +167,7 @@ vocabulary! {
 pub struct RebootError {
     /// `code`: the kind of failure, for programs.
     pub code: RebootErrorCode,
-    /// `message`: the failure in a sentence for people, at most 1000 characters.
+    /// `message`: the failure in a sentence for people, at most 250 characters.
     pub message: String,
 }
 
@@ -186,6 +208,26 @@ pub struct Boot {
     pub cause: BootCause,
     /// `clock`: whether the clock could be trusted when `bootTime` was taken.
     pub clock: Clock,
+    /// `detail`: what else the machine itself tells of the end of the boot
+    /// before. Absent where it tells nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<BootDetail>,
+    /// `count`: how many boots the daemon has seen, this one included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// `uncleanCount`: how many of them had the cause [`BootCause::Unclean`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclean_count: Option<u64>,
+}
+
+vocabulary! {
+    /// What the machine tells of the end of the boot before.
+    pub enum BootDetail {
+        /// The kernel panicked: it has left a record in the persistent store.
+        KernelPanic = "kernelPanic",
+        /// The hardware watchdog reset the machine.
+        Watchdog = "watchdog",
+    }
 }
 
 vocabulary! {
@@ -223,6 +265,10 @@ pub struct Agent {
     /// since another version of the daemon may have others than
     /// [`crate::MethodName`].
     pub methods: Vec<String>,
+    /// `features`: what the daemon has beyond that. They are texts, since another
+    /// version of the daemon may have others than [`Feature`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     /// `damagedRecord`: the file that a damaged record of the daemon's was set
     /// aside as in this boot. What the daemon knew of earlier requests is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,6 +282,17 @@ pub struct Agent {
     /// carry a wish out again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wish: Option<String>,
+}
+
+vocabulary! {
+    /// What a daemon may have, which callers look for before they rely on it.
+    pub enum Feature {
+        /// The machine's health is reported.
+        Health = "health",
+        /// `onlyIfRequired` is understood, and `rebootRequired` reported where it is
+        /// known.
+        OnlyIfRequired = "onlyIfRequired",
+    }
 }
 
 #[cfg(test)]
@@ -255,14 +312,22 @@ mod tests {
                 "id": "r-1", "status": "completed", "reason": "kernel update", "operator": "alice@ops", "requestedBy": "method",
                 "requestedAt": "2026-11-22T18:35:00.000Z", "notBefore": "2026-11-22T18:35:40.000Z", "startedAt": "2026-11-22T18:35:46.112Z",
                 "completedAt": "2026-11-22T18:36:20.000Z", "previousBootId": "a", "bootId": "b",
-                "downSeconds": 21.3, "waitingFor": ["docker.service"], "waitingForCount": 1, "error": {"code": "neverWentDown", "message": "m"},
+                "downSeconds": 21.3, "waitingFor": ["docker.service"], "waitingForCount": 1, "failedBefore": ["old.service"], "error": {"code": "neverWentDown", "message": "m"},
             },
             "boot": {
                 "bootId": "b", "bootTime": "2026-11-22T18:36:07.412Z", "cause": "requested",
-                "clock": "synchronized",
+                "clock": "synchronized", "detail": "kernelPanic", "count": 41, "uncleanCount": 3,
+            },
+            "health": {
+                "bootId": "b", "state": "degraded", "failedUnits": ["gateway-app.service"], "failedCount": 1,
+                "since": "2026-11-22T18:36:25.000Z", "hubReachedAfterSeconds": 12.1,
+            },
+            "rebootRequired": {
+                "required": true, "since": "2026-11-24T06:25:00.000Z", "reasons": ["linux-image-6.1.0-49-amd64"],
+                "reasonCount": 1, "runningKernel": "6.1.0-44-amd64", "installedKernel": "6.1.0-49-amd64",
             },
             "agent": {
-                "version": "1.0.0", "methods": ["rebootDevice"], "damagedRecord": "/var/lib/iotdm/damaged", "lastWish": "w-1",
+                "version": "1.0.0", "methods": ["rebootDevice"], "features": ["health"], "damagedRecord": "/var/lib/iotdm/damaged", "lastWish": "w-1",
                 "wishError": "id: must be given",
             },
         });
@@ -307,14 +372,21 @@ mod tests {
 
     #[test]
     fn what_does_not_apply_is_absent() {
-        let report = Report { reboot_time: None, reboot: None, boot: None, agent: None };
+        let report = Report {
+            reboot_time: None,
+            reboot: None,
+            boot: None,
+            health: None,
+            reboot_required: None,
+            agent: None,
+        };
         assert_eq!(serde_json::to_value(&report).unwrap(), json!({}));
     }
 
     #[test]
     fn only_outcomes_are_final() {
         use RebootStatus::*;
-        assert!([Completed, Failed, Cancelled].into_iter().all(RebootStatus::is_final));
+        assert!([Completed, Failed, Cancelled, NotNeeded].into_iter().all(RebootStatus::is_final));
         assert!(![Scheduled, Waiting, Rebooting].into_iter().any(RebootStatus::is_final));
     }
 }

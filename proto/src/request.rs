@@ -140,6 +140,9 @@ pub struct Terms {
     /// is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u64>,
+    /// `onlyIfRequired`: do nothing unless the machine needs a reboot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_if_required: bool,
 }
 
 /// The payload of `cancelReboot`.
@@ -169,8 +172,17 @@ pub struct InvalidPayload(String);
 
 impl RebootRequest {
     /// The keys of the payload.
-    pub const KEYS: [&str; 8] =
-        ["id", "delaySeconds", "at", "check", "reason", "operator", "onInhibitor", "waitSeconds"];
+    pub const KEYS: [&str; 9] = [
+        "id",
+        "delaySeconds",
+        "at",
+        "check",
+        "reason",
+        "operator",
+        "onInhibitor",
+        "waitSeconds",
+        "onlyIfRequired",
+    ];
 
     /// Reads a payload: absent, `null`, `""` or an object. Anything else is an
     /// error, and so is a known key with a value that may not stand there. A key
@@ -187,6 +199,7 @@ impl RebootRequest {
                 "delaySeconds" => request.delay_seconds = Some(seconds(&key, &value, DELAY_SECONDS)?),
                 "at" => request.at = Some(instant(&key, &value)?),
                 _ if request.terms.take(&key, &value)? => {}
+                _ if is_restraint(&key) => return Err(unknown_restraint(&key)),
                 _ if received.ignored.len() < MAX_IGNORED => {
                     received.ignored.push(key.chars().take(MAX_IGNORED_CHARS).collect());
                 }
@@ -223,8 +236,8 @@ impl RebootRequest {
 
 impl Wish {
     /// The keys of the wish.
-    pub const KEYS: [&str; 7] =
-        ["id", "notBefore", "deadline", "reason", "operator", "onInhibitor", "waitSeconds"];
+    pub const KEYS: [&str; 8] =
+        ["id", "notBefore", "deadline", "reason", "operator", "onInhibitor", "waitSeconds", "onlyIfRequired"];
 
     /// Reads `properties.desired.reboot`. It is an error if it is no object, has
     /// no `id`, a known key with a value that may not stand there, or a
@@ -239,7 +252,9 @@ impl Wish {
                 "id" => id = Some(text(key, value)?),
                 "notBefore" => not_before = Some(instant(key, value)?),
                 "deadline" => deadline = Some(instant(key, value)?),
-                _ => _ = terms.take(key, value)?,
+                _ if terms.take(key, value)? => {}
+                _ if is_restraint(key) => return Err(unknown_restraint(key)),
+                _ => {}
             }
         }
         let id = id.ok_or_else(|| InvalidPayload("id: must be given".to_owned()))?;
@@ -289,6 +304,7 @@ impl Terms {
             "operator" => self.operator = Some(text(key, value)?),
             "waitSeconds" => self.wait_seconds = Some(seconds(key, value, WAIT_SECONDS)?),
             "onInhibitor" => self.on_inhibitor = Some(word(key, value, OnInhibitor::ALL)?),
+            "onlyIfRequired" => self.only_if_required = boolean(key, value)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -409,6 +425,18 @@ macro_rules! text {
 }
 
 text!(RequestId, Reason, Operator);
+
+/// Whether a key of this name holds the reboot back under some condition. A daemon
+/// that does not know the condition must not reboot all the same.
+fn is_restraint(key: &str) -> bool {
+    let follows = |prefix: &str| key.strip_prefix(prefix)?.chars().next();
+    ["only", "on"].into_iter().filter_map(follows).any(char::is_uppercase) || ["only", "on"].contains(&key)
+}
+
+fn unknown_restraint(key: &str) -> InvalidPayload {
+    let key: String = key.chars().take(MAX_IGNORED_CHARS).collect();
+    InvalidPayload(format!("{key}: this device does not know what the reboot is to depend on"))
+}
 
 /// The payload as an object; an absent payload, `null` and `""` are an empty
 /// one, since tools send each of them where no payload was given.
@@ -547,7 +575,7 @@ mod tests {
         let wish = Wish { id: id("w"), not_before: None, deadline: None, terms: Terms::default() };
         let expected = json!({
             "id": "w", "notBefore": null, "deadline": null, "reason": null, "operator": null, "onInhibitor": null,
-            "waitSeconds": null,
+            "waitSeconds": null, "onlyIfRequired": null,
         });
         assert_eq!(wish.patch(), expected);
     }
@@ -612,6 +640,9 @@ mod tests {
                 "onInhibitor: must be \"fail\", \"wait\" or \"override\", not \"ask\"",
             ),
             (r#"{"onInhibitor":7}"#, "onInhibitor: must be"),
+            (r#"{"onlyIfRequired":"yes"}"#, "onlyIfRequired: must be true or false, not \"yes\""),
+            (r#"{"onlyOnSundays":true}"#, "onlyOnSundays: this device does not know"),
+            (r#"{"onBattery":"wait"}"#, "onBattery: this device does not know"),
         ] {
             let error = parse(payload.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(named), "{payload}: {error}");
@@ -633,6 +664,7 @@ mod tests {
                 Some("a"),
             ),
             (r#"{"id":"a","reason":"\u001b[2J"}"#, "reason: must be one line", Some("a")),
+            (r#"{"id":"a","onlyOnSundays":true}"#, "onlyOnSundays: this device does not know", Some("a")),
             (r#"{"id":"a","deadline":7}"#, "deadline: must be an RFC 3339 time, not 7", Some("a")),
             (
                 r#"{"id":"a","notBefore":"2026-11-22T18:00:00Z","deadline":"2026-11-22T18:00:00Z"}"#,

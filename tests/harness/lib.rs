@@ -15,6 +15,7 @@ mod proxy;
 mod ran;
 mod relay;
 mod server;
+mod systemd;
 mod transcript;
 
 pub use bus::{Bus, Inhibitor, Logind};
@@ -26,6 +27,7 @@ pub use proxy::{Proxy, proxy};
 pub use ran::Ran;
 pub use relay::relay;
 pub use server::{Client, Server};
+pub use systemd::Systemd;
 pub use transcript::Transcript;
 
 use std::path::PathBuf;

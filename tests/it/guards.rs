@@ -37,3 +37,23 @@ fn outside_the_windows_it_is_scheduled() {
     wait_until("the schedule", || hub.reported()["reboot"]["status"] == "scheduled");
     assert_eq!(hub.reported()["reboot"]["notBefore"], body["notBefore"]);
 }
+
+#[test]
+fn a_reboot_only_where_it_is_needed_is_none_where_nobody_can_tell() {
+    let hub = Hub::start();
+    let mut daemon = Daemon::simulating(&hub);
+    daemon.start_connected(&hub);
+    assert_eq!(hub.reported()["agent"]["features"], serde_json::json!(["onlyIfRequired"]));
+    let (status, body) = hub.invoke("rebootDevice", r#"{"id":"r-1","onlyIfRequired":true}"#);
+    assert_eq!((status, &body["status"], &body["id"]), (200, &"notNeeded".into(), &"r-1".into()), "{body}");
+    let (status, body) = hub.invoke("rebootDevice", r#"{"id":"r-1","onlyOnSundays":true}"#);
+    assert_eq!((status, body["error"]["code"].as_str()), (400, Some("invalidPayload")));
+    assert!(body["error"]["message"].as_str().unwrap().starts_with("onlyOnSundays: "), "{body}");
+    hub.ctl(&["twin", "update", "gw1", "--desired", r#"{"reboot":{"id":"w","onlyIfRequired":true}}"#])
+        .ends(0, &[]);
+    wait_until("the wish's outcome", || hub.reported()["reboot"]["status"] == "notNeeded");
+    assert_eq!(hub.reported()["agent"]["lastWish"], "w");
+    // A request that holds nothing back is none of that.
+    assert_eq!(hub.invoke("rebootDevice", r#"{"id":"r-1"}"#).0, 200);
+    wait_until("the outcome", || hub.reported()["reboot"]["id"] == "r-1");
+}

@@ -11,6 +11,7 @@ mod connection;
 mod credentials;
 mod fleet;
 mod guards;
+mod health;
 mod mended;
 mod notice;
 mod once;

@@ -113,7 +113,15 @@ mod tests {
     /// The running boot as the record has it: booted at `seconds` after [`START`].
     fn boot(seconds: i64, clock: Clock) -> Boot {
         let boot_time = Time::from_unix_millis((START + seconds) * 1000);
-        Boot { boot_id: "b".into(), boot_time, cause: BootCause::Unknown, clock }
+        Boot {
+            boot_id: "b".into(),
+            boot_time,
+            cause: BootCause::Unknown,
+            clock,
+            detail: None,
+            count: None,
+            unclean_count: None,
+        }
     }
 
     fn synchronized(seconds: i64) -> Boot {

@@ -5,6 +5,8 @@
 //! a phase says which one follows, or does not compile.
 
 mod accept;
+mod health;
+mod need;
 mod proceed;
 mod recall;
 mod remember;
@@ -13,8 +15,8 @@ mod wish;
 
 use std::time::Duration;
 
-use iotdm_proto::reply::{CallError, StatusReply};
-use iotdm_proto::report::{self, RebootError, RebootErrorCode, RebootStatus, Report};
+use iotdm_proto::reply::{BootHistoryReply, CallError, StatusReply};
+use iotdm_proto::report::{self, Feature, RebootError, RebootErrorCode, RebootStatus, Report};
 use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
 use serde_json::Value;
 
@@ -24,6 +26,7 @@ use self::wish::Wished;
 use super::effect::{Effect, Notice};
 use super::event::Event;
 use super::guard::Guards;
+use super::health::Observed;
 use super::record::{Asked, Record};
 use super::refusal::{Refusal, grant, refuse};
 use super::request::{DesiredReboot, Request};
@@ -58,6 +61,12 @@ struct Core {
     saved_count: u64,
     /// The administrator was told that the wish waits until it can be granted.
     wish_crowded: bool,
+    /// What systemd was last heard of the machine's units.
+    observed: Option<Observed>,
+    /// How long after the kernel's start the hub first answered in this run.
+    hub_reached_after: Option<Duration>,
+    /// The daemon has been there since its first start in the running boot.
+    whole_boot: bool,
 }
 
 /// What the device's own configuration says.
@@ -72,6 +81,9 @@ pub struct Settings {
     pub allow_inhibitor_override: bool,
     /// How often and when the machine may be rebooted.
     pub guards: Guards,
+    /// Whether the machine's health is followed, as that of a pretended machine
+    /// is not.
+    pub health: bool,
 }
 
 /// How far the reboot under way is. What must survive a crash is in the
@@ -195,6 +207,10 @@ impl Core {
                 Ok(MethodName::RebootDevice) => self.asked_to_reboot(phase, rid, &payload, fresh_id, now),
                 Ok(MethodName::CancelReboot) => self.asked_to_cancel(phase, rid, &payload, now),
                 Ok(MethodName::GetRebootStatus) => (phase, vec![Effect::Survey { rid }]),
+                Ok(MethodName::GetBootHistory) => {
+                    let history = BootHistoryReply { boots: self.record.past_boots() };
+                    (phase, vec![grant(&rid, &history)])
+                }
                 Err(_) => {
                     let message = format!("this device has no method {name:?}");
                     let error = CallError {
@@ -338,15 +354,18 @@ impl Core {
                 (phase, Vec::new())
             }
             (phase, Event::ClockSet { clock, boot_time }) => self.clock_set(phase, clock, boot_time, now),
+            (phase, Event::Health { observed, report }) => (phase, self.observed(observed, report, now)),
+            (phase, Event::Need(need)) => (phase, self.need_changed(need, now)),
+            (phase, Event::HubReached { uptime }) => (phase, self.hub_reached(uptime, now)),
             (phase, Event::ShutdownBegan) => {
-                let mut effects = self.going_down(true);
+                let mut effects = self.going_down(true, now);
                 if matches!(phase, Phase::Rebooting) {
                     effects.push(Effect::Deadline(Some(LOOK_AGAIN)));
                 }
                 (phase, effects)
             }
             (phase, Event::ShutdownCancelled) => {
-                let mut effects = self.going_down(false);
+                let mut effects = self.going_down(false, now);
                 if matches!(phase, Phase::Rebooting) && !effects.is_empty() {
                     effects.push(Effect::Deadline(Some(self.settings.down_timeout)));
                 }
@@ -377,9 +396,12 @@ impl Core {
             reboot_time: self.record.reboot_time,
             reboot: self.record.reboot.clone(),
             boot: Some(self.record.boot.clone()),
+            health: self.known_health().map(|known| known.told.clone()),
+            reboot_required: self.record.reboot_required.clone(),
             agent: Some(report::Agent {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 methods: methods(),
+                features: self.features(),
                 damaged_record: self.record.damaged.clone(),
                 wish_error: self.wish_error(),
                 last_wish: self.record.last_wish.clone(),
@@ -400,7 +422,15 @@ impl Core {
             inhibitors,
             can_reboot: permission.is_ok(),
             message: permission.as_ref().err().map(Refusal::message),
+            health: self.known_health().map(|known| known.told.clone()),
+            reboot_required: self.record.reboot_required.clone(),
         }
+    }
+
+    /// What callers may rely on beyond the methods.
+    fn features(&self) -> Vec<String> {
+        let features = [(Feature::Health, self.settings.health), (Feature::OnlyIfRequired, true)];
+        features.iter().filter(|(_, has)| *has).map(|(feature, _)| feature.to_string()).collect()
     }
 }
 

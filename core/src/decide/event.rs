@@ -5,8 +5,10 @@ use std::time::Duration;
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
 
+use super::health::Observed;
 use super::ids::GrantedRequest;
 use super::memory::Memory;
+use super::need::Need;
 use super::refusal::Refusal;
 use super::request::DesiredReboot;
 
@@ -25,6 +27,20 @@ pub struct Start {
     pub uptime: Duration,
     /// The requests in the file of those that were granted.
     pub granted: Vec<GrantedRequest>,
+    /// What the machine tells of how the boot before ended.
+    pub traces: Traces,
+    /// Whether the machine needs a reboot, where that is known.
+    pub need: Option<Need>,
+}
+
+/// What is found on the machine that tells how the boot before ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// The dumps that panics of the kernel have left, of whatever boot, by their
+    /// names; `None` where they cannot be looked for.
+    pub panics: Option<Vec<String>>,
+    /// A hardware watchdog says that it has reset the machine.
+    pub watchdog: bool,
 }
 
 /// What happened.
@@ -85,6 +101,21 @@ pub enum Event {
         clock: Clock,
         /// When the running kernel booted, by the clock of now.
         boot_time: Time,
+    },
+    /// Systemd tells how the machine's units are.
+    Health {
+        /// How they are.
+        observed: Observed,
+        /// Whether that is to be reported, or was too little time since the last
+        /// report.
+        report: bool,
+    },
+    /// Whether the machine needs a reboot has changed.
+    Need(Option<Need>),
+    /// The hub has answered for the first time since the daemon started.
+    HubReached {
+        /// Since the kernel booted.
+        uptime: Duration,
     },
     /// Somebody took or released a block inhibitor.
     InhibitorsChanged,

@@ -1,6 +1,7 @@
 //! What the twin remembers of the daemon where the daemon's own record is gone.
 
 use iotdm_proto::Time;
+use iotdm_proto::health::Health;
 use iotdm_proto::report::{Boot, Reboot};
 use iotdm_proto::twin::Object;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,8 @@ pub struct Memory {
     pub reboot_id: Option<String>,
     /// `boot`.
     pub boot: Option<Boot>,
+    /// `health`.
+    pub health: Option<Health>,
     /// `agent.lastWish`.
     pub last_wish: Option<String>,
 }
@@ -34,6 +37,7 @@ impl Memory {
             reboot: read(reported, "reboot"),
             reboot_id: text("reboot", "id"),
             boot: read(reported, "boot"),
+            health: read(reported, "health"),
             last_wish: text("agent", "lastWish"),
         }
     }

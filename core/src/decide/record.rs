@@ -1,6 +1,8 @@
 //! The durable record: what the daemon must still know after the machine went
 //! down at any instant.
 
+use iotdm_proto::need::RebootRequired;
+use iotdm_proto::reply::PastBoot;
 use iotdm_proto::report::{Boot, Clock, Reboot};
 use iotdm_proto::{OnInhibitor, Time};
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use serde_json::Value;
 
 use super::age::Age;
 use super::guard::Guards;
+use super::health::KnownHealth;
 use super::ids::GrantedRequest;
 
 /// Everything that survives, written as one file.
@@ -60,6 +63,21 @@ pub struct Record {
     /// The id of the wish that was last taken up, whatever became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wish: Option<String>,
+    /// The health of the machine, as it was last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<KnownHealth>,
+    /// The units that had failed when the newest request was accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_before: Vec<String>,
+    /// Whether the machine needs a reboot, as it was last told in this boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_required: Option<RebootRequired>,
+    /// The last boots, the running one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boots: Vec<PastBoot>,
+    /// The dumps of panics that were there at the last start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panics: Option<Vec<String>>,
     /// This record was begun without an earlier one, and the twin, which may
     /// remember more, has not been read since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -97,6 +115,9 @@ pub struct Plan {
     /// that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_from: Option<Time>,
+    /// It is carried out only if the machine needs a reboot when its time has come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_if_required: bool,
     /// After this instant it is not carried out any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
@@ -125,6 +146,11 @@ impl Record {
             granted_at: Vec::new(),
             age: Age::default(),
             last_wish: None,
+            health: None,
+            failed_before: Vec::new(),
+            reboot_required: None,
+            boots: Vec::new(),
+            panics: None,
             lost: false,
             damaged: None,
         }

@@ -32,6 +32,9 @@ pub enum Refusal {
         /// How long that is from now.
         wait: Duration,
     },
+    /// The request is for a machine that needs a reboot; the sentence that this one
+    /// does not. To a call it is no error.
+    NotNeeded(String),
 }
 
 /// What a request that comes too often exceeds.
@@ -51,7 +54,9 @@ impl Refusal {
         let code = match self {
             Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) => RebootErrorCode::LogindRefused,
             Refusal::Blocked(_) => RebootErrorCode::BlockedByInhibitor,
-            Refusal::Forbidden | Refusal::RateLimited { .. } => RebootErrorCode::Forbidden,
+            Refusal::Forbidden | Refusal::RateLimited { .. } | Refusal::NotNeeded(_) => {
+                RebootErrorCode::Forbidden
+            }
         };
         RebootError { code, message: self.message() }
     }
@@ -59,7 +64,9 @@ impl Refusal {
     /// The sentence for people.
     pub(super) fn message(&self) -> String {
         match self {
-            Refusal::LogindUnavailable(why) | Refusal::NotAuthorized(why) => why.clone(),
+            Refusal::LogindUnavailable(why) | Refusal::NotAuthorized(why) | Refusal::NotNeeded(why) => {
+                why.clone()
+            }
             Refusal::Forbidden => "this device does not let operators override inhibitors \
                                    (reboot.allow_inhibitor_override)"
                 .to_owned(),
@@ -87,7 +94,7 @@ impl Refusal {
         let code = match self {
             Refusal::LogindUnavailable(_) => ErrorCode::LogindUnavailable,
             Refusal::NotAuthorized(_) => ErrorCode::NotAuthorized,
-            Refusal::Forbidden => ErrorCode::Forbidden,
+            Refusal::Forbidden | Refusal::NotNeeded(_) => ErrorCode::Forbidden,
             Refusal::RateLimited { .. } => ErrorCode::RateLimited,
             Refusal::Blocked(_) => ErrorCode::BlockedByInhibitor,
         };
@@ -97,7 +104,10 @@ impl Refusal {
                 error.retry_after_seconds = u64::try_from(wait.as_millis().div_ceil(1000)).ok();
             }
             Refusal::Blocked(holders) => error.inhibitors = Some(holders.clone()),
-            Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) | Refusal::Forbidden => {}
+            Refusal::LogindUnavailable(_)
+            | Refusal::NotAuthorized(_)
+            | Refusal::NotNeeded(_)
+            | Refusal::Forbidden => {}
         }
         error
     }

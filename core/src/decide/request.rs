@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) on_inhibitor: OnInhibitor,
     /// How long [`OnInhibitor::Wait`] waits.
     pub(super) wait: Duration,
+    /// Do nothing unless the machine needs a reboot.
+    pub(super) only_if_required: bool,
     /// Only say what would happen.
     pub(super) check: bool,
     /// The call's keys that the daemon does not know.
@@ -55,6 +57,7 @@ impl Request {
             deadline: None,
             on_inhibitor: request.terms.on_inhibitor(),
             wait: request.terms.wait(),
+            only_if_required: request.terms.only_if_required,
             check: request.check,
             ignored,
         }
@@ -70,6 +73,7 @@ impl Request {
             deadline: wish.deadline,
             on_inhibitor: wish.terms.on_inhibitor(),
             wait: wish.terms.wait(),
+            only_if_required: wish.terms.only_if_required,
             check: false,
             ignored: Vec::new(),
         }
@@ -86,6 +90,7 @@ impl Default for Request {
             deadline: None,
             on_inhibitor: OnInhibitor::Fail,
             wait: DEFAULT_WAIT,
+            only_if_required: false,
             check: false,
             ignored: Vec::new(),
         }

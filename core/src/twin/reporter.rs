@@ -14,7 +14,10 @@ use super::TwinRequest;
 /// What is left out, a step at a time, when the hub has no room for the whole:
 /// another application may have filled the twin. The outcome itself, its ids and
 /// the last wish are never left out.
-const DISPENSABLE: [&[&str]; 4] = [
+const DISPENSABLE: [&[&str]; 7] = [
+    &["rebootRequired", "reasons"],
+    &["health", "failedUnits"],
+    &["reboot", "failedBefore"],
     &["reboot", "waitingFor"],
     &["reboot", "error", "message"],
     &["reboot", "reason"],
@@ -233,10 +236,22 @@ fn canonical(object: &Object) -> Object {
             Ok(time) => Value::String(time.to_string()),
             Err(_) => value.clone(),
         },
-        Value::Number(number) => number.as_f64().map_or_else(|| value.clone(), Value::from),
+        Value::Number(number) => number.as_f64().map_or_else(|| value.clone(), shortest),
         other => other.clone(),
     };
     object.iter().map(|(key, inner)| (key.clone(), value(key, inner))).collect()
+}
+
+/// A whole number is written as one, so that it can be read as one: a hub's rules
+/// and other programs tell 1 from 1.0.
+fn shortest(number: f64) -> Value {
+    // Each of these is a double exactly.
+    const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+    match number.fract() == 0.0 && number.abs() < MAX_WHOLE {
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+        true => Value::from(number as i64),
+        false => Value::from(number),
+    }
 }
 
 #[cfg(test)]
@@ -250,12 +265,20 @@ mod tests {
         let agent = Agent {
             version: version.into(),
             methods: vec![],
+            features: vec![],
             damaged_record: None,
             wish_error: None,
             last_wish: None,
         };
         let time = Time::from_unix_millis(1_000);
-        Report { reboot_time: Some(time), reboot: None, boot: None, agent: Some(agent) }
+        Report {
+            reboot_time: Some(time),
+            reboot: None,
+            boot: None,
+            health: None,
+            reboot_required: None,
+            agent: Some(agent),
+        }
     }
 
     fn get(request: TwinRequest) -> String {
@@ -321,6 +344,13 @@ mod tests {
         let reported =
             json!({"rebootTime": "1970-01-01T00:00:01Z", "agent": {"version": "1", "methods": []}});
         assert_eq!(reporter.read(object(reported)), Next::InSync);
+        let numbers = |count: Value, seconds: Value| {
+            canonical(json!({"boot": {"count": count, "seconds": seconds}}).as_object().unwrap())
+        };
+        let told = numbers(json!(41), json!(21.0));
+        assert_eq!(told, numbers(json!(41.0), json!(21)));
+        assert_eq!(Value::Object(told).to_string(), r#"{"boot":{"count":41,"seconds":21}}"#);
+        assert_eq!(numbers(json!(1), json!(7.808))["boot"]["seconds"], json!(7.808));
     }
 
     #[test]

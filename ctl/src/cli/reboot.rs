@@ -50,7 +50,8 @@ With -o json, one DEVICE gives an object and several an array; jsonl gives a lin
 for each as it ends. Keys: device, id, outcome (accepted, checked, completed,
 unclean, failed, cancelled, refused, offline, noSuchDevice, timedOut, notAuthorized,
 throttled, error, notStarted), and where they apply: reply {status, payload},
-rebootTime, reboot and boot (as the device reports them), seconds (from the call to
+rebootTime, reboot, boot, health and rebootRequired (as the device reports them),
+seconds (from the call to
 the outcome), error.
 
 It needs the right to connect as a service, as the policy \"service\" has it.";

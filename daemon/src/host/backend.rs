@@ -14,7 +14,7 @@ use super::logind::Logind;
 pub use super::logind::Shutdown;
 use super::sighting::Sighting;
 use super::simulate::Simulation;
-use super::{boot, clock, notice};
+use super::{boot, clock, notice, required, traces};
 
 /// The two ways.
 #[derive(Debug, Clone)]
@@ -55,6 +55,8 @@ impl Backend {
                     shut_down: boot::last_shut_down(state_dir),
                     uptime: boot::uptime(),
                     granted: Vec::new(),
+                    traces: traces::find(root),
+                    need: required::look(root),
                 })
             }
             Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),

@@ -4,6 +4,8 @@
 use std::io;
 
 use iotdm_core::decide::effect::Note;
+use iotdm_core::decide::health::Observed;
+use iotdm_core::decide::need::Need;
 use iotdm_proto::report::RebootStatus;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
@@ -26,6 +28,8 @@ mod message_id {
     pub(super) const COMPLETED: &str = "8bec7f14b5bf443d9635b4774dbc2409";
     pub(super) const CANCELLED: &str = "111d9c5dcc7747b8a31ec8ab32e5abd0";
     pub(super) const FAILED: &str = "28d08dd4f0dc4ab9b5be640f3cb78052";
+    pub(super) const HEALTH: &str = "6c0b8a4d2f6e4b7f8e1d97a35c21f0de";
+    pub(super) const NEED: &str = "d41f0b6a95c84f0fa4f5c6f6f2a8137b";
     pub(super) const SHUTDOWN: &str = "bb5e83438bab47a59fd2b52bde1afc0a";
     pub(super) const CONNECTED: &str = "4f187890f03a450f89377e15bfa011a8";
     pub(super) const CANNOT_RUN: &str = "ccaeb3c8f3094a0ca845c20e65376472";
@@ -161,6 +165,31 @@ pub fn connected(hub: &str, device_id: &str) {
 /// Writes why the hub is not connected.
 pub fn disconnected(device_id: &str, message: &str) {
     tracing::warn!(message_id = message_id::DISCONNECTED, device_id, "{message}");
+}
+
+/// Writes how the machine's units are, which has changed or was seen for the first
+/// time.
+pub fn health(observed: &Observed) {
+    let units: Vec<&str> = observed.down.iter().chain(&observed.failed).map(String::as_str).collect();
+    let units = if units.is_empty() { String::new() } else { format!(": {}", units.join(", ")) };
+    tracing::info!(message_id = message_id::HEALTH, "the machine is {}{units}", observed.state);
+}
+
+/// Writes whether the machine needs a reboot, which has changed.
+pub fn need(need: Option<&Need>) {
+    match need {
+        Some(need) if need.is_required() => {
+            tracing::info!(
+                message_id = message_id::NEED,
+                "the machine needs a reboot: {}",
+                need.reasons.join(", ")
+            );
+        }
+        _ => tracing::info!(
+            message_id = message_id::NEED,
+            "nothing says any more that the machine needs a reboot"
+        ),
+    }
 }
 
 /// Writes why the daemon ends.

@@ -352,7 +352,8 @@ impl Logind {
         ManagerProxy::new(&self.connect().await?).await
     }
 
-    async fn connect(&self) -> zbus::Result<Connection> {
+    /// A connection to the bus.
+    pub(super) async fn connect(&self) -> zbus::Result<Connection> {
         let builder = connection::Builder::address(self.address.as_str());
         // A bus that accepts and says nothing must not hold anybody up.
         let connecting = builder.method_timeout(CALL_TIMEOUT).build();
@@ -427,7 +428,7 @@ where
     }
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     harmless(text).chars().take(MAX_INHIBITOR_TEXT).collect()
 }
 

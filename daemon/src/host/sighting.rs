@@ -1,5 +1,7 @@
 //! What is seen of the machine.
 
+use iotdm_core::decide::health::Observed;
+use iotdm_core::decide::need::Need;
 use iotdm_proto::report::Clock;
 use zbus::wire::OwnedFd;
 
@@ -20,6 +22,16 @@ pub enum Sighting {
         /// Whether it has jumped.
         set: bool,
     },
+    /// How the machine's units are has changed, or was seen for the first time.
+    Health {
+        /// What was seen.
+        observed: Observed,
+        /// Whether the twin is to be told, or it was told of another change a
+        /// moment ago.
+        report: bool,
+    },
+    /// Whether the machine needs a reboot has changed.
+    Need(Option<Need>),
     /// The machine is down, which only a pretended one lives to tell.
     WentDown,
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use iotdm_core::decide::event::Start;
+use iotdm_core::decide::event::Traces;
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ impl Simulation {
             shut_down,
             uptime: boot::uptime(),
             granted: Vec::new(),
+            traces: Traces::default(),
+            need: None,
         })
     }
 

@@ -165,6 +165,9 @@ mod tests {
             boot_time: Time::from_unix_millis(1000),
             cause: BootCause::Unknown,
             clock: Clock::Synchronized,
+            detail: None,
+            count: None,
+            unclean_count: None,
         });
         let granted = serde_json::json!({"id": "a", "body": {"id": "a"}, "begun": true, "at": 7});
         record.granted.push(serde_json::from_value(granted).unwrap());

@@ -35,6 +35,8 @@ pub struct Config {
     pub provisioning: ProvisioningConfig,
     /// `[reboot]`
     pub reboot: RebootConfig,
+    /// `[health]`
+    pub health: HealthConfig,
     /// `[log]`
     pub log: LogConfig,
     /// The file that the value of `hub.proxy` came from: it may hold a password.
@@ -129,6 +131,21 @@ pub enum BackendKind {
     Simulate,
 }
 
+/// What counts as healthy.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthConfig {
+    /// The units that have to be active.
+    #[serde(deserialize_with = "units")]
+    pub units: Vec<String>,
+    /// The units whose failure does not matter.
+    #[serde(deserialize_with = "units")]
+    pub ignore_units: Vec<String>,
+    /// How long a boot may take to finish: 1 s to a day.
+    #[serde(deserialize_with = "wait")]
+    pub wait: Duration,
+}
+
 /// What is logged.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -179,6 +196,12 @@ impl Default for RebootConfig {
             ack_timeout: Duration::from_secs(5),
             down_timeout: Duration::from_secs(5 * 60),
         }
+    }
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        HealthConfig { units: Vec::new(), ignore_units: Vec::new(), wait: Duration::from_secs(5 * 60) }
     }
 }
 
@@ -342,6 +365,44 @@ fn window<E: serde::de::Error>(value: Value) -> Result<Window, E> {
     text.parse().map_err(E::custom)
 }
 
+/// A list of units, or a single one.
+fn units<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Array(list) => list.into_iter().map(unit).collect(),
+        single => Ok(vec![unit(single)?]),
+    }
+}
+
+/// A unit's name, with its kind. Source: systemd.unit(5).
+fn unit<E: serde::de::Error>(value: Value) -> Result<String, E> {
+    const KINDS: [&str; 11] = [
+        "service",
+        "socket",
+        "device",
+        "mount",
+        "automount",
+        "swap",
+        "target",
+        "path",
+        "timer",
+        "slice",
+        "scope",
+    ];
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    let is_unit = |text: &str| {
+        let kind = text.rsplit_once('.').filter(|(name, _)| !name.is_empty() && !name.ends_with('@'));
+        text.len() < 256 && text.bytes().all(fits) && kind.is_some_and(|(_, kind)| KINDS.contains(&kind))
+    };
+    let text = value.as_str().filter(|text| is_unit(text));
+    text.map(str::to_owned).ok_or_else(|| {
+        E::custom(format!("{value} is not a unit's whole name such as \"gateway-app.service\""))
+    })
+}
+
+fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 1.0, 24.0 * 60.0 * 60.0)
+}
+
 fn ack_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     bounded(deserializer, 0.1, 300.0)
 }
@@ -421,6 +482,14 @@ mod tests {
             ("[reboot]\nwindows = \"at night\"\n", 2, "windows: \"at night\" is not a window such as"),
             ("[reboot]\nwindows = [\"02:00-04:00\", 5]\n", 2, "windows: 5 is not a window"),
             ("[reboot\n", 1, ""),
+            (
+                "[health]\nunits = [\"gateway-app\"]\n",
+                2,
+                "units: \"gateway-app\" is not a unit's whole name such as",
+            ),
+            ("[health]\nunits = \"app@.service\"\n", 2, "units: \"app@.service\" is not a unit's whole name"),
+            ("[health]\nignore_units = [5]\n", 2, "ignore_units: 5 is not a unit's whole name"),
+            ("[health]\nwait = \"0s\"\n", 2, "wait: must be from 1 s to 86400 s, not 0 s"),
             ("[log]\nlevel = \"loud\"\n", 2, "level"),
             ("[log]\nlevel = \"info\"\nlevel = \"warn\"\n", 3, "level"),
         ] {
@@ -497,6 +566,8 @@ mod tests {
             Some("/run/credentials/iotdm-agentd.service/connection-string".into());
         expected.hub.ca_file = Some("/etc/ssl/certs/ca-certificates.crt".into());
         expected.reboot.windows = vec!["Mon..Fri 02:00-04:00".parse().unwrap()];
+        expected.health.units = vec!["gateway-app.service".to_owned()];
+        expected.health.ignore_units = vec!["apt-daily.service".to_owned()];
         assert_eq!(uncommented, expected);
     }
 }

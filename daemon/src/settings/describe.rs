@@ -6,7 +6,9 @@ use iotdm_core::decide::windows::Window;
 use jiff::SignedDuration;
 
 use super::Settings;
-use super::config::{BackendKind, Config, HubConfig, LogConfig, ProvisioningConfig, RebootConfig};
+use super::config::{
+    BackendKind, Config, HealthConfig, HubConfig, LogConfig, ProvisioningConfig, RebootConfig,
+};
 use crate::connection::dial::Transport;
 use crate::connection::identity::{Proof, Source};
 
@@ -15,7 +17,8 @@ pub fn describe(settings: &Settings) -> String {
     let Settings { config, credentials, state_dir, runtime_dir: _ } = settings;
     // Every key by its name, so that a new one is not forgotten here. Where the
     // device's name, its hub and its secrets come from is seen from the credentials.
-    let Config { hub, provisioning, reboot, log: LogConfig { level }, proxy_file: _ } = config;
+    let Config { hub, provisioning, reboot, health, log: LogConfig { level }, proxy_file: _ } = config;
+    let HealthConfig { units, ignore_units, wait } = health;
     let HubConfig {
         connection_string_file: _,
         certificate_file: _,
@@ -97,6 +100,9 @@ pub fn describe(settings: &Settings) -> String {
          windows          {windows}\n\
          ack_timeout      {}\n\
          down_timeout     {}\n\
+         health.units     {}\n\
+         ignore_units     {}\n\
+         health.wait      {}\n\
          log level        {level}\n\
          state directory  {}\n{warnings}",
         spelled(*keep_alive),
@@ -104,8 +110,15 @@ pub fn describe(settings: &Settings) -> String {
         spelled(*min_uptime),
         spelled(*ack_timeout),
         spelled(*down_timeout),
+        listed(units),
+        listed(ignore_units),
+        spelled(*wait),
         state_dir.display(),
     )
+}
+
+fn listed(units: &[String]) -> String {
+    if units.is_empty() { "none".to_owned() } else { units.join(" ") }
 }
 
 /// A duration as it may stand in the configuration, such as `4m` or `0s`.
@@ -188,6 +201,9 @@ mod tests {
             ("reboot.windows", plain(), r#""Sun 01:00-02:00""#.to_owned()),
             ("reboot.ack_timeout", plain(), r#""7s""#.to_owned()),
             ("reboot.down_timeout", plain(), r#""7m""#.to_owned()),
+            ("health.units", plain(), r#""gateway-app.service""#.to_owned()),
+            ("health.ignore_units", plain(), r#""apt-daily.service""#.to_owned()),
+            ("health.wait", plain(), r#""7m""#.to_owned()),
             ("log.level", plain(), r#""debug""#.to_owned()),
         ] {
             let before = described(&lines);

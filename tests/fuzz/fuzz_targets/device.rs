@@ -8,7 +8,7 @@ use std::time::Duration;
 use iotdm_agentd::connection::mqtt::{ConnectOptions, Incoming, Mqtt};
 use iotdm_core::decide::agent::{Agent, Settings};
 use iotdm_core::decide::effect::Effect;
-use iotdm_core::decide::event::{Event, Start};
+use iotdm_core::decide::event::{Event, Start, Traces};
 use iotdm_core::decide::guard::Guards;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
@@ -65,6 +65,8 @@ impl Daemon {
             shut_down: None,
             uptime: Duration::ZERO,
             granted: Vec::new(),
+            traces: Traces::default(),
+            need: None,
         };
         let settings = Settings {
             ack_timeout: Duration::from_secs(5),

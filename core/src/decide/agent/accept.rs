@@ -149,6 +149,7 @@ impl Core {
         let Check { rid, id, request } = self.checks.swap_remove(index);
         match self.verdict(&request, false, permission, now) {
             Ok(terms) => vec![grant(&rid, &self.reply(&id, &request, Granted::Checked, &terms))],
+            Err(Refusal::NotNeeded(why)) => vec![grant(&rid, &self.not_needed(&id, &request, why))],
             Err(refusal) => refuse_all(&[rid], &refusal),
         }
     }
@@ -158,6 +159,14 @@ impl Core {
         let Ask { id, request, rids, wish } = ask;
         let terms = match self.verdict(&request, wish.is_some(), permission, now) {
             Ok(terms) => terms,
+            Err(Refusal::NotNeeded(why)) => {
+                let reply = self.not_needed(&id, &request, why);
+                let mut effects: Vec<Effect> = rids.iter().map(|rid| grant(rid, &reply)).collect();
+                if let Some(wish) = wish {
+                    effects.extend(self.wish_not_needed(wish, &id, &request, now));
+                }
+                return (Phase::Idle, effects);
+            }
             Err(refusal) => {
                 let mut effects = refuse_all(&rids, &refusal);
                 if let Some(wish) = wish {
@@ -174,9 +183,11 @@ impl Core {
         let before = Box::new((Phase::Idle, self.record.clone()));
         self.remember(&reply);
         let by = if wish.is_some() { RequestedBy::Twin } else { RequestedBy::Method };
+        let failed_before = self.note_failed_before();
         self.record.reboot = Some(Reboot {
             status: terms.status,
             not_before: terms.not_before,
+            failed_before,
             ..self.new_reboot(&id, &request, by, now)
         });
         self.record.plan = Some(Plan {
@@ -185,6 +196,7 @@ impl Core {
             wait_until: (terms.status == RebootStatus::Waiting).then(|| now.after(request.wait)),
             delayed: request.delayed || request.not_before.is_none(),
             moved_from: (terms.not_before != request.not_before).then(|| request.not_before.unwrap_or(now)),
+            only_if_required: request.only_if_required,
             deadline: request.deadline,
         });
         if let Some(DesiredReboot { raw, .. }) = wish {
@@ -210,6 +222,9 @@ impl Core {
         if request.not_before.is_none_or(|at| at <= now) && earliest > now && !is_wish {
             let wait = earliest.since(now);
             return Err(Refusal::RateLimited { until: earliest, wait, limit: Limit::Reboots });
+        }
+        if request.only_if_required {
+            self.needed()?;
         }
         let at = self.settings.guards.open(earliest);
         let blocked = match permission {
@@ -269,6 +284,7 @@ impl Core {
             down_seconds: None,
             waiting_for: Vec::new(),
             waiting_for_count: None,
+            failed_before: Vec::new(),
             error: None,
         }
     }

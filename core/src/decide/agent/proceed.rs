@@ -12,7 +12,7 @@ use crate::decide::refusal::Refusal;
 
 /// The longest error message that is reported, in characters. Others choose what
 /// stands in one: who inhibits a shutdown, and why.
-const MAX_MESSAGE: usize = 1000;
+const MAX_MESSAGE: usize = 250;
 
 /// How many of the units that hold up a shutdown are named.
 const MAX_WAITING_FOR: usize = 5;
@@ -55,6 +55,9 @@ impl Core {
         now: Time,
     ) -> Step {
         let plan = self.record.plan.as_ref();
+        if plan.is_some_and(|plan| plan.only_if_required) && self.needed().is_err() {
+            return self.conclude(RebootStatus::NotNeeded, None, now);
+        }
         let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
         // Somebody's inhibitor was in the way, and was released since.
         let released = changed && on_inhibitor == OnInhibitor::Wait && permission.is_ok();
@@ -177,13 +180,16 @@ impl Core {
 
     /// Notes whether an orderly shutdown is under way, for judging the next
     /// boot. Events may say again what is known.
-    pub(super) fn going_down(&mut self, going_down: bool) -> Vec<Effect> {
+    pub(super) fn going_down(&mut self, going_down: bool, now: Time) -> Vec<Effect> {
         if self.record.going_down == going_down {
             return Vec::new();
         }
         self.record.going_down = going_down;
+        let health_changed = self.judge_health(now);
         let note = if going_down { Note::ShutdownBegan } else { Note::ShutdownCancelled };
-        vec![Effect::Note(note), self.save()]
+        let mut effects = vec![Effect::Note(note), self.save()];
+        effects.extend(health_changed.then(|| self.report()));
+        effects
     }
 
     /// Whether the pending request came by the twin.
@@ -195,7 +201,7 @@ impl Core {
     /// going down, and which units systemd is still `stopping`.
     pub(super) fn looked(&mut self, under_way: bool, mut stopping: Vec<String>, now: Time) -> Step {
         let was_under_way = self.record.going_down;
-        let mut effects = self.going_down(under_way);
+        let mut effects = self.going_down(under_way, now);
         if !under_way && !was_under_way {
             let waited = self.settings.down_timeout.as_secs();
             let message = format!(
@@ -226,7 +232,12 @@ impl Core {
 
     /// The pending request ends without a reboot.
     pub(super) fn fail(&mut self, error: RebootError, now: Time) -> Step {
-        self.end(RebootStatus::Failed, Some(error), now);
+        self.conclude(RebootStatus::Failed, Some(error), now)
+    }
+
+    /// The pending request has this outcome, and it is told.
+    fn conclude(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) -> Step {
+        self.end(status, error, now);
         let mut effects = vec![Effect::Deadline(None)];
         if let Some(reboot) = &self.record.reboot {
             effects.push(Effect::Note(Note::Ended(Box::new(reboot.clone()))));
@@ -250,7 +261,7 @@ impl Core {
     }
 }
 
-/// An error with a message that a twin can take: at most 4 KiB of UTF-8.
+/// An error with a message that is short enough for the twin.
 pub(super) fn brief(error: RebootError) -> RebootError {
     RebootError { message: error.message.chars().take(MAX_MESSAGE).collect(), ..error }
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::decide::effect::Note;
 use crate::decide::event::Start;
+use crate::decide::event::Traces;
 use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
 
@@ -25,6 +26,7 @@ const SETTINGS: Settings = Settings {
         windows: Vec::new(),
         zone: || TimeZone::UTC,
     },
+    health: true,
 };
 
 /// What the world does next.
@@ -632,6 +634,8 @@ fn start(boot: u32, seconds: i64) -> Start {
         shut_down: None,
         uptime: Duration::ZERO,
         granted: Vec::new(),
+        traces: Traces::default(),
+        need: None,
     }
 }
 

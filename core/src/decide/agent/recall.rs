@@ -42,12 +42,16 @@ impl Core {
                 self.recall_id(id, begun);
             }
             self.record.reboot = memory.reboot.clone();
+            let reboot = memory.reboot.as_ref();
+            self.record.failed_before = reboot.map_or_else(Vec::new, |reboot| reboot.failed_before.clone());
         }
         self.record.last_wish = memory.last_wish;
         self.record.starts.extend(memory.reboot.as_ref().and_then(|reboot| reboot.started_at));
         let clock = memory.boot.map(|boot| boot.clock);
         self.record.started_clock = clock;
         let phase = self.conclude_recalled(phase, now, &mut effects);
+        self.record.note_boot();
+        self.judge_health(now);
         effects.push(self.save());
         // The wish that is taken up anew is reported when that is done; until
         // then the twin is to keep what it remembers.
@@ -61,15 +65,33 @@ impl Core {
     fn recall_boot(&mut self, memory: &Memory) {
         let Some(known) = &memory.boot else { return };
         if known.boot_id == self.record.boot.boot_id {
-            self.record.boot.cause = known.cause;
+            let boot = &mut self.record.boot;
+            (boot.cause, boot.detail) = (known.cause, known.detail);
+            (boot.count, boot.unclean_count) = (known.count, known.unclean_count);
+            self.recall_health(memory);
             self.record.reboot_time = memory.reboot_time.map(|_| self.booted);
             return;
         }
         self.record.reboot_time = Some(self.booted);
+        let boot = &mut self.record.boot;
+        (boot.count, boot.unclean_count) =
+            (known.count.map(|count| count.saturating_add(1)), known.unclean_count);
         // A shutdown while a request was pending may have been for it.
         let pending = memory.reboot.as_ref().is_some_and(|reboot| !reboot.status.is_final());
         if self.shut_down.as_ref() == Some(&known.boot_id) && !pending {
             self.record.boot.cause = BootCause::Local;
+        }
+    }
+
+    /// The hub was reached before in this boot, at an instant that only the twin
+    /// knows, if anybody.
+    fn recall_health(&mut self, memory: &Memory) {
+        let reached = memory.health.as_ref().filter(|health| health.boot_id == self.record.boot.boot_id);
+        let reached = reached.and_then(|health| health.hub_reached_after_seconds);
+        self.whole_boot = false;
+        if let Some(known) = &mut self.record.health {
+            known.whole_boot = false;
+            known.told.hub_reached_after_seconds = reached;
         }
     }
 

@@ -6,8 +6,9 @@ use iotdm_proto::{Time, Wish};
 
 use super::remember::Kept;
 use super::wish::Wished;
-use super::{Agent, Core, Phase, Settings, Step};
+use super::{Agent, Core, Phase, Settings, Step, health};
 use crate::decide::age::Age;
+use crate::decide::boots::first_boot;
 use crate::decide::effect::{Effect, Note};
 use crate::decide::event::Start;
 use crate::decide::record::{Asked, Record};
@@ -29,13 +30,20 @@ impl Agent {
     ) -> (Self, Vec<Effect>) {
         let mut effects = Vec::new();
         let clock = start.clock;
+        // Without a note of it by an earlier run, the hub may have answered that.
+        let mut whole_boot = true;
+        let need =
+            |record: &Record| start.need.as_ref().map(|need| need.tell(record.reboot_required.as_ref(), now));
         let in_record = record.as_ref().map_or(&[][..], |record| &record.granted);
         let kept = Kept::found(start.granted.clone(), in_record, damaged.is_some());
         let mut record = match record {
             None => {
-                let mut record = Record::new(boot(&start, BootCause::Unknown));
+                let mut record = Record::new(first_boot(&start));
+                record.note_panics(&start);
+                record.note_boot();
                 record.damaged = damaged;
                 record.age = Age::begin(kept.passed(), start.uptime);
+                record.reboot_required = need(&record);
                 // Until the twin has told what it remembers: this may be the
                 // first start ever, or the state directory did not survive.
                 record.lost = true;
@@ -43,6 +51,12 @@ impl Agent {
                 record
             }
             Some(mut record) if record.boot.boot_id == start.boot_id => {
+                whole_boot = record.health.as_ref().is_some_and(|known| known.whole_boot);
+                let required = need(&record);
+                let is_news = required != record.reboot_required;
+                record.reboot_required = required;
+                record.note_panics(&start);
+                record.note_boot();
                 let known = record.boot.boot_time;
                 let newly_damaged = damaged.is_some();
                 record.damaged = damaged.or(record.damaged);
@@ -50,7 +64,7 @@ impl Agent {
                     shift_plan(&mut record, start.boot_time.unix_millis() - known.unix_millis());
                     effects.push(Effect::Note(Note::ClockSet(record.boot.clone())));
                     effects.push(Effect::Save(Box::new(record.clone())));
-                } else if newly_damaged {
+                } else if newly_damaged || is_news {
                     effects.push(Effect::Save(Box::new(record.clone())));
                 }
                 record
@@ -60,7 +74,13 @@ impl Agent {
                 // killed sees no shutdown.
                 let orderly =
                     record.going_down || start.shut_down.as_deref() == Some(record.boot.boot_id.as_str());
-                record.boot = boot(&start, cause_of_boot(&record, orderly));
+                let cause = cause_of_boot(&record, orderly);
+                record.begin_boot(&start, cause);
+                record.reboot_required = need(&record);
+                record.health = record
+                    .health
+                    .filter(|_| settings.health)
+                    .map(|_| health::starting(&start.boot_id, start.boot_time));
                 record.reboot_time = Some(start.boot_time);
                 (record.asked, record.going_down) = (None, false);
                 record.damaged = damaged;
@@ -68,6 +88,7 @@ impl Agent {
                 record.age.count(start.uptime, &record.boot);
                 effects.push(Effect::Note(Note::Booted(record.boot.clone())));
                 conclude_after_boot(&mut record, now, &mut effects);
+                record.note_boot();
                 effects.push(Effect::Save(Box::new(record.clone())));
                 record
             }
@@ -89,6 +110,9 @@ impl Agent {
             wish_held: false,
             saved_count: passed,
             wish_crowded: false,
+            observed: None,
+            hub_reached_after: None,
+            whole_boot,
         };
         core.count(start.uptime);
         effects.extend(core.mend());
@@ -204,10 +228,6 @@ impl Core {
     }
 }
 
-fn boot(start: &Start, cause: BootCause) -> Boot {
-    Boot { boot_id: start.boot_id.clone(), boot_time: start.boot_time, cause, clock: start.clock }
-}
-
 /// What ended the boot that `record` was written in.
 fn cause_of_boot(record: &Record, orderly: bool) -> BootCause {
     match (orderly, record.asked) {
@@ -269,7 +289,21 @@ fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
     if let Some(time) = &mut record.reboot_time {
         *time = boot_time;
     }
-    let Some(reboot) = &mut record.reboot else { return true };
+    if let Some(known) = &mut record.health {
+        known.told.since = moved_by(known.told.since, moved);
+    }
+    if let Some(need) = &mut record.reboot_required {
+        shift(&mut need.since, moved);
+    }
+    correct_reboot(record, clock, moved);
+    record.note_boot();
+    true
+}
+
+/// The same for the times of the newest request, which were off by `moved`
+/// milliseconds.
+fn correct_reboot(record: &mut Record, clock: Clock, moved: i64) {
+    let Some(reboot) = &mut record.reboot else { return };
     if reboot.boot_id.as_ref() == Some(&record.boot.boot_id) {
         // Concluded at the start of this boot.
         shift(&mut reboot.completed_at, moved);
@@ -287,7 +321,6 @@ fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
         shift(&mut reboot.started_at, moved);
         shift(&mut reboot.completed_at, moved);
     }
-    true
 }
 
 /// What was given as a span of time stays one when the clock is set.

@@ -6,7 +6,9 @@ mod cancel;
 mod clock;
 mod failures;
 mod guards;
+mod health;
 mod later;
+mod need;
 mod recall;
 mod remember;
 mod road;
@@ -20,13 +22,19 @@ use serde_json::json;
 use super::*;
 use crate::decide::effect::Note;
 use crate::decide::event::Start;
+use crate::decide::event::Traces;
 
 const ACK: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(300);
 const GUARDS: Guards =
     Guards { max_per_hour: 6, min_uptime: Duration::ZERO, windows: Vec::new(), zone: || TimeZone::UTC };
-const SETTINGS: Settings =
-    Settings { ack_timeout: ACK, down_timeout: DOWN, allow_inhibitor_override: false, guards: GUARDS };
+const SETTINGS: Settings = Settings {
+    ack_timeout: ACK,
+    down_timeout: DOWN,
+    allow_inhibitor_override: false,
+    guards: GUARDS,
+    health: true,
+};
 
 fn at(seconds: i64) -> Time {
     Time::from_unix_millis(seconds * 1000)
@@ -40,6 +48,8 @@ fn start(boot_id: &str, booted: i64) -> Start {
         shut_down: None,
         uptime: Duration::ZERO,
         granted: Vec::new(),
+        traces: Traces::default(),
+        need: None,
     }
 }
 

@@ -131,10 +131,32 @@ impl Core {
         error: RebootError,
         now: Time,
     ) -> Vec<Effect> {
+        self.end_wish(wish, id, request, (RebootStatus::Failed, Some(error)), now)
+    }
+
+    /// Reports that the machine needs no reboot, for which the wish asks only then.
+    pub(super) fn wish_not_needed(
+        &mut self,
+        wish: DesiredReboot,
+        id: &str,
+        request: &Request,
+        now: Time,
+    ) -> Vec<Effect> {
+        self.end_wish(wish, id, request, (RebootStatus::NotNeeded, None), now)
+    }
+
+    fn end_wish(
+        &mut self,
+        wish: DesiredReboot,
+        id: &str,
+        request: &Request,
+        (status, error): (RebootStatus, Option<RebootError>),
+        now: Time,
+    ) -> Vec<Effect> {
         let mut reboot = self.new_reboot(id, request, RequestedBy::Twin, now);
-        reboot.status = RebootStatus::Failed;
+        reboot.status = status;
         reboot.completed_at = Some(now);
-        reboot.error = Some(brief(error));
+        reboot.error = error.map(brief);
         let note = Note::Ended(Box::new(reboot.clone()));
         self.record.reboot = Some(reboot);
         self.record.wish = Some(wish.raw);

@@ -190,8 +190,19 @@ mod tests {
         };
         let printed = json!(outcome);
         let keys: Vec<&str> = printed.as_object().unwrap().keys().map(String::as_str).collect();
-        let expected =
-            ["device", "id", "outcome", "reply", "rebootTime", "reboot", "boot", "seconds", "error"];
+        let expected = [
+            "device",
+            "id",
+            "outcome",
+            "reply",
+            "rebootTime",
+            "reboot",
+            "boot",
+            "health",
+            "rebootRequired",
+            "seconds",
+            "error",
+        ];
         assert_eq!(keys, expected);
         let mut command = Cli::command();
         let help = command.find_subcommand_mut("reboot").unwrap().render_long_help().to_string();

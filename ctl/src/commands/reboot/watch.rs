@@ -54,6 +54,9 @@ impl Watch {
                 Some(RebootStatus::Cancelled) => {
                     Seen::with_error(Outcome::Cancelled, "the reboot was cancelled".to_owned())
                 }
+                Some(RebootStatus::NotNeeded) => {
+                    Seen::with_error(Outcome::Cancelled, "the machine needs no reboot".to_owned())
+                }
                 Some(RebootStatus::Scheduled | RebootStatus::Waiting | RebootStatus::Rebooting) | None => {
                     Seen::Pending(reported.status().and_then(Value::as_str).map(str::to_owned))
                 }

@@ -35,10 +35,6 @@ pub(super) struct DeviceStatus {
     wish: Option<Value>,
     #[serde(flatten)]
     pub(super) reported: Reported,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    health: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reboot_required: Option<Value>,
 }
 
 /// How instants are shown to people: in full, and as how long ago they are.
@@ -71,8 +67,6 @@ impl DeviceStatus {
             connection_state: twin.get("connectionState").cloned(),
             wish: twin.open_wish().cloned(),
             reported: twin.reported(),
-            health: twin.reported_value("health").cloned(),
-            reboot_required: twin.reported_value("rebootRequired").cloned(),
         }
     }
 
@@ -94,7 +88,7 @@ impl DeviceStatus {
 
     /// systemd's word for how the device is.
     pub(super) fn health(&self) -> Option<&str> {
-        self.health.as_ref()?.get("state")?.as_str()
+        self.reported.health.as_ref()?.get("state")?.as_str()
     }
 
     /// Whether the device says that it needs a reboot.
@@ -103,7 +97,7 @@ impl DeviceStatus {
     }
 
     fn required(&self) -> Option<&Value> {
-        self.reboot_required.as_ref()?.get("required")
+        self.reported.reboot_required.as_ref()?.get("required")
     }
 
     /// The row of a table for people below [`COLUMNS`].
@@ -145,7 +139,7 @@ impl DeviceStatus {
             self.outcome().words,
             cell(reported.boot_cause()),
             cell(reported.agent_version()),
-            cell(self.health.as_ref().and_then(|health| health.get("state"))),
+            cell(self.reported.health.as_ref().and_then(|health| health.get("state"))),
             match self.required() {
                 Some(Value::Bool(true)) => "yes".to_owned(),
                 Some(Value::Bool(false)) => "no".to_owned(),
@@ -232,9 +226,9 @@ pub(super) mod tests {
             "rebootTime",
             "reboot",
             "boot",
-            "agent",
             "health",
             "rebootRequired",
+            "agent",
         ];
         assert!(json!(full).as_object().unwrap().keys().eq(keys), "{full:?}");
         let bare = status(json!({"deviceId": "gw2", "connectionState": "Disconnected"}));

@@ -63,7 +63,7 @@ fn the_status_says_how_things_are() {
         *body,
         json!({
             "boot": {"bootId": "boot-1", "bootTime": "1970-01-01T00:00:00.000Z", "cause": "unknown",
-                     "clock": "synchronized"},
+                     "clock": "synchronized", "count": 1, "uncleanCount": 0},
             "uptimeSeconds": 77, "inhibitors": [], "canReboot": true,
         })
     );
