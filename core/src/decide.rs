@@ -14,6 +14,7 @@ pub mod health;
 pub mod ids;
 pub mod memory;
 pub mod need;
+pub mod outlook;
 pub mod record;
 pub mod refusal;
 pub mod request;

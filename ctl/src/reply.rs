@@ -74,6 +74,7 @@ mod tests {
             message: "m".into(),
             not_before: None,
             boot_id: "b".into(),
+            preflight: Vec::new(),
             ignored: Vec::new(),
         };
         let reply = MethodReply { status: GRANTED.into(), payload: json!(granted) };

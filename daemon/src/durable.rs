@@ -36,6 +36,15 @@ pub fn own_directory(dir: &Path) -> io::Result<()> {
 /// Replaces `file` in `dir` as a whole, for nobody else to read, and syncs
 /// both. A link in its place is replaced, not followed.
 pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(dir, file, bytes, 0o600)
+}
+
+/// As [`replace`], for everybody to read.
+pub fn replace_readable(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(dir, file, bytes, 0o644)
+}
+
+fn replace_with(dir: &Path, file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = file.with_extension("new");
     // One that a power cut has left, or somebody has put there; `create_new`
     // follows no link.
@@ -43,7 +52,7 @@ pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
     written.write_all(bytes)?;
     written.sync_all()?;
     fs::rename(&new, file)?;

@@ -12,6 +12,7 @@ pub mod log;
 pub mod logind;
 pub mod notice;
 pub mod notify;
+pub mod preflight;
 pub mod required;
 pub mod sighting;
 pub mod simulate;

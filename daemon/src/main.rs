@@ -8,6 +8,7 @@ use clap::Parser as _;
 use iotdm_agentd::host::log::{self, Level};
 use iotdm_agentd::host::notice;
 use iotdm_agentd::host::notify::Notify;
+use iotdm_agentd::host::preflight;
 use iotdm_agentd::service;
 use iotdm_agentd::settings::cli::Arguments;
 use iotdm_agentd::settings::{Settings, as_service, describe, exit_code};
@@ -33,6 +34,22 @@ fn main() -> ExitCode {
             eprintln!("iotdm-agentd: the reboot to come is not shown everywhere: {error:#}");
         }
         return ExitCode::SUCCESS;
+    }
+    if arguments.preflight {
+        // As above: the verdict is in the answer.
+        if let Err(error) = preflight::runner::answer() {
+            eprintln!("iotdm-agentd: the preflight checks were not run: {error:#}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Some(initrd) = &arguments.check_initrd {
+        return match preflight::initrd::check(initrd) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("iotdm-agentd: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     if arguments.check_config {
         return check_config(&arguments);

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use iotdm_core::decide::agent::Agent;
 use iotdm_core::decide::effect::{Effect, Note};
 use iotdm_core::decide::event::Event;
+use iotdm_core::decide::outlook::Outlook;
 use iotdm_core::decide::record::Record;
 use iotdm_core::decide::refusal::Refusal;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
@@ -411,16 +412,14 @@ impl Daemon {
                     return self.report(&report);
                 }
             }
-            Effect::AskPermission => {
-                let permission = permission(self.backend.clone(), self.obstacle.clone());
-                self.answer_later(async { Event::Permission(permission.await) });
+            Effect::AskPermission { preflight } => {
+                let outlook = outlook(self.backend.clone(), self.obstacle.clone(), preflight);
+                self.answer_later(async { Event::Permission(outlook.await) });
             }
-            Effect::Survey { rid } => {
-                let permission = permission(self.backend.clone(), self.obstacle.clone());
+            Effect::Survey { rid, preflight } => {
+                let outlook = outlook(self.backend.clone(), self.obstacle.clone(), preflight);
                 let uptime = self.backend.uptime();
-                self.answer_later(
-                    async move { Event::Surveyed { rid, permission: permission.await, uptime } },
-                );
+                self.answer_later(async move { Event::Surveyed { rid, outlook: outlook.await, uptime } });
             }
             Effect::AskShutdown => {
                 let backend = self.backend.clone();
@@ -548,6 +547,14 @@ impl Daemon {
             () = sleep(GOODBYE) => {}
         }
     }
+}
+
+/// What the backend says about a reboot now and, if they are asked, the preflight
+/// checks.
+async fn outlook(backend: Backend, obstacle: watch::Sender<Option<String>>, preflight: bool) -> Outlook {
+    let checks = async { if preflight { backend.preflight().await } else { Vec::new() } };
+    let (permission, preflight) = tokio::join!(permission(backend.clone(), obstacle), checks);
+    Outlook { permission, preflight }
 }
 
 /// What the backend says about a reboot now, which `obstacle` is told as far as it

@@ -23,6 +23,7 @@ use crate::host::health::{self, Wanted};
 use crate::host::ids::Ids;
 use crate::host::logind::Logind;
 use crate::host::notify::Notify;
+use crate::host::preflight::Preflight;
 use crate::host::required;
 use crate::host::simulate::Simulation;
 use crate::host::store::{Loaded, Store};
@@ -47,7 +48,11 @@ pub async fn serve(settings: &Settings, bus: String) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let backend = match settings.config.reboot.backend {
-        BackendKind::Logind => Backend::Logind(Logind::new(bus)),
+        BackendKind::Logind => {
+            let preflight =
+                Preflight::new(settings.runtime_dir.as_deref(), settings.config.preflight.timeout);
+            Backend::Logind(Logind::new(bus), preflight)
+        }
         BackendKind::Simulate => {
             let duration = settings.config.reboot.simulate_duration;
             Backend::Simulate(Simulation::new(&settings.state_dir, duration))
@@ -107,7 +112,7 @@ async fn life(
     let mut tasks = JoinSet::new();
     let (sightings, machine) = mpsc::channel(QUEUE);
     let (notices, noticed) = watch::channel(None);
-    if let Backend::Logind(logind) = backend {
+    if let Backend::Logind(logind, _) = backend {
         let HealthConfig { units, ignore_units: ignore, wait } = settings.config.health.clone();
         tasks.spawn(required::watch(Path::new("/").to_owned(), start.need.clone(), sightings.clone()));
         tasks.spawn(health::watch(logind.clone(), Wanted { units, ignore, wait }, sightings.clone()));
@@ -144,6 +149,7 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
         ack_timeout,
         down_timeout,
         allow_inhibitor_override,
+        allow_preflight_override,
         max_per_hour,
         min_uptime,
         windows,
@@ -154,6 +160,7 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
         ack_timeout,
         down_timeout,
         allow_inhibitor_override,
+        allow_preflight_override,
         guards: Guards { max_per_hour, min_uptime, windows, zone: TimeZone::system },
         health: backend == BackendKind::Logind,
     }

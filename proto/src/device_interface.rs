@@ -16,7 +16,7 @@ use crate::report::{
 };
 use crate::request::{
     CancelRequest, DEFAULT_WAIT, DELAY_SECONDS, MAX_AHEAD, MAX_ID, MAX_IGNORED, MAX_IGNORED_CHARS,
-    MAX_OPERATOR, MAX_REASON, OnInhibitor, RebootRequest, Terms, WAIT_SECONDS, Wish,
+    MAX_OPERATOR, MAX_REASON, OnInhibitor, OnPreflight, RebootRequest, Terms, WAIT_SECONDS, Wish,
 };
 use crate::{Time, full, twin};
 
@@ -114,6 +114,7 @@ fn objects() -> Vec<(&'static str, Value)> {
         ("cancelReboot: payload", json(&full::cancel_request())),
         ("cancelReboot: reply", json(&full::cancel_reply())),
         ("inhibitors", json(&full::inhibitor())),
+        ("preflight", json(&full::preflight_check())),
         ("getRebootStatus: reply", status),
         ("getBootHistory: reply", json(&full::boot_history_reply())),
         ("boots", json(&full::past_boot())),
@@ -138,6 +139,7 @@ fn vocabularies() -> Vec<(&'static str, Vec<String>)> {
         ("Direct methods", words(MethodName::ALL)),
         ("status of a granted call", words(Granted::ALL)),
         ("onInhibitor", words(OnInhibitor::ALL)),
+        ("onPreflight", words(OnPreflight::ALL)),
         ("error.code", words(ErrorCode::ALL)),
         ("Reported: reboot.status", words(RebootStatus::ALL)),
         ("Reported: reboot.requestedBy", words(RequestedBy::ALL)),
@@ -204,6 +206,7 @@ fn each_row_has_the_limits_of_its_key() {
         ("waitSeconds", "range", range(WAIT_SECONDS)),
         ("waitSeconds", "default", DEFAULT_WAIT.as_secs().to_string()),
         ("onInhibitor", "default", format!("`{}`", Terms::default().on_inhibitor())),
+        ("onPreflight", "default", format!("`{}`", Terms::default().on_preflight())),
     ];
     let parts = parts();
     for (key, column, expected) in &limits {

@@ -5,14 +5,14 @@
 use crate::health::{Health, HealthState};
 use crate::need::RebootRequired;
 use crate::reply::{
-    BootHistoryReply, CallError, CancelReply, Granted, Inhibitor, PastBoot, RebootReply, RefusalReply,
-    StatusReply,
+    BootHistoryReply, CallError, CancelReply, Granted, Inhibitor, PastBoot, PreflightCheck, RebootReply,
+    RefusalReply, StatusReply,
 };
 use crate::report::{
     Agent, Boot, BootCause, BootDetail, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus, Report,
     RequestedBy,
 };
-use crate::request::{CancelRequest, OnInhibitor, RebootRequest, RequestId, Terms, Wish};
+use crate::request::{CancelRequest, OnInhibitor, OnPreflight, RebootRequest, RequestId, Terms, Wish};
 use crate::{ErrorCode, Time};
 
 fn at(text: &str) -> Time {
@@ -28,6 +28,7 @@ fn terms() -> Terms {
         reason: Some("kernel update".parse().unwrap()),
         operator: Some("alice@ops".parse().unwrap()),
         on_inhibitor: Some(OnInhibitor::Wait),
+        on_preflight: Some(OnPreflight::Override),
         wait_seconds: Some(86_400),
         only_if_required: true,
     }
@@ -64,6 +65,7 @@ pub(crate) fn reboot_reply() -> RebootReply {
         message: "m".into(),
         not_before: Some(at("2026-11-22T18:30:00Z")),
         boot_id: "b".into(),
+        preflight: vec![preflight_check()],
         ignored: vec!["method_number".into()],
     }
 }
@@ -100,6 +102,10 @@ pub(crate) fn past_boot() -> PastBoot {
     }
 }
 
+pub(crate) fn preflight_check() -> PreflightCheck {
+    PreflightCheck { name: "fstab".into(), passed: false, reason: Some("/data: no device".into()) }
+}
+
 pub(crate) fn inhibitor() -> Inhibitor {
     Inhibitor { who: "dpkg".into(), why: "upgrade".into(), uid: 0, pid: 7 }
 }
@@ -113,6 +119,7 @@ pub(crate) fn refusal_reply() -> RefusalReply {
             id: Some("r-1".into()),
             methods: Some(vec!["rebootDevice".into()]),
             inhibitors: Some(vec![inhibitor()]),
+            preflight: Some(vec![preflight_check()]),
             retry_after_seconds: Some(3595),
         },
     }

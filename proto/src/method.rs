@@ -43,6 +43,9 @@ vocabulary! {
         /// Block inhibitors for shutdown are held. `inhibitors` lists who holds
         /// them.
         BlockedByInhibitor = "blockedByInhibitor",
+        /// A preflight check objects: the machine may not come back. `preflight`
+        /// lists the checks that object.
+        PreflightFailed = "preflightFailed",
         /// Too many reboots within an hour, or too soon after the last boot.
         /// `retryAfterSeconds` says when the call would be granted.
         RateLimited = "rateLimited",
@@ -67,7 +70,7 @@ impl ErrorCode {
             ErrorCode::Forbidden => 403,
             ErrorCode::UnknownMethod | ErrorCode::NothingPending => 404,
             ErrorCode::RebootPending | ErrorCode::ShuttingDown | ErrorCode::TooLate => 409,
-            ErrorCode::BlockedByInhibitor => 423,
+            ErrorCode::BlockedByInhibitor | ErrorCode::PreflightFailed => 423,
             ErrorCode::RateLimited => 429,
             ErrorCode::StorageFailed | ErrorCode::Internal => 500,
             ErrorCode::LogindUnavailable | ErrorCode::NotAuthorized => 503,
@@ -94,6 +97,7 @@ mod tests {
                 "409 rebootPending",
                 "409 tooLate",
                 "423 blockedByInhibitor",
+                "423 preflightFailed",
                 "429 rateLimited",
                 "500 storageFailed",
                 "500 internal",

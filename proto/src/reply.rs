@@ -6,6 +6,7 @@ use crate::health::Health;
 use crate::method::ErrorCode;
 use crate::need::RebootRequired;
 use crate::report::{Boot, BootCause, BootDetail, Reboot};
+use crate::text::harmless;
 use crate::time::Time;
 use crate::vocabulary::vocabulary;
 
@@ -47,6 +48,10 @@ pub struct RebootReply {
     pub not_before: Option<Time>,
     /// `bootId`: the kernel's id of the running boot, which the reboot will end.
     pub boot_id: String,
+    /// `preflight`: what each preflight check says; only in the reply to a dry run,
+    /// and absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preflight: Vec<PreflightCheck>,
     /// `ignored`: the payload's keys that the daemon does not know, at most 32,
     /// of each at most 64 characters.
     #[serde(default)]
@@ -140,6 +145,38 @@ pub struct Inhibitor {
     pub pid: u32,
 }
 
+/// What one preflight check says of whether the machine would come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightCheck {
+    /// `name`: the check's file name, at most 64 characters.
+    pub name: String,
+    /// `passed`: whether the check does not object.
+    pub passed: bool,
+    /// `reason`: why the check objects, in its own words, at most 250 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How many characters of a check's name are told.
+const MAX_CHECK_NAME: usize = 64;
+/// How many characters of a check's reason are told.
+const MAX_CHECK_REASON: usize = 250;
+
+impl PreflightCheck {
+    /// A check that does not object.
+    pub fn passing(name: &str) -> Self {
+        let name = harmless(name).chars().take(MAX_CHECK_NAME).collect();
+        PreflightCheck { name, passed: true, reason: None }
+    }
+
+    /// A check that objects. Both texts are made harmless and cut to their length.
+    pub fn objecting(name: &str, reason: &str) -> Self {
+        let reason = harmless(reason).chars().take(MAX_CHECK_REASON).collect();
+        PreflightCheck { passed: false, reason: Some(reason), ..Self::passing(name) }
+    }
+}
+
 /// The reply to a call that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +204,9 @@ pub struct CallError {
     /// `inhibitors`: who holds block inhibitors for shutdown, at most 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inhibitors: Option<Vec<Inhibitor>>,
+    /// `preflight`: the preflight checks that object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Vec<PreflightCheck>>,
     /// `retryAfterSeconds`: in how many whole seconds, rounded up, the device's
     /// limits allow what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +222,7 @@ impl CallError {
             id: None,
             methods: None,
             inhibitors: None,
+            preflight: None,
             retry_after_seconds: None,
         }
     }
@@ -200,6 +241,7 @@ mod tests {
         let mut value = json!({
             "id": "r-1", "status": "scheduled", "message": "m", "notBefore": "2026-11-22T18:30:00.000Z",
             "bootId": "b", "ignored": ["method_number"],
+            "preflight": [{"name": "fstab", "passed": false, "reason": "/data: no device"}],
         });
         assert_eq!(serde_json::to_value(&reply).unwrap(), value);
         reply.not_before = None;
@@ -237,6 +279,7 @@ mod tests {
         let value = json!({"error": {
             "code": "rebootPending", "message": "m", "id": "r-1", "methods": ["rebootDevice"],
             "inhibitors": [{"who": "dpkg", "why": "upgrade", "uid": 0, "pid": 7}],
+            "preflight": [{"name": "fstab", "passed": false, "reason": "/data: no device"}],
             "retryAfterSeconds": 3595,
         }});
         assert_eq!(serde_json::to_value(&refusal).unwrap(), value);

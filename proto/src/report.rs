@@ -182,6 +182,8 @@ vocabulary! {
         LogindRefused = "logindRefused",
         /// A block inhibitor for shutdown was held, or not released in time.
         BlockedByInhibitor = "blockedByInhibitor",
+        /// A preflight check objected, or still did when the wait was over.
+        PreflightFailed = "preflightFailed",
         /// The wish's deadline passed first.
         Expired = "expired",
         /// The machine booted anew, but without an orderly shutdown.
@@ -292,6 +294,8 @@ vocabulary! {
         /// `onlyIfRequired` is understood, and `rebootRequired` reported where it is
         /// known.
         OnlyIfRequired = "onlyIfRequired",
+        /// `onPreflight` is understood, and preflight checks are run.
+        Preflight = "preflight",
     }
 }
 

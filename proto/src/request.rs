@@ -78,6 +78,19 @@ vocabulary! {
     }
 }
 
+vocabulary! {
+    /// What to do while a preflight check objects: a check of whether the machine
+    /// would come back.
+    pub enum OnPreflight {
+        /// Refuse a reboot for now; let one whose time has come later fail.
+        Fail = "fail",
+        /// Reboot once no check objects any more; fail after `waitSeconds`.
+        Wait = "wait",
+        /// Reboot all the same, if the device's own configuration allows that.
+        Override = "override",
+    }
+}
+
 /// The payload of `rebootDevice`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,9 +148,13 @@ pub struct Terms {
     /// where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_inhibitor: Option<OnInhibitor>,
-    /// `waitSeconds`: how many seconds [`OnInhibitor::Wait`] waits once the
-    /// reboot's time has come, within [`WAIT_SECONDS`]; [`DEFAULT_WAIT`] where it
-    /// is not given.
+    /// `onPreflight`: what to do about preflight checks that object;
+    /// [`OnPreflight::Fail`] where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_preflight: Option<OnPreflight>,
+    /// `waitSeconds`: how many seconds [`OnInhibitor::Wait`] and
+    /// [`OnPreflight::Wait`] wait once the reboot's time has come, within
+    /// [`WAIT_SECONDS`]; [`DEFAULT_WAIT`] where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u64>,
     /// `onlyIfRequired`: do nothing unless the machine needs a reboot.
@@ -172,7 +189,7 @@ pub struct InvalidPayload(String);
 
 impl RebootRequest {
     /// The keys of the payload.
-    pub const KEYS: [&str; 9] = [
+    pub const KEYS: [&str; 10] = [
         "id",
         "delaySeconds",
         "at",
@@ -180,6 +197,7 @@ impl RebootRequest {
         "reason",
         "operator",
         "onInhibitor",
+        "onPreflight",
         "waitSeconds",
         "onlyIfRequired",
     ];
@@ -187,7 +205,9 @@ impl RebootRequest {
     /// Reads a payload: absent, `null`, `""` or an object. Anything else is an
     /// error, and so is a known key with a value that may not stand there. A key
     /// that is not known is no error, since the callers of Microsoft's tutorial
-    /// send one. Whether `at` lies within its bounds depends on when the request
+    /// send one; unless it restrains the reboot, by beginning with `only` or `on`:
+    /// a daemon that does not know what would hold the reboot back must not go
+    /// ahead. Whether `at` lies within its bounds depends on when the request
     /// is new: see [`RebootRequest::check_time`].
     pub fn parse(payload: &[u8]) -> Result<Received, InvalidPayload> {
         let mut received = Received::default();
@@ -236,13 +256,22 @@ impl RebootRequest {
 
 impl Wish {
     /// The keys of the wish.
-    pub const KEYS: [&str; 8] =
-        ["id", "notBefore", "deadline", "reason", "operator", "onInhibitor", "waitSeconds", "onlyIfRequired"];
+    pub const KEYS: [&str; 9] = [
+        "id",
+        "notBefore",
+        "deadline",
+        "reason",
+        "operator",
+        "onInhibitor",
+        "onPreflight",
+        "waitSeconds",
+        "onlyIfRequired",
+    ];
 
     /// Reads `properties.desired.reboot`. It is an error if it is no object, has
     /// no `id`, a known key with a value that may not stand there, or a
     /// `deadline` that is not after `notBefore`. Keys that are not known are left
-    /// to others, who may share the object.
+    /// to others, who may share the object, unless they restrain the reboot.
     pub fn parse(value: &Value) -> Result<Self, InvalidPayload> {
         let object = value.as_object().ok_or_else(|| wrong("reboot", "an object", value))?;
         let (mut id, mut not_before, mut deadline) = (None, None, None);
@@ -305,6 +334,7 @@ impl Terms {
             "waitSeconds" => self.wait_seconds = Some(seconds(key, value, WAIT_SECONDS)?),
             "onInhibitor" => self.on_inhibitor = Some(word(key, value, OnInhibitor::ALL)?),
             "onlyIfRequired" => self.only_if_required = boolean(key, value)?,
+            "onPreflight" => self.on_preflight = Some(word(key, value, OnPreflight::ALL)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -315,7 +345,13 @@ impl Terms {
         self.on_inhibitor.unwrap_or(OnInhibitor::Fail)
     }
 
-    /// How long [`OnInhibitor::Wait`] waits, with the default.
+    /// What to do about preflight checks that object, with the default.
+    pub fn on_preflight(&self) -> OnPreflight {
+        self.on_preflight.unwrap_or(OnPreflight::Fail)
+    }
+
+    /// How long [`OnInhibitor::Wait`] and [`OnPreflight::Wait`] wait, with the
+    /// default.
     pub fn wait(&self) -> Duration {
         self.wait_seconds.map_or(DEFAULT_WAIT, Duration::from_secs)
     }
@@ -426,11 +462,10 @@ macro_rules! text {
 
 text!(RequestId, Reason, Operator);
 
-/// Whether a key of this name holds the reboot back under some condition. A daemon
-/// that does not know the condition must not reboot all the same.
+/// Whether a key is one of those that a reboot depends on: they begin with `only` or
+/// `on`.
 fn is_restraint(key: &str) -> bool {
-    let follows = |prefix: &str| key.strip_prefix(prefix)?.chars().next();
-    ["only", "on"].into_iter().filter_map(follows).any(char::is_uppercase) || ["only", "on"].contains(&key)
+    key.starts_with("on")
 }
 
 fn unknown_restraint(key: &str) -> InvalidPayload {
@@ -534,6 +569,7 @@ mod tests {
             assert_eq!(CancelRequest::parse(payload.as_bytes()), Ok(CancelRequest::default()), "{payload}");
         }
         assert_eq!(Terms::default().on_inhibitor(), OnInhibitor::Fail);
+        assert_eq!(Terms::default().on_preflight(), OnPreflight::Fail);
         assert_eq!(Terms::default().wait().as_secs(), 3600);
     }
 
@@ -575,7 +611,7 @@ mod tests {
         let wish = Wish { id: id("w"), not_before: None, deadline: None, terms: Terms::default() };
         let expected = json!({
             "id": "w", "notBefore": null, "deadline": null, "reason": null, "operator": null, "onInhibitor": null,
-            "waitSeconds": null, "onlyIfRequired": null,
+            "onPreflight": null, "waitSeconds": null, "onlyIfRequired": null,
         });
         assert_eq!(wish.patch(), expected);
     }

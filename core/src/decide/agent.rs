@@ -79,6 +79,8 @@ pub struct Settings {
     pub down_timeout: Duration,
     /// Whether an operator may pass over block inhibitors.
     pub allow_inhibitor_override: bool,
+    /// Whether an operator may pass over preflight checks that object.
+    pub allow_preflight_override: bool,
     /// How often and when the machine may be rebooted.
     pub guards: Guards,
     /// Whether the machine's health is followed, as that of a pretended machine
@@ -103,10 +105,11 @@ enum Phase {
     Scheduled,
     /// The request's time has come, and logind was asked whether it would
     /// reboot. `changed` tells that its answer may be outdated when it comes;
-    /// `refused` is why logind did not reboot when it was asked to.
-    Due { changed: bool, refused: Option<String> },
-    /// Somebody holds an inhibitor, and the request waits for its release.
-    Waiting,
+    /// `refused` is why logind did not reboot when it was asked to; `waited_for` is
+    /// what was in the way when it was asked before.
+    Due { changed: bool, refused: Option<String>, waited_for: Option<Refusal> },
+    /// Something is in the way, and the request waits until it is not.
+    Waiting { refusal: Refusal },
     /// The twin is being told that the reboot begins.
     Announcing,
     /// The record that logind is about to be asked is being written.
@@ -148,6 +151,9 @@ impl Agent {
             (_, RebootStatus::Scheduled, Some(at)) => format!("reboot {} scheduled for {at}", reboot.id),
             (Phase::Scheduled, RebootStatus::Waiting, Some(at)) => {
                 format!("reboot {} waits until {at}", reboot.id)
+            }
+            (Phase::Waiting { refusal: Refusal::Objected(_) }, ..) => {
+                format!("reboot {} waits for the preflight checks", reboot.id)
             }
             (_, RebootStatus::Waiting, _) => format!("reboot {} waits for an inhibitor", reboot.id),
             _ => format!("reboot {} accepted", reboot.id),
@@ -206,7 +212,7 @@ impl Core {
             (phase, Event::Called { rid, name, payload, fresh_id }) => match name.parse() {
                 Ok(MethodName::RebootDevice) => self.asked_to_reboot(phase, rid, &payload, fresh_id, now),
                 Ok(MethodName::CancelReboot) => self.asked_to_cancel(phase, rid, &payload, now),
-                Ok(MethodName::GetRebootStatus) => (phase, vec![Effect::Survey { rid }]),
+                Ok(MethodName::GetRebootStatus) => (phase, vec![Effect::Survey { rid, preflight: false }]),
                 Ok(MethodName::GetBootHistory) => {
                     let history = BootHistoryReply { boots: self.record.past_boots() };
                     (phase, vec![grant(&rid, &history)])
@@ -220,22 +226,22 @@ impl Core {
                     (phase, refuse(&rid, error))
                 }
             },
-            (phase, Event::Surveyed { rid, permission, uptime }) => {
+            (phase, Event::Surveyed { rid, outlook, uptime }) => {
                 let effects = match self.checks.iter().position(|check| check.rid == rid) {
-                    Some(index) => self.checked(index, permission, now),
-                    None => vec![grant(&rid, &self.survey(&permission, uptime))],
+                    Some(index) => self.checked(index, outlook, now),
+                    None => vec![grant(&rid, &self.survey(&outlook.permission, uptime))],
                 };
                 (phase, effects)
             }
 
-            (Phase::Checking(mut ask), Event::Permission(permission)) => {
+            (Phase::Checking(mut ask), Event::Permission(outlook)) => {
                 // The twin may wish for something else by now: then the request
                 // is that of the calls alone, if there are any.
                 ask.wish = ask.wish.filter(|wish| self.wished.is(wish));
                 if ask.wish.is_none() && ask.rids.is_empty() {
                     return (Phase::Idle, Vec::new());
                 }
-                self.decide(*ask, permission, now)
+                self.decide(*ask, outlook, now)
             }
 
             (Phase::Recording { change, rids, before: _ }, Event::Saved(Ok(()))) => {
@@ -263,23 +269,22 @@ impl Core {
             }
             (Phase::Replying { .. } | Phase::Scheduled, Event::DeadlinePassed) => self.proceed(now),
 
-            (Phase::Waiting, Event::InhibitorsChanged) => {
-                (Phase::Due { changed: false, refused: None }, vec![Effect::AskPermission])
-            }
-            (Phase::Due { refused, .. }, Event::InhibitorsChanged) => {
-                (Phase::Due { changed: true, refused }, Vec::new())
-            }
-            (Phase::Due { changed, refused }, Event::Permission(permission)) => {
-                self.due(changed, refused, permission, now)
-            }
-            (Phase::Waiting | Phase::Due { .. }, Event::DeadlinePassed) => {
-                let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
-                if expires.is_some_and(|deadline| deadline <= now) {
-                    return self.expire(now);
+            (Phase::Waiting { refusal }, Event::InhibitorsChanged) => {
+                let mut effects = Vec::new();
+                if matches!(refusal, Refusal::Objected(_)) {
+                    effects.push(self.patience(now));
                 }
-                let message = "the inhibitor was not released in time".to_owned();
-                self.fail(RebootError { code: RebootErrorCode::BlockedByInhibitor, message }, now)
+                effects.push(self.ask_permission());
+                (Phase::Due { changed: false, refused: None, waited_for: Some(refusal) }, effects)
             }
+            (Phase::Due { refused, waited_for, .. }, Event::InhibitorsChanged) => {
+                (Phase::Due { changed: true, refused, waited_for }, Vec::new())
+            }
+            (Phase::Due { changed, refused, .. }, Event::Permission(outlook)) => {
+                self.due(changed, refused, outlook, now)
+            }
+            (Phase::Waiting { refusal }, Event::DeadlinePassed) => self.waited(Some(refusal), now),
+            (Phase::Due { waited_for, .. }, Event::DeadlinePassed) => self.waited(waited_for, now),
 
             // A wish would be carried out again by a daemon whose record is lost,
             // unless the twin remembers it: it waits until the hub has taken the
@@ -429,7 +434,7 @@ impl Core {
 
     /// What callers may rely on beyond the methods.
     fn features(&self) -> Vec<String> {
-        let features = [(Feature::Health, self.settings.health), (Feature::OnlyIfRequired, true)];
+        let features = [(Feature::Health, self.settings.health), (Feature::OnlyIfRequired, true), (Feature::Preflight, true)];
         features.iter().filter(|(_, has)| *has).map(|(feature, _)| feature.to_string()).collect()
     }
 }

@@ -22,11 +22,16 @@ pub enum Effect {
         body: Value,
     },
     /// Ask logind whether it would reboot; answered by `Event::Permission`.
-    AskPermission,
+    AskPermission {
+        /// Have the preflight checks run as well.
+        preflight: bool,
+    },
     /// Ask how things are, for this call; answered by `Event::Surveyed`.
     Survey {
         /// The call.
         rid: String,
+        /// Have the preflight checks run as well.
+        preflight: bool,
     },
     /// Write the record and sync it; answered by `Event::Saved`.
     Save(Box<Record>),

@@ -9,7 +9,7 @@ use super::health::Observed;
 use super::ids::GrantedRequest;
 use super::memory::Memory;
 use super::need::Need;
-use super::refusal::Refusal;
+use super::outlook::Outlook;
 use super::request::DesiredReboot;
 
 /// What the daemon finds when it starts.
@@ -57,15 +57,15 @@ pub enum Event {
         /// A new UUID, for a request without an id.
         fresh_id: String,
     },
-    /// What logind says about a reboot now; answers
+    /// What logind and the preflight checks say about a reboot now; answers
     /// [`super::effect::Effect::AskPermission`].
-    Permission(Result<(), Refusal>),
+    Permission(Outlook),
     /// How things are; answers [`super::effect::Effect::Survey`].
     Surveyed {
         /// The call that asked.
         rid: String,
         /// As for [`Event::Permission`].
-        permission: Result<(), Refusal>,
+        outlook: Outlook,
         /// Since the kernel booted.
         uptime: Duration,
     },

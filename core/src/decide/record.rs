@@ -4,6 +4,7 @@
 use iotdm_proto::need::RebootRequired;
 use iotdm_proto::reply::PastBoot;
 use iotdm_proto::report::{Boot, Clock, Reboot};
+use iotdm_proto::request::OnPreflight;
 use iotdm_proto::{OnInhibitor, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +29,7 @@ pub struct Record {
     /// the machine was about to be asked to go down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Reboot>,
-    /// What to do about inhibitors when the pending request's time has come.
+    /// What to do about obstacles when the pending request's time has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
     /// Whether logind was asked to reboot for the pending request.
@@ -97,12 +98,15 @@ pub enum Asked {
     Agreed,
 }
 
-/// How a pending request treats block inhibitors.
+/// How a pending request treats obstacles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// What to do.
+    /// What to do about block inhibitors.
     pub on_inhibitor: OnInhibitor,
+    /// What to do about preflight checks that object.
+    #[serde(default = "fail", skip_serializing_if = "is_fail")]
+    pub on_preflight: OnPreflight,
     /// How long to wait, in seconds.
     pub wait_seconds: u64,
     /// Until when, once the waiting has begun.
@@ -121,6 +125,14 @@ pub struct Plan {
     /// After this instant it is not carried out any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Time>,
+}
+
+fn fail() -> OnPreflight {
+    OnPreflight::Fail
+}
+
+fn is_fail(on_preflight: &OnPreflight) -> bool {
+    *on_preflight == OnPreflight::Fail
 }
 
 impl Record {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iotdm_proto::reply::{CallError, GRANTED, Inhibitor, RefusalReply};
+use iotdm_proto::reply::{CallError, GRANTED, Inhibitor, PreflightCheck, RefusalReply};
 use iotdm_proto::report::{RebootError, RebootErrorCode};
 use iotdm_proto::{ErrorCode, Time};
 use serde::Serialize;
@@ -20,8 +20,10 @@ pub enum Refusal {
     NotAuthorized(String),
     /// Somebody holds block inhibitors for shutdown.
     Blocked(Vec<Inhibitor>),
-    /// Inhibitors are not to be passed over on this device.
-    Forbidden,
+    /// These preflight checks object: the machine may not come back.
+    Objected(Vec<PreflightCheck>),
+    /// This is not to be passed over on this device.
+    Forbidden(Sacred),
     /// A reboot now would be too often, or too soon after the last boot, or the
     /// request cannot be remembered.
     RateLimited {
@@ -48,13 +50,23 @@ pub enum Limit {
     Memory,
 }
 
+/// What the device's own configuration lets operators pass over, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sacred {
+    /// Block inhibitors for shutdown.
+    Inhibitors,
+    /// Preflight checks that object.
+    Preflight,
+}
+
 impl Refusal {
     /// How a request that nobody waits for is reported to have failed.
     pub(super) fn error(&self) -> RebootError {
         let code = match self {
             Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) => RebootErrorCode::LogindRefused,
             Refusal::Blocked(_) => RebootErrorCode::BlockedByInhibitor,
-            Refusal::Forbidden | Refusal::RateLimited { .. } | Refusal::NotNeeded(_) => {
+            Refusal::Objected(_) => RebootErrorCode::PreflightFailed,
+            Refusal::Forbidden(_) | Refusal::RateLimited { .. } | Refusal::NotNeeded(_) => {
                 RebootErrorCode::Forbidden
             }
         };
@@ -67,9 +79,13 @@ impl Refusal {
             Refusal::LogindUnavailable(why) | Refusal::NotAuthorized(why) | Refusal::NotNeeded(why) => {
                 why.clone()
             }
-            Refusal::Forbidden => "this device does not let operators override inhibitors \
-                                   (reboot.allow_inhibitor_override)"
-                .to_owned(),
+            Refusal::Forbidden(Sacred::Inhibitors) => {
+                "this device does not let operators override inhibitors (reboot.allow_inhibitor_override)".to_owned()
+            }
+            Refusal::Forbidden(Sacred::Preflight) => {
+                "this device does not let operators override preflight checks (reboot.allow_preflight_override)"
+                    .to_owned()
+            }
             Refusal::RateLimited { until, limit: Limit::Reboots, .. } => {
                 format!(
                     "this device's limits (reboot.max_per_hour, reboot.min_uptime) allow a reboot from {until} on"
@@ -86,6 +102,13 @@ impl Refusal {
                 let holders: Vec<String> = holders.iter().map(holder).collect();
                 format!("shutdown is inhibited by {}", holders.join(", "))
             }
+            Refusal::Objected(checks) => {
+                let objection = |check: &PreflightCheck| {
+                    format!("{} ({})", check.name, check.reason.as_deref().unwrap_or_default())
+                };
+                let objections: Vec<String> = checks.iter().map(objection).collect();
+                format!("the machine may not come back, by its preflight checks: {}", objections.join(", "))
+            }
         }
     }
 
@@ -94,7 +117,8 @@ impl Refusal {
         let code = match self {
             Refusal::LogindUnavailable(_) => ErrorCode::LogindUnavailable,
             Refusal::NotAuthorized(_) => ErrorCode::NotAuthorized,
-            Refusal::Forbidden | Refusal::NotNeeded(_) => ErrorCode::Forbidden,
+            Refusal::Forbidden(_) | Refusal::NotNeeded(_) => ErrorCode::Forbidden,
+            Refusal::Objected(_) => ErrorCode::PreflightFailed,
             Refusal::RateLimited { .. } => ErrorCode::RateLimited,
             Refusal::Blocked(_) => ErrorCode::BlockedByInhibitor,
         };
@@ -104,10 +128,11 @@ impl Refusal {
                 error.retry_after_seconds = u64::try_from(wait.as_millis().div_ceil(1000)).ok();
             }
             Refusal::Blocked(holders) => error.inhibitors = Some(holders.clone()),
+            Refusal::Objected(checks) => error.preflight = Some(checks.clone()),
             Refusal::LogindUnavailable(_)
             | Refusal::NotAuthorized(_)
             | Refusal::NotNeeded(_)
-            | Refusal::Forbidden => {}
+            | Refusal::Forbidden(_) => {}
         }
         error
     }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use iotdm_proto::request::{DEFAULT_WAIT, InvalidPayload, Received};
-use iotdm_proto::{OnInhibitor, RequestId, Time, Wish};
+use iotdm_proto::{RequestId, Time, Wish};
 use serde_json::Value;
+
+use super::outlook::Manners;
 
 /// What is asked for, by a call or by a wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +22,9 @@ pub(super) struct Request {
     pub(super) delayed: bool,
     /// Not after this instant. Only a wish has one.
     pub(super) deadline: Option<Time>,
-    /// What to do about block inhibitors.
-    pub(super) on_inhibitor: OnInhibitor,
-    /// How long [`OnInhibitor::Wait`] waits.
+    /// What to do about obstacles.
+    pub(super) manners: Manners,
+    /// How long is waited for an obstacle to go, if at all.
     pub(super) wait: Duration,
     /// Do nothing unless the machine needs a reboot.
     pub(super) only_if_required: bool,
@@ -55,7 +57,7 @@ impl Request {
             not_before,
             delayed: request.delay_seconds.is_some(),
             deadline: None,
-            on_inhibitor: request.terms.on_inhibitor(),
+            manners: Manners::of(&request.terms),
             wait: request.terms.wait(),
             only_if_required: request.terms.only_if_required,
             check: request.check,
@@ -71,7 +73,7 @@ impl Request {
             not_before: wish.not_before,
             delayed: false,
             deadline: wish.deadline,
-            on_inhibitor: wish.terms.on_inhibitor(),
+            manners: Manners::of(&wish.terms),
             wait: wish.terms.wait(),
             only_if_required: wish.terms.only_if_required,
             check: false,
@@ -88,7 +90,7 @@ impl Default for Request {
             not_before: None,
             delayed: false,
             deadline: None,
-            on_inhibitor: OnInhibitor::Fail,
+            manners: Manners::default(),
             wait: DEFAULT_WAIT,
             only_if_required: false,
             check: false,

@@ -42,7 +42,7 @@ fn a_wish_is_followed_and_taken_out_once_it_came_true() {
     let sent = hub.requests();
     let wish = json!({
         "id": "r-1", "reason": "why", "operator": "me", "deadline": "2026-12-01T00:00:00.000Z",
-        "notBefore": null, "onInhibitor": null, "waitSeconds": null, "onlyIfRequired": null,
+        "notBefore": null, "onInhibitor": null, "onPreflight": null, "waitSeconds": null, "onlyIfRequired": null,
     });
     assert_eq!(sent[1].body, json!({"properties": {"desired": {"reboot": wish}}}));
     assert_eq!(sent[4].body, json!({"properties": {"desired": {"reboot": null}}}));

@@ -6,12 +6,14 @@ use std::time::{Duration, SystemTime};
 use iotdm_core::decide::event::Start;
 use iotdm_core::decide::refusal::Refusal;
 use iotdm_proto::Time;
+use iotdm_proto::reply::PreflightCheck;
 use iotdm_proto::report::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::logind::Logind;
 pub use super::logind::Shutdown;
+use super::preflight::Preflight;
 use super::sighting::Sighting;
 use super::simulate::Simulation;
 use super::{boot, clock, notice, required, traces};
@@ -20,7 +22,7 @@ use super::{boot, clock, notice, required, traces};
 #[derive(Debug, Clone)]
 pub enum Backend {
     /// The machine is rebooted.
-    Logind(Logind),
+    Logind(Logind, Preflight),
     /// The reboot is pretended.
     Simulate(Simulation),
 }
@@ -30,7 +32,7 @@ impl Backend {
     /// one's.
     pub fn record_name(&self) -> &'static str {
         match self {
-            Backend::Logind(_) => "state.json",
+            Backend::Logind(..) => "state.json",
             Backend::Simulate(_) => "simulated-state.json",
         }
     }
@@ -38,7 +40,7 @@ impl Backend {
     /// The name of the file of granted requests.
     pub fn ids_name(&self) -> &'static str {
         match self {
-            Backend::Logind(_) => "ids.jsonl",
+            Backend::Logind(..) => "ids.jsonl",
             Backend::Simulate(_) => "simulated-ids.jsonl",
         }
     }
@@ -46,7 +48,7 @@ impl Backend {
     /// The running boot, of the machine whose files are below `root`.
     pub async fn start(&self, root: &Path, state_dir: &Path) -> anyhow::Result<Start> {
         match self {
-            Backend::Logind(logind) => {
+            Backend::Logind(logind, _) => {
                 let clock = logind.clock().await;
                 Ok(Start {
                     boot_id: boot::boot_id(root)?,
@@ -66,7 +68,7 @@ impl Backend {
     /// How long ago the running boot began.
     pub fn uptime(&self) -> Duration {
         match self {
-            Backend::Logind(_) => boot::uptime(),
+            Backend::Logind(..) => boot::uptime(),
             Backend::Simulate(simulation) => simulation.uptime(Time::from(SystemTime::now())),
         }
     }
@@ -84,7 +86,7 @@ impl Backend {
         tasks: &mut JoinSet<()>,
     ) {
         match self {
-            Backend::Logind(logind) => {
+            Backend::Logind(logind, _) => {
                 if let Some(directory) = runtime_dir {
                     tasks.spawn(notice::keep(directory.to_owned(), notices.clone()));
                 }
@@ -100,8 +102,16 @@ impl Backend {
     /// What logind says about a reboot now; a pretended one is never refused.
     pub async fn permission(&self) -> Result<(), Refusal> {
         match self {
-            Backend::Logind(logind) => logind.permission().await,
+            Backend::Logind(logind, _) => logind.permission().await,
             Backend::Simulate(_) => Ok(()),
+        }
+    }
+
+    /// What each preflight check says now; a pretended machine has none.
+    pub async fn preflight(&self) -> Vec<PreflightCheck> {
+        match self {
+            Backend::Logind(_, preflight) => preflight.run().await,
+            Backend::Simulate(_) => Vec::new(),
         }
     }
 
@@ -109,7 +119,7 @@ impl Backend {
     /// why not. It happens some time after this returns.
     pub async fn reboot(&self, words: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
         match self {
-            Backend::Logind(logind) => logind.reboot(words, ignore_inhibitors).await,
+            Backend::Logind(logind, _) => logind.reboot(words, ignore_inhibitors).await,
             Backend::Simulate(simulation) => simulation.reboot().map_err(|error| format!("{error:#}")),
         }
     }
@@ -117,7 +127,7 @@ impl Backend {
     /// Has what people were told of a reboot that does not come forgotten.
     pub async fn forget_words(&self, words: Option<&str>) {
         match self {
-            Backend::Logind(logind) => logind.forget_words(words).await,
+            Backend::Logind(logind, _) => logind.forget_words(words).await,
             Backend::Simulate(_) => {}
         }
     }
@@ -126,7 +136,7 @@ impl Backend {
     /// that up.
     pub async fn shutdown(&self) -> Shutdown {
         match self {
-            Backend::Logind(logind) => logind.shutdown().await,
+            Backend::Logind(logind, _) => logind.shutdown().await,
             Backend::Simulate(_) => Shutdown { under_way: Some(false), stopping: Vec::new() },
         }
     }
@@ -135,7 +145,7 @@ impl Backend {
     /// which is never where it takes the daemon along.
     pub async fn comes_up(&self) {
         match self {
-            Backend::Logind(_) => std::future::pending().await,
+            Backend::Logind(..) => std::future::pending().await,
             Backend::Simulate(simulation) => simulation.comes_up().await,
         }
     }

@@ -21,6 +21,13 @@ pub struct Arguments {
     /// iotdm-notice.service
     #[arg(long, hide = true, exclusive = true)]
     pub show_notice: bool,
+    /// Run the preflight checks that the daemon asks for; for
+    /// iotdm-preflight.service
+    #[arg(long, hide = true, exclusive = true)]
+    pub preflight: bool,
+    /// Say whether an initrd is whole; for the preflight check boot-image
+    #[arg(long, hide = true, exclusive = true, value_name = "FILE")]
+    pub check_initrd: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\

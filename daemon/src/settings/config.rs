@@ -37,6 +37,8 @@ pub struct Config {
     pub reboot: RebootConfig,
     /// `[health]`
     pub health: HealthConfig,
+    /// `[preflight]`
+    pub preflight: PreflightConfig,
     /// `[log]`
     pub log: LogConfig,
     /// The file that the value of `hub.proxy` came from: it may hold a password.
@@ -102,6 +104,8 @@ pub struct RebootConfig {
     pub simulate_duration: Duration,
     /// Whether an operator may pass over block inhibitors.
     pub allow_inhibitor_override: bool,
+    /// Whether an operator may pass over preflight checks that object.
+    pub allow_preflight_override: bool,
     /// How many requested reboots may begin within an hour: 1 to 60.
     #[serde(deserialize_with = "max_per_hour")]
     pub max_per_hour: usize,
@@ -144,6 +148,16 @@ pub struct HealthConfig {
     /// How long a boot may take to finish: 1 s to a day.
     #[serde(deserialize_with = "wait")]
     pub wait: Duration,
+}
+
+/// The checks of whether the machine would come back from a reboot.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreflightConfig {
+    /// How long all checks together may take: 3 to 60 whole seconds, of which each
+    /// has a third.
+    #[serde(deserialize_with = "preflight_timeout")]
+    pub timeout: Duration,
 }
 
 /// What is logged.
@@ -190,6 +204,7 @@ impl Default for RebootConfig {
             backend: BackendKind::Logind,
             simulate_duration: Duration::from_secs(20),
             allow_inhibitor_override: false,
+            allow_preflight_override: false,
             max_per_hour: 6,
             min_uptime: Duration::ZERO,
             windows: Vec::new(),
@@ -202,6 +217,12 @@ impl Default for RebootConfig {
 impl Default for HealthConfig {
     fn default() -> Self {
         HealthConfig { units: Vec::new(), ignore_units: Vec::new(), wait: Duration::from_secs(5 * 60) }
+    }
+}
+
+impl Default for PreflightConfig {
+    fn default() -> Self {
+        PreflightConfig { timeout: Duration::from_secs(15) }
     }
 }
 
@@ -321,6 +342,10 @@ fn id_scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
         return Ok(Some(text));
     }
     Err(serde::de::Error::custom(format!("{text:?} is not an id scope such as 0ne00000000")))
+}
+
+fn preflight_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Ok(Duration::from_secs(bounded(deserializer, 3.0, 60.0)?.as_secs()))
 }
 
 fn keep_alive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -17,7 +17,8 @@ pub fn describe(settings: &Settings) -> String {
     let Settings { config, credentials, state_dir, runtime_dir: _ } = settings;
     // Every key by its name, so that a new one is not forgotten here. Where the
     // device's name, its hub and its secrets come from is seen from the credentials.
-    let Config { hub, provisioning, reboot, health, log: LogConfig { level }, proxy_file: _ } = config;
+    let Config { hub, provisioning, reboot, health, preflight, log: LogConfig { level }, proxy_file: _ } =
+        config;
     let HealthConfig { units, ignore_units, wait } = health;
     let HubConfig {
         connection_string_file: _,
@@ -36,6 +37,7 @@ pub fn describe(settings: &Settings) -> String {
         backend,
         simulate_duration,
         allow_inhibitor_override,
+        allow_preflight_override,
         max_per_hour,
         min_uptime,
         windows,
@@ -78,7 +80,12 @@ pub fn describe(settings: &Settings) -> String {
         BackendKind::Logind => "logind".to_owned(),
         BackendKind::Simulate => format!("simulate, down for {}", spelled(*simulate_duration)),
     };
-    let overrides = if *allow_inhibitor_override { "allowed" } else { "not allowed" };
+    let overrides = match (allow_inhibitor_override, allow_preflight_override) {
+        (false, false) => "not allowed",
+        (true, false) => "of inhibitors allowed",
+        (false, true) => "of preflight checks allowed",
+        (true, true) => "of inhibitors and preflight checks allowed",
+    };
     let windows: Vec<String> = windows.iter().map(Window::to_string).collect();
     let windows = if windows.is_empty() { "always".to_owned() } else { windows.join("; ") };
     let level = format!("{level:?}").to_lowercase();
@@ -103,6 +110,7 @@ pub fn describe(settings: &Settings) -> String {
          health.units     {}\n\
          ignore_units     {}\n\
          health.wait      {}\n\
+         preflight        {}\n\
          log level        {level}\n\
          state directory  {}\n{warnings}",
         spelled(*keep_alive),
@@ -113,6 +121,7 @@ pub fn describe(settings: &Settings) -> String {
         listed(units),
         listed(ignore_units),
         spelled(*wait),
+        spelled(preflight.timeout),
         state_dir.display(),
     )
 }
@@ -196,6 +205,7 @@ mod tests {
             ("reboot.backend", plain(), r#""simulate""#.to_owned()),
             ("reboot.simulate_duration", simulated(), r#""7s""#.to_owned()),
             ("reboot.allow_inhibitor_override", plain(), "true".to_owned()),
+            ("reboot.allow_preflight_override", plain(), "true".to_owned()),
             ("reboot.max_per_hour", plain(), "7".to_owned()),
             ("reboot.min_uptime", plain(), r#""7m""#.to_owned()),
             ("reboot.windows", plain(), r#""Sun 01:00-02:00""#.to_owned()),
@@ -204,6 +214,7 @@ mod tests {
             ("health.units", plain(), r#""gateway-app.service""#.to_owned()),
             ("health.ignore_units", plain(), r#""apt-daily.service""#.to_owned()),
             ("health.wait", plain(), r#""7m""#.to_owned()),
+            ("preflight.timeout", plain(), r#""30s""#.to_owned()),
             ("log.level", plain(), r#""debug""#.to_owned()),
         ] {
             let before = described(&lines);

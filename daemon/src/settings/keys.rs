@@ -5,7 +5,9 @@ use serde::de::value::Error;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
-use super::config::{Config, HealthConfig, HubConfig, LogConfig, ProvisioningConfig, RebootConfig};
+use super::config::{
+    Config, HealthConfig, HubConfig, LogConfig, PreflightConfig, ProvisioningConfig, RebootConfig,
+};
 
 /// Every key, as `section.key`, in alphabetical order.
 pub(super) fn all() -> Vec<String> {
@@ -14,6 +16,7 @@ pub(super) fn all() -> Vec<String> {
         ("provisioning", fields_of::<ProvisioningConfig>()),
         ("reboot", fields_of::<RebootConfig>()),
         ("health", fields_of::<HealthConfig>()),
+        ("preflight", fields_of::<PreflightConfig>()),
         ("log", fields_of::<LogConfig>()),
     ];
     assert_eq!(sections.map(|(name, _)| name), fields_of::<Config>(), "each section has its line here");

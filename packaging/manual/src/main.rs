@@ -13,6 +13,7 @@ mod notices;
 mod page;
 mod program;
 mod settings;
+mod topic;
 
 use std::path::Path;
 
@@ -35,6 +36,9 @@ fn main() -> anyhow::Result<()> {
         let name = program.command.get_name();
         let page = notices::page(&metadata, name)?;
         write(&out.join(format!("usr/share/doc/{name}/NOTICES")), page.as_bytes())?;
+    }
+    for (path, page) in topic::all() {
+        write(&out.join(path), page.as_bytes())?;
     }
     write(&out.join("usr/share/man/man5/iotdm-agentd.toml.5"), settings::page().as_bytes())
 }

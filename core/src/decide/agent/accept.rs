@@ -3,14 +3,15 @@
 
 use iotdm_proto::reply::{CallError, CancelReply, Granted, RebootReply};
 use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
-use iotdm_proto::request::{CancelRequest, InvalidPayload};
+use iotdm_proto::request::{CancelRequest, InvalidPayload, OnPreflight};
 use iotdm_proto::{ErrorCode, OnInhibitor, RebootRequest, Time};
 use serde_json::json;
 
 use super::{Ask, Change, Core, Phase, Step};
 use crate::decide::effect::{Effect, Note};
+use crate::decide::outlook::{Manners, Outlook, Weighed};
 use crate::decide::record::Plan;
-use crate::decide::refusal::{Limit, Refusal, grant, refuse, refuse_all};
+use crate::decide::refusal::{Limit, Refusal, Sacred, grant, refuse, refuse_all};
 use crate::decide::request::{DesiredReboot, Request};
 
 /// The longest message of a reply that is remembered, in characters. Others choose
@@ -79,21 +80,27 @@ impl Core {
             let error = CallError { id: Some(pending), ..CallError::new(ErrorCode::RebootPending, message) };
             return (phase, refuse(&rid, error));
         }
-        if self.forbids(&request) {
-            return (phase, refuse_all(&[rid], &Refusal::Forbidden));
+        if let Some(forbidden) = self.forbids(&request) {
+            return (phase, refuse_all(&[rid], &forbidden));
         }
         if request.check {
             // It changes nothing, so it is in nobody's way.
             self.checks.push(Check { rid: rid.clone(), id, request });
-            return (phase, vec![Effect::Survey { rid }]);
+            return (phase, vec![Effect::Survey { rid, preflight: true }]);
         }
+        let preflight = request.manners.mind_preflight();
         let ask = Ask { id, request, rids: vec![rid], wish: None };
-        (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission])
+        (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission { preflight }])
     }
 
     /// Whether the device's own configuration says no, whatever else.
-    pub(super) fn forbids(&self, request: &Request) -> bool {
-        request.on_inhibitor == OnInhibitor::Override && !self.settings.allow_inhibitor_override
+    pub(super) fn forbids(&self, request: &Request) -> Option<Refusal> {
+        let Manners { on_inhibitor, on_preflight } = request.manners;
+        if on_inhibitor == OnInhibitor::Override && !self.settings.allow_inhibitor_override {
+            return Some(Refusal::Forbidden(Sacred::Inhibitors));
+        }
+        (on_preflight == OnPreflight::Override && !self.settings.allow_preflight_override)
+            .then_some(Refusal::Forbidden(Sacred::Preflight))
     }
 
     /// The request that keeps others from being accepted.
@@ -139,25 +146,24 @@ impl Core {
         Phase::Recording { change: Change::Cancelled(body), rids, before }
     }
 
-    /// Replies to a dry run, knowing what logind thinks of it.
-    pub(super) fn checked(
-        &mut self,
-        index: usize,
-        permission: Result<(), Refusal>,
-        now: Time,
-    ) -> Vec<Effect> {
+    /// Replies to a dry run, knowing the outlook.
+    pub(super) fn checked(&mut self, index: usize, outlook: Outlook, now: Time) -> Vec<Effect> {
         let Check { rid, id, request } = self.checks.swap_remove(index);
-        match self.verdict(&request, false, permission, now) {
-            Ok(terms) => vec![grant(&rid, &self.reply(&id, &request, Granted::Checked, &terms))],
+        let preflight = outlook.preflight.clone();
+        match self.verdict(&request, false, outlook, now) {
+            Ok(terms) => {
+                let reply = self.reply(&id, &request, Granted::Checked, &terms);
+                vec![grant(&rid, &RebootReply { preflight, ..reply })]
+            }
             Err(Refusal::NotNeeded(why)) => vec![grant(&rid, &self.not_needed(&id, &request, why))],
             Err(refusal) => refuse_all(&[rid], &refusal),
         }
     }
 
-    /// Decides about a new request, knowing what logind thinks of it.
-    pub(super) fn decide(&mut self, ask: Ask, permission: Result<(), Refusal>, now: Time) -> Step {
+    /// Decides about a new request, knowing the outlook.
+    pub(super) fn decide(&mut self, ask: Ask, outlook: Outlook, now: Time) -> Step {
         let Ask { id, request, rids, wish } = ask;
-        let terms = match self.verdict(&request, wish.is_some(), permission, now) {
+        let terms = match self.verdict(&request, wish.is_some(), outlook, now) {
             Ok(terms) => terms,
             Err(Refusal::NotNeeded(why)) => {
                 let reply = self.not_needed(&id, &request, why);
@@ -191,7 +197,8 @@ impl Core {
             ..self.new_reboot(&id, &request, by, now)
         });
         self.record.plan = Some(Plan {
-            on_inhibitor: request.on_inhibitor,
+            on_inhibitor: request.manners.on_inhibitor,
+            on_preflight: request.manners.on_preflight,
             wait_seconds: request.wait.as_secs(),
             wait_until: (terms.status == RebootStatus::Waiting).then(|| now.after(request.wait)),
             delayed: request.delayed || request.not_before.is_none(),
@@ -206,13 +213,13 @@ impl Core {
         (Phase::Recording { change: Change::Accepted(json!(reply)), rids, before }, vec![self.save()])
     }
 
-    /// What becomes of a request when logind says this. A wish that comes too
-    /// often or too early is put off; a caller is told to come again.
+    /// What becomes of a request with this outlook. A wish that comes too often or
+    /// too early is put off; a caller is told to come again.
     fn verdict(
         &self,
         request: &Request,
         is_wish: bool,
-        permission: Result<(), Refusal>,
+        outlook: Outlook,
         now: Time,
     ) -> Result<Terms, Refusal> {
         if let Some(refusal) = self.too_many(now).filter(|_| !is_wish) {
@@ -227,23 +234,29 @@ impl Core {
             self.needed()?;
         }
         let at = self.settings.guards.open(earliest);
-        let blocked = match permission {
-            Ok(()) => None,
-            // Who inhibits it now matters only to a reboot now.
-            Err(refusal @ Refusal::Blocked(_)) if at > now || request.on_inhibitor != OnInhibitor::Fail => {
-                Some(refusal.message())
+        let (status, message) = if at > now {
+            // Who inhibits it now matters only to a reboot now; that the machine would
+            // not come back may be mended by then.
+            let warning = outlook.objections().map(|objected| format!("; for now, {}", objected.message()));
+            let later = Outlook { preflight: Vec::new(), ..outlook };
+            match later.weigh(request.manners) {
+                Weighed::Stop(refusal) if !matches!(refusal, Refusal::Blocked(_)) => return Err(refusal),
+                _ => {}
             }
-            Err(refusal) => return Err(refusal),
-        };
-        let waits = blocked.filter(|_| request.on_inhibitor == OnInhibitor::Wait);
-        let (status, message) = match waits {
-            _ if at > earliest => {
-                let message = format!("the device reboots at {at}, when its next window opens");
-                (RebootStatus::Scheduled, message)
+            let opens = if at > earliest { ", when its next window opens" } else { "" };
+            let warning = warning.unwrap_or_default();
+            (RebootStatus::Scheduled, format!("the device reboots at {at}{opens}{warning}"))
+        } else {
+            match outlook.weigh(request.manners) {
+                Weighed::Stop(refusal) => return Err(refusal),
+                Weighed::Wait(why) => {
+                    let message = format!("the device reboots once it may: {}", why.message());
+                    (RebootStatus::Waiting, message)
+                }
+                Weighed::Go => {
+                    (RebootStatus::Rebooting, "the device reboots once this reply is delivered".to_owned())
+                }
             }
-            _ if at > now => (RebootStatus::Scheduled, format!("the device reboots at {at}")),
-            Some(why) => (RebootStatus::Waiting, format!("the device reboots once it may: {why}")),
-            None => (RebootStatus::Rebooting, "the device reboots once this reply is delivered".to_owned()),
         };
         let not_before = if at > now { Some(at) } else { request.not_before };
         Ok(Terms { status, not_before, message })
@@ -257,6 +270,7 @@ impl Core {
             message: terms.message.chars().take(MAX_MESSAGE).collect(),
             not_before: terms.not_before,
             boot_id: self.record.boot.boot_id.clone(),
+            preflight: Vec::new(),
             ignored: request.ignored.clone(),
         }
     }

@@ -38,6 +38,7 @@ impl Core {
             message: why,
             not_before: None,
             boot_id: self.record.boot.boot_id.clone(),
+            preflight: Vec::new(),
             ignored: request.ignored.clone(),
         }
     }

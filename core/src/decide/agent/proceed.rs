@@ -8,11 +8,15 @@ use iotdm_proto::{OnInhibitor, Time};
 
 use super::{Core, LOOK_AGAIN, Phase, Step};
 use crate::decide::effect::{Effect, Note};
+use crate::decide::outlook::{Manners, Outlook, Weighed};
 use crate::decide::refusal::Refusal;
 
 /// The longest error message that is reported, in characters. Others choose what
 /// stands in one: who inhibits a shutdown, and why.
 const MAX_MESSAGE: usize = 250;
+
+/// How long to wait until preflight checks that objected are run again.
+const CHECK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How many of the units that hold up a shutdown are named.
 const MAX_WAITING_FOR: usize = 5;
@@ -32,8 +36,8 @@ impl Core {
                 (Phase::Scheduled, vec![Effect::Deadline(Some(until.since(now))), self.report()])
             }
             (RebootStatus::Scheduled | RebootStatus::Waiting, ..) => {
-                let effects = vec![self.patience(now), self.report(), Effect::AskPermission];
-                (Phase::Due { changed: false, refused: None }, effects)
+                let effects = vec![self.patience(now), self.report(), self.ask_permission()];
+                (Phase::Due { changed: false, refused: None, waited_for: None }, effects)
             }
             _ => self.announce(now),
         }
@@ -41,62 +45,114 @@ impl Core {
 
     /// For how long a due request may wait for what holds it up.
     pub(super) fn patience(&self, now: Time) -> Effect {
-        let plan = self.record.plan.as_ref();
-        let ends = plan.into_iter().flat_map(|plan| [plan.wait_until, plan.deadline]);
-        Effect::Deadline(ends.flatten().min().map(|until| until.since(now)))
+        Effect::Deadline(self.patient_until().map(|until| until.since(now)))
     }
 
-    /// The request's time has come, and this is what logind thinks of it.
+    /// When to look again whether this is still in the way, if nobody tells.
+    pub(super) fn look_again(&self, refusal: &Refusal, now: Time) -> Effect {
+        let left = self.patient_until().map(|until| until.since(now));
+        match refusal {
+            Refusal::Objected(_) => {
+                Effect::Deadline(Some(left.map_or(CHECK_AGAIN, |left| left.min(CHECK_AGAIN))))
+            }
+            _ => Effect::Deadline(left),
+        }
+    }
+
+    /// Until when a due request may wait for what holds it up.
+    pub(super) fn patient_until(&self) -> Option<Time> {
+        let plan = self.record.plan.as_ref()?;
+        [plan.wait_until, plan.deadline].into_iter().flatten().min()
+    }
+
+    /// What the pending request says about obstacles.
+    fn manners(&self) -> Manners {
+        let plan = self.record.plan.as_ref();
+        plan.map_or_else(Manners::default, |plan| Manners {
+            on_inhibitor: plan.on_inhibitor,
+            on_preflight: plan.on_preflight,
+        })
+    }
+
+    /// Asks what is in the way of the pending request.
+    pub(super) fn ask_permission(&self) -> Effect {
+        Effect::AskPermission { preflight: self.manners().mind_preflight() }
+    }
+
+    /// The request's time has come, and this is the outlook.
     pub(super) fn due(
         &mut self,
         changed: bool,
         refused: Option<String>,
-        permission: Result<(), Refusal>,
+        outlook: Outlook,
         now: Time,
     ) -> Step {
         let plan = self.record.plan.as_ref();
         if plan.is_some_and(|plan| plan.only_if_required) && self.needed().is_err() {
             return self.conclude(RebootStatus::NotNeeded, None, now);
         }
-        let on_inhibitor = plan.map_or(OnInhibitor::Fail, |plan| plan.on_inhibitor);
+        let manners = self.manners();
+        let weighed = outlook.weigh(manners);
         // Somebody's inhibitor was in the way, and was released since.
-        let released = changed && on_inhibitor == OnInhibitor::Wait && permission.is_ok();
+        let released = changed && manners.on_inhibitor == OnInhibitor::Wait && weighed == Weighed::Go;
         if released && refused.is_some() {
             self.not_begun();
         }
         let refused = refused.filter(|_| !released);
         let allowed = self.settings.guards.open(self.rested(now));
-        match (permission, on_inhibitor) {
+        match weighed {
             // logind says that it would reboot, and did not when it was asked to.
-            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if refused.is_some() => {
+            Weighed::Go if refused.is_some() => {
                 let message = format!("logind refused to reboot: {}", refused.unwrap_or_default());
                 self.fail(RebootError { code: RebootErrorCode::LogindRefused, message }, now)
             }
-            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) if allowed > now => {
-                self.put_off(allowed, now)
+            Weighed::Go if allowed > now => self.put_off(allowed, now),
+            Weighed::Go => self.announce(now),
+            Weighed::Wait(refusal) if changed => {
+                let phase = Phase::Due { changed: false, refused, waited_for: Some(refusal) };
+                (phase, vec![self.ask_permission()])
             }
-            (Ok(()), _) | (Err(Refusal::Blocked(_)), OnInhibitor::Override) => self.announce(now),
-            (Err(Refusal::Blocked(_)), OnInhibitor::Wait) if changed => {
-                (Phase::Due { changed: false, refused }, vec![Effect::AskPermission])
-            }
-            (Err(refusal @ Refusal::Blocked(_)), OnInhibitor::Wait) => {
+            Weighed::Wait(refusal) => {
                 let mut effects = Vec::new();
                 if refused.is_some() {
                     self.not_begun();
                     effects = vec![self.save(), self.patience(now), self.report()];
                 }
                 effects.extend(self.wait(&refusal, now));
-                (Phase::Waiting, effects)
+                if matches!(refusal, Refusal::Objected(_)) {
+                    effects.push(self.look_again(&refusal, now));
+                }
+                (Phase::Waiting { refusal }, effects)
             }
-            (Err(refusal), _) => self.fail(refusal.error(), now),
+            Weighed::Stop(refusal) => self.fail(refusal.error(), now),
+        }
+    }
+
+    /// The deadline has come of a request that waits for something, or is about to
+    /// hear whether it still has to.
+    pub(super) fn waited(&mut self, waited_for: Option<Refusal>, now: Time) -> Step {
+        let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
+        if expires.is_some_and(|deadline| deadline <= now) {
+            return self.expire(now);
+        }
+        match waited_for {
+            Some(refusal @ Refusal::Objected(_)) if self.patient_until().is_none_or(|until| until > now) => {
+                let phase = Phase::Due { changed: false, refused: None, waited_for: Some(refusal) };
+                (phase, vec![self.patience(now), self.ask_permission()])
+            }
+            Some(refusal @ Refusal::Objected(_)) => self.fail(refusal.error(), now),
+            _ => {
+                let message = "the inhibitor was not released in time".to_owned();
+                self.fail(RebootError { code: RebootErrorCode::BlockedByInhibitor, message }, now)
+            }
         }
     }
 
     /// logind did not reboot when it was asked to. Somebody may have taken an
     /// inhibitor since logind said that it would, so it is asked that again.
     pub(super) fn refused(&mut self, why: String) -> Step {
-        let phase = Phase::Due { changed: false, refused: Some(why) };
-        (phase, vec![Effect::Deadline(None), Effect::AskPermission])
+        let phase = Phase::Due { changed: false, refused: Some(why), waited_for: None };
+        (phase, vec![Effect::Deadline(None), self.ask_permission()])
     }
 
     /// Takes back that the pending request has begun, if it has.

@@ -15,11 +15,13 @@ use crate::decide::event::Start;
 use crate::decide::event::Traces;
 use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
+use crate::decide::outlook::Outlook;
 
 const SETTINGS: Settings = Settings {
     ack_timeout: Duration::from_secs(5),
     down_timeout: Duration::from_secs(300),
     allow_inhibitor_override: true,
+    allow_preflight_override: true,
     guards: Guards {
         max_per_hour: 3,
         min_uptime: Duration::ZERO,
@@ -253,7 +255,7 @@ impl World {
                 if std::mem::take(&mut self.permission_asked) {
                     let holder = Inhibitor { who: "x".into(), why: "y".into(), uid: 0, pid: 1 };
                     let permission = if *willing { Ok(()) } else { Err(Refusal::Blocked(vec![holder])) };
-                    self.feed(Event::Permission(permission));
+                    self.feed(Event::Permission(Outlook::of(permission)));
                 }
                 if let Some(id) = self.reboot_asked.take() {
                     if *willing {
@@ -500,7 +502,7 @@ impl World {
                     assert!(due.is_none_or(|due| due.unix_millis() <= self.now * 1000), "rebooted too early");
                     self.reboot_asked = Some(id);
                 }
-                Effect::AskPermission => self.permission_asked = true,
+                Effect::AskPermission { .. } => self.permission_asked = true,
                 Effect::AskShutdown => {
                     let under_way = Some(self.under_way);
                     self.feed(Event::Shutdown { under_way, stopping: Vec::new() });
@@ -598,10 +600,16 @@ impl World {
             payload: br#"{"id":"next"}"#.to_vec(),
             fresh_id: String::new(),
         });
-        assert!(called.contains(&Effect::AskPermission), "a call is not taken up: {called:?}");
+        assert!(
+            called.contains(&Effect::AskPermission { preflight: true }),
+            "a call is not taken up: {called:?}"
+        );
         let wish = DesiredReboot::from(json!({"id": "next"}));
         let wished = next(Event::Desired { reboot: Some(wish), memory: None });
-        assert!(wished.contains(&Effect::AskPermission), "a wish is not taken up: {wished:?}");
+        assert!(
+            wished.contains(&Effect::AskPermission { preflight: true }),
+            "a wish is not taken up: {wished:?}"
+        );
     }
 
     /// Lets everything come to an end: whatever is pending must do so.

@@ -103,6 +103,7 @@ impl Core {
             message: "this request was granted before; the device has lost its record of it since".to_owned(),
             not_before: None,
             boot_id: self.record.boot.boot_id.clone(),
+            preflight: Vec::new(),
             ignored: Vec::new(),
         };
         if self.granted(id).is_none() {

@@ -185,7 +185,7 @@ impl Core {
     pub(super) fn save_count(&mut self, phase: &Phase, effects: &[Effect]) -> Option<Effect> {
         let passed = self.record.age.passed();
         let saves = effects.iter().any(|effect| matches!(effect, Effect::Save(_)));
-        let calm = matches!(phase, Phase::Idle | Phase::Scheduled | Phase::Waiting);
+        let calm = matches!(phase, Phase::Idle | Phase::Scheduled | Phase::Waiting { .. });
         let due = calm && passed.saturating_sub(self.saved_count) >= SAVE_COUNT;
         if saves || due {
             self.saved_count = passed;

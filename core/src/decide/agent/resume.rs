@@ -175,7 +175,7 @@ impl Core {
         // What is due, or not, by the clock of now.
         let (phase, more) = match phase {
             Phase::Scheduled => self.proceed(now),
-            Phase::Waiting | Phase::Due { refused: None, .. } if self.is_early(now) => {
+            Phase::Waiting { .. } | Phase::Due { refused: None, .. } if self.is_early(now) => {
                 if let Some(plan) = &mut self.record.plan {
                     plan.wait_until = None;
                 }
@@ -187,7 +187,11 @@ impl Core {
                 effects.push(self.save());
                 self.proceed(now)
             }
-            phase @ (Phase::Waiting | Phase::Due { refused: None, .. }) => (phase, vec![self.patience(now)]),
+            Phase::Waiting { refusal } => {
+                let again = self.look_again(&refusal, now);
+                (Phase::Waiting { refusal }, vec![again])
+            }
+            phase @ Phase::Due { refused: None, .. } => (phase, vec![self.patience(now)]),
             phase => (phase, Vec::new()),
         };
         effects.extend(more);

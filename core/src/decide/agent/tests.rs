@@ -9,6 +9,7 @@ mod guards;
 mod health;
 mod later;
 mod need;
+mod preflight;
 mod recall;
 mod remember;
 mod road;
@@ -23,6 +24,7 @@ use super::*;
 use crate::decide::effect::Note;
 use crate::decide::event::Start;
 use crate::decide::event::Traces;
+use crate::decide::outlook::Outlook;
 
 const ACK: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(300);
@@ -32,6 +34,7 @@ const SETTINGS: Settings = Settings {
     ack_timeout: ACK,
     down_timeout: DOWN,
     allow_inhibitor_override: false,
+    allow_preflight_override: false,
     guards: GUARDS,
     health: true,
 };
@@ -138,9 +141,9 @@ fn log(effects: &[Effect]) -> Vec<String> {
             let code = body["error"]["code"].as_str().or(body["status"].as_str()).unwrap_or_default();
             format!("reply {rid} {status} {code}")
         }
-        Effect::AskPermission => "check".to_owned(),
+        Effect::AskPermission { .. } => "check".to_owned(),
         Effect::AskShutdown => "look".to_owned(),
-        Effect::Survey { rid } => format!("survey {rid}"),
+        Effect::Survey { rid, .. } => format!("survey {rid}"),
         Effect::Save(record) => {
             let asked = match record.asked {
                 Some(Asked::Asking) => " asking",
@@ -217,7 +220,7 @@ const ASKED: &str = r#"{"id":"a","reason":"kernel update"}"#;
 fn straight() -> Vec<Event> {
     vec![
         call("1", ASKED),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         delivered("1"),
         Event::Reported,
@@ -229,7 +232,7 @@ fn straight() -> Vec<Event> {
 }
 
 fn surveyed(rid: &str, permission: Result<(), Refusal>) -> Event {
-    Event::Surveyed { rid: rid.into(), permission, uptime: Duration::from_secs(77) }
+    Event::Surveyed { rid: rid.into(), outlook: Outlook::of(permission), uptime: Duration::from_secs(77) }
 }
 
 /// The record on disk after the first `length` events of the straight path.
@@ -254,7 +257,7 @@ const LATER: &str = r#"{"id":"a","delaySeconds":600}"#;
 fn scheduled() -> Vec<(i64, Event)> {
     vec![
         (100, call("1", LATER)),
-        (100, Event::Permission(Ok(()))),
+        (100, Event::Permission(Outlook::of(Ok(())))),
         (100, Event::Saved(Ok(()))),
         (101, delivered("1")),
     ]
@@ -264,9 +267,9 @@ fn scheduled() -> Vec<(i64, Event)> {
 fn waiting() -> Vec<(i64, Event)> {
     vec![
         (100, call("1", r#"{"id":"a","onInhibitor":"wait","waitSeconds":60}"#)),
-        (100, Event::Permission(Err(blocked()))),
+        (100, Event::Permission(Outlook::of(Err(blocked())))),
         (100, Event::Saved(Ok(()))),
         (101, delivered("1")),
-        (101, Event::Permission(Err(blocked()))),
+        (101, Event::Permission(Outlook::of(Err(blocked())))),
     ]
 }

@@ -45,7 +45,7 @@ impl Core {
                 None => (Phase::Idle, self.no_wish()),
             },
             (
-                phase @ (Phase::Scheduled | Phase::Waiting | Phase::Due { .. } | Phase::Announcing),
+                phase @ (Phase::Scheduled | Phase::Waiting { .. } | Phase::Due { .. } | Phase::Announcing),
                 Some(reboot),
             ) if reboot.requested_by == RequestedBy::Twin => {
                 let id = reboot.id.clone();
@@ -90,19 +90,19 @@ impl Core {
             Ok(_) if self.record.boot.clock == Clock::Synchronized && too_far.is_some() => {
                 error(RebootErrorCode::InvalidPayload, too_far.unwrap_or_default())
             }
-            Ok(request) if self.forbids(request) => Err(Refusal::Forbidden.error()),
             Ok(request) if request.deadline.is_some_and(|deadline| deadline <= now) => {
                 error(RebootErrorCode::Expired, "the wish was seen only after its deadline".to_owned())
             }
-            Ok(_) => Ok(()),
+            Ok(request) => self.forbids(request).map_or(Ok(()), |forbidden| Err(forbidden.error())),
         };
         let request = request.unwrap_or_default();
         match checked {
             Ok(()) if self.crowded().is_some() => (Phase::Idle, self.put_off_wish(&id, &request, now)),
             Ok(()) => {
                 self.wish_crowded = false;
+                let preflight = request.manners.mind_preflight();
                 let ask = Ask { id, request, rids: Vec::new(), wish: Some(desired) };
-                (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission])
+                (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission { preflight }])
             }
             Err(error) => (Phase::Idle, self.fail_wish(desired, &id, &request, error, now)),
         }

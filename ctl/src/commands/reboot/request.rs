@@ -58,7 +58,14 @@ impl RunRequest {
             delay_seconds: delay.map(|delay| delay.as_secs()),
             at,
             check,
-            terms: Terms { reason, operator, on_inhibitor, wait_seconds, only_if_required: false },
+            terms: Terms {
+                reason,
+                operator,
+                on_inhibitor,
+                on_preflight: None,
+                wait_seconds,
+                only_if_required: false,
+            },
         };
         Ok(RunRequest { id, request })
     }

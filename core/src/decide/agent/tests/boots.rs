@@ -78,7 +78,7 @@ fn a_daemon_that_died_in_the_same_boot_goes_on() {
         // Until logind was about to be asked, whether it may be is judged anew.
         if length < 5 {
             assert_eq!(log, ["deadline None", "report a waiting", "check"], "after {length} events");
-            log = play(&mut agent, [Event::Permission(Ok(()))]);
+            log = play(&mut agent, [Event::Permission(Outlook::of(Ok(())))]);
         }
         assert_eq!(log.last().unwrap(), "report a rebooting started", "after {length} events: {log:?}");
         assert_eq!(play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]), begins);
@@ -91,7 +91,10 @@ fn what_others_have_written_fits_into_the_twin() {
     let mut agent = idle();
     let mut events = scheduled();
     events.push((700, Event::DeadlinePassed));
-    events.push((700, Event::Permission(Err(Refusal::Blocked((0..16).map(|_| holder()).collect())))));
+    events.push((
+        700,
+        Event::Permission(Outlook::of(Err(Refusal::Blocked((0..16).map(|_| holder()).collect())))),
+    ));
     play_at(&mut agent, events);
     let message = agent.agent.core.record.reboot.unwrap().error.unwrap().message;
     assert!(message.len() <= 4096 && message.starts_with("shutdown is inhibited by"), "{}", message.len());

@@ -11,7 +11,7 @@ fn refusals_change_nothing() {
     ] {
         let mut agent = idle();
         agent.handle(call("1", ASKED), at(1));
-        let effects = agent.handle(Event::Permission(Err(refusal)), at(2));
+        let effects = agent.handle(Event::Permission(Outlook::of(Err(refusal))), at(2));
         assert_eq!(log(&effects).last().unwrap(), expected);
         assert!(!log(&effects).iter().any(|line| line.starts_with("save")));
         if let [body] = &bodies(&effects)[..]
@@ -56,7 +56,7 @@ fn a_check_changes_nothing_and_is_in_nobodys_way() {
     assert_eq!(refused.last().unwrap(), "reply 1 423 blockedByInhibitor");
     // While one is pending, it would be refused.
     assert_eq!(play(&mut agent, [check("4")]).last().unwrap(), "reply 4 409 rebootPending");
-    assert_eq!(play(&mut agent, [Event::Permission(Ok(()))]), ["save a rebooting"]);
+    assert_eq!(play(&mut agent, [Event::Permission(Outlook::of(Ok(())))]), ["save a rebooting"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_call_that_is_delivered_twice_is_answered_once() {
     let mut agent = idle();
     let twice = || call("1", "");
     assert_eq!(play(&mut agent, [twice(), twice()]), ["check"]);
-    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(())), twice()]);
+    let log = play(&mut agent, [Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(())), twice()]);
     assert_eq!(log.last().unwrap(), "deadline Some(5)", "{log:?}");
 }
 
@@ -95,7 +95,7 @@ fn one_decision_answers_all_deliveries_of_a_request() {
         [
             call("1", ASKED),
             call("2", ASKED),
-            Event::Permission(Ok(())),
+            Event::Permission(Outlook::of(Ok(()))),
             Event::Saved(Ok(())),
             delivered("2"),
             delivered("1"),
@@ -114,7 +114,7 @@ fn the_same_request_is_answered_again_when_its_time_has_passed() {
     let timed = r#"{"id":"a","at":"1970-01-01T00:03:20Z"}"#;
     play_at(
         &mut agent,
-        [(100, call("1", timed)), (100, Event::Permission(Ok(()))), (100, Event::Saved(Ok(())))],
+        [(100, call("1", timed)), (100, Event::Permission(Outlook::of(Ok(())))), (100, Event::Saved(Ok(())))],
     );
     assert_eq!(play_at(&mut agent, [(5000, call("2", timed))]), ["reply 2 200 scheduled"]);
     // A new one is judged by it.

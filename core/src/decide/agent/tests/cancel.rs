@@ -15,7 +15,8 @@ fn cancelling_is_recorded_before_it_is_answered() {
                 log,
                 ["note ended cancelled", "reply 2 200 cancelled", "deadline None", "report a cancelled"]
             );
-            let late = [Event::DeadlinePassed, Event::Permission(Ok(())), Event::InhibitorsChanged];
+            let late =
+                [Event::DeadlinePassed, Event::Permission(Outlook::of(Ok(()))), Event::InhibitorsChanged];
             assert!(play(&mut agent, late).is_empty());
             assert_eq!(play(&mut agent, [call("3", r#"{"id":"b"}"#)]), ["check"]);
         }

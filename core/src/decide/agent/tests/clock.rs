@@ -95,10 +95,10 @@ fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
     let wait = r#"{"id":"a","onInhibitor":"wait","waitSeconds":60}"#;
     for event in [
         call("1", wait),
-        Event::Permission(Err(blocked())),
+        Event::Permission(Outlook::of(Err(blocked()))),
         Event::Saved(Ok(())),
         delivered("1"),
-        Event::Permission(Err(blocked())),
+        Event::Permission(Outlook::of(Err(blocked()))),
     ] {
         agent.handle(event, at(TRUE_TIME + 100));
     }
@@ -131,7 +131,7 @@ fn a_step_that_costs_the_clock_its_source_moves_delays_all_the_same() {
 #[test]
 fn a_reboot_that_failed_under_a_wrong_clock_is_put_right_as_a_whole() {
     let (mut agent, _) = resumed(None, None, unsynchronized("boot-1", 0), SETTINGS, at(10));
-    let refused = [Event::RebootAsked(Err("busy".into())), Event::Permission(Ok(()))];
+    let refused = [Event::RebootAsked(Err("busy".into())), Event::Permission(Outlook::of(Ok(())))];
     for event in straight().into_iter().take(6).chain(refused) {
         agent.handle(event, at(100));
     }
@@ -170,7 +170,9 @@ fn a_window_is_looked_for_anew_by_the_clock_that_is_right() {
         let settings = Settings { guards: guards.clone(), ..SETTINGS };
         let booted = unsynchronized("boot-1", AHEAD);
         let (mut agent, _) = resumed(None, None, booted, settings, at(AHEAD + 1800));
-        for event in [call("1", payload), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")] {
+        for event in
+            [call("1", payload), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(())), delivered("1")]
+        {
             agent.handle(event, at(AHEAD + 1800));
         }
         let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 1800));
@@ -223,8 +225,9 @@ fn a_request_that_was_due_by_a_clock_that_was_ahead_is_not_any_more() {
     // A day ahead: the time that was asked for seems to come within a minute.
     const AHEAD: i64 = TRUE_TIME + 86400;
     let (mut agent, _) = resumed(None, None, unsynchronized("boot-1", AHEAD), SETTINGS, at(AHEAD + 10));
-    let due = [Event::DeadlinePassed, Event::Permission(Err(blocked()))];
-    let granted = [call("1", wait), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")];
+    let due = [Event::DeadlinePassed, Event::Permission(Outlook::of(Err(blocked())))];
+    let granted =
+        [call("1", wait), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(())), delivered("1")];
     for event in granted {
         agent.handle(event, at(AHEAD + 20));
     }
@@ -247,7 +250,8 @@ fn a_reboot_that_is_announced_by_a_clock_that_was_ahead_waits_for_its_time() {
     let mut events = scheduled();
     events[0].1 = call("1", timed);
     play_at(&mut agent, events);
-    let log = play_at(&mut agent, [(600, Event::DeadlinePassed), (600, Event::Permission(Ok(())))]);
+    let log =
+        play_at(&mut agent, [(600, Event::DeadlinePassed), (600, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log.last().unwrap(), "report a rebooting started");
     let log = play_at(&mut agent, [(300, set(Clock::Synchronized, -300))]);
     assert!(

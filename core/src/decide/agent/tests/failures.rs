@@ -7,7 +7,7 @@ fn nothing_happens_when_it_cannot_be_recorded() {
     let mut agent = idle();
     let log = play(
         &mut agent,
-        [call("1", ASKED), Event::Permission(Ok(())), Event::Saved(Err("disk full".into()))],
+        [call("1", ASKED), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Err("disk full".into()))],
     );
     assert_eq!(
         log,
@@ -27,7 +27,7 @@ fn a_refusing_logind_and_a_machine_that_stays_up_are_reported_and_leave_it_idle(
     let before = || straight().into_iter().take(6);
     let mut agent = idle();
     let refused = Event::RebootAsked(Err("access denied".into()));
-    let log = play(&mut agent, before().chain([refused, Event::Permission(Ok(()))]));
+    let log = play(&mut agent, before().chain([refused, Event::Permission(Outlook::of(Ok(())))]));
     assert!(log.ends_with(&[
         "check".into(),
         "deadline None".into(),

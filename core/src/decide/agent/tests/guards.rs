@@ -15,20 +15,20 @@ fn windows(texts: &[&str]) -> Guards {
 fn reboots(agent: &mut Clocked, id: &str, seconds: i64) -> Vec<Effect> {
     let events = [
         call("1", &format!(r#"{{"id":"{id}"}}"#)),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         delivered("1"),
         Event::Reported,
         Event::Saved(Ok(())),
         Event::RebootAsked(Err("busy".into())),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
     ];
     events.into_iter().flat_map(|event| agent.handle(event, at(seconds))).collect()
 }
 
 fn ask(agent: &mut Clocked, payload: &str, seconds: i64) -> Vec<Effect> {
     agent.handle(call("9", payload), at(seconds));
-    agent.handle(Event::Permission(Ok(())), at(seconds))
+    agent.handle(Event::Permission(Outlook::of(Ok(()))), at(seconds))
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn outside_a_window_it_is_scheduled_for_the_next() {
     let due = 26 * 3600;
     let log = play_at(
         &mut agent,
-        [(101, delivered("9")), (due, Event::DeadlinePassed), (due, Event::Permission(Ok(())))],
+        [(101, delivered("9")), (due, Event::DeadlinePassed), (due, Event::Permission(Outlook::of(Ok(()))))],
     );
     assert_eq!(log[0], format!("deadline Some({})", due - 101));
     assert!(log.contains(&"save a rebooting started".to_owned()), "{log:?}");
@@ -98,12 +98,14 @@ fn a_due_request_waits_for_the_window_that_closed_meanwhile() {
     events.push((700, Event::InhibitorsChanged));
     events[0].1 = call("1", r#"{"id":"a","onInhibitor":"wait","waitSeconds":3600}"#);
     play_at(&mut agent, events);
-    let log = play_at(&mut agent, [(700, Event::Permission(Ok(())))]);
+    let log = play_at(&mut agent, [(700, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log, ["note waiting a", "save a waiting", "deadline Some(85700)", "report a waiting"]);
     assert_eq!(agent.status(), "reboot a waits until 1970-01-02T00:00:00.000Z");
     // What it waited for the inhibitor does not count against it.
-    let log =
-        play_at(&mut agent, [(86400, Event::DeadlinePassed), (86400, Event::Permission(Err(blocked())))]);
+    let log = play_at(
+        &mut agent,
+        [(86400, Event::DeadlinePassed), (86400, Event::Permission(Outlook::of(Err(blocked()))))],
+    );
     assert_eq!(
         log,
         [
@@ -125,9 +127,10 @@ fn a_scheduled_one_that_comes_too_often_waits() {
     // Asked for later, it is nobody's business now how many there were.
     let mut log = play_at(&mut agent, scheduled());
     assert_eq!(log.last().unwrap(), "report a scheduled");
-    log = play_at(&mut agent, [(700, Event::DeadlinePassed), (700, Event::Permission(Ok(())))]);
+    log = play_at(&mut agent, [(700, Event::DeadlinePassed), (700, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log.last().unwrap(), "report a waiting");
-    log = play_at(&mut agent, [(3650, Event::DeadlinePassed), (3650, Event::Permission(Ok(())))]);
+    log =
+        play_at(&mut agent, [(3650, Event::DeadlinePassed), (3650, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log.last().unwrap(), "report a rebooting started");
 }
 
@@ -137,19 +140,21 @@ fn what_was_about_to_begin_when_the_daemon_ended_is_judged_anew_and_counted_once
     let settings = || Settings { guards: guards(), ..SETTINGS };
     let (mut agent, _) = resumed(None, None, start("boot-1", 0), settings(), at(10));
     let mut effects = Vec::new();
-    for event in [call("1", ASKED), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")] {
+    for event in
+        [call("1", ASKED), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(())), delivered("1")]
+    {
         effects.extend(agent.handle(event, at(100)));
     }
     let record = last_saved(&effects);
     assert_eq!(record.starts, [at(100)]);
     // At once: nothing stands against it.
     let (mut agent, _) = resumed(Some(record.clone()), None, start("boot-1", 0), settings(), at(110));
-    let log = play_at(&mut agent, [(110, Event::Permission(Ok(())))]);
+    let log = play_at(&mut agent, [(110, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log.last().unwrap(), "report a rebooting started");
     assert_eq!(agent.core.record.starts, [at(110)]);
     // Hours later, outside of the windows.
     let (mut agent, _) = resumed(Some(record), None, start("boot-1", 0), settings(), at(9000));
-    let log = play_at(&mut agent, [(9000, Event::Permission(Ok(())))]);
+    let log = play_at(&mut agent, [(9000, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log.last().unwrap(), "report a waiting");
     assert_eq!(agent.status(), "reboot a waits until 1970-01-02T00:00:00.000Z");
 }

@@ -9,7 +9,7 @@ fn a_later_request_waits_for_its_time_and_asks_logind_again() {
     // Early, as after a clock that was set back.
     events.push((600, Event::DeadlinePassed));
     events.push((701, Event::DeadlinePassed));
-    events.push((701, Event::Permission(Ok(()))));
+    events.push((701, Event::Permission(Outlook::of(Ok(())))));
     assert_eq!(
         play_at(&mut agent, events),
         [
@@ -37,7 +37,7 @@ fn a_later_request_waits_for_its_time_and_asks_logind_again() {
 fn the_reply_to_a_later_request_says_when() {
     let mut agent = idle();
     agent.handle(call("1", LATER), at(100));
-    agent.handle(Event::Permission(Err(blocked())), at(100));
+    agent.handle(Event::Permission(Outlook::of(Err(blocked()))), at(100));
     let body = &bodies(&agent.handle(Event::Saved(Ok(())), at(100)))[0];
     assert_eq!(body["status"], "scheduled");
     assert_eq!(body["notBefore"], "1970-01-01T00:11:40.000Z");
@@ -54,7 +54,7 @@ fn a_later_request_that_is_then_inhibited_fails_or_refused_fails() {
         let mut agent = idle();
         let mut events = scheduled();
         events.push((700, Event::DeadlinePassed));
-        events.push((700, Event::Permission(Err(refusal))));
+        events.push((700, Event::Permission(Outlook::of(Err(refusal)))));
         assert_eq!(play_at(&mut agent, events).last().unwrap(), &format!("report a failed {code}"));
         assert_eq!(agent.status(), "no reboot pending");
     }
@@ -65,9 +65,9 @@ fn waiting_ends_with_the_release() {
     let mut agent = idle();
     let mut events = waiting();
     events.push((110, Event::InhibitorsChanged));
-    events.push((110, Event::Permission(Err(blocked()))));
+    events.push((110, Event::Permission(Outlook::of(Err(blocked())))));
     events.push((120, Event::InhibitorsChanged));
-    events.push((120, Event::Permission(Ok(()))));
+    events.push((120, Event::Permission(Outlook::of(Ok(())))));
     assert_eq!(
         play_at(&mut agent, events),
         [
@@ -95,15 +95,16 @@ fn a_release_while_logind_is_asked_is_not_missed() {
     let mut events = waiting();
     events.push((110, Event::InhibitorsChanged));
     events.push((110, Event::InhibitorsChanged));
-    events.push((110, Event::Permission(Err(blocked()))));
+    events.push((110, Event::Permission(Outlook::of(Err(blocked())))));
     let log = play_at(&mut agent, events);
     assert_eq!(log.iter().filter(|line| *line == "check").count(), 4);
-    assert_eq!(play_at(&mut agent, [(111, Event::Permission(Ok(())))])[0], "note rebooting a");
+    assert_eq!(play_at(&mut agent, [(111, Event::Permission(Outlook::of(Ok(()))))])[0], "note rebooting a");
 }
 
 #[test]
 fn an_inhibitor_that_is_taken_at_the_last_moment_is_one_all_the_same() {
-    let refused = [Event::RebootAsked(Err("inhibited".into())), Event::Permission(Err(blocked()))];
+    let refused =
+        [Event::RebootAsked(Err("inhibited".into())), Event::Permission(Outlook::of(Err(blocked())))];
     let before = |on_inhibitor: &str| {
         let mut events = straight();
         events[0] = call("1", &format!(r#"{{"id":"a","onInhibitor":"{on_inhibitor}","waitSeconds":60}}"#));
@@ -121,13 +122,20 @@ fn an_inhibitor_that_is_taken_at_the_last_moment_is_one_all_the_same() {
         "deadline Some(60)".into(),
         "report a waiting".into()
     ]));
-    let going_on =
-        [Event::InhibitorsChanged, Event::Permission(Ok(())), Event::Reported, Event::Saved(Ok(()))];
+    let going_on = [
+        Event::InhibitorsChanged,
+        Event::Permission(Outlook::of(Ok(()))),
+        Event::Reported,
+        Event::Saved(Ok(())),
+    ];
     assert_eq!(play(&mut agent, going_on).last().unwrap(), "reboot");
     // For how long it waits does not begin anew each time.
     let log = play_at(
         &mut agent,
-        [(140, Event::RebootAsked(Err("inhibited".into()))), (140, Event::Permission(Err(blocked())))],
+        [
+            (140, Event::RebootAsked(Err("inhibited".into()))),
+            (140, Event::Permission(Outlook::of(Err(blocked())))),
+        ],
     );
     assert!(
         log.ends_with(&["save a waiting".into(), "deadline Some(28)".into(), "report a waiting".into()]),
@@ -155,7 +163,8 @@ fn what_logind_refused_has_not_begun() {
 
     // Taken and released again while logind was asked.
     let mut agent = idle();
-    let log = play(&mut agent, before().chain([Event::InhibitorsChanged, Event::Permission(Ok(()))]));
+    let log =
+        play(&mut agent, before().chain([Event::InhibitorsChanged, Event::Permission(Outlook::of(Ok(())))]));
     assert_eq!(log.last().unwrap(), "report a rebooting started");
     assert_eq!(agent.core.record.starts.len(), 1);
 
@@ -187,7 +196,7 @@ fn a_later_request_begins_to_wait_when_it_is_due() {
     let mut events = scheduled();
     events[0].1 = call("1", payload);
     events.push((700, Event::DeadlinePassed));
-    events.push((700, Event::Permission(Err(blocked()))));
+    events.push((700, Event::Permission(Outlook::of(Err(blocked())))));
     let log = play_at(&mut agent, events);
     assert!(log.ends_with(&[
         "check".into(),
@@ -209,7 +218,7 @@ fn an_override_is_the_devices_to_allow() {
         &mut agent,
         [
             call("1", payload),
-            Event::Permission(Err(blocked())),
+            Event::Permission(Outlook::of(Err(blocked()))),
             Event::Saved(Ok(())),
             delivered("1"),
             Event::Reported,
@@ -236,7 +245,7 @@ fn a_later_request_survives_restarts_and_other_boots_until_its_time() {
         ["note booted unclean", "save a scheduled", "deadline Some(290)", "report a scheduled"]
     );
     let mut last = Vec::new();
-    for event in [Event::DeadlinePassed, Event::Permission(Ok(()))] {
+    for event in [Event::DeadlinePassed, Event::Permission(Outlook::of(Ok(())))] {
         last.extend(agent.handle(event, at(700)));
     }
     assert_eq!(last_saved(&last).reboot.unwrap().previous_boot_id, "boot-2");

@@ -21,13 +21,15 @@ fn a_machine_that_needs_none_is_left_alone_and_nothing_is_recorded() {
         let mut agent = with(known, GUARDS);
         let before = agent.agent.core.record.clone();
         agent.handle(call("1", ONLY), at(100));
-        let effects = agent.handle(Event::Permission(Ok(())), at(100));
+        let effects = agent.handle(Event::Permission(Outlook::of(Ok(()))), at(100));
         assert_eq!(log(&effects), ["reply 1 200 notNeeded"]);
         assert!(bodies(&effects)[0]["message"].as_str().unwrap().contains(words), "{effects:?}");
         assert_eq!(agent.agent.core.record, before);
         // Its id is not used up: asked again, the machine is looked at anew.
-        let log =
-            play(&mut agent, [Event::Need(need(&["dbus"])), call("2", ONLY), Event::Permission(Ok(()))]);
+        let log = play(
+            &mut agent,
+            [Event::Need(need(&["dbus"])), call("2", ONLY), Event::Permission(Outlook::of(Ok(())))],
+        );
         assert_eq!(log, ["save nothing", "report nothing", "check", "save a rebooting"]);
     }
 }
@@ -37,13 +39,13 @@ fn the_order_of_refusals() {
     let busy = Guards { max_per_hour: 1, min_uptime: Duration::from_secs(500), ..GUARDS };
     let mut agent = with(need(&[]), busy);
     assert_eq!(
-        play(&mut agent, [call("1", ONLY), Event::Permission(Ok(()))]),
+        play(&mut agent, [call("1", ONLY), Event::Permission(Outlook::of(Ok(())))]),
         ["check", "note refused rateLimited", "reply 1 429 rateLimited"]
     );
     // An inhibitor, or a logind that is away, does not matter to a reboot that is not needed.
     for refusal in [blocked(), Refusal::LogindUnavailable("gone".to_owned())] {
         let mut agent = with(need(&[]), GUARDS);
-        let log = play(&mut agent, [call("1", ONLY), Event::Permission(Err(refusal.clone()))]);
+        let log = play(&mut agent, [call("1", ONLY), Event::Permission(Outlook::of(Err(refusal.clone())))]);
         assert_eq!(log, ["check", "reply 1 200 notNeeded"]);
         let check = call("2", r#"{"onlyIfRequired":true,"check":true}"#);
         assert_eq!(
@@ -52,7 +54,7 @@ fn the_order_of_refusals() {
         );
     }
     let mut agent = with(need(&["dbus"]), GUARDS);
-    let log = play(&mut agent, [call("1", ONLY), Event::Permission(Err(blocked()))]);
+    let log = play(&mut agent, [call("1", ONLY), Event::Permission(Outlook::of(Err(blocked())))]);
     assert_eq!(log, ["check", "note refused blockedByInhibitor", "reply 1 423 blockedByInhibitor"]);
 }
 
@@ -60,10 +62,12 @@ fn the_order_of_refusals() {
 fn a_need_that_is_gone_when_the_time_has_come_ends_the_request() {
     let mut agent = with(need(&["dbus"]), GUARDS);
     let later = r#"{"id":"a","delaySeconds":60,"onlyIfRequired":true}"#;
-    let events = [call("1", later), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("1")];
+    let events =
+        [call("1", later), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(())), delivered("1")];
     play(&mut agent, events);
     agent.handle(Event::Need(need(&[])), at(120));
-    let log = play_at(&mut agent, [(170, Event::DeadlinePassed), (170, Event::Permission(Ok(())))]);
+    let log =
+        play_at(&mut agent, [(170, Event::DeadlinePassed), (170, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(
         log[log.len() - 4..],
         ["deadline None", "note ended notNeeded", "save a notNeeded", "report a notNeeded"]
@@ -76,7 +80,7 @@ fn a_wish_that_is_not_needed_is_told_as_that_and_not_tried_again() {
     let mut agent = with(need(&[]), GUARDS);
     let wish =
         || Event::Desired { reboot: Some(json!({"id": "w", "onlyIfRequired": true}).into()), memory: None };
-    let log = play(&mut agent, [wish(), Event::Permission(Ok(()))]);
+    let log = play(&mut agent, [wish(), Event::Permission(Outlook::of(Ok(())))]);
     assert_eq!(log, ["check", "note ended notNeeded", "save w notNeeded", "report w notNeeded"]);
     assert_eq!(
         play(&mut agent, [wish(), Event::Need(need(&["dbus"]))]),

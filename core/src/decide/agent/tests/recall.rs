@@ -122,12 +122,12 @@ fn a_shutdown_is_somebody_elses_only_where_no_request_can_have_caused_it() {
 fn a_wish_for_later_is_taken_up_anew_or_has_been_cancelled() {
     let wish = json!({"id": "w", "notBefore": "1970-01-01T00:16:40Z"});
     let desired = || Event::Desired { reboot: Some(wish.clone().into()), memory: None };
-    let memory = told([desired(), Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    let memory = told([desired(), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
     let mut agent = lost("boot-2");
     let log = play(&mut agent, [read(memory.clone(), wish.clone())]);
     // Not reported in between: the twin would forget it.
     assert_eq!(log, ["note recalled w", "save nothing", "check"]);
-    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    let log = play(&mut agent, [Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
     assert_eq!(log.last().unwrap(), "report w scheduled");
 
     let mut agent = lost("boot-2");
@@ -141,7 +141,7 @@ fn a_wish_that_stands_as_done_is_not_done_again_however_often() {
     let desired = || Event::Desired { reboot: Some(wish.clone().into()), memory: None };
     let road = [
         desired(),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         Event::Reported,
         Event::Saved(Ok(())),
@@ -171,7 +171,7 @@ fn a_wish_that_stands_as_done_is_not_done_again_however_often() {
 fn a_wish_waits_for_the_hub_to_take_the_report_and_a_call_does_not() {
     let desired = || Event::Desired { reboot: Some(json!({"id": "w"}).into()), memory: None };
     let mut agent = idle();
-    play(&mut agent, [desired(), Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    play(&mut agent, [desired(), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
     for _ in 0..3 {
         assert_eq!(play(&mut agent, [Event::DeadlinePassed]), ["deadline None"]);
     }
@@ -182,7 +182,7 @@ fn a_wish_waits_for_the_hub_to_take_the_report_and_a_call_does_not() {
     let mut agent = idle();
     let bounded = json!({"id": "w", "deadline": "1970-01-01T00:10:00Z"});
     let desired = Event::Desired { reboot: Some(bounded.into()), memory: None };
-    play(&mut agent, [desired, Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    play(&mut agent, [desired, Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
     let log = play_at(&mut agent, [(600, Event::DeadlinePassed)]);
     assert_eq!(log.last().unwrap(), "report w failed expired");
     assert_eq!(agent.core.record.starts, []);

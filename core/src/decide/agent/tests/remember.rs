@@ -9,7 +9,7 @@ const DAY: u64 = 24 * HOUR;
 fn asks(agent: &mut Clocked, id: &str) -> Vec<Effect> {
     let events = [
         call("1", &format!(r#"{{"id":"{id}","delaySeconds":60}}"#)),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         delivered("1"),
     ];
@@ -104,7 +104,10 @@ fn the_limit_outlasts_a_restart_and_what_failed_to_be_recorded_does_not_count() 
     let mut agent = idle();
     for number in 0..40 {
         let id = format!(r#"{{"id":"failed-{number}"}}"#);
-        play(&mut agent, [call("1", &id), Event::Permission(Ok(())), Event::Saved(Err("full".into()))]);
+        play(
+            &mut agent,
+            [call("1", &id), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Err("full".into()))],
+        );
     }
     pairs(&mut agent, 0..30);
     let record = agent.agent.core.record.clone();
@@ -144,7 +147,7 @@ fn a_pending_request_and_the_wish_that_stands_are_known_however_old() {
     let mut agent = idle();
     let wish = json!({"id": "w", "notBefore": "1970-11-01T00:00:00Z"});
     let wished = || Event::Desired { reboot: Some(DesiredReboot::from(wish.clone())), memory: None };
-    play(&mut agent, [wished(), Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    play(&mut agent, [wished(), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
     agent.agent.count(Duration::from_secs(200 * DAY));
     assert!(is_known(&mut agent, "w"));
     // Cancelled by a call, and still there in the twin; the age begins anew.

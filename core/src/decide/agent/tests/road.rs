@@ -35,7 +35,7 @@ fn the_straight_path_in_order() {
 fn the_reply_says_what_was_accepted() {
     let mut agent = idle();
     agent.handle(call("1", r#"{"method_number":"42"}"#), at(1));
-    agent.handle(Event::Permission(Ok(())), at(2));
+    agent.handle(Event::Permission(Outlook::of(Ok(()))), at(2));
     let effects = agent.handle(Event::Saved(Ok(())), at(3));
     let expected = json!({
         "id": "fresh-1", "status": "accepted", "bootId": "boot-1", "ignored": ["method_number"],
@@ -49,7 +49,7 @@ fn neither_the_reply_nor_the_report_is_waited_for_beyond_the_deadline() {
     let mut agent = idle();
     let events = [
         call("1", ASKED),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         Event::DeadlinePassed,
         Event::DeadlinePassed,
@@ -86,6 +86,6 @@ fn a_beginning_that_cannot_be_recorded_is_tried_again_and_then_given_up() {
 #[test]
 fn a_report_of_before_does_not_stand_for_the_new_one() {
     let mut agent = idle();
-    let events = [call("1", ASKED), Event::Reported, Event::Permission(Ok(())), Event::Reported];
+    let events = [call("1", ASKED), Event::Reported, Event::Permission(Outlook::of(Ok(()))), Event::Reported];
     assert_eq!(play(&mut agent, events), ["check", "save a rebooting"]);
 }

@@ -20,7 +20,7 @@ fn wished_for_later() -> Clocked {
     let mut agent = idle();
     let log = play_at(
         &mut agent,
-        [(100, desired(later())), (100, Event::Permission(Ok(()))), (100, Event::Saved(Ok(())))],
+        [(100, desired(later())), (100, Event::Permission(Outlook::of(Ok(())))), (100, Event::Saved(Ok(())))],
     );
     assert_eq!(
         log,
@@ -34,7 +34,7 @@ fn a_wish_takes_the_same_road_without_a_reply() {
     let (mut agent, mut effects) = resume(None, "boot-1", 0);
     let events = [
         desired(wish()),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         Event::Reported,
         Event::Saved(Ok(())),
@@ -105,7 +105,7 @@ fn what_is_removed_or_changed_before_it_began_is_cancelled() {
         [
             desired(even_later.clone()),
             Event::Saved(Ok(())),
-            Event::Permission(Ok(())),
+            Event::Permission(Outlook::of(Ok(()))),
             Event::Saved(Ok(())),
             desired(even_later),
         ],
@@ -117,7 +117,7 @@ fn what_is_removed_or_changed_before_it_began_is_cancelled() {
     let mut agent = idle();
     let begun = [
         desired(wish()),
-        Event::Permission(Ok(())),
+        Event::Permission(Outlook::of(Ok(()))),
         Event::Saved(Ok(())),
         Event::Reported,
         Event::Saved(Ok(())),
@@ -128,7 +128,8 @@ fn what_is_removed_or_changed_before_it_began_is_cancelled() {
 
     // Not even recorded: as if it had never been.
     let mut agent = idle();
-    let log = play(&mut agent, [desired(wish()), desired(Value::Null), Event::Permission(Ok(()))]);
+    let log =
+        play(&mut agent, [desired(wish()), desired(Value::Null), Event::Permission(Outlook::of(Ok(())))]);
     assert_eq!(log, ["check"]);
     assert_eq!(agent.status(), "no reboot pending");
 }
@@ -136,14 +137,15 @@ fn what_is_removed_or_changed_before_it_began_is_cancelled() {
 #[test]
 fn a_wish_survives_restarts_and_is_not_cancelled_by_a_twin_not_read_yet() {
     let (mut agent, mut effects) = resume(None, "boot-1", 0);
-    for event in [desired(later()), Event::Permission(Ok(())), Event::Saved(Ok(()))] {
+    for event in [desired(later()), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))] {
         effects.extend(agent.handle(event, at(100)));
     }
     let (mut agent, effects) = resume(Some(last_saved(&effects)), "boot-1", 0);
     assert_eq!(log(&effects), ["deadline Some(990)", "report w scheduled"]);
     assert!(play(&mut agent, [desired(later())]).is_empty());
     // Due, also when the hub is away.
-    let log = play_at(&mut agent, [(1000, Event::DeadlinePassed), (1000, Event::Permission(Ok(())))]);
+    let log =
+        play_at(&mut agent, [(1000, Event::DeadlinePassed), (1000, Event::Permission(Outlook::of(Ok(()))))]);
     assert_eq!(log.last().unwrap(), "report w rebooting started");
 }
 
@@ -164,9 +166,9 @@ fn past_its_deadline_it_has_expired() {
         &mut agent,
         [
             (40, desired(waits)),
-            (40, Event::Permission(Err(blocked()))),
+            (40, Event::Permission(Outlook::of(Err(blocked())))),
             (40, Event::Saved(Ok(()))),
-            (40, Event::Permission(Err(blocked()))),
+            (40, Event::Permission(Outlook::of(Err(blocked())))),
             (100, Event::DeadlinePassed),
         ],
     );
@@ -181,7 +183,7 @@ fn past_its_deadline_it_has_expired() {
         &mut agent,
         [
             (40, desired(wish)),
-            (40, Event::Permission(Ok(()))),
+            (40, Event::Permission(Outlook::of(Ok(())))),
             (40, Event::Saved(Ok(()))),
             (100, Event::DeadlinePassed),
         ],
@@ -209,7 +211,10 @@ fn a_wish_that_cannot_be_granted_is_reported_once() {
         [(blocked(), "blockedByInhibitor"), (Refusal::NotAuthorized("no".into()), "logindRefused")]
     {
         let mut agent = idle();
-        let log = play(&mut agent, [desired(wish()), Event::Permission(Err(refusal)), desired(wish())]);
+        let log = play(
+            &mut agent,
+            [desired(wish()), Event::Permission(Outlook::of(Err(refusal))), desired(wish())],
+        );
         assert_eq!(log.last().unwrap(), &format!("report w failed {code}"));
     }
 }
@@ -246,15 +251,24 @@ fn a_wish_and_a_call_at_the_same_time() {
     let mut agent = idle();
     play(&mut agent, [desired(wish())]);
     assert_eq!(play(&mut agent, [call("1", ASKED)]).last().unwrap(), "reply 1 409 rebootPending");
-    let same = [call("2", r#"{"id":"w"}"#), Event::Permission(Ok(())), Event::Saved(Ok(())), delivered("2")];
+    let same = [
+        call("2", r#"{"id":"w"}"#),
+        Event::Permission(Outlook::of(Ok(()))),
+        Event::Saved(Ok(())),
+        delivered("2"),
+    ];
     let log = play(&mut agent, same);
     assert_eq!(log[0..3], ["save w rebooting", "note accepted w", "reply 2 200 accepted"]);
     assert_eq!(log.last().unwrap(), "report w rebooting started");
 
     // It was taken back meanwhile, but a caller asked for the same.
     let mut agent = idle();
-    let events =
-        [desired(wish()), call("3", r#"{"id":"w"}"#), desired(Value::Null), Event::Permission(Ok(()))];
+    let events = [
+        desired(wish()),
+        call("3", r#"{"id":"w"}"#),
+        desired(Value::Null),
+        Event::Permission(Outlook::of(Ok(()))),
+    ];
     assert_eq!(play(&mut agent, events), ["check", "save w rebooting"]);
 }
 
@@ -269,7 +283,8 @@ fn a_wish_cancelled_by_a_call_stays_cancelled() {
 #[test]
 fn a_wish_that_cannot_be_recorded_is_tried_with_the_next_twin_or_some_time_later() {
     let mut agent = idle();
-    let events = [desired(wish()), Event::Permission(Ok(())), Event::Saved(Err("disk full".into()))];
+    let events =
+        [desired(wish()), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Err("disk full".into()))];
     assert_eq!(play(&mut agent, events.clone()), ["check", "save w rebooting", "save nothing"]);
     assert!(play(&mut agent, [Event::Saved(Err("disk full".into())), Event::Saved(Ok(()))]).is_empty());
     for again in [desired(wish()), Event::StorageMayWork] {
@@ -287,7 +302,8 @@ fn a_wish_that_cannot_be_recorded_is_tried_with_the_next_twin_or_some_time_later
 fn what_limits_calls_puts_wishes_off() {
     let guards = Guards { min_uptime: Duration::from_secs(600), ..GUARDS };
     let (mut agent, _) = resumed(None, None, start("boot-1", 0), Settings { guards, ..SETTINGS }, at(10));
-    let events = [(100, desired(wish())), (100, Event::Permission(Ok(()))), (100, Event::Saved(Ok(())))];
+    let events =
+        [(100, desired(wish())), (100, Event::Permission(Outlook::of(Ok(())))), (100, Event::Saved(Ok(())))];
     let log = play_at(&mut agent, events);
     assert_eq!(log[1..], ["save w scheduled", "note accepted w", "deadline Some(500)", "report w scheduled"]);
 }
@@ -299,7 +315,10 @@ fn a_wish_that_expires_leaves_the_daemon_ready_for_the_next() {
     // The clock was days behind, and is set; or the time simply passes.
     for end in [Event::ClockSet { clock: Clock::Synchronized, boot_time: at(PAST) }, Event::DeadlinePassed] {
         let mut agent = idle();
-        play(&mut agent, [desired(wish.clone()), Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+        play(
+            &mut agent,
+            [desired(wish.clone()), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))],
+        );
         assert_eq!(agent.status(), "reboot w scheduled for 1970-01-02T00:00:00.000Z");
         let log = play_at(&mut agent, [(PAST + 200, end.clone())]);
         assert_eq!(log.last().unwrap(), "report w failed expired", "{end:?}");
@@ -312,13 +331,14 @@ fn a_wish_that_expires_leaves_the_daemon_ready_for_the_next() {
 fn a_wish_that_changes_while_logind_is_asked_is_taken_as_it_is_then() {
     let mut agent = idle();
     let changed = json!({"id": "w", "notBefore": "1970-01-01T00:16:40Z"});
-    let log = play(&mut agent, [desired(wish()), desired(changed), Event::Permission(Ok(()))]);
+    let log = play(&mut agent, [desired(wish()), desired(changed), Event::Permission(Outlook::of(Ok(())))]);
     assert_eq!(log, ["check", "check"]);
-    let log = play(&mut agent, [Event::Permission(Ok(())), Event::Saved(Ok(()))]);
+    let log = play(&mut agent, [Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
     assert_eq!(log[0], "save w scheduled");
 
     let mut agent = idle();
-    let log = play(&mut agent, [desired(wish()), desired(Value::Null), Event::Permission(Ok(()))]);
+    let log =
+        play(&mut agent, [desired(wish()), desired(Value::Null), Event::Permission(Outlook::of(Ok(())))]);
     assert_eq!(log, ["check"]);
     assert_eq!(agent.status(), "no reboot pending");
 }
