@@ -1,5 +1,7 @@
 """A whole machine with its own kernel, and the unit exactly as shipped."""
 
+import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +22,9 @@ def virtual(debian, deb, hub, tmp_path):
     with image.layer(debian, tmp_path / "layer") as root:
         image.install(root, deb)
         gateways.configure(root, hub)
+        # The emulated processor takes ten times as long to look through an initrd.
+        (root / "etc/iotdm/agentd.toml.d/slow.toml").write_text(
+            '[preflight]\ntimeout = "60s"\n[reboot]\nallow_preflight_override = true\n')
         vm.prepare(root, [hub.mqtt_port])
         vm.enable(root, UNIT)
         machine = vm.VirtualMachine(root, tmp_path)
@@ -29,6 +34,55 @@ def virtual(debian, deb, hub, tmp_path):
         # pytest shows this for a test that failed.
         print((tmp_path / "console").read_text(errors="replace"))
     machine.disk.unlink()
+
+
+def test_what_keeps_a_machine_from_coming_back_is_named_beforehand(virtual, hub):
+    hub.wait_connected(DEVICE, timeout=BOOT)
+    assert judged(hub, check=True) == (200, ["boot-image", "dpkg", "fstab", "root-ro"], "")
+
+    virtual.run("cd /boot; cp initrd.img-* /root; truncate --size=-100000 initrd.img-*")
+    status, objecting, reason = judged(hub)
+    assert (status, objecting) == (423, ["boot-image"])
+    assert "/initrd.img-" in reason and "is not whole: " in reason
+    virtual.run("cp /root/initrd.img-* /boot; cp /boot/vmlinuz-* /root; printf x | dd of=$(ls /boot/vmlinuz-*) bs=1 seek=100000 conv=notrunc")
+    status, objecting, reason = judged(hub)
+    assert (status, objecting) == (423, ["boot-image"])
+    assert "is not as its package has it" in reason
+    virtual.run("cp /root/vmlinuz-* /boot")
+
+    virtual.run("mount -o remount,ro /")
+    assert judged(hub)[:2] == (423, ["root-ro"])
+    virtual.run("mount -o remount,rw /")
+
+    virtual.run("echo 'UUID=0b5e3a6c-4e1f-4a0c-9d5e-000000000000 /data ext4 defaults 0 2' >>/etc/fstab; sync")
+    status, objecting, reason = judged(hub)
+    assert (status, objecting) == (423, ["fstab"])
+    assert "/data: unreachable on boot required source: UUID=0b5e3a6c-" in reason
+
+    # It was right: passed over, the machine does not come back.
+    console = virtual.directory / "console"
+    assert invoke(hub, id="over", onPreflight="override")[0] == 200
+    virtual.wait_reset(timeout=BOOT)
+    deadline = time.monotonic() + BOOT
+    while "emergency" not in console.read_text(errors="replace"):
+        # A serial console tells nobody that it was written to.
+        assert time.monotonic() < deadline, "the machine came back"
+        time.sleep(1)
+    assert hub.reported(DEVICE)["reboot"]["status"] == "rebooting"
+
+
+def invoke(hub, **payload) -> tuple[int, dict]:
+    done = hub.ctl("-o", "json", "invoke", DEVICE, "rebootDevice", "--response-timeout", "120",
+                   "--payload", json.dumps(payload), timeout=BOOT)
+    reply = json.loads(done.stdout)
+    return reply["status"], reply["payload"]
+
+
+def judged(hub, **payload) -> tuple[int, list[str], str]:
+    """What the checks say: the reply's status, the names that it tells, and the reasons."""
+    status, body = invoke(hub, **payload)
+    checks = body["preflight"] if status == 200 else body["error"]["preflight"]
+    return status, [check["name"] for check in checks], "".join(check.get("reason", "") for check in checks)
 
 
 def test_a_reboot_and_a_power_cut(virtual, hub):

@@ -60,6 +60,9 @@ struct Answer {
     checks: Vec<PreflightCheck>,
 }
 
+/// When the checks were asked, and what they said.
+type Said = (Instant, Vec<PreflightCheck>);
+
 /// Asks for the checks.
 #[derive(Debug, Clone)]
 pub struct Preflight {
@@ -72,7 +75,7 @@ pub struct Preflight {
     /// How long all checks together may take.
     timeout: Duration,
     /// What the checks said last, and when they were asked.
-    last: Arc<Mutex<Option<(Instant, Vec<PreflightCheck>)>>>,
+    last: Arc<Mutex<Option<Said>>>,
 }
 
 impl Preflight {

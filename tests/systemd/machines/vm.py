@@ -14,6 +14,8 @@ from machines import power
 from machines.power import Life
 
 HOST = "10.0.2.2"
+# The guest's port of a shell of root's.
+SHELL = 2323
 # For how many seconds a boot is waited for: without KVM it takes about 20 s on an idle
 # machine, and ten times as long on a busy one.
 BOOT = 600
@@ -25,6 +27,10 @@ class VirtualMachine:
         self.kernel, = root.glob("boot/vmlinuz-*")
         self.initrd, = root.glob("boot/initrd.img-*")
         self.directory = directory
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            # Where the guest's shell is reached on the host.
+            self.shell = free.getsockname()[1]
         self.disk = directory / "disk.img"
         subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", root, self.disk, "1536M"], check=True)
         self.lives: list[Life] = []
@@ -46,7 +52,7 @@ class VirtualMachine:
                  "-kernel", self.kernel, "-initrd", self.initrd,
                  # On a busy host the emulated timer may fail the kernel's test of timers, and the kernel then panics.
                  "-append", "root=/dev/vda rw quiet console=ttyS0 no_timer_check",
-                 "-drive", f"file={self.disk},format=raw,if=virtio", "-nic", "user,model=virtio",
+                 "-drive", f"file={self.disk},format=raw,if=virtio", "-nic", f"user,model=virtio,hostfwd=tcp:127.0.0.1:{self.shell}-:{SHELL}",
                  "-rtc", f"base={clock}",
                  "-chardev", f"file,id=console,path={self.directory}/console,append=on", "-serial", "chardev:console",
                  "-qmp", f"unix:{address}"])
@@ -56,6 +62,13 @@ class VirtualMachine:
         monitor.sendall(b'{"execute":"qmp_capabilities"}')
         self._listener = threading.Thread(target=self._listen, args=[monitor], daemon=True)
         self._listener.start()
+
+    def run(self, script: str) -> str:
+        """What a script prints that is run in the guest as root, its complaints included."""
+        with socket.create_connection(("127.0.0.1", self.shell), timeout=BOOT) as shell:
+            shell.sendall(f"exec 2>&1\n{script}\nexit\n".encode())
+            with shell.makefile() as said:
+                return said.read()
 
     def wait_reset(self, timeout: float) -> None:
         """Waits until the guest itself has reset the machine."""
@@ -112,16 +125,20 @@ class VirtualMachine:
 
 
 def prepare(root: Path, ports: list[int]) -> None:
-    """Gives the machine a network, and the hub's ports on its own loopback."""
+    """Gives the machine a network, the hub's ports on its own loopback, and a shell that the host can reach."""
     (root / "etc/systemd/network/any.network").write_text("[Match]\nName=en*\n[Network]\nDHCP=ipv4\n")
-    units = ["systemd-networkd.service"]
+    units, system = ["systemd-networkd.service"], root / "etc/systemd/system"
     for port in ports:
-        name, system = f"hub-{port}", root / "etc/systemd/system"
+        name = f"hub-{port}"
         (system / f"{name}.socket").write_text(
             f"[Socket]\nListenStream=127.0.0.1:{port}\n[Install]\nWantedBy=sockets.target\n")
         (system / f"{name}.service").write_text(
             f"[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd {HOST}:{port}\n")
         units.append(f"{name}.socket")
+    (system / "shell.socket").write_text(f"[Socket]\nListenStream={SHELL}\nAccept=yes\n[Install]\nWantedBy=sockets.target\n")
+    (system / "shell@.service").write_text(
+        "[Service]\nExecStart=-/bin/sh\nStandardInput=socket\nStandardError=journal\n")
+    units.append("shell.socket")
     enable(root, *units)
 
 
