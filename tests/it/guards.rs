@@ -43,7 +43,7 @@ fn a_reboot_only_where_it_is_needed_is_none_where_nobody_can_tell() {
     let hub = Hub::start();
     let mut daemon = Daemon::simulating(&hub);
     daemon.start_connected(&hub);
-    assert_eq!(hub.reported()["agent"]["features"], serde_json::json!(["onlyIfRequired"]));
+    assert_eq!(hub.reported()["agent"]["features"], serde_json::json!(["onlyIfRequired", "preflight"]));
     let (status, body) = hub.invoke("rebootDevice", r#"{"id":"r-1","onlyIfRequired":true}"#);
     assert_eq!((status, &body["status"], &body["id"]), (200, &"notNeeded".into(), &"r-1".into()), "{body}");
     let (status, body) = hub.invoke("rebootDevice", r#"{"id":"r-1","onlyOnSundays":true}"#);

@@ -29,7 +29,7 @@ fn the_twin_follows_a_boot_to_its_end_and_what_fails_and_is_mended_later() {
     let starting = waits_for(&hub, "starting", &[]);
     assert_eq!(starting["bootId"], hub.reported()["boot"]["bootId"]);
     assert!(starting["hubReachedAfterSeconds"].is_number(), "{starting}");
-    assert_eq!(hub.reported()["agent"]["features"], json!(["health", "onlyIfRequired"]));
+    assert_eq!(hub.reported()["agent"]["features"], json!(["health", "onlyIfRequired", "preflight"]));
 
     // A boot that ends with a unit that failed, and one that may.
     systemd.set_units(&[("timed.service", "failed"), ("noise.service", "failed")]);
@@ -97,7 +97,7 @@ fn a_pretended_machine_has_no_health_but_its_boots_are_counted() {
     let reported = hub.reported();
     assert_eq!(
         (&reported["health"], &reported["agent"]["features"]),
-        (&Value::Null, &json!(["onlyIfRequired"]))
+        (&Value::Null, &json!(["onlyIfRequired", "preflight"]))
     );
     assert_eq!((&reported["boot"]["count"], &reported["boot"]["uncleanCount"]), (&json!(2), &json!(0)));
     let (status, history) = hub.invoke("getBootHistory", "{}");

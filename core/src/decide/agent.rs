@@ -434,7 +434,11 @@ impl Core {
 
     /// What callers may rely on beyond the methods.
     fn features(&self) -> Vec<String> {
-        let features = [(Feature::Health, self.settings.health), (Feature::OnlyIfRequired, true), (Feature::Preflight, true)];
+        let features = [
+            (Feature::Health, self.settings.health),
+            (Feature::OnlyIfRequired, true),
+            (Feature::Preflight, true),
+        ];
         features.iter().filter(|(_, has)| *has).map(|(feature, _)| feature.to_string()).collect()
     }
 }

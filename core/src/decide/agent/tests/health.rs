@@ -127,12 +127,18 @@ fn where_nobody_tells_the_health_is_absent() {
     assert_eq!(log(&agent.handle(Event::HubReached { uptime: ACK }, at(130))), [""; 0]);
     let effects = agent.handle(running(), at(140));
     assert_eq!(health(&effects).hub_reached_after_seconds, Some(5.0));
-    assert_eq!(last_report(&effects).agent.unwrap().features, units(&["health", "onlyIfRequired"]));
+    assert_eq!(
+        last_report(&effects).agent.unwrap().features,
+        units(&["health", "onlyIfRequired", "preflight"])
+    );
 
     let pretended = Settings { health: false, ..SETTINGS };
     let (_, effects) = resumed(Some(last_saved(&effects)), None, start("boot-3", 200), pretended, at(210));
     let report = last_report(&effects);
-    assert_eq!((report.health, report.agent.unwrap().features), (None, units(&["onlyIfRequired"])));
+    assert_eq!(
+        (report.health, report.agent.unwrap().features),
+        (None, units(&["onlyIfRequired", "preflight"]))
+    );
 }
 
 #[test]
