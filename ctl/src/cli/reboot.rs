@@ -98,7 +98,7 @@ pub struct RequestArgs {
     /// Why; goes to the device's journal and twin
     #[arg(long)]
     pub reason: Option<Reason>,
-    /// Who asks; goes to the device's journal and twin [default: user@host]
+    /// Who asks; goes to the device's journal and twin [default: user and host]
     #[arg(long, value_name = "NAME")]
     pub operator: Option<Operator>,
     /// The id of the request [default: a new UUID]
