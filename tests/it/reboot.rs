@@ -143,7 +143,10 @@ fn each_refusal_has_its_status_and_reboots_nothing() {
 
     let (status, code, error) = refused("selfDestruct", "{}");
     assert_eq!((status, code.as_str()), (404, "unknownMethod"));
-    assert_eq!(error["methods"], json!(["rebootDevice", "cancelReboot", "getRebootStatus"]));
+    assert_eq!(
+        error["methods"],
+        json!(["rebootDevice", "cancelReboot", "getRebootStatus", "getBootHistory"])
+    );
 
     for payload in ["[]", "5", "\"now\"", r#"{"id":"a b"}"#, r#"{"reason":7}"#] {
         let (status, code, error) = refused("rebootDevice", payload);

@@ -72,6 +72,8 @@ impl Daemon {
             ack_timeout: Duration::from_secs(5),
             down_timeout: Duration::from_secs(300),
             allow_inhibitor_override: false,
+            allow_preflight_override: false,
+            health: true,
             guards: Guards {
                 max_per_hour: 6,
                 min_uptime: Duration::ZERO,
