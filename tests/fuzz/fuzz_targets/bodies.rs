@@ -16,12 +16,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(body) = serde_json::from_slice::<Value>(bytes) else { return };
     let (now, device): (_, Identity) = (Time::from_unix_millis(0), "gw1".parse().unwrap());
     if let Ok(change) = IdentityChange::parse(&device, &body) {
-        let _ = Device::new(change, now);
+        let twin = TwinChange::parse(&body).unwrap_or_default();
+        let _ = Device::new(change, &twin, now);
     }
-    let _ = TwinChange::parse(&body);
     let _ = Job::parse("j", &body, now).map(|job| job.condition().is_ok());
     let _ = MethodCall::parse(body.clone());
     for kind in [EnrolmentKind::Individual, EnrolmentKind::Group] {
-        let _ = Enrolment::parse(kind, "e", &body).map(|enrolment| enrolment.json());
+        if let Ok(enrolment) = Enrolment::parse(kind, "e", &body, None) {
+            let _ = Enrolment::parse(kind, "e", &enrolment.json(), Some(&enrolment));
+        }
     }
 });

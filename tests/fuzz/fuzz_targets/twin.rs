@@ -18,7 +18,7 @@ fn has_null(value: &Value) -> bool {
 }
 
 fuzz_target!(|text: &str| {
-    let mut twin = Twin::new(Time::from_unix_millis(0)).unwrap();
+    let mut twin = Twin::new(&TwinChange::default(), Time::from_unix_millis(0)).unwrap();
     let mut device = twin::Object::new();
     for (line, text) in text.lines().enumerate() {
         let Ok(body) = serde_json::from_str::<Value>(text) else { continue };
