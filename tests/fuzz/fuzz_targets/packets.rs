@@ -34,7 +34,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::create(dir.path()).unwrap();
     let store = Store::open(&data.store()).unwrap();
-    let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443 };
+    let address = Address { host: "localhost".into(), mqtt_port: 8883, https_port: 8443, others: Vec::new() };
     let hub = Hub::open(store, data, address, Authorities::default(), Throttle::new(None)).unwrap();
     let device: Identity = "gw1".parse().unwrap();
     runtime.block_on(hub.create_device(&device, IdentityChange::default(), &TwinChange::default())).unwrap();
