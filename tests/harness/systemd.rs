@@ -1,4 +1,4 @@
-//! A service manager on a [`Bus`](crate::Bus) whose units are as a test wants them.
+//! A service manager on a [`Bus`] whose units are as a test wants them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
