@@ -64,6 +64,9 @@ def test_upgrade_and_downgrade_while_a_reboot_is_scheduled(gateway, hub, deb, tm
     settings = gateway.root / "etc/iotdm/agentd.toml"
     settings.write_text(settings.read_text() + "\n# The administrator was here.\n")
     ours = settings.read_text()
+    # What is written there restarts the daemon.
+    gateway.wait_journal("Finished iotdm-agentd-secret.service")
+    hub.wait_connected(DEVICE)
 
     def ask() -> dict:
         asked = hub.ctl("reboot", DEVICE, "--id", "kernel-42", "--delay", "1h", "--no-wait", "--connect-timeout", "60",
