@@ -1,5 +1,6 @@
 """A time server on the host's loopback that can be told to keep silent. RFC 4330."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -15,9 +16,16 @@ class TimeServer:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         # NTP's only port; time clients cannot be told another.
         self._socket.bind(("127.0.0.1", 123))
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._server = threading.Thread(target=self._serve, daemon=True)
+        self._server.start()
 
     def close(self) -> None:
+        """Gives the port back for the next one."""
+        # Linux says that nobody is connected, and wakes who receives all the same. Only closed, the socket would
+        # stay open for as long as somebody waits on it.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._server.join()
         self._socket.close()
 
     def _serve(self) -> None:
@@ -25,6 +33,8 @@ class TimeServer:
             try:
                 request, client = self._socket.recvfrom(512)
             except OSError:
+                return
+            if not request:
                 return
             if self.answers.is_set() and len(request) >= 48:
                 now = _timestamp()
