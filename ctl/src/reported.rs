@@ -121,7 +121,13 @@ impl Reported {
         self.boot.as_ref()?.get("cause")
     }
 
-    /// The daemon's version.
+    /// `agent.features`: what the daemon has beyond its methods.
+    pub fn features(&self) -> Vec<String> {
+        let features = self.agent.as_ref().and_then(|agent| agent.get("features")?.as_array());
+        features.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// `agent.version`: the daemon's version.
     pub fn agent_version(&self) -> Option<&Value> {
         self.agent.as_ref()?.get("version")
     }

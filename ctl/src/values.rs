@@ -13,6 +13,7 @@ use clap::ValueEnum as _;
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
 use iotdm_proto::request::MAX_AHEAD;
+use iotdm_proto::request::OnPreflight;
 use iotdm_proto::{DeviceId, OnInhibitor};
 use serde_json::Value;
 
@@ -301,6 +302,18 @@ pub fn on_inhibitor() -> impl TypedValueParser<Value = OnInhibitor> {
     };
     let words =
         OnInhibitor::ALL.iter().map(move |word| PossibleValue::new(word.as_str()).help(meaning(word)));
+    PossibleValuesParser::new(words).try_map(|word| word.parse())
+}
+
+/// What to do about preflight checks that object, each word with its meaning.
+pub fn on_preflight() -> impl TypedValueParser<Value = OnPreflight> {
+    let meaning = |word: &OnPreflight| match word {
+        OnPreflight::Fail => "Refuse, or fail when the time has come",
+        OnPreflight::Wait => "Reboot once none objects any more",
+        OnPreflight::Override => "Reboot all the same; the device has to allow it",
+    };
+    let words =
+        OnPreflight::ALL.iter().map(move |word| PossibleValue::new(word.as_str()).help(meaning(word)));
     PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 

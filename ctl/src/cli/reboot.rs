@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
+use iotdm_proto::request::OnPreflight;
 use iotdm_proto::request::{Operator, Reason, WAIT_SECONDS};
 use iotdm_proto::{DeviceId, OnInhibitor, RequestId, Time};
 
@@ -88,7 +89,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "FILE", help_heading = FLEET)]
     pub devices_from: Option<PathBuf>,
     /// Go on with the run that wrote this journal
-    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "operator", "id", "delay", "at", "on_inhibitor", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
+    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "operator", "id", "delay", "at", "on_inhibitor", "on_preflight", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
     pub resume: Option<PathBuf>,
 }
 
@@ -113,7 +114,11 @@ pub struct RequestArgs {
     /// What to do when a program on the device inhibits shutdown
     #[arg(long, value_name = "WHAT", value_parser = values::on_inhibitor())]
     pub on_inhibitor: Option<OnInhibitor>,
-    /// How long the device waits for the inhibitor, in seconds [default: 3600]
+    /// What to do when a preflight check on the device objects
+    #[arg(long, value_name = "WHAT", value_parser = values::on_preflight(), conflicts_with = "job")]
+    pub on_preflight: Option<OnPreflight>,
+    /// How long the device waits for the inhibitor or the checks, in seconds
+    /// [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(WAIT_SECONDS))]
     pub wait_seconds: Option<u64>,
     /// Ask what would happen, and change nothing

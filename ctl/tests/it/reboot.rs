@@ -74,6 +74,30 @@ fn waits_for_this_id_and_prints_reply_and_reboot_time() {
     assert_eq!(call.reboot_id().as_str().unwrap().len(), 36, "a UUID");
 }
 
+/// A daemon that does not know the key would reboot without heeding it.
+#[test]
+fn what_restrains_a_reboot_goes_to_no_device_that_does_not_know_it() {
+    let knowing = json!({"agent": {"version": "1", "features": ["health", "preflight"]}});
+    let hub = accepting(knowing, &[completed]);
+    reboot(&hub, &["--on-preflight", "wait"]).ends(0, &["completed"]);
+    let call = hub.requests().into_iter().find(HttpRequest::is_call).unwrap();
+    assert_eq!(call.body["payload"]["onPreflight"], "wait");
+
+    for before in [json!({}), agent(), json!({"agent": {"features": ["health"]}})] {
+        for how in [&[][..], &["--no-wait"], &["--when-online"], &["--check"]] {
+            let hub = accepting(before.clone(), &[completed]);
+            let run = reboot(&hub, &[&["--on-preflight", "override"], how].concat());
+            // Whatever else is said of a device without the daemon, nothing is sent.
+            assert_ne!(run.code, 0, "{before} {how:?}");
+            if *how != ["--check"] {
+                run.ends(3, &["agent too old for onPreflight; nothing was sent"]);
+            }
+            let sent = |request: &HttpRequest| request.is_call() || request.method != "GET";
+            assert!(!hub.requests().iter().any(sent), "{before} {how:?}");
+        }
+    }
+}
+
 #[test]
 fn when_and_what_about_inhibitors_reach_the_device() {
     let sent = |options: &[&str]| {
@@ -98,7 +122,9 @@ fn when_and_what_about_inhibitors_reach_the_device() {
 
     let hub = FakeHub::start(|_, _| HttpResponse::hang_up());
     for (options, named) in [
-        (&["--delay", "8d"][..], "--delay"),
+        (&["--on-preflight", "ask"][..], "fail, wait, override"),
+        (&["--on-preflight", "wait", "--job"], "--job"),
+        (&["--delay", "8d"], "--delay"),
         (&["--delay", "169h"], "at most 168h"),
         (&["--delay", "1500ms"], "only whole seconds"),
         (&["--at", "tomorrow"], "not an RFC 3339 time"),

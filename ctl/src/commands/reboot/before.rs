@@ -12,6 +12,9 @@ use crate::reported::Reported;
 pub(super) struct Before {
     /// Whether the device reports the daemon.
     pub(super) agent: bool,
+    /// What the daemon has beyond its methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) features: Vec<String>,
     /// `rebootTime`, in whatever form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reboot_time: Option<Value>,
@@ -24,6 +27,7 @@ impl From<Reported> for Before {
     fn from(reported: Reported) -> Self {
         Before {
             agent: reported.agent.is_some(),
+            features: reported.features(),
             reboot_id: reported.request_id().map(str::to_owned),
             reboot_time: reported.reboot_time,
         }

@@ -407,7 +407,8 @@ mod tests {
         let path = journal.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
-        let before = Before { agent: true, reboot_time: None, reboot_id: Some("r-0".into()) };
+        let before =
+            Before { agent: true, features: Vec::new(), reboot_time: None, reboot_id: Some("r-0".into()) };
         for id in ["gw1", "gw2"] {
             journal.sent(&device(id), &before).unwrap();
         }

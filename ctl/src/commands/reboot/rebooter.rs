@@ -151,6 +151,10 @@ impl Rebooter<'_> {
             }
             None => {
                 call.before = self.before(&call).await?;
+                if let Some(key) = call.request.restraint_not_among(&call.before.features) {
+                    let error = Some(format!("agent too old for {key}; nothing was sent"));
+                    return Ok(OutcomeWithError { outcome: Outcome::Refused, error });
+                }
                 true
             }
         };
@@ -224,7 +228,8 @@ impl Rebooter<'_> {
     async fn before(&self, call: &Call<'_>) -> anyhow::Result<Before> {
         let by_method = self.way == Way::Method;
         let is_dry_run = call.request.is_dry_run();
-        if by_method && self.waiting.no_wait && !is_dry_run && self.journal.is_none() {
+        let needs_features = call.request.restraint_not_among(&[]).is_some();
+        if by_method && self.waiting.no_wait && !is_dry_run && self.journal.is_none() && !needs_features {
             return Ok(Before::default());
         }
         let before = Before::from(self.twin(call).await?.reported());

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use iotdm_proto::report::Feature;
 use iotdm_proto::request::{Operator, Terms};
 use iotdm_proto::{RebootRequest, RequestId, Time, Wish};
 use nix::unistd::{Uid, User, gethostname};
@@ -47,7 +48,8 @@ impl RunRequest {
     /// What the command line asks for; with `check` a dry run of it. Without an
     /// id on the command line, the id is a new UUID.
     pub(super) fn new(args: RequestArgs, check: bool) -> anyhow::Result<Self> {
-        let RequestArgs { reason, operator, id, delay, at, on_inhibitor, wait_seconds, .. } = args;
+        let RequestArgs { reason, operator, id, delay, at, on_inhibitor, on_preflight, wait_seconds, .. } =
+            args;
         let operator = operator.or_else(operator_here);
         let id = match id {
             Some(id) => id,
@@ -62,7 +64,7 @@ impl RunRequest {
                 reason,
                 operator,
                 on_inhibitor,
-                on_preflight: None,
+                on_preflight,
                 wait_seconds,
                 only_if_required: false,
             },
@@ -73,6 +75,13 @@ impl RunRequest {
     /// The same request under another id.
     pub(super) fn with_id(&self, id: RequestId) -> Self {
         RunRequest { request: RebootRequest { id: Some(id.clone()), ..self.request.clone() }, id }
+    }
+
+    /// A key of the request that restrains the reboot and that a daemon with these
+    /// features does not know. Such a daemon would reboot all the same.
+    pub(super) fn restraint_not_among(&self, features: &[String]) -> Option<&'static str> {
+        let has = |feature: Feature| features.iter().any(|known| known == feature.as_str());
+        (self.request.terms.on_preflight.is_some() && !has(Feature::Preflight)).then_some("onPreflight")
     }
 
     /// The id of the request.
@@ -142,8 +151,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Only for devices that say that they know them, which is not asked of them here.
-    const NOT_OFFERED: [&str; 2] = ["onPreflight", "onlyIfRequired"];
+    /// Only for devices that say that they know it, which is not asked of them here.
+    const NOT_OFFERED: &str = "onlyIfRequired";
 
     /// The request that `iotdm-ctl reboot` with these options is about.
     fn request(options: &[&str]) -> RunRequest {
@@ -154,7 +163,8 @@ mod tests {
 
     #[test]
     fn every_key_of_a_request_can_be_given() {
-        let options = ["--id", "r-1", "--reason", "why", "--on-inhibitor", "wait", "--wait-seconds", "60"];
+        let obstacles = ["--on-inhibitor", "wait", "--on-preflight", "wait", "--wait-seconds", "60"];
+        let options = [&["--id", "r-1", "--reason", "why"][..], &obstacles].concat();
         let later = request(&[&options[..], &["--delay", "1h"]].concat());
         let then = request(&[&options[..], &["--at", "2026-11-30T02:00:00Z"]].concat());
         let check = RebootRequest { check: true, ..RebootRequest::from(then.clone()) };
@@ -165,7 +175,7 @@ mod tests {
         keys.sort_unstable();
         keys.dedup();
         let mut all = RebootRequest::KEYS.to_vec();
-        all.retain(|key| !NOT_OFFERED.contains(key));
+        all.retain(|key| *key != NOT_OFFERED);
         all.sort_unstable();
         assert_eq!(keys, all);
 
@@ -174,7 +184,7 @@ mod tests {
         assert!(
             Wish::KEYS
                 .iter()
-                .all(|key| wish.get(*key).is_some_and(|value| value.is_null() == NOT_OFFERED.contains(key))),
+                .all(|key| wish.get(*key).is_some_and(|value| value.is_null() == (*key == NOT_OFFERED))),
             "{wish:?}"
         );
         assert_eq!(wish.len(), Wish::KEYS.len());
