@@ -36,15 +36,30 @@ pub fn own_directory(dir: &Path) -> io::Result<()> {
 /// Replaces `file` in `dir` as a whole, for nobody else to read, and syncs
 /// both. A link in its place is replaced, not followed.
 pub fn replace(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_with(dir, file, bytes, 0o600)
+    write(file, bytes, Readers::None, true)?;
+    File::open(dir)?.sync_all()
 }
 
-/// As [`replace`], for everybody to read.
-pub fn replace_readable(dir: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace_with(dir, file, bytes, 0o644)
+/// As [`replace`], in a directory that does not outlive the boot, so that nothing
+/// is synced: whoever calls it waits for no disk.
+pub fn replace_for_now(file: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
+    write(file, bytes, readers, false)
 }
 
-fn replace_with(dir: &Path, file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Who may read a file besides its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Nobody.
+    None,
+    /// Everybody.
+    All,
+}
+
+fn write(file: &Path, bytes: &[u8], readers: Readers, sync: bool) -> io::Result<()> {
+    let mode = match readers {
+        Readers::None => 0o600,
+        Readers::All => 0o644,
+    };
     let new = file.with_extension("new");
     // One that a power cut has left, or somebody has put there; `create_new`
     // follows no link.
@@ -54,9 +69,10 @@ fn replace_with(dir: &Path, file: &Path, bytes: &[u8], mode: u32) -> io::Result<
     }
     let mut written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
     written.write_all(bytes)?;
-    written.sync_all()?;
-    fs::rename(&new, file)?;
-    File::open(dir)?.sync_all()
+    if sync {
+        written.sync_all()?;
+    }
+    fs::rename(&new, file)
 }
 
 /// Writes `bytes` to the end of `file`, which has to be there, and syncs it.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::durable;
+use crate::durable::{self, Readers};
 
 /// In the daemon's runtime directory.
 const FILE: &str = "notice.json";
@@ -111,7 +111,8 @@ fn next_reminder(notice: &Notice, now: Time) -> Option<Duration> {
 fn write(directory: &Path, written: Option<&Written>) -> anyhow::Result<()> {
     let file = directory.join(FILE);
     let bytes = serde_json::to_vec(&written)?;
-    durable::replace(directory, &file, &bytes).with_context(|| format!("cannot write {}", file.display()))
+    durable::replace_for_now(&file, &bytes, Readers::None)
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// The reboot to come in one sentence, for those who look at this machine.

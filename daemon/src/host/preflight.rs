@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::durable;
+use crate::durable::{self, Readers};
 
 /// The daemon's question, in its runtime directory.
 const QUESTION: &str = "preflight.json";
@@ -34,6 +34,11 @@ const QUESTION: &str = "preflight.json";
 const DIRECTORY: &str = "/run/iotdm-preflight";
 /// The answer in that directory.
 const ANSWER: &str = "result.json";
+/// After how long the question is put again. A unit that is about to end after an
+/// earlier question is not started for this one.
+const UNHEARD: Duration = Duration::from_millis(200);
+/// The longest time between two of these.
+const LONGEST_UNHEARD: Duration = Duration::from_secs(2);
 /// How long the unit may take to begin and to end, besides the checks' own time.
 const SLACK: Duration = Duration::from_secs(4);
 
@@ -129,12 +134,20 @@ impl Preflight {
         // Watched from before the question, so that no answer is missed.
         let replaced = Replaced::watch(&self.answers)?;
         let file = runtime_dir.join(QUESTION);
-        durable::replace(runtime_dir, &file, &serde_json::to_vec(&question)?)?;
+        let bytes = serde_json::to_vec(&question)?;
+        durable::replace_for_now(&file, &bytes, Readers::None)?;
+        let mut unheard = UNHEARD;
         loop {
             if let Some(answer) = self.answer().filter(|answer| answer.question == question.id) {
                 return Ok(answer.checks);
             }
-            replaced.wait().await?;
+            tokio::select! {
+                replaced = replaced.wait() => replaced?,
+                () = sleep(unheard) => {
+                    durable::replace_for_now(&file, &bytes, Readers::None)?;
+                    unheard = (unheard * 2).min(LONGEST_UNHEARD);
+                }
+            }
         }
     }
 
@@ -204,7 +217,7 @@ mod tests {
         let checks = vec![PreflightCheck::objecting(name, "no device")];
         let answer = Answer { question: question.to_owned(), invocation_id: None, checks };
         let file = preflight.answers.join(ANSWER);
-        durable::replace(&preflight.answers, &file, &serde_json::to_vec(&answer).unwrap()).unwrap();
+        durable::replace_for_now(&file, &serde_json::to_vec(&answer).unwrap(), Readers::All).unwrap();
     }
 
     #[tokio::test]
@@ -243,6 +256,20 @@ mod tests {
         for later in [second, third] {
             assert_eq!(later.await.unwrap()[0].name, "two");
         }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_nobody_heard_is_put_again() {
+        let (_dir, preflight) = machine();
+        let asked = Replaced::watch(preflight.runtime_dir.as_ref().unwrap()).unwrap();
+        let (checks, ()) = tokio::join!(preflight.run(), async {
+            asked.wait().await.unwrap();
+            let Question { id, .. } = question(&preflight);
+            asked.wait().await.unwrap();
+            assert_eq!(question(&preflight).id, id, "the same question");
+            answer(&preflight, &id, "fstab");
+        });
+        assert_eq!(checks[0].name, "fstab");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, geteuid};
 
 use super::{ANSWER, Answer, DIRECTORY, QUESTION, Question, checks};
-use crate::durable;
+use crate::durable::{self, Readers};
 
 /// The daemon's runtime directory.
 const RUNTIME_DIR: &str = "/run/iotdm";
@@ -61,8 +61,8 @@ fn answer_one(question: &Question) -> anyhow::Result<()> {
     }
     let invocation_id = std::env::var("INVOCATION_ID").ok();
     let answer = serde_json::to_vec(&Answer { question: question.id.clone(), invocation_id, checks })?;
-    let (directory, file) = (Path::new(DIRECTORY), Path::new(DIRECTORY).join(ANSWER));
-    durable::replace_readable(directory, &file, &answer)
+    let file = Path::new(DIRECTORY).join(ANSWER);
+    durable::replace_for_now(&file, &answer, Readers::All)
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
