@@ -98,7 +98,9 @@ def test_a_reboot_is_answered_while_the_bus_is_away_and_carried_out_once_it_is_b
     # systemd 257's logind does not come back to a bus that was away; the daemon does.
     gateway.run("systemctl", "restart", "systemd-logind")
     deadline = time.monotonic() + 60
-    while (again := hub.ctl("reboot", DEVICE, "--id", "back", "--no-wait", "--output", "json")).returncode != 0:
+    # For a moment later, in which the daemon can still be looked at.
+    back = ["reboot", DEVICE, "--id", "back", "--delay", "5s", "--no-wait", "--output", "json"]
+    while (again := hub.ctl(*back)).returncode != 0:
         assert again.returncode == 3 and time.monotonic() < deadline, again.stdout + again.stderr
     assert gateway.show(UNIT, "MainPID") == daemon
     gateway.wait_boot(2)
