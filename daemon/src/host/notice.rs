@@ -76,12 +76,20 @@ pub(super) async fn keep(directory: PathBuf, mut notices: watch::Receiver<Known>
         let file = known.as_ref().map(|notice| notice.as_ref().and_then(|notice| written(notice, now)));
         if let Some(written) = file.filter(|written| last.as_ref() != Some(written)) {
             match write(&directory, written.as_ref()) {
-                Ok(()) => last = Some(written),
+                Ok(()) => {
+                    // Again after the pause: a reader that was about to end after an
+                    // earlier notice is not started for this one.
+                    last = Some(written.clone());
+                    sleep(PACE).await;
+                    if let Err(error) = write(&directory, written.as_ref()) {
+                        tracing::debug!("the notice is not written again: {error:#}");
+                    }
+                }
                 Err(error) => {
                     tracing::warn!("people on this machine are not told of the scheduled reboot: {error:#}");
+                    sleep(PACE).await;
                 }
             }
-            sleep(PACE).await;
         }
         let reminder =
             known.flatten().and_then(|notice| next_reminder(&notice, Time::from(SystemTime::now())));
