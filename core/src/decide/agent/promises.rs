@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iotdm_proto::reply::Inhibitor;
+use iotdm_proto::reply::{Inhibitor, PreflightCheck};
 use iotdm_proto::report::{BootCause, Clock, RequestedBy};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -44,6 +44,8 @@ enum Step {
     LogindAnswers {
         willing: bool,
     },
+    /// logind would reboot, and a preflight check objects.
+    ChecksObject,
     InhibitorReleased,
     /// The hub acknowledges the oldest reply.
     Delivered,
@@ -94,20 +96,22 @@ enum Step {
     },
 }
 
-const PAYLOADS: [&str; 4] = [
+const PAYLOADS: [&str; 5] = [
     "",
     r#","delaySeconds":60"#,
     r#","onInhibitor":"wait","waitSeconds":30"#,
     r#","onInhibitor":"override","delaySeconds":5"#,
+    r#","onPreflight":"wait","waitSeconds":200"#,
 ];
 
-const WISHES: [Option<&str>; 6] = [
+const WISHES: [Option<&str>; 7] = [
     None,
     Some(""),
     Some(r#","notBefore":"1970-01-01T00:05:00Z""#),
     Some(r#","onInhibitor":"wait","waitSeconds":30,"deadline":"1970-01-01T00:03:00Z""#),
     Some(r#","notBefore":"soon""#),
     Some(r#","notBefore":"1970-01-01T00:05:00Z","deadline":"1970-01-01T00:06:00Z""#),
+    Some(r#","onPreflight":"wait","waitSeconds":90"#),
 ];
 
 fn step() -> impl Strategy<Value = Step> {
@@ -115,6 +119,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3u8, 0..PAYLOADS.len()).prop_map(|(id, payload)| Step::Call { id, payload }),
         1 => Just(Step::Cancel),
         6 => prop::bool::weighted(0.8).prop_map(|willing| Step::LogindAnswers { willing }),
+        2 => Just(Step::ChecksObject),
         2 => Just(Step::InhibitorReleased),
         4 => Just(Step::Delivered),
         4 => Just(Step::Reported),
@@ -262,6 +267,17 @@ impl World {
                         self.agreed = Some(id);
                     }
                     self.feed(Event::RebootAsked(if *willing { Ok(()) } else { Err("no".into()) }));
+                }
+            }
+            Step::ChecksObject => {
+                if std::mem::take(&mut self.permission_asked) {
+                    let preflight = vec![PreflightCheck::objecting("fstab", "no device")];
+                    self.feed(Event::Permission(Outlook { permission: Ok(()), preflight }));
+                    // None of the payloads and wishes passes over the checks.
+                    assert!(
+                        !matches!(self.agent.phase, Phase::Announcing | Phase::Asking),
+                        "a check objects, and the reboot goes on"
+                    );
                 }
             }
             Step::InhibitorReleased => self.feed(Event::InhibitorsChanged),
