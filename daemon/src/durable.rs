@@ -2,9 +2,9 @@
 //! somebody else's. A daemon that root runs in a directory of another user must
 //! not write, or read, what that user has put there a link to.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
@@ -69,6 +69,8 @@ fn write(file: &Path, bytes: &[u8], readers: Readers, sync: bool) -> io::Result<
     }
     let mut written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
     written.write_all(bytes)?;
+    // Whatever the umask leaves of the mode.
+    written.set_permissions(Permissions::from_mode(mode))?;
     if sync {
         written.sync_all()?;
     }

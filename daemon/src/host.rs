@@ -16,5 +16,6 @@ pub mod preflight;
 pub mod required;
 pub mod sighting;
 pub mod simulate;
+pub mod status;
 pub mod store;
 pub mod traces;

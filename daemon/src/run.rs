@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +31,7 @@ use crate::host::ids::Ids;
 use crate::host::notice::Known;
 use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
+use crate::host::status::{Connection, Status, StatusFile};
 use crate::host::store::Store;
 use crate::host::{boot, log};
 
@@ -43,8 +45,6 @@ pub struct Daemon {
     ids: Ids,
     ids_there: bool,
     backend: Backend,
-    /// The device's name at its hub; until a hub is assigned, its registration id.
-    device_id: String,
     notify: Notify,
     watchdog: Option<Interval>,
     twin: Twin,
@@ -57,8 +57,12 @@ pub struct Daemon {
     link: Option<Link>,
     /// The hub has answered in this run.
     hub_reached: bool,
-    /// The first half of the status: whether the hub is connected and, if not, why.
-    connection: String,
+    /// Whether the hub is connected and, if not, why.
+    connection: Connection,
+    /// What is connected to first.
+    server: String,
+    /// How the daemon is, for this machine.
+    status_file: StatusFile,
     /// The message that was logged about the outage that lasts, so that the same
     /// message is not logged at each attempt.
     logged_outage: Option<String>,
@@ -118,13 +122,17 @@ impl Daemon {
         backend: Backend,
         source: &Source,
         notify: Notify,
+        runtime_dir: Option<&Path>,
         signals: Signals,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(ANSWERS);
-        let (server, device_id) = match source {
-            Source::Fixed(identity) => (identity.hub.to_string(), identity.device_id.to_string()),
+        let (server, hub, device_id) = match source {
+            Source::Fixed(identity) => {
+                let hub = identity.hub.to_string();
+                (hub.clone(), Some(hub), identity.device_id.to_string())
+            }
             Source::Provisioned(enrolment) => {
-                (enrolment.endpoint.to_string(), enrolment.registration_id.clone())
+                (enrolment.endpoint.to_string(), None, enrolment.registration_id.clone())
             }
         };
         let daemon = Daemon {
@@ -133,8 +141,9 @@ impl Daemon {
             ids_there: ids.exists(),
             ids,
             backend,
-            connection: format!("connecting to {server}"),
-            device_id,
+            connection: Connection::new(hub, device_id, Time::from(SystemTime::now())),
+            server,
+            status_file: StatusFile::new(runtime_dir),
             watchdog: notify.watchdog().map(interval),
             notify,
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
@@ -177,8 +186,7 @@ impl Daemon {
                     changed
                 });
             }
-            let status = self.status();
-            self.notify.status(status);
+            self.tell_status();
             tokio::select! {
                 () = &mut stop => {
                     self.notify.stopping();
@@ -224,11 +232,30 @@ impl Daemon {
         }
     }
 
+    /// Tells systemd, and this machine, how things are.
+    fn tell_status(&mut self) {
+        let status = self.status();
+        self.status_file.tell(Status {
+            pid: std::process::id(),
+            boot_id: self.agent.boot_id().to_owned(),
+            status: status.clone(),
+            connection: self.connection.clone(),
+            report: self.agent.told(),
+        });
+        self.notify.status(status);
+    }
+
     /// How things are, in one sentence.
     fn status(&self) -> String {
         // Until the twin was read, calls do not reach the device.
         let reading = if self.agent.remembers() || self.link.is_none() { "" } else { "reading the twin, " };
-        let mut parts = vec![format!("{reading}{}", self.connection), self.agent.status()];
+        let Connection { connected, hub, device_id, outage, next_attempt, .. } = &self.connection;
+        let connection = match (connected, hub, outage, next_attempt) {
+            (true, Some(hub), ..) => format!("connected to {hub} as {device_id}"),
+            (_, _, Some(outage), Some(next)) => format!("not connected: {outage}; next attempt at {next}"),
+            _ => format!("connecting to {}", self.server),
+        };
+        let mut parts = vec![format!("{reading}{connection}"), self.agent.status()];
         parts.extend(self.unsaved.as_ref().map(|(_, error)| {
             format!("a reboot would be refused: the record cannot be saved in the state directory: {error}")
         }));
@@ -246,10 +273,9 @@ impl Daemon {
     async fn on_hub(&mut self, event: HubEvent) {
         match event {
             HubEvent::Connected { link, hub, device_id } => {
-                self.connection = format!("connected to {hub} as {device_id}");
                 log::connected(&hub, &device_id);
                 self.logged_outage = None;
-                self.device_id = device_id;
+                self.connection.begin(hub, device_id, Time::from(SystemTime::now()));
                 self.link = Some(link);
                 self.look_for_obstacles();
             }
@@ -264,6 +290,9 @@ impl Daemon {
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
                 tracing::debug!("the twin answered {rid} with {status}");
+                if (200..300).contains(&status) {
+                    self.acknowledged();
+                }
                 if !std::mem::replace(&mut self.hub_reached, true) {
                     self.on_event(Event::HubReached { uptime: boot::uptime() }).await;
                 }
@@ -275,9 +304,17 @@ impl Daemon {
                 let actions = self.twin.desired_patch(version, &patch, self.began.elapsed());
                 self.about_twin(actions).await;
             }
-            HubEvent::Delivered { rid } => self.on_event(Event::ReplyDelivered { rid }).await,
+            HubEvent::Delivered { rid } => {
+                self.acknowledged();
+                self.on_event(Event::ReplyDelivered { rid }).await;
+            }
             HubEvent::Disconnected { outage, retry_in } => self.on_disconnected(outage, retry_in),
         }
+    }
+
+    /// The hub has said that it has something of ours.
+    fn acknowledged(&mut self) {
+        self.connection.last_acknowledgement = Some(Time::from(SystemTime::now()));
     }
 
     fn on_disconnected(&mut self, outage: Option<Outage>, retry_in: Duration) {
@@ -287,12 +324,12 @@ impl Daemon {
             tracing::debug!("reconnecting with a new token");
             return;
         };
-        let next = Time::from(SystemTime::now() + retry_in);
-        self.connection = format!("not connected: {}; next attempt at {next}", outage.message);
+        let now = SystemTime::now();
+        self.connection.end(&outage.message, Time::from(now + retry_in), Time::from(now));
         // An outage is logged once, not at each attempt; that it goes on is seen in
         // the status.
         if self.logged_outage.as_ref() != Some(&outage.message) {
-            log::disconnected(&self.device_id, &outage.message);
+            log::disconnected(&self.connection.device_id, &outage.message);
             self.logged_outage = Some(outage.message);
         }
     }

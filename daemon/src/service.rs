@@ -126,7 +126,9 @@ async fn life(
     tasks.spawn(hub::run(hub_options(settings), hurried, listened, hub_sender));
     let source = &settings.credentials.source;
     let signals = Signals { hurry, listen, notices };
-    let (daemon, answered) = Daemon::new(agent, (store, ids), backend.clone(), source, notify, signals);
+    let runtime_dir = settings.runtime_dir.as_deref();
+    let (daemon, answered) =
+        Daemon::new(agent, (store, ids), backend.clone(), source, notify, runtime_dir, signals);
     daemon.run(effects, answered, hub_events, machine, stop).await
 }
 

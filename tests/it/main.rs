@@ -21,4 +21,5 @@ mod record;
 mod remember;
 mod servers;
 mod slow_disk;
+mod status;
 mod wishes;

@@ -160,6 +160,17 @@ impl Agent {
         }
     }
 
+    /// What is known, as the twin is told it. It may say more than was reported:
+    /// where the twin has to be read first, nothing is reported until then.
+    pub fn told(&self) -> Report {
+        self.core.told()
+    }
+
+    /// The running boot's id.
+    pub fn boot_id(&self) -> &str {
+        &self.core.record.boot.boot_id
+    }
+
     /// The reboot that waits for its time. For one that is about to begin, or
     /// has, nothing changes: `None`.
     pub fn notice(&self) -> Option<Option<Notice>> {
@@ -397,7 +408,12 @@ impl Core {
     }
 
     fn report(&self) -> Effect {
-        Effect::Report(Box::new(Report {
+        Effect::Report(Box::new(self.told()))
+    }
+
+    /// What the twin is to say.
+    fn told(&self) -> Report {
+        Report {
             reboot_time: self.record.reboot_time,
             reboot: self.record.reboot.clone(),
             boot: Some(self.record.boot.clone()),
@@ -411,7 +427,7 @@ impl Core {
                 wish_error: self.wish_error(),
                 last_wish: self.record.last_wish.clone(),
             }),
-        }))
+        }
     }
 
     /// The reply to `getRebootStatus`.
