@@ -18,4 +18,5 @@ pub mod outlook;
 pub mod record;
 pub mod refusal;
 pub mod request;
+pub mod spread;
 pub mod windows;

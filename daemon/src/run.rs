@@ -14,6 +14,7 @@ use iotdm_core::decide::event::Event;
 use iotdm_core::decide::outlook::Outlook;
 use iotdm_core::decide::record::Record;
 use iotdm_core::decide::refusal::Refusal;
+use iotdm_core::decide::spread;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
 use iotdm_proto::report::{RebootStatus, Report};
@@ -274,6 +275,7 @@ impl Daemon {
         match event {
             HubEvent::Connected { link, hub, device_id } => {
                 log::connected(&hub, &device_id);
+                self.agent.is_number(spread::number(&hub, &device_id, None));
                 self.logged_outage = None;
                 self.connection.begin(hub, device_id, Time::from(SystemTime::now()));
                 self.link = Some(link);

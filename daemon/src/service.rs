@@ -1,7 +1,7 @@
 //! From the settings to the running daemon: reads the record, starts what tells
 //! of the machine and of the hub, and hands all of it to the loop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::time::SystemTime;
 
@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use iotdm_core::decide::agent::{self, Agent};
 use iotdm_core::decide::event::Start;
 use iotdm_core::decide::guard::Guards;
+use iotdm_core::decide::spread;
+use iotdm_core::decide::windows::Turn;
 use iotdm_proto::Time;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::connection::dial::Road;
 use crate::connection::hub;
+use crate::connection::identity::Source;
+use crate::connection::provisioning;
 use crate::connection::tls::Tls;
 use crate::host::backend::Backend;
 use crate::host::health::{self, Wanted};
@@ -30,7 +34,7 @@ use crate::host::store::{Loaded, Store};
 use crate::lock;
 use crate::run::{Daemon, RunEnd, Signals};
 use crate::settings::Settings;
-use crate::settings::config::{BackendKind, HealthConfig, HubConfig, RebootConfig};
+use crate::settings::config::{BackendKind, HealthConfig, HubConfig, RebootConfig, WhenRequired};
 
 /// The file in the state directory that keeps the provisioning service's answer.
 const ASSIGNMENT: &str = "assignment.json";
@@ -137,7 +141,7 @@ fn hub_options(settings: &Settings) -> hub::Options {
     let HubConfig { transport, proxy, keep_alive, sas_ttl, model_id, .. } = settings.config.hub.clone();
     hub::Options {
         source: source.clone(),
-        assignment_file: settings.state_dir.join(ASSIGNMENT),
+        assignment_file: assignment_file(settings),
         road: Road { transport, proxy },
         tls: Tls::new(settings.config.hub.ca_file.clone(), source.proof().certificate().cloned()),
         keep_alive,
@@ -155,6 +159,9 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
         max_per_hour,
         min_uptime,
         windows,
+        window_reserve,
+        window_spread,
+        when_required,
         backend,
         simulate_duration: _,
     } = settings.config.reboot.clone();
@@ -163,9 +170,30 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
         down_timeout,
         allow_inhibitor_override,
         allow_preflight_override,
-        guards: Guards { max_per_hour, min_uptime, windows, zone: TimeZone::system },
+        guards: Guards {
+            max_per_hour,
+            min_uptime,
+            windows,
+            turn: Turn { reserve: window_reserve, spread: window_spread, number: number(settings) },
+            zone: TimeZone::system,
+        },
+        when_required: when_required == WhenRequired::Window,
         health: backend == BackendKind::Logind,
     }
+}
+
+/// Which of many machines this one is, as far as that is known before it is connected:
+/// a device that has never been assigned to a hub has none yet.
+fn number(settings: &Settings) -> u64 {
+    let known = match &settings.credentials.source {
+        Source::Fixed(identity) => Some((identity.hub.to_string(), identity.device_id.to_string())),
+        Source::Provisioned(enrolment) => provisioning::assigned(enrolment, &assignment_file(settings)),
+    };
+    known.map_or(0, |(hub, device)| spread::number(&hub, &device, None))
+}
+
+fn assignment_file(settings: &Settings) -> PathBuf {
+    settings.state_dir.join(ASSIGNMENT)
 }
 
 /// Ready when the service manager (SIGTERM) or a terminal (SIGINT) asks for an end.

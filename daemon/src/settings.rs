@@ -12,8 +12,10 @@ mod keys;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use iotdm_core::decide::windows::{LEAST_USE, Window};
+
 use self::cli::Arguments;
-use self::config::Config;
+use self::config::{Config, RebootConfig};
 use self::credentials::Credentials;
 use crate::connection::proxy::Proxy;
 use crate::connection::tls::{self, CertificateFiles};
@@ -45,6 +47,7 @@ impl Settings {
         let packaged = Path::new(PACKAGED_CONNECTION_STRING);
         let mut credentials = credentials::load(&config, credentials_dir.as_deref(), packaged)?;
         credentials.warnings.extend(readable_password(&config));
+        credentials.warnings.extend(short_windows(&config));
         let runtime_dir = directory_of_systemd("RUNTIME_DIRECTORY");
         Ok(Settings { config, credentials, state_dir: state_dir(arguments), runtime_dir })
     }
@@ -78,6 +81,21 @@ fn readable_password(config: &Config) -> Option<String> {
          own, chgrp iotdm and chmod 0640 it",
         file.display()
     ))
+}
+
+/// Warns of windows of which the reserve leaves next to nothing.
+fn short_windows(config: &Config) -> Vec<String> {
+    let RebootConfig { windows, window_reserve, .. } = &config.reboot;
+    let short = windows.iter().filter(|window| window.length() < *window_reserve + LEAST_USE);
+    let warning = |window: &Window| {
+        format!(
+            "of the window \"{window}\" (reboot.windows) reboot.window_reserve leaves next to nothing: a reboot begins \
+             only within {} s of its opening, unless another window goes on from it. Make the window longer, or the \
+             reserve shorter",
+            LEAST_USE.min(window.length() / 2).as_secs()
+        )
+    };
+    short.map(warning).collect()
 }
 
 fn state_dir(arguments: &Arguments) -> PathBuf {

@@ -83,6 +83,9 @@ pub struct Settings {
     pub allow_preflight_override: bool,
     /// How often and when the machine may be rebooted.
     pub guards: Guards,
+    /// Whether the daemon itself asks for a reboot, in the next window, where the
+    /// machine needs one.
+    pub when_required: bool,
     /// Whether the machine's health is followed, as that of a pretended machine
     /// is not.
     pub health: bool,
@@ -200,6 +203,12 @@ impl Agent {
         self.phase = phase;
         self.core.hold_back(&mut effects);
         effects
+    }
+
+    /// Tells which of many machines this one is ([`crate::decide::spread::number`]), as
+    /// soon as its hub and its name there are known.
+    pub fn is_number(&mut self, number: u64) {
+        self.core.settings.guards.turn.number = number;
     }
 
     /// Whether calls can be judged: the record of earlier runs is there, or the

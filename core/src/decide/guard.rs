@@ -6,7 +6,7 @@ use std::time::Duration;
 use iotdm_proto::Time;
 use jiff::tz::TimeZone;
 
-use super::windows::{self, Window};
+use super::windows::{self, Turn, Window};
 
 /// What the configuration allows.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Guards {
     pub min_uptime: Duration,
     /// In which spans of local time it may be rebooted; none is always.
     pub windows: Vec<Window>,
+    /// How much of them this machine makes use of.
+    pub turn: Turn,
     /// The local time zone, as it is now.
     pub zone: fn() -> TimeZone,
 }
@@ -43,9 +45,15 @@ impl Guards {
         rate.max(booted.min(now).after(self.min_uptime)).max(now)
     }
 
-    /// The first instant, `from` or later, that lies in a window.
-    pub fn open(&self, from: Time) -> Time {
-        windows::next(&self.windows, from, &(self.zone)())
+    /// The first instant, `from` or later, at which the windows let a reboot begin
+    /// that could have begun at `since` but for these guards.
+    pub fn open(&self, since: Time, from: Time) -> Time {
+        windows::next(&self.windows, self.turn, since, from, &(self.zone)())
+    }
+
+    /// The last instant at which a reboot may begin in the window that is open `now`.
+    pub fn last(&self, now: Time) -> Option<Time> {
+        windows::last(&self.windows, self.turn, now, &(self.zone)())
     }
 }
 
@@ -59,7 +67,8 @@ mod tests {
 
     fn rested(max_per_hour: usize, min_uptime: u64, starts: &[i64], now: i64) -> Time {
         let min_uptime = Duration::from_secs(min_uptime);
-        let guards = Guards { max_per_hour, min_uptime, windows: Vec::new(), zone: || TimeZone::UTC };
+        let turn = Turn { reserve: Duration::ZERO, spread: Duration::ZERO, number: 0 };
+        let guards = Guards { max_per_hour, min_uptime, windows: Vec::new(), turn, zone: || TimeZone::UTC };
         let starts: Vec<Time> = starts.iter().copied().map(at).collect();
         guards.rested(at(now), at(10_000), &starts)
     }

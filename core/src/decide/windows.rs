@@ -1,8 +1,9 @@
 //! Maintenance windows: the weekly spans of local time in which the machine
-//! may be rebooted.
+//! may be rebooted, and this machine's turn in them.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use iotdm_proto::Time;
 use jiff::civil::{Date, Weekday};
@@ -21,6 +22,18 @@ pub struct Window {
     to: i16,
 }
 
+/// How much of its windows a machine makes use of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// How long before a window's end nothing begins any more.
+    pub reserve: Duration,
+    /// Over how much of a window, from its opening, the machines begin that have
+    /// waited for it.
+    pub spread: Duration,
+    /// Which of these machines this one is ([`super::spread::number`]).
+    pub number: u64,
+}
+
 /// The text is not a window.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a window such as \"Mon..Fri 02:00-04:00\" or \"Sat,Sun 22:00-06:00\"")]
@@ -31,31 +44,105 @@ const MINUTES_A_DAY: i16 = 24 * 60;
 /// A window that daylight saving time leaves out once comes again within this
 /// time.
 const DAYS_AHEAD: i64 = 15;
+/// A window that is open now has opened within this time, or the one that it
+/// follows without a gap has.
+const DAYS_BACK: i64 = 8;
 
-/// The first instant, not before `from`, that lies in one of the `windows` by
-/// the local time of `zone`: `from` itself where there are none.
+/// However long the reserve, a window can be used for so long from its opening, or
+/// for its first half if it is shorter than twice that: else nothing could ever
+/// begin in a window that is not longer than the reserve.
+pub const LEAST_USE: Duration = Duration::from_secs(60);
+
+/// How long it may take from a request's turn until logind is asked: no machine's
+/// turn is later than so long before the last instant, or that machine would be too
+/// late for it, each time.
+const PREPARATION: Duration = Duration::from_secs(20);
+
+/// A span of time in which the machine may be rebooted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    opens: Time,
+    closes: Time,
+}
+
+/// The first instant, not before `from`, at which a reboot may begin that could have
+/// begun at `since` but for the windows: `from` itself where there are no `windows`.
 ///
-/// A start or end that daylight saving time skips is moved on by what is
-/// skipped; of two that it repeats, the earlier counts.
-pub fn next(windows: &[Window], from: Time, zone: &TimeZone) -> Time {
+/// Windows that overlap or meet are one. A start or end that daylight saving time
+/// skips is moved on by what is skipped; of two that it repeats, the earlier counts.
+pub fn next(windows: &[Window], turn: Turn, since: Time, from: Time, zone: &TimeZone) -> Time {
+    let usable = spans(windows, from, zone).into_iter().find(|span| span.last(turn) >= from);
+    match usable {
+        None => from,
+        // It has not waited for the window to open.
+        Some(span) if since.min(from) >= span.opens => from,
+        Some(span) => span.opens.after(span.offset(turn)).max(from),
+    }
+}
+
+/// The last instant at which a reboot may begin in the window that is open at `now`,
+/// if one is.
+pub fn last(windows: &[Window], turn: Turn, now: Time, zone: &TimeZone) -> Option<Time> {
+    let open = spans(windows, now, zone).into_iter().find(|span| span.opens <= now && now < span.closes);
+    open.map(|span| span.last(turn))
+}
+
+/// The spans around `from`, in their order, with gaps between them.
+fn spans(windows: &[Window], from: Time, zone: &TimeZone) -> Vec<Span> {
     let today = timestamp(from).to_zoned(zone.clone()).date();
-    let starts = windows.iter().filter_map(|window| {
-        (-1..DAYS_AHEAD).find_map(|day| {
-            let (start, end) = window.on(today.checked_add(day.days()).ok()?, zone)?;
-            (end > from && end > start).then(|| start.max(from))
-        })
-    });
-    starts.min().unwrap_or(from)
+    let days = (-DAYS_BACK..DAYS_AHEAD).filter_map(|day| today.checked_add(day.days()).ok());
+    let mut all: Vec<Span> =
+        days.flat_map(|date| windows.iter().filter_map(move |window| window.on(date, zone))).collect();
+    all.sort_unstable_by_key(|span| span.opens);
+    let mut merged: Vec<Span> = Vec::new();
+    for span in all {
+        match merged.last_mut() {
+            Some(before) if span.opens <= before.closes => before.closes = before.closes.max(span.closes),
+            _ => merged.push(span),
+        }
+    }
+    merged
+}
+
+impl Span {
+    /// For how long it can be used.
+    fn usable(self, turn: Turn) -> Duration {
+        let length = self.closes.since(self.opens);
+        length.saturating_sub(turn.reserve).max(LEAST_USE.min(length / 2))
+    }
+
+    /// The last instant at which a reboot may begin.
+    fn last(self, turn: Turn) -> Time {
+        let end = self.closes.before(Duration::from_millis(1));
+        self.opens.after(self.usable(turn)).min(end)
+    }
+
+    /// How long after its opening it is this machine's turn.
+    fn offset(self, turn: Turn) -> Duration {
+        let places = turn.spread.min(self.usable(turn).saturating_sub(PREPARATION)).as_millis();
+        let offset = u128::from(turn.number).checked_rem(places).unwrap_or(0);
+        Duration::from_millis(u64::try_from(offset).unwrap_or(0))
+    }
 }
 
 impl Window {
+    /// How long it is open, but for daylight saving time.
+    pub fn length(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.last() - self.from).unwrap_or(0) * 60)
+    }
+
+    /// The minute of its end, from the beginning of the day on which it opens.
+    fn last(&self) -> i16 {
+        if self.to <= self.from { self.to + MINUTES_A_DAY } else { self.to }
+    }
+
     /// When it opens and closes on `date`, if it opens that day.
-    fn on(&self, date: Date, zone: &TimeZone) -> Option<(Time, Time)> {
+    fn on(&self, date: Date, zone: &TimeZone) -> Option<Span> {
         if !self.days.contains(&date.weekday()) {
             return None;
         }
-        let last = if self.to <= self.from { self.to + MINUTES_A_DAY } else { self.to };
-        Some((instant(date, self.from, zone)?, instant(date, last, zone)?))
+        let span = Span { opens: instant(date, self.from, zone)?, closes: instant(date, self.last(), zone)? };
+        (span.closes > span.opens).then_some(span)
     }
 }
 
@@ -136,8 +223,112 @@ mod tests {
     }
 
     fn next_in(windows: &[&str], from: &str, zone: &TimeZone) -> String {
+        turn_in(windows, WHOLE, (from, from), zone)
+    }
+
+    /// The whole window is used, and all begin at once.
+    const WHOLE: Turn = Turn { reserve: Duration::ZERO, spread: Duration::ZERO, number: 0 };
+    /// 17 minutes after the opening, where there is room for the spread.
+    const DEFAULT: Turn = Turn {
+        reserve: Duration::from_secs(600),
+        spread: Duration::from_secs(1800),
+        number: (1800 * 1000) * 5 + 17 * 60_000,
+    };
+
+    fn turn_in(windows: &[&str], turn: Turn, (since, from): (&str, &str), zone: &TimeZone) -> String {
         let windows: Vec<Window> = windows.iter().map(|text| text.parse().unwrap()).collect();
-        next(&windows, from.parse().unwrap(), zone).to_string().replace(":00.000Z", "Z")
+        let next = next(&windows, turn, since.parse().unwrap(), from.parse().unwrap(), zone);
+        next.to_string().replace(":00.000Z", "Z")
+    }
+
+    #[test]
+    fn who_waited_for_a_window_has_a_turn_and_nothing_begins_in_its_reserve() {
+        // 2026-11-22 is a Sunday.
+        for (windows, since, from, expected) in [
+            (&["Mon 02:00-04:00"][..], "2026-11-22T12:00:00Z", "2026-11-22T12:00:00Z", "2026-11-23T02:17Z"),
+            // The daemon has started anew, or the clock was set, before its turn and after.
+            (&["Mon 02:00-04:00"], "2026-11-22T12:00:00Z", "2026-11-23T02:05:00Z", "2026-11-23T02:17Z"),
+            (&["Mon 02:00-04:00"], "2026-11-22T12:00:00Z", "2026-11-23T02:20:00Z", "2026-11-23T02:20Z"),
+            // It was made for then, so it has not waited for the window to open.
+            (&["Mon 02:00-04:00"], "2026-11-23T02:00:00Z", "2026-11-23T02:00:00Z", "2026-11-23T02:00Z"),
+            (&["Mon 02:00-04:00"], "2026-11-23T03:50:00Z", "2026-11-23T03:50:00Z", "2026-11-23T03:50Z"),
+            // Too late for this one.
+            (&["Mon 02:00-04:00"], "2026-11-23T03:51:00Z", "2026-11-23T03:51:00Z", "2026-11-30T02:17Z"),
+            (&["Mon 02:00-04:00"], "2026-11-23T02:00:00Z", "2026-11-23T03:51:00Z", "2026-11-30T02:17Z"),
+            // Windows that meet or overlap are one, also at midnight.
+            (
+                &["22:00-24:00", "00:00-02:00"],
+                "2026-11-22T12:00:00Z",
+                "2026-11-22T23:55:00Z",
+                "2026-11-22T23:55Z",
+            ),
+            (
+                &["22:00-24:00", "00:00-02:00"],
+                "2026-11-22T23:55:00Z",
+                "2026-11-23T01:51:00Z",
+                "2026-11-23T22:17Z",
+            ),
+            (
+                &["22:00-01:00", "00:30-02:00"],
+                "2026-11-22T12:00:00Z",
+                "2026-11-23T00:55:00Z",
+                "2026-11-23T00:55Z",
+            ),
+            (&["22:00-06:00"], "2026-11-22T21:00:00Z", "2026-11-22T21:00:00Z", "2026-11-22T22:17Z"),
+            (&["22:00-06:00"], "2026-11-23T00:10:00Z", "2026-11-23T00:10:00Z", "2026-11-23T00:10Z"),
+            // One without an end has neither turns nor a reserve.
+            (&["00:00-24:00"], "2026-11-22T23:59:00Z", "2026-11-22T23:59:00Z", "2026-11-22T23:59Z"),
+        ] {
+            let found = turn_in(windows, DEFAULT, (since, from), &TimeZone::UTC);
+            assert_eq!(found, expected, "{windows:?} since {since} from {from}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_of_use_however_short_it_is() {
+        let hour: Time = "2026-11-23T02:00:00Z".parse().unwrap();
+        for (window, reserve, usable) in [
+            ("02:00-04:00", 600, 110 * 60_000),
+            ("02:00-02:12", 600, 120_000),
+            ("02:00-02:10", 600, 60_000),
+            ("02:00-02:05", 600, 60_000),
+            ("02:00-02:01", 600, 30_000),
+            // Its end is not in it.
+            ("02:00-02:01", 0, 60_000 - 1),
+        ] {
+            let windows = [window.parse::<Window>().unwrap()];
+            let turn = Turn { reserve: Duration::from_secs(reserve), number: u64::MAX, ..DEFAULT };
+            let last = last(&windows, turn, hour, &TimeZone::UTC).unwrap();
+            assert_eq!(last, hour.after(Duration::from_millis(usable)), "{window}");
+            // Whose turn it is last has time to begin.
+            for number in 0..40_000 {
+                let turn = Turn { number, ..turn };
+                let next = next(&windows, turn, hour.before(Duration::from_secs(60)), hour, &TimeZone::UTC);
+                let latest = last.before(PREPARATION.min(last.since(hour) / 2));
+                assert!(next >= hour && next <= latest, "{window}: {next}");
+            }
+        }
+        assert_eq!(
+            last(
+                &["02:00-04:00".parse().unwrap()],
+                DEFAULT,
+                hour.before(Duration::from_millis(1)),
+                &TimeZone::UTC
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn turns_in_nights_in_which_the_clocks_change() {
+        let before = ("2026-10-24T12:00:00Z", "2026-10-24T12:00:00Z");
+        // 02:30 comes twice, so that the window is an hour longer.
+        assert_eq!(turn_in(&["02:30-03:00"], DEFAULT, before, &berlin()), "2026-10-25T00:47Z");
+        let spring = ("2026-03-28T12:00:00Z", "2026-03-28T12:00:00Z");
+        assert_eq!(turn_in(&["01:30-03:10"], DEFAULT, spring, &berlin()), "2026-03-29T00:47Z");
+        // 02:00 to 03:00 do not exist, and ten minutes are left.
+        let turn = turn_in(&["02:00-03:10"], DEFAULT, spring, &berlin());
+        assert!(turn.starts_with("2026-03-29T01:00:"), "{turn}");
     }
 
     #[test]

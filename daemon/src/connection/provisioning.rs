@@ -2,7 +2,7 @@
 //! its name there. Source: "Communicate with your DPS using the MQTT protocol"
 //! and captures of the official clients.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -69,14 +69,24 @@ const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// The longest time that is heeded where the service names one.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// The hub that the device was assigned to, and its name there, if `file` has an
+/// assignment for this enrolment.
+pub fn assigned(enrolment: &Enrolment, file: &Path) -> Option<(String, String)> {
+    let Assignment { assigned_hub, device_id, .. } = read(enrolment, file)?;
+    Some((assigned_hub.to_string(), device_id.to_string()))
+}
+
+fn read(enrolment: &Enrolment, file: &Path) -> Option<Assignment> {
+    let read = durable::read(file).ok().and_then(|bytes| serde_json::from_slice::<Assignment>(&bytes).ok());
+    read.filter(|known| {
+        known.id_scope == enrolment.id_scope && known.registration_id == enrolment.registration_id
+    })
+}
+
 impl Provisioning {
     /// Begins with the assignment in `file`, if there is one for this enrolment.
     pub fn new(enrolment: Enrolment, file: PathBuf) -> Self {
-        let read =
-            durable::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Assignment>(&bytes).ok());
-        let assignment = read.filter(|known| {
-            known.id_scope == enrolment.id_scope && known.registration_id == enrolment.registration_id
-        });
+        let assignment = read(&enrolment, &file);
         Provisioning { enrolment, file, assignment, failures: 0, refusals: 0 }
     }
 
@@ -306,7 +316,10 @@ mod tests {
         let new = |scope: &str| Provisioning::new(enrolment(scope), file.clone()).assignment;
         assert_eq!(new("0ne1"), None);
         Provisioning::new(enrolment("0ne1"), file.clone()).keep(&assignment).await;
-        assert_eq!(new("0ne1"), Some(assignment));
+        assert_eq!(new("0ne1"), Some(assignment.clone()));
+        let named = (assignment.assigned_hub.to_string(), assignment.device_id.to_string());
+        assert_eq!(assigned(&enrolment("0ne1"), &file), Some(named));
+        assert_eq!(assigned(&enrolment("0ne2"), &file), None);
         assert_eq!(new("0ne2"), None);
         std::fs::write(&file, "{}").unwrap();
         assert_eq!(new("0ne1"), None);

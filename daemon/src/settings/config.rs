@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use iotdm_core::decide::guard::Guards;
 use iotdm_core::decide::windows::Window;
 use iotdm_proto::Endpoint;
@@ -116,6 +116,15 @@ pub struct RebootConfig {
     /// In which spans of local time the machine may be rebooted; none is always.
     #[serde(deserialize_with = "windows")]
     pub windows: Vec<Window>,
+    /// How long before a window's end nothing begins any more: up to a day.
+    #[serde(deserialize_with = "window_reserve")]
+    pub window_reserve: Duration,
+    /// Over how much of a window, from its opening, the devices begin that have waited
+    /// for it: up to a day.
+    #[serde(deserialize_with = "window_spread")]
+    pub window_spread: Duration,
+    /// Whether the daemon itself asks for a reboot where the machine needs one.
+    pub when_required: WhenRequired,
     /// How long to wait for the hub to acknowledge what a reboot waits for:
     /// 100 ms to 5 minutes.
     #[serde(deserialize_with = "ack_timeout")]
@@ -133,6 +142,16 @@ pub enum BackendKind {
     Logind,
     /// Nothing: the reboot is pretended.
     Simulate,
+}
+
+/// Whether the daemon itself asks for a reboot where the machine needs one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenRequired {
+    /// The need is only reported.
+    Off,
+    /// In the next window.
+    Window,
 }
 
 /// What counts as healthy.
@@ -208,6 +227,9 @@ impl Default for RebootConfig {
             max_per_hour: 6,
             min_uptime: Duration::ZERO,
             windows: Vec::new(),
+            window_reserve: Duration::from_secs(10 * 60),
+            window_spread: Duration::from_secs(30 * 60),
+            when_required: WhenRequired::Off,
             ack_timeout: Duration::from_secs(5),
             down_timeout: Duration::from_secs(5 * 60),
         }
@@ -239,7 +261,7 @@ impl Config {
         let mut merged = Table::new();
         let mut files = drop_ins(file)?;
         files.insert(0, file.to_owned());
-        let mut proxy_file = None;
+        let (mut proxy_file, mut when_required) = (None, None);
         for path in files {
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
@@ -250,12 +272,22 @@ impl Config {
             };
             let table = parse(&path, &text)?;
             if table.get("hub").is_some_and(|hub| hub.get("proxy").is_some()) {
-                proxy_file = Some(path);
+                proxy_file = Some(path.clone());
+            }
+            if table.get("reboot").is_some_and(|reboot| reboot.get("when_required").is_some()) {
+                when_required = Some(format!("{}:{}: ", path.display(), line_of(&text, "when_required")));
             }
             merge(&mut merged, table);
         }
         let config =
             Config::deserialize(Value::Table(merged)).context("the merged configuration is not valid")?;
+        let RebootConfig { when_required: wanted, windows, .. } = &config.reboot;
+        ensure!(
+            *wanted == WhenRequired::Off || !windows.is_empty(),
+            "{}reboot.when_required is \"window\", but reboot.windows has no window: set one, or when_required = \
+             \"off\"",
+            when_required.unwrap_or_default()
+        );
         Ok(Config { proxy_file, ..config })
     }
 }
@@ -290,6 +322,14 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Table> {
         let named = if message.contains(last) { String::new() } else { format!("{key}: ") };
         anyhow!("{}:{}: {named}{message}", path.display(), line + 1)
     })
+}
+
+/// The number of the line on which the `key`, which the text has, is set.
+fn line_of(text: &str, key: &str) -> usize {
+    let sets = |line: &str| {
+        line.split('#').next().and_then(|line| line.split_once('=')).is_some_and(|(set, _)| set.contains(key))
+    };
+    text.lines().position(sets).map_or(1, |line| line + 1)
 }
 
 /// Puts the values of `other` over those of `target`, table by table.
@@ -374,6 +414,14 @@ fn max_per_hour<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::
 }
 
 fn min_uptime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 0.0, 24.0 * 60.0 * 60.0)
+}
+
+fn window_reserve<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    bounded(deserializer, 0.0, 24.0 * 60.0 * 60.0)
+}
+
+fn window_spread<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     bounded(deserializer, 0.0, 24.0 * 60.0 * 60.0)
 }
 
@@ -473,6 +521,18 @@ mod tests {
     }
 
     #[test]
+    fn windows_and_when_they_are_used_may_stand_in_two_files() {
+        let (_dir, file) = dir(&[
+            ("agentd.toml", "[reboot]\nwhen_required = \"window\"\n"),
+            ("agentd.toml.d/windows.toml", "[reboot]\nwindows = \"Sun 01:00-02:00\"\n"),
+        ]);
+        assert_eq!(Config::load(&file, true).unwrap().reboot.when_required, WhenRequired::Window);
+        fs::write(file.with_extension("toml.d").join("z.toml"), "[reboot]\nwindows = []\n").unwrap();
+        let error = format!("{:#}", Config::load(&file, true).unwrap_err());
+        assert!(error.contains("agentd.toml:2: reboot.when_required is \"window\""), "{error}");
+    }
+
+    #[test]
     fn a_missing_file_is_the_defaults_unless_it_was_asked_for() {
         let (_dir, file) = dir(&[("agentd.toml.d/a.toml", "log.level = \"debug\"")]);
         assert_eq!(Config::load(&file, false).unwrap().log.level, Level::Debug);
@@ -506,6 +566,28 @@ mod tests {
             ("[reboot]\nmin_uptime = \"25h\"\n", 2, "min_uptime: must be from 0 s to 86400 s, not 90000 s"),
             ("[reboot]\nwindows = \"at night\"\n", 2, "windows: \"at night\" is not a window such as"),
             ("[reboot]\nwindows = [\"02:00-04:00\", 5]\n", 2, "windows: 5 is not a window"),
+            (
+                "[reboot]\nwindow_reserve = \"25h\"\n",
+                2,
+                "window_reserve: must be from 0 s to 86400 s, not 90000 s",
+            ),
+            ("[reboot]\nwindow_spread = 30\n", 2, "window_spread: "),
+            ("[reboot]\nwhen_required = \"always\"\n", 2, "when_required: unknown variant `always`"),
+            (
+                "[reboot]\n# Not \"off\"\nwhen_required = \"window\"\n",
+                3,
+                "reboot.when_required is \"window\", but reboot.windows has",
+            ),
+            (
+                "[hub]\n\n[reboot]\nwindows = []\nwhen_required = \"window\"\n",
+                5,
+                "reboot.when_required is \"window\"",
+            ),
+            (
+                "reboot = { when_required = \"window\" }\n",
+                1,
+                "reboot.windows has no window: set one, or when_required",
+            ),
             ("[reboot\n", 1, ""),
             (
                 "[health]\nunits = [\"gateway-app\"]\n",

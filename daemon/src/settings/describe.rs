@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use super::Settings;
 use super::config::{
-    BackendKind, Config, HealthConfig, HubConfig, LogConfig, ProvisioningConfig, RebootConfig,
+    BackendKind, Config, HealthConfig, HubConfig, LogConfig, ProvisioningConfig, RebootConfig, WhenRequired,
 };
 use crate::connection::dial::Transport;
 use crate::connection::identity::{Proof, Source};
@@ -41,6 +41,9 @@ pub fn describe(settings: &Settings) -> String {
         max_per_hour,
         min_uptime,
         windows,
+        window_reserve,
+        window_spread,
+        when_required,
         ack_timeout,
         down_timeout,
     } = reboot;
@@ -88,6 +91,10 @@ pub fn describe(settings: &Settings) -> String {
     };
     let windows: Vec<String> = windows.iter().map(Window::to_string).collect();
     let windows = if windows.is_empty() { "always".to_owned() } else { windows.join("; ") };
+    let when_required = match when_required {
+        WhenRequired::Off => "off, a need is only reported",
+        WhenRequired::Window => "window, a reboot is asked for in the next",
+    };
     let level = format!("{level:?}").to_lowercase();
     let warnings: String =
         credentials.warnings.iter().map(|warning| format!("warning          {warning}\n")).collect();
@@ -105,6 +112,9 @@ pub fn describe(settings: &Settings) -> String {
          max_per_hour     {max_per_hour}\n\
          min_uptime       {}\n\
          windows          {windows}\n\
+         window_reserve   {}\n\
+         window_spread    {}\n\
+         when_required    {when_required}\n\
          ack_timeout      {}\n\
          down_timeout     {}\n\
          health.units     {}\n\
@@ -116,6 +126,8 @@ pub fn describe(settings: &Settings) -> String {
         spelled(*keep_alive),
         spelled(*sas_ttl),
         spelled(*min_uptime),
+        spelled(*window_reserve),
+        spelled(*window_spread),
         spelled(*ack_timeout),
         spelled(*down_timeout),
         listed(units),
@@ -172,6 +184,10 @@ mod tests {
             let backend = [("reboot.backend", r#""simulate""#.to_owned())];
             plain().into_iter().chain(backend).collect::<Lines>()
         };
+        let windowed = || {
+            let windows = [("reboot.windows", r#""Sun 01:00-02:00""#.to_owned())];
+            plain().into_iter().chain(windows).collect::<Lines>()
+        };
         let certified = || {
             Lines::from([
                 ("hub.connection_string_file", file("x509", "HostName=h;DeviceId=gw1;x509=true")),
@@ -209,6 +225,9 @@ mod tests {
             ("reboot.max_per_hour", plain(), "7".to_owned()),
             ("reboot.min_uptime", plain(), r#""7m""#.to_owned()),
             ("reboot.windows", plain(), r#""Sun 01:00-02:00""#.to_owned()),
+            ("reboot.window_reserve", plain(), r#""7m""#.to_owned()),
+            ("reboot.window_spread", plain(), r#""7m""#.to_owned()),
+            ("reboot.when_required", windowed(), r#""window""#.to_owned()),
             ("reboot.ack_timeout", plain(), r#""7s""#.to_owned()),
             ("reboot.down_timeout", plain(), r#""7m""#.to_owned()),
             ("health.units", plain(), r#""gateway-app.service""#.to_owned()),

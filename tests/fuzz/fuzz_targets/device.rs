@@ -73,11 +73,13 @@ impl Daemon {
             down_timeout: Duration::from_secs(300),
             allow_inhibitor_override: false,
             allow_preflight_override: false,
+            when_required: false,
             health: true,
             guards: Guards {
                 max_per_hour: 6,
                 min_uptime: Duration::ZERO,
                 windows: Vec::new(),
+                turn: Turn { reserve: Duration::ZERO, spread: Duration::ZERO, number: 0 },
                 zone: || TimeZone::UTC,
             },
         };

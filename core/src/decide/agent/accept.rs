@@ -233,7 +233,7 @@ impl Core {
         if request.only_if_required {
             self.needed()?;
         }
-        let at = self.settings.guards.open(earliest);
+        let at = self.settings.guards.open(request.not_before.unwrap_or(now).max(now), earliest);
         let (status, message) = if at > now {
             // Who inhibits it now matters only to a reboot now; that the machine would
             // not come back may be mended by then.
@@ -243,7 +243,11 @@ impl Core {
                 Weighed::Stop(refusal) if !matches!(refusal, Refusal::Blocked(_)) => return Err(refusal),
                 _ => {}
             }
-            let opens = if at > earliest { ", when its next window opens" } else { "" };
+            let opens = match (at > earliest, self.settings.guards.turn.spread.is_zero()) {
+                (false, _) => "",
+                (true, true) => ", when its next window opens",
+                (true, false) => ", its turn when its next window opens",
+            };
             let warning = warning.unwrap_or_default();
             (RebootStatus::Scheduled, format!("the device reboots at {at}{opens}{warning}"))
         } else {

@@ -99,7 +99,7 @@ impl Core {
             self.not_begun();
         }
         let refused = refused.filter(|_| !released);
-        let allowed = self.settings.guards.open(self.rested(now));
+        let allowed = self.settings.guards.open(self.waits_since(), self.rested(now));
         match weighed {
             // logind says that it would reboot, and did not when it was asked to.
             Weighed::Go if refused.is_some() => {
@@ -163,6 +163,14 @@ impl Core {
         if reboot.started_at.take().is_some() {
             self.record.starts.pop();
         }
+    }
+
+    /// When the pending request could have begun but for the device's own limits.
+    pub(super) fn waits_since(&self) -> Time {
+        let asked_for = self.record.plan.as_ref().and_then(|plan| plan.moved_from);
+        let reboot = self.record.reboot.as_ref();
+        let at = reboot.map(|reboot| reboot.not_before.unwrap_or(reboot.requested_at));
+        asked_for.or(at).unwrap_or(self.booted)
     }
 
     /// From when on `max_per_hour` and `min_uptime` allow a reboot.

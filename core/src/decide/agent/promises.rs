@@ -16,6 +16,9 @@ use crate::decide::event::Traces;
 use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
 use crate::decide::outlook::Outlook;
+use crate::decide::windows::Turn;
+
+const TURN: Turn = Turn { reserve: Duration::ZERO, spread: Duration::ZERO, number: 0 };
 
 const SETTINGS: Settings = Settings {
     ack_timeout: Duration::from_secs(5),
@@ -26,8 +29,10 @@ const SETTINGS: Settings = Settings {
         max_per_hour: 3,
         min_uptime: Duration::ZERO,
         windows: Vec::new(),
+        turn: TURN,
         zone: || TimeZone::UTC,
     },
+    when_required: false,
     health: true,
 };
 

@@ -224,7 +224,7 @@ impl Core {
             shift(&mut reboot.not_before, ahead);
         }
         if let Some(asked_for) = plan.moved_from.filter(|_| reboot.not_before.is_some_and(|at| at > now)) {
-            let at = self.settings.guards.open(self.earliest(Some(asked_for), now));
+            let at = self.settings.guards.open(asked_for, self.earliest(Some(asked_for), now));
             if let Some(reboot) = &mut self.record.reboot {
                 reboot.not_before = Some(at);
             }

@@ -25,17 +25,26 @@ use crate::decide::effect::Note;
 use crate::decide::event::Start;
 use crate::decide::event::Traces;
 use crate::decide::outlook::Outlook;
+use crate::decide::windows::Turn;
 
 const ACK: Duration = Duration::from_secs(5);
 const DOWN: Duration = Duration::from_secs(300);
-const GUARDS: Guards =
-    Guards { max_per_hour: 6, min_uptime: Duration::ZERO, windows: Vec::new(), zone: || TimeZone::UTC };
+/// All of a window is used, from its first instant on.
+const TURN: Turn = Turn { reserve: Duration::ZERO, spread: Duration::ZERO, number: 0 };
+const GUARDS: Guards = Guards {
+    max_per_hour: 6,
+    min_uptime: Duration::ZERO,
+    windows: Vec::new(),
+    turn: TURN,
+    zone: || TimeZone::UTC,
+};
 const SETTINGS: Settings = Settings {
     ack_timeout: ACK,
     down_timeout: DOWN,
     allow_inhibitor_override: false,
     allow_preflight_override: false,
     guards: GUARDS,
+    when_required: false,
     health: true,
 };
 
