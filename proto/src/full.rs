@@ -184,6 +184,7 @@ fn reboot_required() -> RebootRequired {
         reason_count: 1,
         running_kernel: Some("6.1.0-44-amd64".into()),
         installed_kernel: Some("6.1.0-49-amd64".into()),
+        asked_for: Some("6f1ed002ab5595859014ebf0951522d9".into()),
     }
 }
 

@@ -26,6 +26,11 @@ pub struct RebootRequired {
     /// Absent where none is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed_kernel: Option<String>,
+    /// `askedFor`: the reasons and the installed kernel for which the device has asked
+    /// itself for a reboot, as 32 hexadecimal digits. For the same ones it asks no
+    /// second time, whatever became of that reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_for: Option<String>,
 }
 
 impl RebootRequired {

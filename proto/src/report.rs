@@ -158,6 +158,8 @@ vocabulary! {
         Method = "method",
         /// The twin's desired properties.
         Twin = "twin",
+        /// The device itself, since the machine needs a reboot.
+        Device = "device",
     }
 }
 
@@ -329,6 +331,7 @@ mod tests {
             "rebootRequired": {
                 "required": true, "since": "2026-11-24T06:25:00.000Z", "reasons": ["linux-image-6.1.0-49-amd64"],
                 "reasonCount": 1, "runningKernel": "6.1.0-44-amd64", "installedKernel": "6.1.0-49-amd64",
+                "askedFor": "6f1ed002ab5595859014ebf0951522d9",
             },
             "agent": {
                 "version": "1.0.0", "methods": ["rebootDevice"], "features": ["health"], "damagedRecord": "/var/lib/iotdm/damaged", "lastWish": "w-1",

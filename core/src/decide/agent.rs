@@ -11,6 +11,7 @@ mod proceed;
 mod recall;
 mod remember;
 mod resume;
+mod short;
 mod wish;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 use self::accept::Check;
 use self::remember::Kept;
+use self::short::short;
 use self::wish::Wished;
 use super::effect::{Effect, Notice};
 use super::event::Event;
@@ -51,7 +53,8 @@ struct Core {
     booted: Time,
     /// The last boot that is known to have ended by an orderly shutdown.
     shut_down: Option<String>,
-    /// Dry runs that wait for what logind says.
+    /// Calls that change nothing yet, and wait for what logind says: dry runs, and those
+    /// for which the daemon's own request would make room.
     checks: Vec<Check>,
     /// What the twin wishes for.
     wished: Wished,
@@ -61,6 +64,8 @@ struct Core {
     saved_count: u64,
     /// The administrator was told that the wish waits until it can be granted.
     wish_crowded: bool,
+    /// Which need for a reboot there is, if any ([`crate::decide::need::Need::digest`]).
+    need: Option<String>,
     /// What systemd was last heard of the machine's units.
     observed: Option<Observed>,
     /// How long after the kernel's start the hub first answered in this run.
@@ -158,6 +163,9 @@ impl Agent {
             (Phase::Waiting { refusal: Refusal::Objected(_) }, ..) => {
                 format!("reboot {} waits for the preflight checks", reboot.id)
             }
+            (Phase::Waiting { refusal: Refusal::LogindUnavailable(_) | Refusal::NotAuthorized(_) }, ..) => {
+                format!("reboot {} waits for logind", reboot.id)
+            }
             (_, RebootStatus::Waiting, _) => format!("reboot {} waits for an inhibitor", reboot.id),
             _ => format!("reboot {} accepted", reboot.id),
         }
@@ -198,6 +206,12 @@ impl Agent {
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Effect> {
         let (phase, mut effects) = self.core.step(std::mem::take(&mut self.phase), event, now);
         let (phase, more) = self.core.consider_wish(phase, now);
+        effects.extend(more);
+        let (phase, more) = self.core.consider_need(phase, now);
+        // What is saved and told then is all that there is to save and to tell.
+        if more.iter().any(|effect| matches!(effect, Effect::Save(_))) {
+            effects.retain(|effect| !matches!(effect, Effect::Save(_) | Effect::Report(_)));
+        }
         effects.extend(more);
         effects.extend(self.core.save_count(&phase, &effects));
         self.phase = phase;
@@ -247,11 +261,10 @@ impl Core {
                 }
             },
             (phase, Event::Surveyed { rid, outlook, uptime }) => {
-                let effects = match self.checks.iter().position(|check| check.rid == rid) {
-                    Some(index) => self.checked(index, outlook, now),
-                    None => vec![grant(&rid, &self.survey(&outlook.permission, uptime))],
-                };
-                (phase, effects)
+                match self.checks.iter().position(|check| check.rid == rid) {
+                    Some(index) => self.checked(phase, index, outlook, now),
+                    None => (phase, vec![grant(&rid, &self.survey(&outlook.permission, uptime))]),
+                }
             }
 
             (Phase::Checking(mut ask), Event::Permission(outlook)) => {
@@ -261,7 +274,7 @@ impl Core {
                 if ask.wish.is_none() && ask.rids.is_empty() {
                     return (Phase::Idle, Vec::new());
                 }
-                self.decide(*ask, outlook, now)
+                self.decide(Phase::Idle, *ask, outlook, now)
             }
 
             (Phase::Recording { change, rids, before: _ }, Event::Saved(Ok(()))) => {
@@ -277,6 +290,12 @@ impl Core {
                 let error = CallError::new(ErrorCode::StorageFailed, message);
                 let mut effects = vec![self.save()];
                 effects.extend(rids.iter().flat_map(|rid| refuse(rid, error.clone())));
+                // Its time may have come meanwhile, unheard.
+                if self.gives_way(&phase) {
+                    let (phase, more) = self.proceed(now);
+                    effects.extend(more);
+                    return (phase, effects);
+                }
                 (phase, effects)
             }
 
@@ -291,7 +310,7 @@ impl Core {
 
             (Phase::Waiting { refusal }, Event::InhibitorsChanged) => {
                 let mut effects = Vec::new();
-                if matches!(refusal, Refusal::Objected(_)) {
+                if !matches!(refusal, Refusal::Blocked(_)) {
                     effects.push(self.patience(now));
                 }
                 effects.push(self.ask_permission());
@@ -306,10 +325,10 @@ impl Core {
             (Phase::Waiting { refusal }, Event::DeadlinePassed) => self.waited(Some(refusal), now),
             (Phase::Due { waited_for, .. }, Event::DeadlinePassed) => self.waited(waited_for, now),
 
-            // A wish would be carried out again by a daemon whose record is lost,
-            // unless the twin remembers it: it waits until the hub has taken the
+            // A wish, or a need, would be carried out again by a daemon whose record is
+            // lost, unless the twin remembers it: it waits until the hub has taken the
             // report, however long that takes.
-            (Phase::Announcing, Event::DeadlinePassed) if self.is_wish() => {
+            (Phase::Announcing, Event::DeadlinePassed) if self.needs_the_hub() => {
                 let expires = self.record.plan.as_ref().and_then(|plan| plan.deadline);
                 match expires.is_some_and(|deadline| deadline <= now) {
                     true => {
@@ -318,6 +337,17 @@ impl Core {
                     }
                     false => (Phase::Announcing, vec![self.patience(now)]),
                 }
+            }
+            // What was looked at before may be otherwise by now, and the window closed.
+            (Phase::Announcing, Event::Reported) if self.needs_the_hub() && self.announced_long_ago(now) => {
+                self.not_begun();
+                if let Some(plan) = &mut self.record.plan {
+                    plan.wait_until = None;
+                }
+                let mut effects = vec![self.save()];
+                let (phase, more) = self.proceed(now);
+                effects.extend(more);
+                (phase, effects)
             }
             (Phase::Announcing, Event::Reported | Event::DeadlinePassed) => {
                 // Before logind is asked: the machine may go down, and this
@@ -422,12 +452,12 @@ impl Core {
 
     /// What the twin is to say.
     fn told(&self) -> Report {
-        Report {
+        short(Report {
             reboot_time: self.record.reboot_time,
             reboot: self.record.reboot.clone(),
             boot: Some(self.record.boot.clone()),
             health: self.known_health().map(|known| known.told.clone()),
-            reboot_required: self.record.reboot_required.clone(),
+            reboot_required: self.told_need(),
             agent: Some(report::Agent {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 methods: methods(),
@@ -436,7 +466,7 @@ impl Core {
                 wish_error: self.wish_error(),
                 last_wish: self.record.last_wish.clone(),
             }),
-        }
+        })
     }
 
     /// The reply to `getRebootStatus`.
@@ -453,7 +483,7 @@ impl Core {
             can_reboot: permission.is_ok(),
             message: permission.as_ref().err().map(Refusal::message),
             health: self.known_health().map(|known| known.told.clone()),
-            reboot_required: self.record.reboot_required.clone(),
+            reboot_required: self.told_need(),
         }
     }
 

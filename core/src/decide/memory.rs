@@ -22,6 +22,8 @@ pub struct Memory {
     pub boot: Option<Boot>,
     /// `health`.
     pub health: Option<Health>,
+    /// `rebootRequired.askedFor`.
+    pub asked_for: Option<String>,
     /// `agent.lastWish`.
     pub last_wish: Option<String>,
 }
@@ -38,6 +40,7 @@ impl Memory {
             reboot_id: text("reboot", "id"),
             boot: read(reported, "boot"),
             health: read(reported, "health"),
+            asked_for: text("rebootRequired", "askedFor"),
             last_wish: text("agent", "lastWish"),
         }
     }
@@ -58,12 +61,13 @@ mod tests {
         let reported = json!({
             "rebootTime": "2026-11-22T18:36:07.412Z",
             "reboot": {"id": "r", "status": "hibernating"},
-            "boot": 7, "agent": {"lastWish": "w"}, "temperature": 21,
+            "boot": 7, "agent": {"lastWish": "w"}, "temperature": 21, "rebootRequired": {"askedFor": "d"},
         });
         let memory = Memory::read(reported.as_object().unwrap());
         assert_eq!(memory.reboot_time, Some("2026-11-22T18:36:07.412Z".parse().unwrap()));
         assert_eq!((memory.reboot, memory.reboot_id.as_deref()), (None, Some("r")));
         assert_eq!((memory.boot, memory.last_wish.as_deref()), (None, Some("w")));
+        assert_eq!(memory.asked_for.as_deref(), Some("d"));
         assert_eq!(Memory::read(&Object::new()), Memory::default());
     }
 }

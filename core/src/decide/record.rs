@@ -73,6 +73,9 @@ pub struct Record {
     /// Whether the machine needs a reboot, as it was last told in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot_required: Option<RebootRequired>,
+    /// The need for which the daemon has asked itself for a reboot, as long as it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_for: Option<String>,
     /// The last boots, the running one last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boots: Vec<PastBoot>,
@@ -161,6 +164,7 @@ impl Record {
             health: None,
             failed_before: Vec::new(),
             reboot_required: None,
+            asked_for: None,
             boots: Vec::new(),
             panics: None,
             lost: false,

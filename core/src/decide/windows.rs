@@ -301,7 +301,7 @@ mod tests {
             let last = last(&windows, turn, hour, &TimeZone::UTC).unwrap();
             assert_eq!(last, hour.after(Duration::from_millis(usable)), "{window}");
             // Whose turn it is last has time to begin.
-            for number in 0..40_000 {
+            for number in (0..1_800_000).step_by(9973) {
                 let turn = Turn { number, ..turn };
                 let next = next(&windows, turn, hour.before(Duration::from_secs(60)), hour, &TimeZone::UTC);
                 let latest = last.before(PREPARATION.min(last.since(hour) / 2));
@@ -325,7 +325,7 @@ mod tests {
         // 02:30 comes twice, so that the window is an hour longer.
         assert_eq!(turn_in(&["02:30-03:00"], DEFAULT, before, &berlin()), "2026-10-25T00:47Z");
         let spring = ("2026-03-28T12:00:00Z", "2026-03-28T12:00:00Z");
-        assert_eq!(turn_in(&["01:30-03:10"], DEFAULT, spring, &berlin()), "2026-03-29T00:47Z");
+        assert_eq!(turn_in(&["01:30-03:10"], DEFAULT, spring, &berlin()), "2026-03-29T00:48:40.000Z");
         // 02:00 to 03:00 do not exist, and ten minutes are left.
         let turn = turn_in(&["02:00-03:10"], DEFAULT, spring, &berlin());
         assert!(turn.starts_with("2026-03-29T01:00:"), "{turn}");

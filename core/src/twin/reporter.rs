@@ -12,14 +12,15 @@ use serde_json::Value;
 use super::TwinRequest;
 
 /// What is left out, a step at a time, when the hub has no room for the whole:
-/// another application may have filled the twin. The outcome itself, its ids and
-/// the last wish are never left out.
-const DISPENSABLE: [&[&str]; 7] = [
+/// another application may have filled the twin. The outcome itself, its ids, the
+/// boots and what was last asked for are never left out.
+const DISPENSABLE: [&[&str]; 8] = [
     &["rebootRequired", "reasons"],
     &["health", "failedUnits"],
     &["reboot", "failedBefore"],
     &["reboot", "waitingFor"],
     &["reboot", "error", "message"],
+    &["agent", "wishError"],
     &["reboot", "reason"],
     &["reboot", "operator"],
 ];
@@ -431,6 +432,70 @@ mod tests {
             json!({"reason": "kernel update", "error": {"message": "its deadline passed"}})
         );
         assert!(matches!(reporter.patched(&rid, 400, b"full"), Next::Shorten { .. }));
+    }
+
+    #[test]
+    fn what_is_left_out_and_in_which_order() {
+        let full = json!({
+            "rebootTime": "1970-01-01T00:00:01.000Z",
+            "reboot": {
+                "id": "r", "status": "rebooting", "reason": "kernel update", "operator": "alice",
+                "requestedBy": "device", "requestedAt": "1970-01-01T00:00:01.000Z", "previousBootId": "b",
+                "waitingFor": ["docker.service"], "waitingForCount": 1, "failedBefore": ["old.service"],
+                "error": {"code": "expired", "message": "its deadline passed"},
+            },
+            "boot": {"bootId": "b", "bootTime": "1970-01-01T00:00:01.000Z", "cause": "local", "clock": "synchronized"},
+            "health": {
+                "bootId": "b", "state": "degraded", "failedUnits": ["old.service"], "failedCount": 1,
+                "since": "1970-01-01T00:00:01.000Z",
+            },
+            "rebootRequired": {"required": true, "reasons": ["dbus"], "reasonCount": 1, "askedFor": "d"},
+            "agent": {"version": "1", "methods": ["rebootDevice"], "wishError": "id: must be given", "lastWish": "w"},
+        });
+        let report: Report = serde_json::from_value(full.clone()).unwrap();
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report);
+        get(reporter.connected());
+        let (mut rid, mut sent) = patch(reporter.read(empty()));
+        assert_eq!(sent, full);
+        let mut left_out = Vec::new();
+        loop {
+            match reporter.patched(&rid, 400, b"full") {
+                Next::Shorten { what, .. } => left_out.push(what),
+                refused => {
+                    assert!(matches!(refused, Next::Refused { status: 400, .. }));
+                    break;
+                }
+            }
+            (rid, sent) = patch(reporter.shortened());
+        }
+        assert_eq!(
+            left_out,
+            [
+                "rebootRequired.reasons",
+                "health.failedUnits",
+                "reboot.failedBefore",
+                "reboot.waitingFor",
+                "reboot.error.message",
+                "agent.wishError",
+                "reboot.reason",
+                "reboot.operator"
+            ]
+        );
+        for kept in [
+            "/rebootTime",
+            "/reboot/id",
+            "/reboot/status",
+            "/reboot/previousBootId",
+            "/boot/bootId",
+            "/health/bootId",
+            "/health/failedCount",
+            "/reboot/waitingForCount",
+            "/rebootRequired/askedFor",
+            "/agent/lastWish",
+        ] {
+            assert!(sent.pointer(kept).is_some(), "{kept}: {sent}");
+        }
     }
 
     #[test]

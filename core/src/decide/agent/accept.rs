@@ -18,7 +18,7 @@ use crate::decide::request::{DesiredReboot, Request};
 /// what stands in one: who inhibits a shutdown, and why.
 const MAX_MESSAGE: usize = 250;
 
-/// A call of `rebootDevice` with `check`.
+/// A call of `rebootDevice` that changes nothing until it is known what logind says.
 #[derive(Debug, Clone)]
 pub(super) struct Check {
     pub(super) rid: String,
@@ -71,26 +71,35 @@ impl Core {
         if self.record.lost {
             return (phase, not_yet(&rid));
         }
-        if self.record.going_down || matches!(phase, Phase::Rebooting) {
-            let message = "the machine is going down already";
-            return (phase, refuse(&rid, CallError::new(ErrorCode::ShuttingDown, message)));
-        }
-        if let Some(pending) = self.pending_id(&phase) {
-            let message = format!("the reboot {pending:?} is already pending");
-            let error = CallError { id: Some(pending), ..CallError::new(ErrorCode::RebootPending, message) };
+        if let Some(error) = self.busy(&phase) {
             return (phase, refuse(&rid, error));
         }
         if let Some(forbidden) = self.forbids(&request) {
             return (phase, refuse_all(&[rid], &forbidden));
         }
-        if request.check {
-            // It changes nothing, so it is in nobody's way.
+        if request.check || self.gives_way(&phase) {
+            // It changes nothing yet, so it is in nobody's way: if it is refused, the
+            // daemon's own request goes on.
+            if self.checks.iter().any(|check| check.rid == rid) {
+                return (phase, Vec::new());
+            }
+            let preflight = request.check || request.manners.mind_preflight();
             self.checks.push(Check { rid: rid.clone(), id, request });
-            return (phase, vec![Effect::Survey { rid, preflight: true }]);
+            return (phase, vec![Effect::Survey { rid, preflight }]);
         }
         let preflight = request.manners.mind_preflight();
         let ask = Ask { id, request, rids: vec![rid], wish: None };
         (Phase::Checking(Box::new(ask)), vec![Effect::AskPermission { preflight }])
+    }
+
+    /// Why no request can be accepted in this phase, if that is so.
+    fn busy(&self, phase: &Phase) -> Option<CallError> {
+        if self.record.going_down || matches!(phase, Phase::Rebooting) {
+            return Some(CallError::new(ErrorCode::ShuttingDown, "the machine is going down already"));
+        }
+        let pending = self.pending_id(phase).filter(|_| !self.gives_way(phase))?;
+        let message = format!("the reboot {pending:?} is already pending");
+        Some(CallError { id: Some(pending), ..CallError::new(ErrorCode::RebootPending, message) })
     }
 
     /// Whether the device's own configuration says no, whatever else.
@@ -146,22 +155,34 @@ impl Core {
         Phase::Recording { change: Change::Cancelled(body), rids, before }
     }
 
-    /// Replies to a dry run, knowing the outlook.
-    pub(super) fn checked(&mut self, index: usize, outlook: Outlook, now: Time) -> Vec<Effect> {
+    /// Replies to a dry run, or decides about a call that the daemon's own request was to
+    /// make room for, knowing the outlook.
+    pub(super) fn checked(&mut self, phase: Phase, index: usize, outlook: Outlook, now: Time) -> Step {
         let Check { rid, id, request } = self.checks.swap_remove(index);
+        if !request.check {
+            return match (self.granted(&id), self.busy(&phase)) {
+                (Some(granted), _) => (phase, vec![grant(&rid, &granted.reply(&request.ignored))]),
+                (None, Some(error)) => (phase, refuse(&rid, error)),
+                (None, None) => {
+                    self.decide(phase, Ask { id, request, rids: vec![rid], wish: None }, outlook, now)
+                }
+            };
+        }
         let preflight = outlook.preflight.clone();
-        match self.verdict(&request, false, outlook, now) {
+        let effects = match self.verdict(&request, false, outlook, now) {
             Ok(terms) => {
                 let reply = self.reply(&id, &request, Granted::Checked, &terms);
                 vec![grant(&rid, &RebootReply { preflight, ..reply })]
             }
             Err(Refusal::NotNeeded(why)) => vec![grant(&rid, &self.not_needed(&id, &request, why))],
             Err(refusal) => refuse_all(&[rid], &refusal),
-        }
+        };
+        (phase, effects)
     }
 
-    /// Decides about a new request, knowing the outlook.
-    pub(super) fn decide(&mut self, ask: Ask, outlook: Outlook, now: Time) -> Step {
+    /// Decides about a new request, knowing the outlook. If it is refused, the phase
+    /// stays.
+    pub(super) fn decide(&mut self, phase: Phase, ask: Ask, outlook: Outlook, now: Time) -> Step {
         let Ask { id, request, rids, wish } = ask;
         let terms = match self.verdict(&request, wish.is_some(), outlook, now) {
             Ok(terms) => terms,
@@ -171,14 +192,14 @@ impl Core {
                 if let Some(wish) = wish {
                     effects.extend(self.wish_not_needed(wish, &id, &request, now));
                 }
-                return (Phase::Idle, effects);
+                return (phase, effects);
             }
             Err(refusal) => {
                 let mut effects = refuse_all(&rids, &refusal);
                 if let Some(wish) = wish {
                     effects.extend(self.fail_wish(wish, &id, &request, refusal.error(), now));
                 }
-                return (Phase::Idle, effects);
+                return (phase, effects);
             }
         };
         let granted = match terms.status {
@@ -186,7 +207,10 @@ impl Core {
             _ => Granted::Accepted,
         };
         let reply = self.reply(&id, &request, granted, &terms);
-        let before = Box::new((Phase::Idle, self.record.clone()));
+        let before = Box::new((phase, self.record.clone()));
+        if self.is_own() {
+            self.unmake_own();
+        }
         self.remember(&reply);
         let by = if wish.is_some() { RequestedBy::Twin } else { RequestedBy::Method };
         let failed_before = self.note_failed_before();

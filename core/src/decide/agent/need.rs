@@ -1,23 +1,52 @@
-//! Whether the machine needs a reboot, and requests that are for no other one.
+//! Whether the machine needs a reboot: requests that are for no other machine, and the
+//! one that the daemon makes itself.
 
+use iotdm_proto::OnInhibitor;
 use iotdm_proto::Time;
+use iotdm_proto::need::RebootRequired;
 use iotdm_proto::reply::{Granted, RebootReply};
+use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
+use iotdm_proto::request::{MAX_REASON, OnPreflight};
 
-use super::Core;
-use crate::decide::effect::Effect;
+use super::{Core, Phase, Step};
+use crate::decide::effect::{Effect, Note};
+use crate::decide::ids::GrantedRequest;
 use crate::decide::need::Need;
+use crate::decide::outlook::Manners;
+use crate::decide::record::Plan;
 use crate::decide::refusal::Refusal;
 use crate::decide::request::Request;
+
+/// How the id of a request begins that the daemon makes itself; which need it is for
+/// follows.
+const OWN: &str = "required:";
 
 impl Core {
     /// What is known of it has changed.
     pub(super) fn need_changed(&mut self, need: Option<Need>, now: Time) -> Vec<Effect> {
-        let told = need.map(|need| need.tell(self.record.reboot_required.as_ref(), now));
-        if told == self.record.reboot_required {
-            return Vec::new();
-        }
+        let told = need.as_ref().map(|need| need.tell(self.record.reboot_required.as_ref(), now));
+        let before = (self.need.clone(), self.record.reboot_required.clone());
+        self.note_need(need.as_ref());
         self.record.reboot_required = told;
-        vec![self.save(), self.report()]
+        match before == (self.need.clone(), self.record.reboot_required.clone()) {
+            true => Vec::new(),
+            false => vec![self.save(), self.report()],
+        }
+    }
+
+    /// Remembers which need there is. One that comes again after it was gone is asked for
+    /// anew, though not while the id of the request for it is remembered.
+    pub(super) fn note_need(&mut self, need: Option<&Need>) {
+        self.need = need.and_then(Need::digest);
+        if self.need.is_none() {
+            self.record.asked_for = None;
+        }
+    }
+
+    /// The need as it is told, with what was done about it.
+    pub(super) fn told_need(&self) -> Option<RebootRequired> {
+        let told = self.record.reboot_required.clone()?;
+        Some(RebootRequired { asked_for: self.record.asked_for.clone(), ..told })
     }
 
     /// That the machine is known to need a reboot, or why that cannot be said.
@@ -40,6 +69,151 @@ impl Core {
             boot_id: self.record.boot.boot_id.clone(),
             preflight: Vec::new(),
             ignored: request.ignored.clone(),
+        }
+    }
+
+    /// Whether the pending request is the daemon's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.record.pending().is_some_and(|reboot| reboot.requested_by == RequestedBy::Device)
+    }
+
+    /// Whether the pending request is the daemon's own and makes room for another: until
+    /// its turn has come, and while something is in the way.
+    pub(super) fn gives_way(&self, phase: &Phase) -> bool {
+        matches!(phase, Phase::Scheduled | Phase::Waiting { .. }) && self.is_own()
+    }
+
+    /// The id of the request that the daemon makes for the present need, if it is to.
+    pub(super) fn own_id(&self) -> Option<String> {
+        let need = self.need.as_ref().filter(|_| self.settings.when_required)?;
+        Some(format!("{OWN}{need}"))
+    }
+
+    /// Asks for a reboot that the machine needs, unless something else is under way, or
+    /// takes back what was asked for. To be called whenever that may have changed. Nobody
+    /// was promised anything, so nothing waits for the disk: what is not on it is asked for
+    /// anew after a power cut.
+    pub(super) fn consider_need(&mut self, phase: Phase, now: Time) -> Step {
+        if self.record.lost {
+            return (phase, Vec::new());
+        }
+        let wanted = self.own_id();
+        match (phase, self.record.pending()) {
+            (Phase::Idle, None) => match wanted.filter(|id| self.is_unheard_of(id)) {
+                Some(id) => self.ask_oneself(id, now),
+                None => (Phase::Idle, Vec::new()),
+            },
+            (
+                phase @ (Phase::Scheduled | Phase::Waiting { .. } | Phase::Due { .. } | Phase::Announcing),
+                Some(reboot),
+            ) if reboot.requested_by == RequestedBy::Device && wanted.as_ref() != Some(&reboot.id) => {
+                match wanted.filter(|id| self.granted(id).is_none()) {
+                    Some(id) => (phase, self.rename_own(id)),
+                    None => self.withdraw_own(now),
+                }
+            }
+            (phase, _) => (phase, Vec::new()),
+        }
+    }
+
+    /// Whether the daemon may ask for what it would under this `id`: it has not yet, and
+    /// nothing else comes first.
+    fn is_unheard_of(&self, id: &str) -> bool {
+        let busy = self.record.going_down || self.wish_comes();
+        !busy && self.record.asked_for != self.need && self.granted(id).is_none()
+    }
+
+    fn ask_oneself(&mut self, id: String, now: Time) -> Step {
+        if let Some((wait, _)) = self.crowded() {
+            return (Phase::Idle, vec![Effect::Deadline(Some(wait))]);
+        }
+        let at = self.settings.guards.open(now, self.earliest(None, now));
+        let later = at > now;
+        let request = Request {
+            reason: Some(self.own_reason()),
+            // Whatever is in the way is waited for.
+            manners: Manners { on_inhibitor: OnInhibitor::Wait, on_preflight: OnPreflight::Wait },
+            ..Request::default()
+        };
+        let reply = self.own_reply(&id, Some(at).filter(|_| later));
+        self.remember(&reply);
+        let failed_before = self.note_failed_before();
+        self.record.reboot = Some(Reboot {
+            status: if later { RebootStatus::Scheduled } else { RebootStatus::Waiting },
+            not_before: later.then_some(at),
+            failed_before,
+            ..self.new_reboot(&id, &request, RequestedBy::Device, now)
+        });
+        self.record.plan = Some(Plan {
+            on_inhibitor: request.manners.on_inhibitor,
+            on_preflight: request.manners.on_preflight,
+            wait_seconds: request.wait.as_secs(),
+            wait_until: None,
+            delayed: true,
+            moved_from: later.then_some(now),
+            only_if_required: false,
+            deadline: None,
+        });
+        self.record.asked_for.clone_from(&self.need);
+        let mut effects = vec![self.save()];
+        effects
+            .extend(self.record.reboot.clone().map(|reboot| Effect::Note(Note::Accepted(Box::new(reboot)))));
+        let (phase, more) = self.proceed(now);
+        effects.extend(more);
+        effects.extend(self.keep());
+        (phase, effects)
+    }
+
+    /// Has the daemon's own request go on for the present need, which is another than
+    /// when it was made.
+    fn rename_own(&mut self, id: String) -> Vec<Effect> {
+        let Some(before) = self.record.pending().map(|reboot| reboot.id.clone()) else { return Vec::new() };
+        let not_before = self.record.pending().and_then(|reboot| reboot.not_before);
+        let reply = self.own_reply(&id, not_before);
+        let passed = self.record.age.passed();
+        self.record.granted.retain(|request| request.id != before);
+        self.record.granted.push(GrantedRequest::new(&reply, false, passed));
+        let reason = self.own_reason();
+        if let Some(reboot) = &mut self.record.reboot {
+            (reboot.id, reboot.reason) = (id, Some(reason));
+        }
+        self.record.asked_for.clone_from(&self.need);
+        vec![self.save(), self.report()]
+    }
+
+    /// Takes the daemon's own request back, as if it had never been made.
+    pub(super) fn withdraw_own(&mut self, now: Time) -> Step {
+        self.not_begun();
+        self.unmake_own();
+        self.conclude(RebootStatus::Cancelled, None, now)
+    }
+
+    /// Forgets that the daemon has asked for what it has: it may do so again.
+    pub(super) fn unmake_own(&mut self) {
+        let newest = self.record.reboot.as_ref();
+        let own = newest.filter(|reboot| reboot.requested_by == RequestedBy::Device);
+        if let Some(id) = own.map(|reboot| reboot.id.clone()) {
+            self.record.granted.retain(|request| request.id != id);
+            self.record.asked_for = None;
+        }
+    }
+
+    /// For people: who asks for the reboot.
+    fn own_reason(&self) -> String {
+        let reasons = self.record.reboot_required.as_ref().map(|need| need.reasons.join(", "));
+        format!("required by {}", reasons.unwrap_or_default()).chars().take(MAX_REASON).collect()
+    }
+
+    /// What a caller is told who asks with this `id`.
+    fn own_reply(&self, id: &str, not_before: Option<Time>) -> RebootReply {
+        RebootReply {
+            id: id.to_owned(),
+            status: if not_before.is_some() { Granted::Scheduled } else { Granted::Accepted },
+            message: "the device has asked for this itself, since the machine needs a reboot".to_owned(),
+            not_before,
+            boot_id: self.record.boot.boot_id.clone(),
+            preflight: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 }

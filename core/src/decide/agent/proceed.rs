@@ -18,6 +18,10 @@ const MAX_MESSAGE: usize = 250;
 /// How long to wait until preflight checks that objected are run again.
 const CHECK_AGAIN: Duration = Duration::from_secs(60);
 
+/// After how long it is looked again what is in the way, if the hub was away when the
+/// reboot was about to begin.
+const LOOKED_LONG_AGO: Duration = Duration::from_secs(60);
+
 /// How many of the units that hold up a shutdown are named.
 const MAX_WAITING_FOR: usize = 5;
 
@@ -52,10 +56,8 @@ impl Core {
     pub(super) fn look_again(&self, refusal: &Refusal, now: Time) -> Effect {
         let left = self.patient_until().map(|until| until.since(now));
         match refusal {
-            Refusal::Objected(_) => {
-                Effect::Deadline(Some(left.map_or(CHECK_AGAIN, |left| left.min(CHECK_AGAIN))))
-            }
-            _ => Effect::Deadline(left),
+            Refusal::Blocked(_) => Effect::Deadline(left),
+            _ => Effect::Deadline(Some(left.map_or(CHECK_AGAIN, |left| left.min(CHECK_AGAIN)))),
         }
     }
 
@@ -100,7 +102,13 @@ impl Core {
         }
         let refused = refused.filter(|_| !released);
         let allowed = self.settings.guards.open(self.waits_since(), self.rested(now));
+        let weighed = match weighed {
+            // What the daemon asks for itself does not fail for what is in the way.
+            Weighed::Stop(refusal) if self.is_own() => Weighed::Wait(refusal),
+            weighed => weighed,
+        };
         match weighed {
+            _ if self.is_own() && refused.is_none() && allowed > now => self.put_off(allowed, now),
             // logind says that it would reboot, and did not when it was asked to.
             Weighed::Go if refused.is_some() => {
                 let message = format!("logind refused to reboot: {}", refused.unwrap_or_default());
@@ -119,7 +127,7 @@ impl Core {
                     effects = vec![self.save(), self.patience(now), self.report()];
                 }
                 effects.extend(self.wait(&refusal, now));
-                if matches!(refusal, Refusal::Objected(_)) {
+                if !matches!(refusal, Refusal::Blocked(_)) {
                     effects.push(self.look_again(&refusal, now));
                 }
                 (Phase::Waiting { refusal }, effects)
@@ -135,10 +143,17 @@ impl Core {
         if expires.is_some_and(|deadline| deadline <= now) {
             return self.expire(now);
         }
+        let patient = self.patient_until().is_none_or(|until| until > now);
         match waited_for {
-            Some(refusal @ Refusal::Objected(_)) if self.patient_until().is_none_or(|until| until > now) => {
+            Some(refusal) if patient && !matches!(refusal, Refusal::Blocked(_)) => {
                 let phase = Phase::Due { changed: false, refused: None, waited_for: Some(refusal) };
                 (phase, vec![self.patience(now), self.ask_permission()])
+            }
+            // The window has closed, as far as anything may begin in it.
+            _ if self.is_own() => {
+                let later = self.rested(now).max(now.after(Duration::from_millis(1)));
+                let at = self.settings.guards.open(self.waits_since(), later);
+                self.put_off(at, now)
             }
             Some(refusal @ Refusal::Objected(_)) => self.fail(refusal.error(), now),
             _ => {
@@ -208,8 +223,10 @@ impl Core {
         if plan.wait_until.is_some() {
             return Vec::new();
         }
-        let wait = Duration::from_secs(plan.wait_seconds);
-        plan.wait_until = Some(now.after(wait));
+        plan.wait_until = Some(match reboot.requested_by {
+            RequestedBy::Device => self.settings.guards.last(now).unwrap_or(now),
+            RequestedBy::Method | RequestedBy::Twin => now.after(Duration::from_secs(plan.wait_seconds)),
+        });
         reboot.status = RebootStatus::Waiting;
         let note = Note::Waiting { id: reboot.id.clone(), message: refusal.message() };
         vec![Effect::Note(note), self.save(), self.patience(now), self.report()]
@@ -232,9 +249,13 @@ impl Core {
         if !again {
             self.record.started(now);
         }
+        // Whoever asked for it: a need that outlives this reboot is not to cause another.
+        if self.own_id().is_some() {
+            self.record.asked_for.clone_from(&self.need);
+        }
         effects.push(self.save());
         // Before the report: a twin that has it already is answered at once.
-        effects.push(match self.is_wish() {
+        effects.push(match self.needs_the_hub() {
             true => self.patience(now),
             false => Effect::Deadline(Some(self.settings.ack_timeout)),
         });
@@ -256,9 +277,20 @@ impl Core {
         effects
     }
 
-    /// Whether the pending request came by the twin.
-    pub(super) fn is_wish(&self) -> bool {
-        self.record.pending().is_some_and(|reboot| reboot.requested_by == RequestedBy::Twin)
+    /// Whether the pending request is one that stands until the hub knows that it was
+    /// carried out: a wish, or a need.
+    pub(super) fn needs_the_hub(&self) -> bool {
+        self.record.pending().is_some_and(|reboot| match reboot.requested_by {
+            RequestedBy::Twin | RequestedBy::Device => true,
+            RequestedBy::Method => false,
+        })
+    }
+
+    /// Whether so much time has passed since it was looked what is in the way of the
+    /// pending request that it has to be looked at again.
+    pub(super) fn announced_long_ago(&self, now: Time) -> bool {
+        let announced = self.record.pending().and_then(|reboot| reboot.started_at);
+        announced.is_some_and(|at| self.comparable(now).since(at) > LOOKED_LONG_AGO)
     }
 
     /// It was looked, after logind was asked to reboot, whether the machine is
@@ -300,7 +332,7 @@ impl Core {
     }
 
     /// The pending request has this outcome, and it is told.
-    fn conclude(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) -> Step {
+    pub(super) fn conclude(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) -> Step {
         self.end(status, error, now);
         let mut effects = vec![Effect::Deadline(None)];
         if let Some(reboot) = &self.record.reboot {

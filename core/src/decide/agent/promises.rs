@@ -15,10 +15,14 @@ use crate::decide::event::Start;
 use crate::decide::event::Traces;
 use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
+use crate::decide::need::Need;
 use crate::decide::outlook::Outlook;
-use crate::decide::windows::Turn;
+use crate::decide::windows::{Turn, Window};
 
-const TURN: Turn = Turn { reserve: Duration::ZERO, spread: Duration::ZERO, number: 0 };
+/// How far a window of six hours from midnight on is used.
+const TURN: Turn =
+    Turn { reserve: Duration::from_secs(600), spread: Duration::from_secs(1800), number: 777_000 };
+const WINDOW: i64 = 6 * 3600;
 
 const SETTINGS: Settings = Settings {
     ack_timeout: Duration::from_secs(5),
@@ -35,6 +39,12 @@ const SETTINGS: Settings = Settings {
     when_required: false,
     health: true,
 };
+
+/// With `windows`, the daemon asks itself for reboots in them.
+fn settings(windows: bool) -> Settings {
+    let windows: Vec<Window> = if windows { vec!["00:00-06:00".parse().unwrap()] } else { Vec::new() };
+    Settings { when_required: !windows.is_empty(), guards: Guards { windows, ..SETTINGS.guards }, ..SETTINGS }
+}
 
 /// What the world does next.
 #[derive(Debug, Clone)]
@@ -91,6 +101,10 @@ enum Step {
         days: u8,
         powered: bool,
     },
+    /// The machine needs a reboot for one of a few reasons, or for none.
+    Need {
+        need: usize,
+    },
     /// Somebody asks with ever new ids, and cancels.
     Loop {
         pairs: u8,
@@ -119,6 +133,8 @@ const WISHES: [Option<&str>; 7] = [
     Some(r#","onPreflight":"wait","waitSeconds":90"#),
 ];
 
+const NEEDS: [Option<&[&str]>; 4] = [None, Some(&[]), Some(&["dbus"]), Some(&["dbus", "linux"])];
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3u8, 0..PAYLOADS.len()).prop_map(|(id, payload)| Step::Call { id, payload }),
@@ -140,6 +156,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (-400..400i64).prop_map(|jump| Step::ClockSet { jump }),
         1 => any::<bool>().prop_map(|full| Step::Disk { full }),
         1 => (1..20u8, any::<bool>()).prop_map(|(days, powered)| Step::Days { days, powered }),
+        2 => (0..NEEDS.len()).prop_map(|need| Step::Need { need }),
         1 => (1..40u8).prop_map(|pairs| Step::Loop { pairs }),
         2 => prop::bool::weighted(0.7).prop_map(|all| Step::Kept { all }),
     ]
@@ -148,6 +165,15 @@ fn step() -> impl Strategy<Value = Step> {
 /// The machine, its disk, the hub and logind around the daemon.
 struct World {
     agent: Agent,
+    /// There is a window, and the daemon asks itself for reboots in it.
+    windows: bool,
+    /// What the machine needs a reboot for; whether that outlives reboots; whether it
+    /// was something else since the machine last went down.
+    need: Option<Need>,
+    stale: bool,
+    needs_else: bool,
+    /// The clock was set since a reboot was last announced.
+    jumped: bool,
     now: i64,
     boot: u32,
     booted: i64,
@@ -205,10 +231,16 @@ struct World {
 const DAY: i64 = 86_400;
 
 impl World {
-    fn new(volatile: bool) -> Self {
-        let (agent, effects) = Agent::resume(None, None, start(1, 0), SETTINGS, Time::from_unix_millis(0));
+    fn new(volatile: bool, windows: bool, stale: bool) -> Self {
+        let (agent, effects) =
+            Agent::resume(None, None, start(1, 0), settings(windows), Time::from_unix_millis(0));
         let mut world = World {
             agent,
+            windows,
+            need: None,
+            stale,
+            needs_else: false,
+            jumped: false,
             now: 0,
             boot: 1,
             booted: 0,
@@ -305,7 +337,10 @@ impl World {
             Step::GoesDown { seen } => {
                 if let Some(id) = self.agreed.clone() {
                     let again = self.went_down_for.replace(id.clone()) == Some(id.clone());
-                    assert!(!(again && id.starts_with("wish")), "{id} rebooted the machine again");
+                    let same_need = id.starts_with("required:") && !self.needs_else;
+                    let once = id.starts_with("wish") || same_need;
+                    assert!(!(again && once), "{id} rebooted the machine again");
+                    self.needs_else = false;
                     *self.reboots.entry(id).or_default() += 1;
                     self.shuts_down(*seen);
                 }
@@ -346,6 +381,7 @@ impl World {
                 });
             }
             Step::ClockSet { jump } => {
+                self.jumped = true;
                 self.now += jump;
                 self.booted += jump;
                 self.set_by += jump;
@@ -367,6 +403,17 @@ impl World {
             Step::Days { days, powered: false } => {
                 self.now += i64::from(*days) * DAY;
                 self.boots();
+            }
+            Step::Need { need } => {
+                let reasons = |reasons: &[&str]| reasons.iter().map(|reason| (*reason).to_owned()).collect();
+                let need = NEEDS[*need].map(|names| Need {
+                    reasons: reasons(names),
+                    running_kernel: None,
+                    installed_kernel: None,
+                });
+                self.needs_else |= need != self.need;
+                self.need.clone_from(&need);
+                self.feed(Event::Need(need));
             }
             Step::Loop { pairs } => {
                 for _ in 0..*pairs {
@@ -413,9 +460,12 @@ impl World {
     /// A request is accepted: not if it was of late, nor if too many were.
     fn is_accepted(&mut self, id: &str) {
         let now = self.true_time();
+        // What the device asks itself for may be taken back, and asked for again.
+        let may_return = id.starts_with("required:") && !self.reboots.contains_key(id);
         if let Some(before) = self.accepted.insert(id.to_owned(), now)
             && !self.was_lost
             && !id.starts_with("wish")
+            && !may_return
         {
             let days = if self.reboots.contains_key(id) { 30 } else { 8 };
             assert!(now - before >= days * DAY, "{id} was accepted again after {} s", now - before);
@@ -454,6 +504,10 @@ impl World {
         self.under_way = false;
         self.booted = self.now;
         self.agreed = None;
+        if !self.stale {
+            self.needs_else |= self.need.is_some();
+            self.need = None;
+        }
         self.starts();
         let unclean = self.agent.core.record.boot.cause == BootCause::Unclean;
         if known && clean {
@@ -477,10 +531,11 @@ impl World {
             shut_down: self.shut_down.clone(),
             uptime: self.uptime(),
             granted: self.file.clone(),
+            need: self.need.clone(),
             ..start(self.boot, self.booted)
         };
         let now = Time::from_unix_millis(self.now * 1000);
-        let (agent, effects) = Agent::resume(self.disk.clone(), None, start, SETTINGS, now);
+        let (agent, effects) = Agent::resume(self.disk.clone(), None, start, settings(self.windows), now);
         self.agent = agent;
         self.carry_out(effects);
     }
@@ -518,9 +573,21 @@ impl World {
                 Effect::Reboot { .. } => {
                     let id = self.agent.core.record.pending().map(|reboot| reboot.id.clone());
                     let id = id.expect("a reboot that nobody asked for");
-                    assert!(self.granted.contains(&id), "rebooted before the answer");
+                    let own = id.starts_with("required:");
+                    assert!(own || self.granted.contains(&id), "rebooted before the answer");
                     let due = self.agent.core.record.reboot.as_ref().and_then(|reboot| reboot.not_before);
                     assert!(due.is_none_or(|due| due.unix_millis() <= self.now * 1000), "rebooted too early");
+                    let in_time = self.now.rem_euclid(DAY) < WINDOW;
+                    assert!(!self.windows || self.jumped || in_time, "{id} reboots outside of the window");
+                    let twin = self.twin.as_ref();
+                    if id.starts_with("wish") {
+                        let last = twin.and_then(|twin| twin.agent.as_ref()?.last_wish.as_ref());
+                        assert_eq!(last, Some(&id), "the hub does not know that the wish is carried out");
+                    }
+                    if let Some(need) = id.strip_prefix("required:") {
+                        let told = twin.and_then(|twin| twin.reboot_required.as_ref()?.asked_for.as_deref());
+                        assert_eq!(told, Some(need), "the hub does not know that the need is met");
+                    }
                     self.reboot_asked = Some(id);
                 }
                 Effect::AskPermission { .. } => self.permission_asked = true,
@@ -546,11 +613,19 @@ impl World {
                 Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Method => {
                     self.is_accepted(&reboot.id);
                 }
+                // The device promises itself nothing.
+                Effect::Note(Note::Accepted(reboot))
+                    if self.disk_full && reboot.requested_by == RequestedBy::Device => {}
                 Effect::Note(Note::Accepted(reboot)) => {
                     self.is_accepted(&reboot.id);
                     let pending = self.disk.as_ref().and_then(Record::pending);
                     assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
                     self.granted.insert(reboot.id);
+                }
+                Effect::Note(Note::Rebooting { id }) => {
+                    self.jumped = false;
+                    let in_time = self.now.rem_euclid(DAY) <= WINDOW - 600;
+                    assert!(!self.windows || in_time, "{id} begins when the window is about to end");
                 }
                 Effect::Survey { .. } | Effect::Note(_) => {}
             }
@@ -571,7 +646,8 @@ impl World {
         }
         // A wish's answer is kept for as long as it is needed, too, but it may
         // be changed before it has begun.
-        for id in self.granted.iter().filter(|id| !id.starts_with("wish")) {
+        let may_go = |id: &str| id.starts_with("wish") || id.starts_with("required:");
+        for id in self.granted.iter().filter(|id| !may_go(id)) {
             let days = if self.reboots.contains_key(id) { 30 } else { 8 };
             if self.accepted.get(id).is_some_and(|at| self.true_time() - at < days * DAY) {
                 assert!(self.on_disk(id).is_some(), "{id} was granted and is not on disk");
@@ -594,6 +670,7 @@ impl World {
         if let Some(told) = self.outcomes.get(&reboot.id)
             && !self.was_lost
             && !(reboot.id.starts_with("wish") && *told != RebootStatus::Completed)
+            && !(reboot.id.starts_with("required:") && *told == RebootStatus::Cancelled)
         {
             assert_eq!(reboot.status, *told, "{} was told to be {told}", reboot.id);
         }
@@ -607,6 +684,17 @@ impl World {
     fn is_ready_when_idle(&self) {
         let answer_comes = matches!(self.agent.phase, Phase::Checking(_) | Phase::Recording { .. });
         let record = &self.agent.core.record;
+        if self.agent.core.gives_way(&self.agent.phase) && !record.going_down && !record.lost {
+            let called = Event::Called {
+                rid: "next".to_owned(),
+                name: "rebootDevice".to_owned(),
+                payload: br#"{"id":"next"}"#.to_vec(),
+                fresh_id: String::new(),
+            };
+            let effects = self.agent.clone().handle(called, Time::from_unix_millis(self.now * 1000));
+            let survey = Effect::Survey { rid: "next".to_owned(), preflight: true };
+            assert!(effects.contains(&survey), "the device's own request is in the way: {effects:?}");
+        }
         if answer_comes || record.lost || record.going_down || self.agent.core.record.pending().is_some() {
             return;
         }
@@ -638,6 +726,7 @@ impl World {
         self.disk_full = false;
         self.take(&Step::SlowShutdown { begins: false });
         self.take(&Step::Wish { id: 0, wish: 0 });
+        self.take(&Step::Need { need: 0 });
         self.take(&Step::Connect);
         self.take(&Step::Kept { all: true });
         for _ in 0..20 {
@@ -680,9 +769,11 @@ proptest! {
     #[test]
     fn granted_means_recorded_and_at_most_one_reboot_and_an_end(
         volatile in any::<bool>(),
+        windows in any::<bool>(),
+        stale in any::<bool>(),
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut world = World::new(volatile);
+        let mut world = World::new(volatile, windows, stale);
         for step in &steps {
             world.take(step);
             world.holds();

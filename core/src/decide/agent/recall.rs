@@ -30,9 +30,19 @@ impl Core {
         let mut effects = vec![Effect::Note(Note::Recalled { id: memory.reboot_id.clone() })];
         self.recall_boot(&memory);
         let stands = wish.and_then(DesiredReboot::id);
+        let own_id = self.own_id();
         let taken_up_anew = memory.reboot.as_ref().is_some_and(|reboot| {
-            is_for_later(reboot) && reboot.requested_by == RequestedBy::Twin && stands == Some(&reboot.id)
+            let wanted = match reboot.requested_by {
+                RequestedBy::Method => None,
+                RequestedBy::Twin => stands,
+                RequestedBy::Device => own_id.as_deref(),
+            };
+            is_for_later(reboot) && wanted == Some(&reboot.id)
         });
+        let is_own = memory.reboot.as_ref().is_some_and(|reboot| reboot.requested_by == RequestedBy::Device);
+        if !(taken_up_anew && is_own) && self.need.is_some() {
+            self.record.asked_for.clone_from(&memory.asked_for);
+        }
         if !taken_up_anew {
             for id in memory.reboot_id.iter().chain(&memory.last_wish) {
                 let begun = memory
@@ -122,8 +132,8 @@ impl Core {
         (reboot.waiting_for, reboot.waiting_for_count) = (Vec::new(), None);
         if is_for_later(reboot) {
             (reboot.status, reboot.completed_at) = match reboot.requested_by {
-                // The wish does not stand any more.
-                RequestedBy::Twin => (RebootStatus::Cancelled, Some(now)),
+                // The wish does not stand any more, nor does the need.
+                RequestedBy::Twin | RequestedBy::Device => (RebootStatus::Cancelled, Some(now)),
                 RequestedBy::Method => (RebootStatus::Failed, Some(now)),
             };
             reboot.error = (reboot.requested_by == RequestedBy::Method).then(|| RebootError {

@@ -110,11 +110,13 @@ impl Agent {
             wish_held: false,
             saved_count: passed,
             wish_crowded: false,
+            need: None,
             observed: None,
             hub_reached_after: None,
             whole_boot,
         };
         core.count(start.uptime);
+        core.note_need(start.need.as_ref());
         effects.extend(core.mend());
         let (phase, more) = core.take_up_pending(clock, now);
         effects.extend(more);

@@ -9,10 +9,12 @@ mod guards;
 mod health;
 mod later;
 mod need;
+mod own;
 mod preflight;
 mod recall;
 mod remember;
 mod road;
+mod sizes;
 mod wishes;
 
 use iotdm_proto::reply::Inhibitor;

@@ -51,8 +51,22 @@ impl Core {
                 let id = reboot.id.clone();
                 self.withdraw(phase, id, wish.as_ref(), now)
             }
+            // The daemon's own request makes room for one that can be taken up.
+            (phase, _) if self.gives_way(&phase) && self.is_new(wish.as_ref()) => self.withdraw_own(now),
             (phase, _) => (phase, Vec::new()),
         }
+    }
+
+    /// Whether a wish stands that is about to be taken up.
+    pub(super) fn wish_comes(&self) -> bool {
+        let Wished::Reboot(wish) = &self.wished else { return false };
+        let known = self.record.wish.as_ref() == Some(&wish.raw);
+        !known && !self.wish_held && self.is_new(Some(wish))
+    }
+
+    /// Whether there is a wish that was not carried out already.
+    fn is_new(&self, wish: Option<&DesiredReboot>) -> bool {
+        wish.is_some_and(|wish| wish.id().is_none_or(|id| self.granted(id).is_none()))
     }
 
     /// The wish that is pending was taken back or changed.
