@@ -5,6 +5,7 @@
 mod call_timeouts;
 mod cancel;
 mod device;
+mod history;
 mod invoke;
 mod job;
 mod only_device;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 pub use self::call_timeouts::*;
 pub use self::cancel::*;
 pub use self::device::*;
+pub use self::history::*;
 pub use self::invoke::*;
 pub use self::job::*;
 pub use self::only_device::*;
@@ -66,7 +68,7 @@ pub struct Cli {
     /// Which hub.
     #[command(flatten)]
     pub hub: HubArgs,
-    /// Print results as text, json or jsonl (one value per line), tables also as csv
+    /// Print results as text, json or jsonl (one value per line), tables also as csv, status also as prometheus
     #[arg(
         short,
         long,
@@ -103,6 +105,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Show how devices are and how their last reboot went
     Status(StatusArgs),
+    /// Show the last boots of a device: when, and why
+    History(HistoryArgs),
     /// Manage device identities
     Device {
         /// What to do with the identities.

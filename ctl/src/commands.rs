@@ -4,6 +4,7 @@ pub mod cancel;
 pub mod check;
 pub mod completions;
 pub mod device;
+pub mod history;
 pub mod invoke;
 pub mod job;
 pub mod query;

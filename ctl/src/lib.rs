@@ -68,6 +68,9 @@ pub fn main() -> Exit {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let output = Output::new(cli.output);
     // Commands that need no hub come first, so that they work without one.
+    if output.format() == Format::Prometheus && !matches!(cli.command, Command::Status(_)) {
+        return Err(Usage("--output prometheus is for status".into()).into());
+    }
     match cli.command {
         Command::Completions(args) => return commands::completions::run(&args).map(|()| Exit::Done),
         Command::Report(args) => return commands::reboot::report(&args).map(|()| Exit::Done),
@@ -76,12 +79,14 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Query(_)
         | Command::Status(_)
+        | Command::History(_)
         | Command::Reboot(_)
         | Command::Cancel(_)
         | Command::Job { command: JobCommand::List(_) }
         | Command::Device { command: DeviceCommand::List(_) } => {}
         _ if output.format() == Format::Csv => {
-            let message = "--output csv is for query, status, reboot, cancel, device list and job list";
+            let message =
+                "--output csv is for query, status, history, reboot, cancel, device list and job list";
             return Err(Usage(message.into()).into());
         }
         _ => {}
@@ -105,12 +110,15 @@ async fn dispatch(
     command: Command,
     state_home: Option<PathBuf>,
 ) -> anyhow::Result<Exit> {
-    use commands::{cancel, check, completions, device, invoke, job, query, reboot, sas_token, status, twin};
+    use commands::{
+        cancel, check, completions, device, history, invoke, job, query, reboot, sas_token, status, twin,
+    };
     match command {
         Command::Reboot(args) => return reboot::run(hub, output, *args, state_home).await,
         Command::Cancel(args) => return cancel::run(hub, output, args).await,
         Command::Invoke(args) => return invoke::run(hub, output, args).await,
         Command::Status(args) => return status::run(hub, output, args).await,
+        Command::History(args) => return history::run(hub, output, args).await,
         Command::Check(CheckArgs {}) => return check::run(hub, output).await,
         Command::SasToken(args) => sas_token::run(hub, output, args).await,
         Command::Completions(args) => completions::run(&args),

@@ -34,6 +34,8 @@ pub enum Format {
     Jsonl,
     /// Tables as comma-separated values; only of the commands that print tables.
     Csv,
+    /// Numbers for Prometheus; only of `status`.
+    Prometheus,
 }
 
 /// Writes results in the chosen form.
@@ -73,7 +75,9 @@ impl Output {
     pub fn json(self, value: &impl Serialize) -> io::Result<()> {
         let text = match self.format {
             Format::Jsonl => serde_json::to_string(value)?,
-            Format::Text | Format::Json | Format::Csv => serde_json::to_string_pretty(value)?,
+            Format::Text | Format::Json | Format::Csv | Format::Prometheus => {
+                serde_json::to_string_pretty(value)?
+            }
         };
         write(&lines(&text))
     }
@@ -82,7 +86,7 @@ impl Output {
     pub fn array(self, values: &[impl Serialize]) -> io::Result<()> {
         match self.format {
             Format::Jsonl => values.iter().try_for_each(|value| self.json(value)),
-            Format::Text | Format::Json | Format::Csv => self.json(&values),
+            Format::Text | Format::Json | Format::Csv | Format::Prometheus => self.json(&values),
         }
     }
 

@@ -43,6 +43,9 @@ pub enum Tone {
     Plain,
 }
 
+/// What stands between two states of a device.
+const ARROW: &str = " → ";
+
 /// How often a spinner is redrawn: 8 times a second, which looks like movement.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -99,8 +102,23 @@ impl Track<'_> {
         let Some(bar) = &self.bar else { return say(format_args!("{}: {state}{more}", self.device)) };
         let mut trail = self.trail.borrow_mut();
         if !trail.is_empty() {
-            trail.push_str(" → ");
+            trail.push_str(ARROW);
         }
+        trail.push_str(state);
+        bar.set_message(sayable(&format!("{}: {trail}", self.device)));
+    }
+
+    /// The device is in the same state still, of which there is now more to say. Where
+    /// each change has a line of its own, it gets one only if it `is_news`.
+    pub fn still(&self, state: &str, is_news: bool) {
+        let Some(bar) = &self.bar else {
+            return if is_news {
+                say(format_args!("{}: {state}", self.device))
+            };
+        };
+        let mut trail = self.trail.borrow_mut();
+        let before = trail.rfind(ARROW).map_or(0, |at| at + ARROW.len());
+        trail.truncate(before);
         trail.push_str(state);
         bar.set_message(sayable(&format!("{}: {trail}", self.device)));
     }

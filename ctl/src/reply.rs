@@ -48,6 +48,11 @@ impl MethodReply {
         self.text("status")
     }
 
+    /// What the device grants, in a sentence for people.
+    pub fn message(&self) -> Option<&str> {
+        self.text("message")
+    }
+
     /// The boot that ran when the device replied.
     pub fn boot_id(&self) -> Option<&str> {
         self.text("bootId")
@@ -80,8 +85,8 @@ mod tests {
         let reply = MethodReply { status: GRANTED.into(), payload: json!(granted) };
         assert!(!reply.is_refusal());
         assert_eq!(
-            (reply.request_id(), reply.granted(), reply.boot_id()),
-            (Some("r-1"), Some("accepted"), Some("b"))
+            (reply.request_id(), reply.granted(), reply.message(), reply.boot_id()),
+            (Some("r-1"), Some("accepted"), Some("m"), Some("b"))
         );
     }
 

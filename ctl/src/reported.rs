@@ -6,6 +6,7 @@
 //! kept as it came, and what cannot be understood counts as not reported.
 
 use iotdm_proto::Time;
+use iotdm_proto::health::HealthState;
 use iotdm_proto::report::{BootCause, RebootStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -112,8 +113,56 @@ impl Reported {
     /// Whether the boot that followed the newest request came without an
     /// orderly shutdown. The cause of a later boot says nothing about this one.
     pub fn came_back_unclean(&self) -> bool {
-        self.is_of_the_running_boot()
-            && text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
+        self.is_of_the_running_boot() && self.booted_unclean()
+    }
+
+    /// Whether no orderly shutdown preceded the running boot.
+    pub fn booted_unclean(&self) -> bool {
+        text(self.boot.as_ref(), "cause") == Some(BootCause::Unclean.as_str())
+    }
+
+    /// The running boot.
+    pub fn running_boot_id(&self) -> Option<&str> {
+        text(self.boot.as_ref(), "bootId")
+    }
+
+    /// When the reboot for the newest request began.
+    pub fn started_at(&self) -> Option<Time> {
+        text(self.reboot.as_ref(), "startedAt")?.parse().ok()
+    }
+
+    /// `reboot.failedBefore`: the units that had failed when the newest request was
+    /// accepted.
+    pub fn failed_before(&self) -> Vec<String> {
+        texts(self.reboot.as_ref(), "failedBefore")
+    }
+
+    /// `reboot.waitingFor`: what the machine still stops before it goes down, and how
+    /// many units that are.
+    pub fn waiting_for(&self) -> (Vec<String>, usize) {
+        let units = texts(self.reboot.as_ref(), "waitingFor");
+        let count = count(self.reboot.as_ref(), "waitingForCount").max(units.len());
+        (units, count)
+    }
+
+    /// `health.bootId`: the boot that the health is about.
+    pub fn health_boot_id(&self) -> Option<&str> {
+        text(self.health.as_deref(), "bootId")
+    }
+
+    /// `health.state`, if the word is one that we know.
+    pub fn health_state(&self) -> Option<HealthState> {
+        text(self.health.as_deref(), "state")?.parse().ok()
+    }
+
+    /// `health.failedUnits`: the units that are wrong, the first of them.
+    pub fn failed_units(&self) -> Vec<String> {
+        texts(self.health.as_deref(), "failedUnits")
+    }
+
+    /// `health.failedCount`: how many units are wrong.
+    pub fn failed_count(&self) -> usize {
+        count(self.health.as_deref(), "failedCount").max(self.failed_units().len())
     }
 
     /// What ended the boot before the running one, in the device's own word.
@@ -123,8 +172,7 @@ impl Reported {
 
     /// `agent.features`: what the daemon has beyond its methods.
     pub fn features(&self) -> Vec<String> {
-        let features = self.agent.as_ref().and_then(|agent| agent.get("features")?.as_array());
-        features.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        texts(self.agent.as_ref(), "features")
     }
 
     /// `agent.version`: the daemon's version.
@@ -137,6 +185,17 @@ impl Reported {
     }
 }
 
+/// The texts of a list.
+fn texts(object: Option<&Value>, key: &str) -> Vec<String> {
+    let list = object.and_then(|object| object.get(key)?.as_array());
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn count(object: Option<&Value>, key: &str) -> usize {
+    let count = object.and_then(|object| object.get(key)?.as_u64());
+    count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
+}
+
 fn text<'a>(object: Option<&'a Value>, key: &str) -> Option<&'a str> {
     object?.get(key)?.as_str()
 }
@@ -146,7 +205,7 @@ pub(crate) mod tests {
     use iotdm_proto::health::{Health, HealthState};
     use iotdm_proto::need::RebootRequired;
     use iotdm_proto::report::{
-        Agent, Boot, Clock, Reboot, RebootError, RebootErrorCode, Report, RequestedBy,
+        Agent, Boot, BootDetail, Clock, Reboot, RebootError, RebootErrorCode, Report, RequestedBy,
     };
     use serde_json::json;
 
@@ -180,23 +239,23 @@ pub(crate) mod tests {
                 boot_time: Time::from_unix_millis(0),
                 cause: BootCause::Unclean,
                 clock: Clock::Synchronized,
-                detail: None,
+                detail: Some(BootDetail::KernelPanic),
                 count: Some(2),
                 unclean_count: Some(1),
             }),
             health: Some(Health {
                 boot_id: "b".into(),
-                state: HealthState::Running,
-                failed_units: Vec::new(),
-                failed_count: 0,
+                state: HealthState::Degraded,
+                failed_units: vec!["app.service".into()],
+                failed_count: 2,
                 since: Time::from_unix_millis(0),
                 hub_reached_after_seconds: None,
             }),
             reboot_required: Some(RebootRequired {
                 required: false,
-                since: None,
-                reasons: Vec::new(),
-                reason_count: 0,
+                since: at,
+                reasons: vec!["linux-image".into()],
+                reason_count: 1,
                 running_kernel: None,
                 installed_kernel: None,
             }),
@@ -225,6 +284,11 @@ pub(crate) mod tests {
         assert_eq!((reported.requested_at(), reported.completed_at()), (epoch, epoch));
         assert_eq!((reported.previous_boot_id(), reported.new_boot_id()), (Some("a"), Some("b")));
         assert!(reported.came_back_unclean());
+        assert_eq!(reported.failed_before(), ["old.service"]);
+        assert_eq!(reported.waiting_for(), (vec!["docker.service".into()], 1));
+        let health = (reported.health_boot_id(), reported.health_state());
+        assert_eq!(health, (Some("b"), Some(HealthState::Degraded)));
+        assert_eq!((reported.failed_units(), reported.failed_count()), (vec!["app.service".into()], 2));
         assert_eq!(reported.last_wish(), Some("l"));
         assert_eq!(reported.boot_cause(), Some(&json!("unclean")));
         assert_eq!(reported.agent_version(), Some(&json!("1.0.0")));

@@ -24,6 +24,10 @@ Ready-made:
   waiting         whose reboot waits for an inhibitor or a window
   scheduled       whose reboot is to come, and when
   wishes          in whose twin a wish for a reboot stands, and what became of it
+  needs-reboot    which devices say that they need a reboot, and why
+  unhealthy       on which devices something is wrong, and what
+  crashing        which devices booted after a panic or a watchdog's reset, or
+                  three times or more without an orderly shutdown
   agents          how many devices have which version of the agent";
 
 /// `query`
@@ -56,6 +60,13 @@ pub enum ReadyMade {
     Scheduled,
     /// In whose twin a wish for a reboot stands, and what became of it
     Wishes,
+    /// Which devices say that they need a reboot, and why
+    NeedsReboot,
+    /// On which devices something is wrong, and what
+    Unhealthy,
+    /// Which devices booted after a panic or a watchdog's reset, or three times or more
+    /// without an orderly shutdown
+    Crashing,
     /// How many devices have which version of the agent
     Agents,
 }
@@ -98,6 +109,26 @@ impl ReadyMade {
                  properties.reported.reboot.id AS newest, properties.reported.reboot.status AS status FROM devices \
                  WHERE IS_DEFINED(properties.desired.reboot.id)"
             }
+            ReadyMade::NeedsReboot => {
+                "SELECT deviceId, connectionState, properties.reported.rebootRequired.since AS since, \
+                 properties.reported.rebootRequired.reasonCount AS reasonCount, \
+                 properties.reported.rebootRequired.reasons AS reasons FROM devices \
+                 WHERE properties.reported.rebootRequired.required = true"
+            }
+            ReadyMade::Unhealthy => {
+                "SELECT deviceId, connectionState, properties.reported.health.state AS health, \
+                 properties.reported.health.since AS since, \
+                 properties.reported.health.failedCount AS failedCount, \
+                 properties.reported.health.failedUnits AS failedUnits FROM devices \
+                 WHERE properties.reported.health.state IN ['degraded', 'maintenance']"
+            }
+            ReadyMade::Crashing => {
+                "SELECT deviceId, connectionState, properties.reported.boot.bootTime AS bootTime, \
+                 properties.reported.boot.cause AS cause, properties.reported.boot.detail AS detail, \
+                 properties.reported.boot.count AS boots, properties.reported.boot.uncleanCount AS unclean \
+                 FROM devices WHERE IS_DEFINED(properties.reported.boot.detail) \
+                 OR properties.reported.boot.uncleanCount >= 3"
+            }
             ReadyMade::Agents => {
                 "SELECT properties.reported.agent.version AS version, COUNT() AS devices FROM devices \
                  GROUP BY properties.reported.agent.version"
@@ -112,15 +143,19 @@ Examples:
   iotdm-ctl status gw1 -o json
   iotdm-ctl status --where \"tags.site = 'north' AND properties.reported.reboot.status = 'failed'\"
   iotdm-ctl status --where \"tags.site = 'north'\" --watch
+  iotdm-ctl status -o prometheus > /var/lib/prometheus/node-exporter/iotdm.prom
 
 OUTCOME is that of the newest request, with its own time where that is not the last
-reboot's; a wish that its device has not taken up is shown as wished for. A terminal that
+reboot's; a wish that its device has not taken up is shown as wished for. HEALTH names what
+is wrong, and is left out where nobody tells it. A terminal that
 is too narrow gets shorter times and fewer columns; elsewhere nothing is left out.
 
 With -o json, one DEVICE gives an object, else an array. Keys: deviceId, connectionState,
 wish (in the desired properties, until its outcome is known), and as the device reports
 them: rebootTime, reboot, boot, agent, health, rebootRequired. With -o csv the last column
-is the time of the outcome.
+is the time of the outcome. With -o prometheus it prints numbers in Prometheus's text
+format, iotdm_device_connected{device=\"gw1\"} and others, for node_exporter's textfile
+collector.
 
 --watch keeps the devices on the screen, those first that need attention (failed or
 unhealthy, on the way, disconnected, with a reboot ahead or in need of one), until Ctrl-C.
@@ -148,6 +183,7 @@ pub struct StatusArgs {
 
 #[cfg(test)]
 mod tests {
+    use iotdm_proto::health::HealthState;
     use iotdm_proto::report::{BootCause, RebootStatus};
 
     use super::*;
@@ -174,6 +210,8 @@ mod tests {
             }
         }
         assert!(ReadyMade::Unclean.sql().contains(&format!("cause = '{}'", BootCause::Unclean)));
+        let states = [HealthState::Degraded, HealthState::Maintenance].map(|state| format!("'{state}'"));
+        assert!(ReadyMade::Unhealthy.sql().contains(&format!("IN [{}]", states.join(", "))));
         assert!(ReadyMade::Scheduled.sql().contains(&format!("status = '{}'", RebootStatus::Scheduled)));
         assert!(ReadyMade::Waiting.sql().contains(&format!("status = '{}'", RebootStatus::Waiting)));
     }

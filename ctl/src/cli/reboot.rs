@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 use iotdm_proto::request::OnPreflight;
 use iotdm_proto::request::{Operator, Reason, WAIT_SECONDS};
 use iotdm_proto::{DeviceId, OnInhibitor, RequestId, Time};
+use serde::{Deserialize, Serialize};
 
 use super::call_timeouts::CallTimeouts;
 use crate::values::{MaxFailures, TwinPath};
@@ -35,6 +36,17 @@ lift that. A device whose outcome is not known in time keeps its place in its gr
 (--per), of which no other is then started. When the hub itself goes away, it is
 waited for, up to 10 minutes, and its devices get 2 minutes to connect again.
 
+A device that reports its health is waited for until it is healthy again: its boot has
+finished, and no unit is wrong that was not when it accepted the request. Units that had
+failed before are named, and counted only by --until healthy=strict. One that has to be
+active (health.units of the device's configuration) always counts. A device that comes back
+unhealthy has failed, and keeps its place in its group. With --soak the canaries are
+watched for so long after that: one that turns unhealthy, boots again or goes away
+has failed, too.
+
+With --if-required a device that does not need a reboot is left alone. Its outcome is
+notNeeded, which is no failure; the next device is the canary then.
+
 With --job the hub calls the devices, also when this program is gone. It is followed
 until each has replied, and an outcome of accepted says no more than that.
 
@@ -45,15 +57,16 @@ Examples:
   iotdm-ctl reboot --where \"tags.site = 'north'\" --dry-run
   iotdm-ctl reboot --where \"tags.site = 'north'\" --canary 5 --max-in-flight 50 --max-failures 10
   iotdm-ctl reboot --where \"tags.site != ''\" --at-most 1 --per tags.site --max-in-flight 50
+  iotdm-ctl reboot --where \"tags.site = 'north'\" --if-required --canary 2 --soak 10m
   iotdm-ctl reboot --devices-from gateways.txt --yes -o jsonl
 
 With -o json, one DEVICE gives an object and several an array; jsonl gives a line
 for each as it ends. Keys: device, id, outcome (accepted, checked, completed,
-unclean, failed, cancelled, refused, offline, noSuchDevice, timedOut, notAuthorized,
-throttled, error, notStarted), and where they apply: reply {status, payload},
-rebootTime, reboot, boot, health and rebootRequired (as the device reports them),
-seconds (from the call to
-the outcome), error.
+unclean, unhealthy, failed, cancelled, notNeeded, refused, offline, noSuchDevice,
+timedOut, notAuthorized, throttled, error, notStarted), and where they apply: reply
+{status, payload}, rebootTime, reboot, boot, health and rebootRequired (as the device
+reports them), seconds (from the call to the outcome), error, note (what else there is
+to know, such as units that had failed before).
 
 It needs the right to connect as a service, as the policy \"service\" has it.";
 
@@ -89,7 +102,7 @@ pub struct WhichArgs {
     #[arg(long, value_name = "FILE", help_heading = FLEET)]
     pub devices_from: Option<PathBuf>,
     /// Go on with the run that wrote this journal
-    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "operator", "id", "delay", "at", "on_inhibitor", "on_preflight", "wait_seconds", "check", "dry_run", "when_online", "deadline"])]
+    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "operator", "id", "delay", "at", "on_inhibitor", "on_preflight", "wait_seconds", "check", "dry_run", "when_online", "deadline", "if_required"])]
     pub resume: Option<PathBuf>,
 }
 
@@ -121,6 +134,9 @@ pub struct RequestArgs {
     /// [default: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(WAIT_SECONDS))]
     pub wait_seconds: Option<u64>,
+    /// Reboot only a device that says that it needs a reboot
+    #[arg(long)]
+    pub if_required: bool,
     /// Ask what would happen, and change nothing
     #[arg(long)]
     pub check: bool,
@@ -141,12 +157,42 @@ pub struct WaitArgs {
     /// How long the call may take.
     #[command(flatten)]
     pub timeouts: CallTimeouts,
-    /// How long to wait for the outcome, from the time of the reboot on
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = values::duration)]
-    pub wait_timeout: Duration,
+    /// How long to wait for the outcome, from the time of the reboot on [default: 15m
+    /// where it is waited until the device is healthy, else 10m]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub wait_timeout: Option<Duration>,
     /// How often to look for the outcome
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::interval)]
     pub interval: Duration,
+}
+
+/// How long to wait for an outcome, if nothing else is said.
+const WAIT: Duration = Duration::from_secs(10 * 60);
+
+/// The same where the device is to be healthy: a boot that takes long finishes
+/// after the daemon has connected.
+const WAIT_UNTIL_HEALTHY: Duration = Duration::from_secs(15 * 60);
+
+impl WaitArgs {
+    /// How long to wait for the outcome, which comes only once the device is healthy,
+    /// or with its boot.
+    pub fn wait_timeout(&self, until_healthy: bool) -> Duration {
+        self.wait_timeout.unwrap_or(if until_healthy { WAIT_UNTIL_HEALTHY } else { WAIT })
+    }
+}
+
+/// What makes a reboot complete (`--until`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Until {
+    /// The machine has booted anew
+    Booted,
+    /// Nothing is wrong that was not wrong before
+    Healthy,
+    /// Nothing is wrong
+    #[value(name = "healthy=strict")]
+    #[serde(rename = "healthy=strict")]
+    Strict,
 }
 
 /// The heading in the help text above the options for many devices.
@@ -166,6 +212,14 @@ pub struct FleetArgs {
     /// a tenth of them, at least 1, with --where, else all]
     #[arg(long, value_name = "N|all")]
     pub max_failures: Option<MaxFailures>,
+    /// Wait until the device has booted, or until it is healthy; healthy=strict minds
+    /// also units that had failed before [default: healthy where the device reports
+    /// its health]
+    #[arg(long, value_name = "WHAT", conflicts_with = "no_wait")]
+    pub until: Option<Until>,
+    /// Watch the canaries for so long before any other device is rebooted
+    #[arg(long, value_name = "DURATION", value_parser = values::interval, conflicts_with = "no_wait")]
+    pub soak: Option<Duration>,
     /// At most so many devices are called in a second, and two and a half times
     /// as many twins read; a hub of one unit S1 takes 40 and 100 [default: 40]
     #[arg(long, value_name = "N", value_parser = values::rate)]
@@ -194,7 +248,7 @@ pub struct FleetArgs {
     #[arg(long)]
     pub retry_failed: bool,
     /// Let the hub's own scheduler call the devices, and follow its job
-    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
+    #[arg(long, conflicts_with_all = ["resume", "when_online", "check", "dry_run", "max_in_flight", "canary", "max_failures", "max_per_second", "until", "soak", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
     pub job: bool,
     /// Write a report of the run to this file, as HTML
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "check"])]

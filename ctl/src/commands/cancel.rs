@@ -149,7 +149,7 @@ async fn many(
     match output.format() {
         Format::Text => output.line(format_args!("{} devices: {}", known.len(), counts(&known)))?,
         Format::Json => output.array(&known)?,
-        Format::Jsonl => {}
+        Format::Jsonl | Format::Prometheus => {}
         Format::Csv => {
             let row = |on: &Cancellation| {
                 let text = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -38,7 +38,7 @@ pub(crate) async fn print(
             }
             Ok(())
         }
-        Format::Json => Ok(output.array(&pages.all().await.with_context(failed)?)?),
+        Format::Json | Format::Prometheus => Ok(output.array(&pages.all().await.with_context(failed)?)?),
         Format::Text => {
             let rows = pages.all().await.with_context(failed)?;
             if rows.is_empty() {

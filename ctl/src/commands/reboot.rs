@@ -12,6 +12,7 @@ mod deadline;
 mod device_outcome;
 mod fleet;
 mod gate;
+mod health;
 mod journal;
 mod outcome;
 mod places;
@@ -21,6 +22,7 @@ mod request;
 mod results;
 mod rules;
 mod scheduled;
+mod soak;
 mod summary;
 mod watch;
 mod which;
@@ -34,19 +36,22 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use iotdm_proto::{DeviceId, RequestId, Time};
+use tokio::sync;
 use tokio::time::Instant;
 
 pub(crate) use self::asked::asked;
 use self::device_outcome::{DeviceOutcome, OutcomeClass};
-use self::fleet::{Beginning, Gone, Open, StopReason, Work, roll};
+use self::fleet::{Beginning, Gone, Open, Start, StopReason, Work, roll};
 use self::gate::Gate;
+use self::health::{Judge, Verdict};
 use self::journal::{Journal, Past, Plan};
+use self::outcome::Outcome;
 use self::rebooter::Rebooter;
 use self::request::{RunRequest, Way, new_id};
 use self::results::Results;
 use self::rules::Rules;
 use self::which::Selection;
-use crate::cli::{FleetArgs, RebootArgs, ReportArgs, WaitArgs, WhichArgs};
+use crate::cli::{FleetArgs, RebootArgs, ReportArgs, Until, WaitArgs, WhichArgs};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::HubClient;
@@ -67,6 +72,8 @@ struct Run {
     /// run, has none.
     journal: Option<Journal>,
     past: Past,
+    /// The devices that an earlier invocation found unhealthy and that are so still.
+    unwell: BTreeSet<DeviceId>,
 }
 
 /// Reboots the devices. `state_home` is the folder in which journals are kept.
@@ -110,6 +117,10 @@ pub async fn run(
         let message = "--no-wait: a place in a group (--at-most) is free once the device is back";
         return Err(Usage(message.to_owned()).into());
     }
+    if run.rules.soak.is_some() && run.rules.canary == 0 && !run.request.is_dry_run() {
+        let message = "--soak: it is canaries that are watched; say how many with --canary N";
+        return Err(Usage(message.to_owned()).into());
+    }
     if !one {
         hub.no_faster_than(run.rules.max_per_second);
     }
@@ -119,7 +130,7 @@ pub async fn run(
         results.print(|output| match output.format() {
             Format::Text => Ok(()),
             Format::Csv => summary::print_csv(output, &[]),
-            Format::Json | Format::Jsonl => output.array(&[] as &[DeviceOutcome]),
+            Format::Json | Format::Jsonl | Format::Prometheus => output.array(&[] as &[DeviceOutcome]),
         });
         return Ok(results.exit(Exit::NoSuchDevice));
     }
@@ -185,7 +196,8 @@ async fn begin(
         false => Rules::default(),
     };
     let rules = rules.overruled_by(fleet);
-    let mut run = Run { request, way, rules, selection, journal: None, past: Past::default() };
+    let (past, unwell) = (Past::default(), BTreeSet::new());
+    let mut run = Run { request, way, rules, selection, journal: None, past, unwell };
     let devices = &run.selection.devices;
     if devices.is_empty() || run.request.is_dry_run() {
         return Ok(run);
@@ -241,7 +253,30 @@ async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs) -> anyhow::Resu
         groups: plan.groups,
         offline: plan.offline.into_iter().collect::<BTreeSet<_>>(),
     };
-    Ok(Run { request: plan.request, way: plan.way, rules, selection, journal: Some(journal), past })
+    let unwell = match rules.at_most {
+        Some(_) => still_unwell(hub, &past, rules.until == Some(Until::Strict)).await?,
+        None => BTreeSet::new(),
+    };
+    Ok(Run { request: plan.request, way: plan.way, rules, selection, journal: Some(journal), past, unwell })
+}
+
+/// The devices that came back unhealthy and have not become well since.
+async fn still_unwell(hub: &HubClient, past: &Past, is_strict: bool) -> anyhow::Result<BTreeSet<DeviceId>> {
+    let mut unwell = BTreeSet::new();
+    for device in past.outcomes.values().filter(|on| on.outcome == Outcome::Unhealthy).map(|on| &on.device) {
+        let twin = match hub.twin(device).await {
+            Ok(twin) => twin,
+            Err(error) if Exit::from(&error) == Exit::NoSuchDevice => continue,
+            Err(error) => return Err(error).with_context(|| device.to_string()),
+        };
+        let reported = twin.reported();
+        let is_well = matches!(Judge::of(&reported, is_strict).look(&reported), Verdict::Well(_));
+        let is_there = twin.get("connectionState").and_then(|state| state.as_str()) != Some("Disconnected");
+        if !(is_well && is_there) {
+            unwell.insert(device.clone());
+        }
+    }
+    Ok(unwell)
 }
 
 /// The devices that failed and can be asked anew. Where the earlier request is
@@ -283,10 +318,11 @@ struct Fleet<'a> {
 }
 
 impl Work for Fleet<'_> {
-    async fn start(&self, index: usize, may_ask: bool) -> anyhow::Result<(usize, Gone)> {
+    async fn start(&self, start: Start) -> anyhow::Result<(usize, Gone)> {
+        let Start { index, may_ask, is_canary } = start;
         let selection = &self.run.selection;
         let device = selection.devices.get(index).context("no device has this number")?;
-        let outcome = self.rebooter.one(device, self.run.past.sent.get(device), may_ask).await?;
+        let outcome = self.rebooter.one(device, self.run.past.sent.get(device), may_ask, is_canary).await?;
         let may_be_away = outcome.may_be_away(selection.offline.contains(device));
         let gone = Gone { class: outcome.class(), may_be_away };
         let results = self.rebooter.results;
@@ -311,6 +347,10 @@ impl Work for Fleet<'_> {
     fn stopped(&self) -> Option<StopReason> {
         self.run.journal.as_ref().filter(|journal| journal.is_broken()).map(|_| StopReason::Journal)
     }
+
+    fn has_stopped(&self) {
+        self.rebooter.has_stopped.send_replace(true);
+    }
 }
 
 /// Takes the devices to their outcomes, and returns the outcomes in the devices'
@@ -331,6 +371,9 @@ async fn reboot(
         ids: &run.past.ids,
         way: run.way,
         waiting,
+        until: run.rules.until,
+        soak: run.rules.soak(),
+        has_stopped: sync::watch::Sender::new(false),
         prints_replies,
         journal: run.journal.as_ref(),
         in_force: RefCell::default(),
@@ -354,9 +397,14 @@ async fn reboot(
 fn beginning(run: &Run) -> Beginning {
     let Run { selection, past, rules, .. } = run;
     let has_groups = !selection.groups.is_empty();
-    let failed = |device: &DeviceId| {
-        past.outcomes.get(device).is_some_and(|outcome| outcome.class() != OutcomeClass::Success)
+    let ended = |classes: &[OutcomeClass]| {
+        let is = |device: &DeviceId| {
+            past.outcomes.get(device).is_some_and(|outcome| classes.contains(&outcome.class()))
+        };
+        let devices = selection.devices.iter().enumerate();
+        devices.filter(|(_, device)| is(device)).map(|(index, _)| index).collect::<Vec<_>>()
     };
+    let is_unwell = |(index, device): (usize, &DeviceId)| run.unwell.contains(device).then_some(index);
     let open = |(index, device): (usize, &DeviceId)| {
         if past.outcomes.contains_key(device) {
             return None;
@@ -371,8 +419,9 @@ fn beginning(run: &Run) -> Beginning {
     Beginning {
         devices: selection.devices.len(),
         open: selection.devices.iter().enumerate().filter_map(open).collect(),
-        failed: selection.devices.iter().filter(|device| failed(device)).count(),
-        canary_failed: selection.devices.iter().take(rules.canary).any(failed),
+        failed: ended(&[OutcomeClass::Failure, OutcomeClass::HubFailure]),
+        untouched: ended(&[OutcomeClass::Untouched]),
+        held: selection.devices.iter().enumerate().filter_map(is_unwell).collect(),
         groups: which::numbered(&selection.groups),
         next_start: Instant::now() + until_next,
     }

@@ -2,6 +2,7 @@
 //! again and again.
 
 mod attention;
+mod prometheus;
 mod row;
 mod watch;
 
@@ -29,7 +30,7 @@ struct Now {
 /// printed all the same.
 pub async fn run(hub: &HubClient, output: Output, args: StatusArgs) -> anyhow::Result<Exit> {
     if args.watch {
-        if matches!(output.format(), Format::Json | Format::Csv) {
+        if matches!(output.format(), Format::Json | Format::Csv | Format::Prometheus) {
             return Err(
                 Usage("--watch never comes to an end: use -o jsonl, a line for each change".into()).into()
             );
@@ -39,6 +40,7 @@ pub async fn run(hub: &HubClient, output: Output, args: StatusArgs) -> anyhow::R
     let now = now(hub, &args).await?;
     match now.statuses.as_slice() {
         [] if !args.devices.is_empty() => {}
+        statuses if output.format() == Format::Prometheus => prometheus::print(output, statuses)?,
         [] if output.is_text() => output.line(format_args!("no devices"))?,
         statuses if output.is_text() => {
             let times = Times::now();

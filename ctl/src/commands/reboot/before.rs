@@ -1,5 +1,6 @@
 //! What a device reported before a request went out to it.
 
+use iotdm_proto::report::Feature;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +16,9 @@ pub(super) struct Before {
     /// What the daemon has beyond its methods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) features: Vec<String>,
+    /// Whether the device reports its health.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) health: bool,
     /// `rebootTime`, in whatever form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reboot_time: Option<Value>,
@@ -23,11 +27,19 @@ pub(super) struct Before {
     pub(super) reboot_id: Option<String>,
 }
 
+impl Before {
+    /// Whether the device may tell how it is after a reboot.
+    pub(super) fn may_tell_health(&self) -> bool {
+        self.health || self.features.iter().any(|feature| feature == Feature::Health.as_str())
+    }
+}
+
 impl From<Reported> for Before {
     fn from(reported: Reported) -> Self {
         Before {
             agent: reported.agent.is_some(),
             features: reported.features(),
+            health: reported.health.is_some(),
             reboot_id: reported.request_id().map(str::to_owned),
             reboot_time: reported.reboot_time,
         }

@@ -26,6 +26,9 @@ pub(super) struct DeviceOutcome {
     /// What went wrong, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+    /// What else there is to know, in a clause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
     /// Whether the hub or the way to the hub failed, so that the outcome would
     /// be the same for any other device.
     #[serde(skip)]
@@ -55,6 +58,8 @@ pub(super) struct Told {
 pub(super) enum OutcomeClass {
     /// The device did what it was asked for.
     Success,
+    /// The device was left as it was, so that it is no proof of anything.
+    Untouched,
     /// The device did not.
     Failure,
     /// The hub failed, as it would with any other device.
@@ -88,9 +93,15 @@ impl DeviceOutcome {
             outcome: Outcome::NotStarted,
             told: Told::default(),
             error: None,
+            note: None,
             hubs_fault: false,
             unsent: true,
         }
+    }
+
+    /// What went wrong, or else what there is to know.
+    pub(super) fn why(&self) -> Option<&str> {
+        self.error.as_deref().or(self.note.as_deref())
     }
 
     /// Whether there is anything left to do or to learn about the device, for a
@@ -107,8 +118,10 @@ impl DeviceOutcome {
             | Outcome::Checked
             | Outcome::Completed
             | Outcome::Unclean
+            | Outcome::Unhealthy
             | Outcome::Failed
             | Outcome::Cancelled
+            | Outcome::NotNeeded
             | Outcome::Refused
             | Outcome::NoSuchDevice => false,
         }
@@ -123,18 +136,19 @@ impl DeviceOutcome {
         )
     }
 
-    /// Whether the device may be away because of the run, or is away though it was
-    /// there when the run began.
+    /// Whether the device may be away or not well because of the run, or is away
+    /// though it was there when the run began.
     pub(super) fn may_be_away(&self, was_offline: bool) -> bool {
         match self.outcome {
             Outcome::Offline => !was_offline,
-            Outcome::TimedOut | Outcome::Accepted => true,
+            Outcome::TimedOut | Outcome::Accepted | Outcome::Unhealthy => true,
             Outcome::Error | Outcome::NotAuthorized | Outcome::Throttled => !self.unsent,
             Outcome::Checked
             | Outcome::Completed
             | Outcome::Unclean
             | Outcome::Failed
             | Outcome::Cancelled
+            | Outcome::NotNeeded
             | Outcome::Refused
             | Outcome::NoSuchDevice
             | Outcome::NotStarted => false,
@@ -144,6 +158,7 @@ impl DeviceOutcome {
     /// The outcome, as far as the order of the other devices depends on it.
     pub(super) fn class(&self) -> OutcomeClass {
         match self.outcome.exit() {
+            _ if self.outcome == Outcome::NotNeeded => OutcomeClass::Untouched,
             Exit::Done => OutcomeClass::Success,
             _ if self.hubs_fault => OutcomeClass::HubFailure,
             _ => OutcomeClass::Failure,
@@ -185,6 +200,7 @@ mod tests {
             outcome: Outcome::Failed,
             told,
             error: Some("e".into()),
+            note: Some("n".into()),
             hubs_fault: true,
             unsent: true,
         };
@@ -202,6 +218,7 @@ mod tests {
             "rebootRequired",
             "seconds",
             "error",
+            "note",
         ];
         assert_eq!(keys, expected);
         let mut command = Cli::command();

@@ -1,6 +1,6 @@
 //! In which order a run goes through its devices, and when it stops.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -44,10 +44,13 @@ pub(super) struct Beginning {
     pub(super) devices: usize,
     /// The devices without a final outcome, in the run's order.
     pub(super) open: Vec<Open>,
-    /// How many devices have failed for good.
-    pub(super) failed: usize,
-    /// Whether one of those that went first is among them.
-    pub(super) canary_failed: bool,
+    /// The devices that have failed for good.
+    pub(super) failed: Vec<usize>,
+    /// The devices that were left as they were, since they needed nothing.
+    pub(super) untouched: Vec<usize>,
+    /// The devices that have failed for good and may not be well, so that their places
+    /// stay taken.
+    pub(super) held: Vec<usize>,
     /// The group of each device; all are in one if none is given.
     pub(super) groups: Vec<usize>,
     /// When the next device may be started, with `--spread`.
@@ -58,16 +61,15 @@ pub(super) struct Beginning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone {
     pub(super) class: OutcomeClass,
-    /// Whether the device may be away, so that its place stays taken.
+    /// Whether the device may be away or not well, so that its place stays taken.
     pub(super) may_be_away: bool,
 }
 
 /// What a run does to its devices.
 pub(super) trait Work {
-    /// Takes the device of this number to its outcome. Without `may_ask`, an
-    /// earlier invocation's request is only looked for. The error ends the run at
+    /// Takes the device of this number to its outcome. The error ends the run at
     /// once.
-    fn start(&self, index: usize, may_ask: bool) -> impl Future<Output = anyhow::Result<(usize, Gone)>>;
+    fn start(&self, start: Start) -> impl Future<Output = anyhow::Result<(usize, Gone)>>;
 
     /// Asks the gate until it lets the device of this number be started; `false`
     /// if it did not in time.
@@ -75,6 +77,54 @@ pub(super) trait Work {
 
     /// Whether something else than an outcome stops the run.
     fn stopped(&self) -> Option<StopReason>;
+
+    /// No other device will be started, so that nobody has to wait for canaries.
+    fn has_stopped(&self);
+}
+
+/// How a device is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    /// The device's number in the run's order.
+    pub(super) index: usize,
+    /// Whether the device may be asked. If not, an earlier invocation's request is
+    /// only looked for.
+    pub(super) may_ask: bool,
+    /// Whether the device goes before the others.
+    pub(super) is_canary: bool,
+}
+
+/// Which devices go before all others: the first so many, but for those that were left
+/// as they were, which prove nothing.
+struct Canaries {
+    count: usize,
+    untouched: BTreeSet<usize>,
+    /// The devices that have no outcome yet.
+    open: BTreeSet<usize>,
+}
+
+impl Canaries {
+    /// The number after that of the last canary.
+    fn end(&self) -> usize {
+        if self.count == 0 {
+            return 0;
+        }
+        let is_in = |end: usize| self.untouched.range(..end).count();
+        let mut end = self.count;
+        while end != self.count + is_in(end) {
+            end = self.count + is_in(end);
+        }
+        end
+    }
+
+    fn has(&self, index: usize) -> bool {
+        index < self.end()
+    }
+
+    /// Whether some of them have no outcome yet.
+    fn are_open(&self) -> bool {
+        self.open.range(..self.end()).next().is_some()
+    }
 }
 
 impl StopReason {
@@ -106,13 +156,20 @@ pub(super) async fn roll(
     beginning: Beginning,
     rules: &Rules,
 ) -> anyhow::Result<Option<StopReason>> {
-    let Beginning { devices, open, mut failed, canary_failed, groups, mut next_start } = beginning;
-    let is_canary = |index: usize| index < rules.canary;
+    let Beginning { devices, open, failed, untouched, held, groups, mut next_start } = beginning;
+    let mut canaries = Canaries {
+        count: rules.canary,
+        untouched: untouched.into_iter().collect(),
+        open: open.iter().map(|device| device.index).collect(),
+    };
+    let canary_failed = failed.iter().any(|index| canaries.has(*index));
+    let mut failed = failed.len();
     let is_over_budget = |failed: usize| rules.max_failures.is_some_and(|limit| failed > limit);
     let gap = rules.gap(devices);
 
     let groups = if groups.is_empty() { vec![0; devices] } else { groups };
     let mut places = Places::new(groups, rules.at_most.unwrap_or(usize::MAX));
+    held.into_iter().for_each(|index| places.take(index));
     let mut under_way = VecDeque::new();
     for Open { index, is_under_way } in &open {
         match is_under_way {
@@ -123,9 +180,8 @@ pub(super) async fn roll(
             false => places.queue(*index),
         }
     }
-    let mut open_canaries = open.iter().filter(|device| is_canary(device.index)).count();
     let mut stop = match () {
-        () if canary_failed && rules.canary > 0 => Some(StopReason::Canary),
+        () if canary_failed => Some(StopReason::Canary),
         () if is_over_budget(failed) => Some(StopReason::Failures),
         () => None,
     };
@@ -139,6 +195,7 @@ pub(super) async fn roll(
         stop = stop.or_else(|| work.stopped());
         if stop.is_some() {
             asking = None;
+            work.has_stopped();
         }
         // Whoever is to be started next, if only time or the gate is in the way.
         let mut wanted = None;
@@ -146,10 +203,11 @@ pub(super) async fn roll(
             if !matches!(stop, Some(StopReason::Hub | StopReason::Journal))
                 && let Some(index) = under_way.pop_front()
             {
-                running.push(work.start(index, stop.is_none()));
+                let (may_ask, is_canary) = (stop.is_none(), canaries.has(index));
+                running.push(work.start(Start { index, may_ask, is_canary }));
                 continue;
             }
-            let allowed = |index: &usize| stop.is_none() && (open_canaries == 0 || is_canary(*index));
+            let allowed = |index: &usize| stop.is_none() && (canaries.has(*index) || !canaries.are_open());
             wanted = asked.or_else(|| places.first()).filter(allowed);
             let Some(index) = wanted else { break };
             if Instant::now() < next_start || !is_gate_open {
@@ -158,7 +216,7 @@ pub(super) async fn roll(
             (is_gate_open, asked) = (rules.gate.is_none(), None);
             next_start = Instant::now() + gap;
             places.take(index);
-            running.push(work.start(index, true));
+            running.push(work.start(Start { index, may_ask: true, is_canary: canaries.has(index) }));
             wanted = None;
         }
         let waits_for_time = wanted.is_some() && Instant::now() < next_start;
@@ -183,14 +241,19 @@ pub(super) async fn roll(
                 if !gone.may_be_away {
                     places.release(index);
                 }
-                failed += usize::from(gone.class != OutcomeClass::Success);
-                open_canaries -= usize::from(is_canary(index));
+                let is_canary = canaries.has(index);
+                canaries.open.remove(&index);
                 let why = match gone.class {
                     OutcomeClass::HubFailure => Some(StopReason::Hub),
-                    OutcomeClass::Failure if is_canary(index) => Some(StopReason::Canary),
-                    OutcomeClass::Failure if is_over_budget(failed) => Some(StopReason::Failures),
-                    OutcomeClass::Failure | OutcomeClass::Success => None,
+                    OutcomeClass::Failure if is_canary => Some(StopReason::Canary),
+                    OutcomeClass::Failure if is_over_budget(failed + 1) => Some(StopReason::Failures),
+                    OutcomeClass::Failure | OutcomeClass::Success | OutcomeClass::Untouched => None,
                 };
+                match gone.class {
+                    OutcomeClass::Failure | OutcomeClass::HubFailure => failed += 1,
+                    OutcomeClass::Untouched => drop(canaries.untouched.insert(index)),
+                    OutcomeClass::Success => {}
+                }
                 stop = stop.or(why);
             }
             opened = gate => {
@@ -214,6 +277,7 @@ mod tests {
 
     const FAILURE: Gone = Gone { class: OutcomeClass::Failure, may_be_away: false };
     const SUCCESS: Gone = Gone { class: OutcomeClass::Success, may_be_away: false };
+    const UNTOUCHED: Gone = Gone { class: OutcomeClass::Untouched, may_be_away: false };
     const LOST: Gone = Gone { class: OutcomeClass::Failure, may_be_away: true };
 
     /// Devices with these outcomes, each of which takes a second.
@@ -221,7 +285,8 @@ mod tests {
         outcomes: Vec<Gone>,
         groups: Vec<usize>,
         under_way: Vec<usize>,
-        failed: usize,
+        failed: Vec<usize>,
+        held: Vec<usize>,
         /// How often the gate is closed before it opens for the first time.
         closed: Cell<usize>,
         asked: RefCell<Vec<usize>>,
@@ -233,10 +298,14 @@ mod tests {
         started: RefCell<Vec<usize>>,
         times: RefCell<Vec<Duration>>,
         begun: Cell<Option<Instant>>,
+        canaries: RefCell<Vec<usize>>,
     }
 
     impl Work for Devices {
-        async fn start(&self, index: usize, _: bool) -> anyhow::Result<(usize, Gone)> {
+        async fn start(&self, Start { index, is_canary, .. }: Start) -> anyhow::Result<(usize, Gone)> {
+            if is_canary {
+                self.canaries.borrow_mut().push(index);
+            }
             self.started.borrow_mut().push(index);
             self.times.borrow_mut().push(self.begun.get().unwrap().elapsed());
             self.now.borrow_mut().push(index);
@@ -262,6 +331,8 @@ mod tests {
         fn stopped(&self) -> Option<StopReason> {
             None
         }
+
+        fn has_stopped(&self) {}
     }
 
     fn devices(outcomes: &[Gone]) -> Devices {
@@ -269,7 +340,8 @@ mod tests {
             outcomes: outcomes.to_vec(),
             groups: Vec::new(),
             under_way: Vec::new(),
-            failed: 0,
+            failed: Vec::new(),
+            held: Vec::new(),
             closed: Cell::default(),
             asked: RefCell::default(),
             now: RefCell::default(),
@@ -279,6 +351,7 @@ mod tests {
             started: RefCell::default(),
             times: RefCell::default(),
             begun: Cell::default(),
+            canaries: RefCell::default(),
         }
     }
 
@@ -290,11 +363,13 @@ mod tests {
             let stop = runtime.unwrap().block_on(async {
                 self.begun.set(Some(Instant::now()));
                 let open = |index| Open { index, is_under_way: self.under_way.contains(&index) };
+                let is_over = |index: &usize| self.failed.contains(index);
                 let beginning = Beginning {
                     devices: self.outcomes.len(),
-                    open: (0..self.outcomes.len()).map(open).collect(),
-                    failed: self.failed,
-                    canary_failed: false,
+                    open: (0..self.outcomes.len()).filter(|index| !is_over(index)).map(open).collect(),
+                    failed: self.failed.clone(),
+                    untouched: Vec::new(),
+                    held: self.held.clone(),
                     groups: self.groups.clone(),
                     next_start: Instant::now(),
                 };
@@ -326,6 +401,31 @@ mod tests {
     }
 
     #[test]
+    fn who_needs_nothing_is_no_canary() {
+        let rules = Rules { canary: 2, max_failures: Some(9), ..Rules::default() };
+        let mut outcomes = [SUCCESS; 20];
+        (outcomes[0], outcomes[2]) = (UNTOUCHED, UNTOUCHED);
+        let fleet = devices(&outcomes);
+        assert_eq!(fleet.roll(rules.clone()), (20, None));
+        assert_eq!(*fleet.canaries.borrow(), [0, 1, 2, 3]);
+        outcomes[3] = FAILURE;
+        assert_eq!(devices(&outcomes).roll(rules.clone()), (4, Some(StopReason::Canary)));
+        let fleet = devices(&[UNTOUCHED; 20]);
+        assert_eq!(fleet.roll(rules.clone()), (20, None));
+        assert_eq!(fleet.most.get(), 2, "each of them might have been a canary");
+        // Over --resume the same devices are canaries.
+        let canaries = |untouched: &[usize]| Canaries {
+            count: 2,
+            untouched: untouched.iter().copied().collect(),
+            open: BTreeSet::new(),
+        };
+        for (untouched, end) in [(&[][..], 2), (&[7], 2), (&[0], 3), (&[0, 2], 4), (&[0, 1, 2, 3, 5], 7)] {
+            assert_eq!(canaries(untouched).end(), end, "{untouched:?}");
+        }
+        assert!(!Canaries { count: 0, ..canaries(&[0]) }.has(0));
+    }
+
+    #[test]
     fn the_failure_budget_and_a_failing_hub_stop_it() {
         let mut outcomes = [SUCCESS; 20];
         (outcomes[3], outcomes[5]) = (FAILURE, FAILURE);
@@ -334,15 +434,15 @@ mod tests {
         assert_eq!(devices(&outcomes).roll(rules(Some(2))), (20, None));
         assert_eq!(devices(&outcomes).roll(rules(Some(1))), (6, Some(StopReason::Failures)));
         assert_eq!(devices(&outcomes).roll(rules(Some(0))), (4, Some(StopReason::Failures)));
-        let before = Devices { failed: 1, ..devices(&outcomes) };
-        assert_eq!(before.roll(rules(Some(1))), (4, Some(StopReason::Failures)), "over --resume");
+        let before = Devices { failed: vec![0], ..devices(&outcomes) };
+        assert_eq!(before.roll(rules(Some(1))), (3, Some(StopReason::Failures)), "over --resume");
         outcomes[1] = Gone { class: OutcomeClass::HubFailure, may_be_away: false };
         assert_eq!(devices(&outcomes).roll(rules(None)), (2, Some(StopReason::Hub)));
     }
 
     #[test]
     fn what_is_under_way_is_looked_for_whatever_stops_the_rest() {
-        let fleet = Devices { failed: 2, under_way: vec![3, 5], ..devices(&[SUCCESS; 9]) };
+        let fleet = Devices { failed: vec![0, 1], under_way: vec![3, 5], ..devices(&[SUCCESS; 9]) };
         let rules = Rules { max_failures: Some(1), ..Rules::default() };
         assert_eq!(fleet.roll(rules), (2, Some(StopReason::Failures)));
         assert_eq!(*fleet.started.borrow(), [3, 5]);
@@ -363,6 +463,10 @@ mod tests {
         // Of group 1, which has ten devices, the second does not come back.
         assert_eq!(fleet.roll(rules(1)), (52, Some(StopReason::Groups(8))));
         assert_eq!(fleet.most_of_group.get(), 1);
+        // One that an earlier invocation found unhealthy holds its group, and no other.
+        let held =
+            Devices { failed: vec![1], held: vec![1], groups: vec![0, 1, 0, 1], ..devices(&[SUCCESS; 4]) };
+        assert_eq!(held.roll(rules(1)), (2, Some(StopReason::Groups(1))));
     }
 
     #[test]

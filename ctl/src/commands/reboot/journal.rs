@@ -108,6 +108,8 @@ pub(super) struct Sent {
     pub(super) before: Before,
     /// When it went out, as far as the journal tells.
     pub(super) at: Option<Time>,
+    /// Since when the device is watched as a canary, its reboot being complete.
+    pub(super) soaks_since: Option<Time>,
 }
 
 /// A line of the file.
@@ -134,6 +136,12 @@ enum Line {
         id: RequestId,
         #[serde(deserialize_with = "device_ids")]
         devices: Vec<DeviceId>,
+    },
+    /// The reboot of a canary is complete, and it is watched from then on.
+    Soak {
+        #[serde(deserialize_with = "device_id")]
+        device: DeviceId,
+        at: Time,
     },
     /// The outcome on a device. Its key is older than the name.
     #[serde(rename = "ended")]
@@ -201,7 +209,12 @@ impl Journal {
             Line::Sent { device, before, at } => {
                 past.last_sent = at.or(past.last_sent);
                 past.unreached.remove(&device);
-                past.sent.insert(device, Sent { before, at });
+                past.sent.insert(device, Sent { before, at, soaks_since: None });
+            }
+            Line::Soak { device, at } => {
+                if let Some(sent) = past.sent.get_mut(&device) {
+                    sent.soaks_since = Some(at);
+                }
             }
             Line::Unsent { device } => drop(past.sent.remove(&device)),
             Line::Outcome(outcome) => past.note(outcome),
@@ -223,7 +236,7 @@ impl Journal {
             Line::Sent { device, at: Some(at), .. } => drop(sent.insert(device, at)),
             Line::Outcome(outcome) => drop(outcomes.insert(outcome.device.clone(), outcome)),
             Line::Unsent { device } => drop(sent.remove(&device)),
-            Line::Run(_) | Line::Sent { .. } | Line::Retry { .. } => {}
+            Line::Run(_) | Line::Sent { .. } | Line::Soak { .. } | Line::Retry { .. } => {}
         })
         .map_err(refuse)?;
         Ok(Story { plan, sent, outcomes })
@@ -253,6 +266,12 @@ impl Journal {
     pub(super) fn sent(&self, device: &DeviceId, before: &Before) -> Result<(), JournalError> {
         let at = Some(Time::from(SystemTime::now()));
         self.write(&Line::Sent { device: device.clone(), before: before.clone(), at }, true)
+    }
+
+    /// Writes that the reboot of a canary is complete, and that it is watched from now
+    /// on.
+    pub(super) fn soaks(&self, device: &DeviceId) -> Result<(), JournalError> {
+        self.write(&Line::Soak { device: device.clone(), at: Time::from(SystemTime::now()) }, true)
     }
 
     /// Writes that these devices are to be asked anew, by the id `id`.
@@ -407,12 +426,12 @@ mod tests {
         let path = journal.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
-        let before =
-            Before { agent: true, features: Vec::new(), reboot_time: None, reboot_id: Some("r-0".into()) };
+        let before = Before { agent: true, reboot_id: Some("r-0".into()), ..Before::default() };
         for id in ["gw1", "gw2"] {
             journal.sent(&device(id), &before).unwrap();
         }
         journal.outcome(&on_device("gw1", Outcome::Completed)).unwrap();
+        journal.soaks(&device("gw2")).unwrap();
         journal.outcome(&on_device("gw2", Outcome::TimedOut)).unwrap();
         let busy = Journal::resume(&path).unwrap_err().to_string();
         assert!(busy.contains("another iotdm-ctl is at work"), "{busy}");
@@ -423,6 +442,7 @@ mod tests {
         assert_eq!((again.request.id().as_str(), again.devices.len()), ("r-1", 3));
         let sent = past.sent.get(&device("gw2")).unwrap();
         assert!(sent.before == before && sent.at.is_some() && past.last_sent >= sent.at, "{sent:?}");
+        assert!(sent.soaks_since >= sent.at, "{sent:?}");
         assert!(past.outcomes.keys().eq([&device("gw1")]), "timed out is not the last word");
         journal.outcome(&on_device("gw2", Outcome::Completed)).unwrap();
         drop(journal);
@@ -446,7 +466,7 @@ mod tests {
         let payload = json!({"id": "r-1", "reason": "why", "delaySeconds": 60, "onInhibitor": "wait"});
         assert_eq!((plan.request.payload(), plan.way), (payload, Way::Method));
         assert_eq!((plan.devices, plan.rules), (vec![device("gw1"), device("gw2")], Rules::default()));
-        let Sent { before, at } = past.sent.get(&device("gw1")).unwrap();
+        let Sent { before, at, .. } = past.sent.get(&device("gw1")).unwrap();
         assert_eq!((before.agent, before.reboot_id.as_deref(), *at), (true, Some("r-0"), None));
         let outcome = past.outcomes.get(&device("gw1")).unwrap();
         assert_eq!((outcome.outcome, outcome.told.seconds), (Outcome::Completed, Some(5.1)));

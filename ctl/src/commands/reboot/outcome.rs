@@ -19,10 +19,14 @@ pub(super) enum Outcome {
     Completed,
     /// The machine has booted anew, but without an orderly shutdown.
     Unclean,
+    /// The machine has booted anew, but something is wrong that was not before.
+    Unhealthy,
     /// The device accepted the request and then could not reboot.
     Failed,
     /// The request was withdrawn before the reboot began.
     Cancelled,
+    /// The machine needs no reboot, and only one that does was to be rebooted.
+    NotNeeded,
     /// The device refused the request.
     Refused,
     /// The device is offline.
@@ -45,10 +49,12 @@ impl Outcome {
     /// The exit code of a run for this device alone.
     pub(super) fn exit(self) -> Exit {
         match self {
-            Outcome::Accepted | Outcome::Checked | Outcome::Completed => Exit::Done,
-            Outcome::Unclean | Outcome::Failed | Outcome::Cancelled | Outcome::NotStarted => {
-                Exit::RebootFailed
-            }
+            Outcome::Accepted | Outcome::Checked | Outcome::Completed | Outcome::NotNeeded => Exit::Done,
+            Outcome::Unclean
+            | Outcome::Unhealthy
+            | Outcome::Failed
+            | Outcome::Cancelled
+            | Outcome::NotStarted => Exit::RebootFailed,
             Outcome::Refused => Exit::Refused,
             Outcome::Offline => Exit::Offline,
             Outcome::NoSuchDevice => Exit::NoSuchDevice,
@@ -59,6 +65,11 @@ impl Outcome {
         }
     }
 
+    /// Whether the machine has booted anew.
+    pub(super) fn is_after_a_boot(self) -> bool {
+        matches!(self, Outcome::Completed | Outcome::Unclean | Outcome::Unhealthy)
+    }
+
     /// The outcome for people.
     pub(super) fn words(self) -> &'static str {
         match self {
@@ -66,8 +77,10 @@ impl Outcome {
             Outcome::Checked => "checked",
             Outcome::Completed => "completed",
             Outcome::Unclean => "came back unclean",
+            Outcome::Unhealthy => "unhealthy",
             Outcome::Failed => "failed",
             Outcome::Cancelled => "cancelled",
+            Outcome::NotNeeded => "not needed",
             Outcome::Refused => "refused",
             Outcome::Offline => "offline",
             Outcome::NoSuchDevice => "no such device",
@@ -135,7 +148,8 @@ mod tests {
         use Outcome::*;
         for (outcomes, exit) in [
             (vec![Completed, Completed], Exit::Done),
-            (vec![Completed, Accepted], Exit::Done),
+            (vec![Completed, Accepted, NotNeeded], Exit::Done),
+            (vec![Completed, Unhealthy], Exit::RebootFailed),
             (vec![Offline, Offline], Exit::Offline),
             (vec![Completed, Offline], Exit::RebootFailed),
             (vec![Refused, TimedOut], Exit::RebootFailed),

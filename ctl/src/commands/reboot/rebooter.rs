@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use iotdm_proto::reply::Granted;
 use iotdm_proto::{DeviceId, MethodName, RequestId, Time};
+use tokio::sync;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::before::Before;
@@ -16,8 +17,9 @@ use super::journal::{Journal, JournalError, Sent};
 use super::outcome::Outcome;
 use super::request::{RunRequest, Way};
 use super::results::Results;
-use super::watch::{OutcomeWithError, RebootTimeBefore, Seen, Watch};
-use crate::cli::WaitArgs;
+use super::soak::{Canary, State, left};
+use super::watch::{OutcomeWithError, RebootTimeBefore, Seen, Stage, Watch};
+use crate::cli::{Until, WaitArgs};
 use crate::exit::{Exit, exit_of};
 use crate::hub::{HubClient, HubError, MethodCall};
 use crate::output::{arguments, cell};
@@ -31,6 +33,13 @@ const NAMED: usize = 5;
 
 /// How often at least a hub that is away is tried.
 const BETWEEN_TRIES: Duration = Duration::from_secs(2);
+
+/// How often a device that has booted may say nothing of its health, though it can,
+/// before its boot has to do.
+const SILENT_LOOKS: usize = 3;
+
+/// No shutdown takes longer: a device that says so has another clock.
+const LONGEST_SHUTDOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is the same for all devices of a run.
 pub(super) struct Rebooter<'a> {
@@ -49,6 +58,13 @@ pub(super) struct Rebooter<'a> {
     pub(super) way: Way,
     /// How long to wait for what.
     pub(super) waiting: &'a WaitArgs,
+    /// What makes a reboot complete, if that is said.
+    pub(super) until: Option<Until>,
+    /// For how long canaries are watched.
+    pub(super) soak: Option<Duration>,
+    /// Becomes true once no other device will be started, so that no canary has to be
+    /// watched any more.
+    pub(super) has_stopped: sync::watch::Sender<bool>,
     /// Whether to print what the devices reply.
     pub(super) prints_replies: bool,
     /// Where it is written down how far the run is, if anywhere.
@@ -64,6 +80,8 @@ struct Call<'a> {
     request: RunRequest,
     /// What the device reported before.
     before: Before,
+    /// How long to wait for the outcome, from the time of the reboot on.
+    patience: Duration,
     track: &'a Track<'a>,
 }
 
@@ -78,13 +96,15 @@ enum Waited {
 
 impl Rebooter<'_> {
     /// Takes one device to its outcome. If the request may have gone out to it in an
-    /// earlier run, `sent` tells of that; it goes out again only if `may_ask`. The
+    /// earlier run, `sent` tells of that; it goes out again only if `may_ask`. A canary
+    /// is then watched for as long as is asked for. The
     /// error is a failure of the program; every other failure is an outcome.
     pub(super) async fn one(
         &self,
         device: &DeviceId,
         sent: Option<&Sent>,
         may_ask: bool,
+        is_canary: bool,
     ) -> anyhow::Result<DeviceOutcome> {
         let mut told = Told::default();
         let mut unsent = sent.is_none();
@@ -94,36 +114,45 @@ impl Rebooter<'_> {
             None => self.request.clone(),
         };
         let id = request.id().clone();
-        let call = Call { device, request, before: Before::default(), track: &track };
-        let result = self.reboot(call, sent, may_ask, &mut told, &mut unsent).await;
+        let patience = self.waiting.wait_timeout(false);
+        let mut call = Call { device, request, before: Before::default(), patience, track: &track };
+        let mut result = self.reboot(&mut call, sent, may_ask, &mut told, &mut unsent).await;
         self.in_force.borrow_mut().remove(device);
+        if let Some(soak) = self.soak.filter(|_| is_canary)
+            && let Ok(OutcomeWithError { outcome: Outcome::Completed, .. }) = &result
+            && let Err(worse) = self.soak(&call, &told.reported, sent, soak).await
+        {
+            result = worse;
+        }
         let mut hubs_fault = false;
-        let OutcomeWithError { outcome, error } = match result {
+        let OutcomeWithError { outcome, error, note } = match result {
             Ok(outcome) => outcome,
             Err(error) if error.is::<JournalError>() => {
                 unsent = true;
-                OutcomeWithError { outcome: Outcome::NotStarted, error: Some(format!("{error:#}")) }
+                let error = Some(format!("{error:#}"));
+                OutcomeWithError { error, ..OutcomeWithError::bare(Outcome::NotStarted) }
             }
             Err(error) => {
                 hubs_fault =
                     error.chain().filter_map(|cause| cause.downcast_ref()).any(HubError::is_hubs_own);
                 let outcome = Outcome::of_error(exit_of(&error));
-                OutcomeWithError { outcome, error: Some(format!("{error:#}")) }
+                OutcomeWithError { error: Some(format!("{error:#}")), ..OutcomeWithError::bare(outcome) }
             }
         };
         let tone = if outcome.exit() == Exit::Done { Tone::Good } else { Tone::Bad };
+        let more = note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
         match (&error, told.seconds) {
             (Some(error), _) => track.finish(format_args!("{error}"), tone),
             (None, Some(seconds)) => {
                 let proof = if told.booted_anew() { ", boot id changed" } else { "" };
-                track.finish(format_args!("{} in {seconds:.0} s{proof}", outcome.words()), tone);
+                track.finish(format_args!("{} in {seconds:.0} s{proof}{more}", outcome.words()), tone);
             }
             (None, None) => {
-                track.finish(format_args!("{}", self.state_unwaited(outcome, &told)), Tone::Plain)
+                track.finish(format_args!("{}{more}", self.state_unwaited(outcome, &told)), Tone::Plain)
             }
         }
         let device = device.clone();
-        let outcome = DeviceOutcome { device, id, outcome, told, error, hubs_fault, unsent };
+        let outcome = DeviceOutcome { device, id, outcome, told, error, note, hubs_fault, unsent };
         if let Some(journal) = self.journal
             && let Err(error) = journal.outcome(&outcome)
         {
@@ -136,24 +165,29 @@ impl Rebooter<'_> {
     /// are filled on the way, so that they are known after an error as well.
     async fn reboot(
         &self,
-        mut call: Call<'_>,
+        call: &mut Call<'_>,
         sent: Option<&Sent>,
         may_ask: bool,
         told: &mut Told,
         unsent: &mut bool,
     ) -> anyhow::Result<OutcomeWithError> {
         let (device, track) = (call.device, call.track);
-        let without_error = |outcome| Ok(OutcomeWithError { outcome, error: None });
+        let refused =
+            |error| Ok(OutcomeWithError { error: Some(error), ..OutcomeWithError::bare(Outcome::Refused) });
         let ask = match sent {
             Some(sent) => {
                 call.before = sent.before.clone();
-                self.may_ask_again(&call).await?
+                self.may_ask_again(call).await?
             }
             None => {
-                call.before = self.before(&call).await?;
+                call.before = self.before(call).await?;
                 if let Some(key) = call.request.restraint_not_among(&call.before.features) {
-                    let error = Some(format!("agent too old for {key}; nothing was sent"));
-                    return Ok(OutcomeWithError { outcome: Outcome::Refused, error });
+                    return refused(format!("agent too old for {key}; nothing was sent"));
+                }
+                let is_asked_for = self.until.is_some_and(|until| until != Until::Booted);
+                if is_asked_for && !call.before.may_tell_health() {
+                    let what = "the device does not report its health (--until); nothing was sent";
+                    return refused(what.to_owned());
                 }
                 true
             }
@@ -162,11 +196,16 @@ impl Rebooter<'_> {
             bail!("not known whether request {} was executed, and the run has stopped", call.request.id());
         }
         let started = Instant::now();
-        let mut deadline = Deadline::new(call.request.until_due() + self.waiting.wait_timeout);
+        let until_healthy = match self.until {
+            Some(until) => until != Until::Booted,
+            None => call.before.may_tell_health(),
+        };
+        call.patience = self.waiting.wait_timeout(until_healthy);
+        let mut deadline = Deadline::new(call.request.until_due() + call.patience);
         let (outcome, twin) = loop {
             let asked = Instant::now();
             if ask {
-                told.reply = self.ask(&call, unsent).await?;
+                told.reply = self.ask(call, unsent).await?;
             } else {
                 self.in_force.borrow_mut().insert(device.clone());
                 track.now("sent before", ", looking for its outcome");
@@ -178,19 +217,22 @@ impl Rebooter<'_> {
                     });
                 }
                 if reply.is_refusal() {
-                    return Ok(OutcomeWithError { outcome: Outcome::Refused, error: Some(reply.refusal()) });
+                    return refused(reply.refusal());
+                }
+                if call.request.is_only_if_required() && granted(reply) == Granted::NotNeeded.as_str() {
+                    return Ok(OutcomeWithError::not_needed(reply.message()));
                 }
             }
             if call.request.is_dry_run() {
-                return without_error(Outcome::Checked);
+                return Ok(OutcomeWithError::bare(Outcome::Checked));
             }
             if self.waiting.no_wait {
-                return without_error(Outcome::Accepted);
+                return Ok(OutcomeWithError::bare(Outcome::Accepted));
             }
             if let Some(reply) = &told.reply {
                 track.now(granted(reply), "");
             }
-            let watch = self.watch(&call, told.reply.as_ref());
+            let watch = self.watch(call, told.reply.as_ref());
             let so_far = match (&self.way, told.reply.is_some() || !ask) {
                 (Way::Twin { .. }, _) => ", the device has not taken up the wish in its twin",
                 (Way::Method, true) => ", though it was accepted",
@@ -198,7 +240,7 @@ impl Rebooter<'_> {
             };
             let may_be_unheard = ask && told.reply.is_none() && self.way == Way::Method && call.before.agent;
             let unheard_since = may_be_unheard.then_some(asked);
-            match self.wait(&call, &watch, &mut deadline, unheard_since, so_far).await? {
+            match self.wait(call, &watch, &mut deadline, unheard_since, so_far).await? {
                 Waited::Outcome(outcome, twin) => break (outcome, twin),
                 Waited::Unheard => {
                     track.remark(format_args!("it has not heard of the request; asking again"))
@@ -210,18 +252,91 @@ impl Rebooter<'_> {
             return Ok(outcome);
         }
         if matches!(self.way, Way::Twin { .. }) {
-            self.clear_wish(&call, &twin).await;
+            self.clear_wish(call, &twin).await;
+        }
+        if outcome.outcome == Outcome::NotNeeded {
+            return Ok(outcome);
         }
         let elapsed = match sent {
             None => Some(started.elapsed()),
             Some(sent) => since(sent.at, &told.reported, &call.request),
         };
         told.seconds = elapsed.map(|elapsed| (elapsed.as_secs_f64() * 1000.0).round() / 1000.0);
-        if self.results.form().is_text() && matches!(outcome.outcome, Outcome::Completed | Outcome::Unclean) {
+        if self.results.form().is_text() && outcome.outcome.is_after_a_boot() {
             let time = cell(told.reported.reboot_time.as_ref());
             self.results.print(|output| output.line(format_args!("{device}: rebootTime {time}")));
         }
         Ok(outcome)
+    }
+
+    /// Watches a canary whose reboot is complete, and which reports this, for as long as
+    /// `soak` says, or until no other device will be started. What it then came to,
+    /// if it did not stay as it was, is the error.
+    async fn soak(
+        &self,
+        call: &Call<'_>,
+        reported: &Reported,
+        sent: Option<&Sent>,
+        soak: Duration,
+    ) -> Result<(), anyhow::Result<OutcomeWithError>> {
+        let since = sent.and_then(|sent| sent.soaks_since);
+        if let (None, Some(journal)) = (since, self.journal) {
+            journal.soaks(call.device).map_err(|error| Err(error.into()))?;
+        }
+        let ends = Instant::now() + left(soak, since);
+        call.track.now("completed", &format!(", watched for {:#} as a canary", friendly(left(soak, since))));
+        let canary = Canary::new(&self.watch_by_id(call), reported);
+        let (mut trouble_since, mut was_away) = (None::<Instant>, false);
+        let mut has_stopped = self.has_stopped.subscribe();
+        loop {
+            let now = Instant::now();
+            let worse = match self.hub.twin(call.device).await {
+                Ok(twin) => {
+                    trouble_since = None;
+                    match canary.look(&twin) {
+                        State::Same => {
+                            was_away = false;
+                            None
+                        }
+                        State::Worse(why) => Some(why),
+                        // A device that connects anew, with a new token, is no longer
+                        // away at the next look.
+                        State::Disconnected => {
+                            let is_excused = self.hub.was_away_within(GRACE);
+                            let is_away = std::mem::replace(&mut was_away, !is_excused) && !is_excused;
+                            is_away
+                                .then(|| "the canary has gone away while it was watched (--soak)".to_owned())
+                        }
+                    }
+                }
+                Err(error) if error.is_transient() => {
+                    let since = *trouble_since.get_or_insert_with(|| {
+                        call.track.remark(format_args!("{error}; trying again"));
+                        now
+                    });
+                    if since.elapsed() > HUB_PATIENCE {
+                        return Err(Err(error.into()));
+                    }
+                    None
+                }
+                Err(error) => return Err(Err(error.into())),
+            };
+            if let Some(error) = worse {
+                let outcome = OutcomeWithError::bare(Outcome::Unhealthy);
+                return Err(Ok(OutcomeWithError { error: Some(error), ..outcome }));
+            }
+            // The last look is one that told something.
+            let is_settled = trouble_since.is_none() && !was_away;
+            if *has_stopped.borrow() || (now >= ends && is_settled) {
+                return Ok(());
+            }
+            let next = now + self.waiting.interval;
+            let next = if is_settled { next.min(ends) } else { next };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                _ = has_stopped.changed() => {}
+            }
+        }
     }
 
     /// What the device reports before the request, read only if it is needed.
@@ -317,7 +432,7 @@ impl Rebooter<'_> {
     /// all the same. `unsent` becomes false once the request may have reached the
     /// device, and true again if it certainly has not.
     async fn ask(&self, call: &Call<'_>, unsent: &mut bool) -> anyhow::Result<Option<MethodReply>> {
-        let Call { device, request, before, track } = call;
+        let Call { device, request, before, track, .. } = call;
         let is_dry_run = request.is_dry_run();
         // The turn comes first and then the line in the journal: a run that is
         // stopped while it waits for the turn has sent nothing.
@@ -398,7 +513,17 @@ impl Rebooter<'_> {
                 .remark(format_args!("its rebootDevice knows no ids; waiting until rebootTime changes"));
         }
         let by_time = (!knows_ids).then(|| RebootTimeBefore(call.before.reboot_time.clone()));
-        Watch { id: id.clone(), reboot_time: by_time }
+        Watch { reboot_time: by_time, ..self.watch_by_id(call) }
+    }
+
+    /// A watch for the request's id alone.
+    fn watch_by_id(&self, call: &Call<'_>) -> Watch {
+        Watch {
+            id: call.request.id().clone(),
+            reboot_time: None,
+            until: self.until,
+            may_tell_health: call.before.may_tell_health(),
+        }
     }
 
     /// Reads the twin until it shows the outcome that is watched for. `so_far` is
@@ -412,7 +537,8 @@ impl Rebooter<'_> {
         unheard_since: Option<Instant>,
         so_far: &str,
     ) -> anyhow::Result<Waited> {
-        let (mut status, mut trouble, mut last) = (None, None::<HubError>, Twin::default());
+        let (mut stage, mut trouble, mut last) = (None::<Stage>, None::<HubError>, Twin::default());
+        let (mut stage_since, mut silent_looks) = (Instant::now(), 0);
         loop {
             let next = Instant::now() + self.waiting.interval;
             let look = match timeout_at(deadline.limit(), self.hub.twin(call.device)).await {
@@ -421,13 +547,23 @@ impl Rebooter<'_> {
                     last = twin;
                     match watch.look(&last.reported()) {
                         Seen::Outcome(outcome) => return Ok(Waited::Outcome(outcome, last.into())),
-                        Seen::Pending(now) if now != status => {
-                            if let Some(now) = &now {
-                                call.track.now(now, "");
+                        Seen::Pending(now) => {
+                            let word = |stage: &Option<Stage>| stage.as_ref().map(|stage| stage.word.clone());
+                            if word(&now) != word(&stage) {
+                                stage_since = Instant::now();
                             }
-                            status = now;
+                            if let Some(now) = &now {
+                                show(call.track, now, stage.as_ref(), &last.reported(), stage_since);
+                            }
+                            let is_silent = now.as_ref().is_some_and(|now| now.tells_no_health);
+                            silent_looks = if is_silent { silent_looks + 1 } else { 0 };
+                            stage = now;
                         }
-                        Seen::Pending(_) => {}
+                    }
+                    if silent_looks >= SILENT_LOOKS && self.until.is_none() && !call.before.health {
+                        let note = Some("it says nothing of its health".to_owned());
+                        let outcome = OutcomeWithError { note, ..OutcomeWithError::bare(Outcome::Completed) };
+                        return Ok(Waited::Outcome(outcome, last.into()));
                     }
                     Look::Read
                 }
@@ -445,14 +581,17 @@ impl Rebooter<'_> {
                 Err(_) => Look::Failed,
             };
             if deadline.is_over_after(look) {
-                let error = Some(self.no_outcome(call, status, trouble, so_far));
-                return Ok(Waited::Outcome(
-                    OutcomeWithError { outcome: Outcome::TimedOut, error },
-                    last.into(),
-                ));
+                let error = Some(self.no_outcome(call, stage, trouble, so_far));
+                let outcome = OutcomeWithError { error, ..OutcomeWithError::bare(Outcome::TimedOut) };
+                return Ok(Waited::Outcome(outcome, last.into()));
             }
-            let hub_went = unheard_since.is_some_and(|asked| self.hub.last_away() >= Some(asked));
-            if look == Look::Read && hub_went && self.has_not_heard(call, &last) {
+            // A call that reboots nothing since nothing is required leaves no trace.
+            let may_be_lost = unheard_since.is_some_and(|asked| {
+                let leaves_no_trace =
+                    call.request.is_only_if_required() && asked.elapsed() >= self.waiting.interval;
+                leaves_no_trace || self.hub.last_away() >= Some(asked)
+            });
+            if look == Look::Read && may_be_lost && self.has_not_heard(call, &last) {
                 return Ok(Waited::Unheard);
             }
             sleep_until(deadline.next(next)).await;
@@ -480,6 +619,7 @@ impl Rebooter<'_> {
     /// How far the request is on a device of which the outcome was not waited for.
     fn state_unwaited<'t>(&self, outcome: Outcome, told: &'t Told) -> &'t str {
         match (&told.reply, self.way) {
+            _ if outcome == Outcome::NotNeeded => outcome.words(),
             _ if !self.waiting.no_wait && outcome != Outcome::Checked => outcome.words(),
             (Some(reply), _) => granted(reply),
             (None, Way::Twin { .. }) => "the wish waits in the twin for the device",
@@ -491,17 +631,17 @@ impl Rebooter<'_> {
     fn no_outcome(
         &self,
         call: &Call<'_>,
-        status: Option<String>,
+        stage: Option<Stage>,
         trouble: Option<HubError>,
         so_far: &str,
     ) -> String {
-        let mut sentence = format!(
-            "no outcome of request {} in {:#}",
-            call.request.id(),
-            friendly(self.waiting.wait_timeout)
-        );
-        match status {
-            Some(status) => sentence.push_str(&format!(", it is {status}")),
+        let mut sentence =
+            format!("no outcome of request {} in {:#}", call.request.id(), friendly(call.patience));
+        match stage {
+            Some(Stage { word, held_up_by: Some(units), .. }) => {
+                sentence.push_str(&format!(", it is {word}, held up by {units}"));
+            }
+            Some(Stage { word, .. }) => sentence.push_str(&format!(", it is {word}")),
             None => sentence.push_str(so_far),
         }
         if let Some(trouble) = trouble {
@@ -532,6 +672,25 @@ impl Rebooter<'_> {
             sentence.push_str(&format!("; to go on: {}", journal.how_to_resume()));
         }
         sentence
+    }
+}
+
+/// Shows how far the request is on a device: a new stage, or more of the one before.
+fn show(track: &Track<'_>, now: &Stage, before: Option<&Stage>, reported: &Reported, since: Instant) {
+    let is_new_word = before.is_none_or(|before| before.word != now.word);
+    let is_news = before.is_none_or(|before| before.held_up_by != now.held_up_by);
+    let state = match &now.held_up_by {
+        // By the device's own account, as far as that can be.
+        Some(units) => {
+            let begun = reported.started_at().map(|begun| Time::from(SystemTime::now()).since(begun));
+            let held = begun.filter(|held| (since.elapsed()..LONGEST_SHUTDOWN).contains(held));
+            format!("{}, held up by {units} ({} s)", now.word, held.unwrap_or(since.elapsed()).as_secs())
+        }
+        None => now.word.clone(),
+    };
+    match is_new_word {
+        true => track.now(&state, ""),
+        false => track.still(&state, is_news),
     }
 }
 

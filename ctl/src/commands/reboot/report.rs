@@ -106,7 +106,12 @@ pub(super) fn html(story: &Story) -> String {
             let called = row.called.map_or_else(|| "-".to_owned(), |time| time.to_string());
             let after =
                 row.seconds.map_or_else(String::new, |seconds| format!(" after {}", friendly(seconds)));
-            [row.device.to_string(), row.group.clone(), called, format!("{}{after}", row.outcome.words())]
+            let note = match class(row.outcome) == "good" && !row.why.is_empty() {
+                true => format!("; {}", row.why),
+                false => String::new(),
+            };
+            let outcome = format!("{}{after}{note}", row.outcome.words());
+            [row.device.to_string(), row.group.clone(), called, outcome]
         },
     );
     let version = env!("CARGO_PKG_VERSION");
@@ -134,7 +139,7 @@ fn rows(story: &Story) -> Vec<Row<'_>> {
                 seconds: outcome.and_then(|outcome| outcome.told.seconds),
                 is_open: outcome.is_none_or(|outcome| outcome.outcome == Outcome::TimedOut),
                 outcome: outcome.map_or(Outcome::NotStarted, |outcome| outcome.outcome),
-                why: outcome.and_then(|outcome| outcome.error.as_deref()).unwrap_or_default(),
+                why: outcome.and_then(DeviceOutcome::why).unwrap_or_default(),
             }
         })
         .collect();

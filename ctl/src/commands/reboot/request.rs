@@ -48,8 +48,20 @@ impl RunRequest {
     /// What the command line asks for; with `check` a dry run of it. Without an
     /// id on the command line, the id is a new UUID.
     pub(super) fn new(args: RequestArgs, check: bool) -> anyhow::Result<Self> {
-        let RequestArgs { reason, operator, id, delay, at, on_inhibitor, on_preflight, wait_seconds, .. } =
-            args;
+        let RequestArgs {
+            reason,
+            operator,
+            id,
+            delay,
+            at,
+            on_inhibitor,
+            on_preflight,
+            wait_seconds,
+            if_required: only_if_required,
+            check: _,
+            when_online: _,
+            deadline: _,
+        } = args;
         let operator = operator.or_else(operator_here);
         let id = match id {
             Some(id) => id,
@@ -60,14 +72,7 @@ impl RunRequest {
             delay_seconds: delay.map(|delay| delay.as_secs()),
             at,
             check,
-            terms: Terms {
-                reason,
-                operator,
-                on_inhibitor,
-                on_preflight,
-                wait_seconds,
-                only_if_required: false,
-            },
+            terms: Terms { reason, operator, on_inhibitor, on_preflight, wait_seconds, only_if_required },
         };
         Ok(RunRequest { id, request })
     }
@@ -81,7 +86,17 @@ impl RunRequest {
     /// features does not know. Such a daemon would reboot all the same.
     pub(super) fn restraint_not_among(&self, features: &[String]) -> Option<&'static str> {
         let has = |feature: Feature| features.iter().any(|known| known == feature.as_str());
-        (self.request.terms.on_preflight.is_some() && !has(Feature::Preflight)).then_some("onPreflight")
+        let terms = &self.request.terms;
+        let restraints = [
+            (terms.on_preflight.is_some(), Feature::Preflight, "onPreflight"),
+            (terms.only_if_required, Feature::OnlyIfRequired, "onlyIfRequired"),
+        ];
+        restraints.into_iter().find(|(given, feature, _)| *given && !has(*feature)).map(|(_, _, key)| key)
+    }
+
+    /// Whether only a machine that needs a reboot is to be rebooted.
+    pub(super) fn is_only_if_required(&self) -> bool {
+        self.request.terms.only_if_required
     }
 
     /// The id of the request.
@@ -151,9 +166,6 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Only for devices that say that they know it, which is not asked of them here.
-    const NOT_OFFERED: &str = "onlyIfRequired";
-
     /// The request that `iotdm-ctl reboot` with these options is about.
     fn request(options: &[&str]) -> RunRequest {
         let line = [&["iotdm-ctl", "reboot", "gw1"], options].concat();
@@ -163,7 +175,8 @@ mod tests {
 
     #[test]
     fn every_key_of_a_request_can_be_given() {
-        let obstacles = ["--on-inhibitor", "wait", "--on-preflight", "wait", "--wait-seconds", "60"];
+        let obstacles =
+            ["--on-inhibitor", "wait", "--on-preflight", "wait", "--wait-seconds", "60", "--if-required"];
         let options = [&["--id", "r-1", "--reason", "why"][..], &obstacles].concat();
         let later = request(&[&options[..], &["--delay", "1h"]].concat());
         let then = request(&[&options[..], &["--at", "2026-11-30T02:00:00Z"]].concat());
@@ -175,19 +188,29 @@ mod tests {
         keys.sort_unstable();
         keys.dedup();
         let mut all = RebootRequest::KEYS.to_vec();
-        all.retain(|key| *key != NOT_OFFERED);
         all.sort_unstable();
         assert_eq!(keys, all);
 
         let wish = later.wish(Some("2026-12-01T00:00:00Z".parse().unwrap()));
         let wish = wish.pointer("/properties/desired/reboot").unwrap().as_object().unwrap();
         assert!(
-            Wish::KEYS
-                .iter()
-                .all(|key| wish.get(*key).is_some_and(|value| value.is_null() == (*key == NOT_OFFERED))),
+            Wish::KEYS.iter().all(|key| wish.get(*key).is_some_and(|value| !value.is_null())),
             "{wish:?}"
         );
         assert_eq!(wish.len(), Wish::KEYS.len());
+    }
+
+    #[test]
+    fn a_restraint_is_only_for_those_who_know_it() {
+        let restrained = request(&["--on-preflight", "wait", "--if-required"]);
+        let missing = |features: &[&str]| {
+            let features: Vec<String> = features.iter().map(ToString::to_string).collect();
+            restrained.restraint_not_among(&features)
+        };
+        assert_eq!(missing(&["preflight", "onlyIfRequired"]), None);
+        assert_eq!(missing(&["preflight"]), Some("onlyIfRequired"));
+        assert_eq!(missing(&["onlyIfRequired"]), Some("onPreflight"));
+        assert_eq!(request(&[]).restraint_not_among(&[]), None);
     }
 
     #[test]

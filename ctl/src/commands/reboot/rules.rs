@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::FleetArgs;
+use crate::cli::{FleetArgs, Until};
 use crate::values::MaxFailures;
 
 /// How to go through many devices.
@@ -21,6 +21,12 @@ pub(super) struct Rules {
     /// How many devices are called in a second at most.
     #[serde(default = "default_per_second")]
     pub(super) max_per_second: u32,
+    /// What makes a reboot complete; for each device by what it reports if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<Until>,
+    /// For how long the canaries are watched, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) soak: Option<u64>,
     /// How many devices of a group at most are away at once; any number if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) at_most: Option<usize>,
@@ -53,6 +59,8 @@ impl Default for Rules {
             canary: 0,
             max_failures: None,
             max_per_second: default_per_second(),
+            until: None,
+            soak: None,
             at_most: None,
             gate: None,
             gate_timeout: None,
@@ -80,6 +88,8 @@ impl Rules {
                 None => self.max_failures,
             },
             max_per_second: args.max_per_second.unwrap_or(self.max_per_second),
+            until: args.until.or(self.until),
+            soak: args.soak.map(millis).or(self.soak),
             at_most: args.at_most.or(self.at_most),
             gate: args.gate.clone().or(self.gate),
             gate_timeout: args.gate_timeout.map(|time| time.as_secs()).or(self.gate_timeout),
@@ -90,6 +100,11 @@ impl Rules {
     /// How long the gate may hold a start.
     pub(super) fn gate_patience(&self) -> Duration {
         self.gate_timeout.map_or(GATE_TIMEOUT, Duration::from_secs)
+    }
+
+    /// For how long the canaries are watched.
+    pub(super) fn soak(&self) -> Option<Duration> {
+        self.soak.map(Duration::from_millis)
     }
 
     /// How long after one start the next may be, in a run over `devices` devices.

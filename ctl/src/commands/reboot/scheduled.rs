@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use iotdm_proto::reply::Granted;
 use iotdm_proto::{DeviceId, MethodName, RequestId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,6 +24,9 @@ use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, lite
 use crate::output::{Format, arguments, cell, say};
 use crate::reply::MethodReply;
 use crate::values;
+
+/// How many twins are read at once.
+const AT_ONCE: usize = 32;
 
 /// How often the device jobs of a job that is over are asked for at most.
 const LOOKS: usize = 4;
@@ -44,9 +49,16 @@ pub(super) async fn run(
         None => strangers(hub, devices).await?,
     };
     let is_known = |device: &&DeviceId| !strangers.contains(device);
-    let known: Vec<&DeviceId> = devices.iter().filter(is_known).collect();
-    let refused: Vec<DeviceOutcome> =
+    let mut known: Vec<&DeviceId> = devices.iter().filter(is_known).collect();
+    let mut refused: Vec<DeviceOutcome> =
         strangers.iter().map(|device| no_such_device(device, request)).collect();
+    let mut condition = condition;
+    if request.restraint_not_among(&[]).is_some() {
+        let (unaware, aware) = by_features(hub, request, known).await?;
+        refused.extend(unaware);
+        // A device that the condition comes to hold of later is not known to be aware.
+        (known, condition) = (aware, None);
+    }
     for on in &refused {
         say(format_args!("iotdm-ctl: {}: {}", on.device, on.error.as_deref().unwrap_or_default()));
     }
@@ -57,7 +69,7 @@ pub(super) async fn run(
     let call = MethodCall::new(&MethodName::RebootDevice, payload, timeouts.response, timeouts.connect);
     let condition = condition.map_or_else(|| named(&known), str::to_owned);
     check_length(&condition).context("--job")?;
-    let seconds = waiting.wait_timeout.as_secs().max(1);
+    let seconds = waiting.wait_timeout(false).as_secs().max(1);
     let body = job::method_job(id, &json!(call), &condition, seconds);
     let made = hub.create_job(id, &body).await.context("the hub's scheduler")?;
     say(format_args!("job {id}: {}", cell(made.get("status"))));
@@ -119,7 +131,7 @@ fn end(results: &Results, outcomes: &[DeviceOutcome]) -> Exit {
     results.print(|output| match output.format() {
         Format::Text => summary::print(output, outcomes),
         Format::Csv => summary::print_csv(output, outcomes),
-        Format::Json | Format::Jsonl => output.array(outcomes),
+        Format::Json | Format::Jsonl | Format::Prometheus => output.array(outcomes),
     });
     results.exit(summary::exit(outcomes, None))
 }
@@ -146,6 +158,32 @@ async fn strangers(hub: &HubClient, devices: &[DeviceId]) -> anyhow::Result<Vec<
         }
     }
     Ok(strangers)
+}
+
+/// The devices that know what restrains the reboot, and the outcomes on those that do
+/// not and are not called.
+async fn by_features<'a>(
+    hub: &HubClient,
+    request: &RunRequest,
+    devices: Vec<&'a DeviceId>,
+) -> anyhow::Result<(Vec<DeviceOutcome>, Vec<&'a DeviceId>)> {
+    let one = |device: &'a DeviceId| async move {
+        let twin = hub.twin(device).await.with_context(|| device.to_string())?;
+        anyhow::Ok((device, request.restraint_not_among(&twin.reported().features())))
+    };
+    let looked: Vec<_> = stream::iter(devices).map(one).buffered(AT_ONCE).try_collect().await?;
+    let (mut unaware, mut aware) = (Vec::new(), Vec::new());
+    for (device, missing) in looked {
+        match missing {
+            None => aware.push(device),
+            Some(key) => unaware.push(DeviceOutcome {
+                outcome: Outcome::Refused,
+                error: Some(format!("agent too old for {key}; nothing was sent")),
+                ..DeviceOutcome::not_started(device, request.id())
+            }),
+        }
+    }
+    Ok((unaware, aware))
 }
 
 /// The outcome on a device that the hub does not have.
@@ -176,7 +214,7 @@ async fn rows(hub: &HubClient, job: &Value, id: &str, waiting: &WaitArgs) -> any
 /// Follows a job, and returns it once it is over; `None` if that is not so in
 /// time.
 async fn follow(hub: &HubClient, id: &str, waiting: &WaitArgs) -> anyhow::Result<Option<Value>> {
-    let deadline = Instant::now() + waiting.wait_timeout;
+    let deadline = Instant::now() + waiting.wait_timeout(false);
     let mut last = String::new();
     loop {
         let next = Instant::now() + waiting.interval;
@@ -210,8 +248,14 @@ fn outcome(hub: &HubClient, request: &RunRequest, row: &Value) -> Result<DeviceO
         .pointer("/outcome/deviceMethodResponse")
         .and_then(|reply| serde_json::from_value(reply.clone()).ok());
     let text = |pointer: &str| row.pointer(pointer).and_then(Value::as_str);
+    let is_not_needed = |reply: &MethodReply| {
+        request.is_only_if_required() && reply.granted() == Some(Granted::NotNeeded.as_str())
+    };
+    let note = reply.as_ref().filter(|reply| is_not_needed(reply)).and_then(MethodReply::message);
+    let note = note.map(str::to_owned);
     let (outcome, error) = match &reply {
         Some(reply) if reply.is_refusal() => (Outcome::Refused, Some(reply.refusal())),
+        Some(reply) if is_not_needed(reply) => (Outcome::NotNeeded, None),
         Some(_) => (Outcome::Accepted, None),
         None => {
             let code = text("/error/code");
@@ -229,6 +273,7 @@ fn outcome(hub: &HubClient, request: &RunRequest, row: &Value) -> Result<DeviceO
         outcome,
         told: Told { reply, ..Told::default() },
         error,
+        note,
         hubs_fault: false,
         unsent: false,
     })

@@ -35,7 +35,7 @@ pub(super) fn print_csv(output: Output, outcomes: &[DeviceOutcome]) -> io::Resul
             json!(on.outcome).as_str().unwrap_or_default().to_owned(),
             time.map_or_else(String::new, |time| cell(Some(time))),
             seconds.unwrap_or_default(),
-            on.error.clone().unwrap_or_default(),
+            on.why().unwrap_or_default().to_owned(),
         ]
     };
     let rows: Vec<Vec<String>> = outcomes.iter().map(row).collect();
@@ -51,9 +51,15 @@ pub(super) fn counts(outcomes: &[DeviceOutcome]) -> String {
             None => counts.push((on.outcome, 1)),
         }
     }
-    // First successes, then failures, then the devices that were not asked.
+    // First successes, then those that needed nothing, then failures, then the devices that were not asked.
     counts.sort_by_key(|(outcome, count)| {
-        (*outcome == Outcome::NotStarted, outcome.exit() != Exit::Done, std::cmp::Reverse(*count))
+        let is_untouched = *outcome == Outcome::NotNeeded;
+        (
+            *outcome == Outcome::NotStarted,
+            outcome.exit() != Exit::Done,
+            is_untouched,
+            std::cmp::Reverse(*count),
+        )
     });
     let each = counts.iter().map(|(outcome, count)| format!("{count} {}", outcome.words()));
     let devices = if outcomes.len() == 1 { "device" } else { "devices" };
@@ -84,8 +90,11 @@ mod tests {
     #[test]
     fn counts_the_good_first_and_the_unbegun_last() {
         use Outcome::*;
-        let several = on_devices(&[NotStarted, Offline, Completed, NotStarted, Refused, Refused]);
-        assert_eq!(counts(&several), "6 devices: 1 completed, 2 refused, 1 offline, 2 not started");
+        let several = [NotNeeded, NotStarted, Offline, NotNeeded, Completed, NotStarted, Refused, Refused];
+        assert_eq!(
+            counts(&on_devices(&several)),
+            "8 devices: 1 completed, 2 not needed, 2 refused, 1 offline, 2 not started"
+        );
         assert_eq!(counts(&on_devices(&[TimedOut])), "1 device: 1 timed out");
     }
 

@@ -22,6 +22,9 @@ pub(super) const COLUMNS: [Column; 8] = [
     Column { name: "NEEDS REBOOT", rank: 6, is_optional: true },
 ];
 
+/// How many units that are wrong are named in a row.
+const NAMED: usize = 2;
+
 /// What is shown of one device, in the form of the JSON output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,8 +99,23 @@ impl DeviceStatus {
         self.required() == Some(&Value::Bool(true))
     }
 
-    fn required(&self) -> Option<&Value> {
+    /// Whether the device says that it needs a reboot, as it wrote that.
+    pub(super) fn required(&self) -> Option<&Value> {
         self.reported.reboot_required.as_ref()?.get("required")
+    }
+
+    /// systemd's word for how the device is, and the units that are wrong: `degraded
+    /// (app.service and 2 more)`.
+    pub(super) fn health_in_words(&self) -> String {
+        let state = cell(self.reported.health.as_ref().and_then(|health| health.get("state")));
+        let (units, count) = (self.reported.failed_units(), self.reported.failed_count());
+        let named = units.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>();
+        match (named.len(), count - named.len()) {
+            (0, 0) => state,
+            (0, more) => format!("{state} ({more} units)"),
+            (_, 0) => format!("{state} ({})", named.join(", ")),
+            (_, more) => format!("{state} ({} and {more} more)", named.join(", ")),
+        }
     }
 
     /// The row of a table for people below [`COLUMNS`].
@@ -114,7 +132,9 @@ impl DeviceStatus {
             }
         };
         let mut cells: Vec<Cell> = self.plain().map(same).into();
-        for (index, cell) in [(2, timed(cell(self.reported.reboot_time.as_ref()))), (3, outcome)] {
+        let health = same(self.health_in_words());
+        for (index, cell) in [(2, timed(cell(self.reported.reboot_time.as_ref()))), (3, outcome), (6, health)]
+        {
             if let Some(place) = cells.get_mut(index) {
                 *place = cell;
             }
@@ -233,6 +253,20 @@ pub(super) mod tests {
         assert!(json!(full).as_object().unwrap().keys().eq(keys), "{full:?}");
         let bare = status(json!({"deviceId": "gw2", "connectionState": "Disconnected"}));
         assert_eq!(bare.record(), ["gw2", "Disconnected", "-", "-", "-", "-", "-", "-", "-"]);
+    }
+
+    #[test]
+    fn the_units_that_are_wrong_are_named() {
+        let health =
+            |health: Value| reporting(json!({ "health": health })).cells(&Times::now())[6].short.clone();
+        assert_eq!(health(json!({"state": "running", "failedCount": 0})), "running");
+        let one = json!({"state": "degraded", "failedUnits": ["gateway-app.service"], "failedCount": 1});
+        assert_eq!(health(one.clone()), "degraded (gateway-app.service)");
+        assert_eq!(reporting(json!({ "health": one })).record()[6], "degraded", "a word for programs");
+        let many = json!({"state": "degraded", "failedUnits": ["a", "b", "c"], "failedCount": 12});
+        assert_eq!(health(many), "degraded (a, b and 10 more)");
+        assert_eq!(health(json!({"state": "degraded", "failedCount": 2})), "degraded (2 units)");
+        assert_eq!(health(Value::Null), "-");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::cli::StatusArgs;
 use crate::error::or_interrupt;
 use crate::exit::Exit;
 use crate::hub::{HubClient, HubError};
+use crate::natural;
 use crate::output::{Format, Output, list_lines, printable, say};
 
 /// The pause between two looks where the command line gives none.
@@ -93,11 +94,8 @@ impl View {
     /// Shows the devices as they are now, or what has changed.
     fn show(&mut self, hub: &HubClient, statuses: &mut [DeviceStatus], pause: Duration) -> io::Result<()> {
         statuses.sort_by(|a, b| {
-            (Attention::of(a), a.device().len(), a.device()).cmp(&(
-                Attention::of(b),
-                b.device().len(),
-                b.device(),
-            ))
+            let by_name = || natural::compare(a.device(), b.device());
+            Attention::of(a).cmp(&Attention::of(b)).then_with(by_name)
         });
         match self {
             View::Screen(screen) => {
@@ -178,7 +176,7 @@ fn clock() -> String {
 impl DeviceStatus {
     /// Whether somebody who looks at the devices would see the same.
     fn looks_like(&self, other: &Self) -> bool {
-        self.record() == other.record()
+        self.record() == other.record() && self.health_in_words() == other.health_in_words()
     }
 }
 
