@@ -45,6 +45,7 @@ Which hub:
     [hub.lab]
     connection_string_file = \"/etc/iotdm/lab.connection-string\"
     ca_file = \"/etc/iotdm/lab-ca.pem\"
+    module = \"iotdm\"    # there the daemon is this module of each device
     [hub.entra]
     host_name = \"myhub.azure-devices.net\"
     azure_cli = true    # or token_file = \"FILE\", or managed_identity = true (with

@@ -16,6 +16,7 @@ pub mod error;
 pub mod exit;
 pub mod hub;
 pub mod journals;
+pub mod module;
 pub mod natural;
 pub mod output;
 pub mod progress;
@@ -92,7 +93,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         _ => {}
     }
     let environment = Environment::of_the_process();
-    let target = Target::find(&cli.hub, &environment)?;
+    let mut target = Target::find(&cli.hub, &environment)?;
+    target.module = module::of_command(&cli.command, cli.hub.module.as_ref(), target.module)?;
     let hub = HubClient::new(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let command = dispatch(&hub, output, cli.command, environment.state_home());

@@ -14,6 +14,7 @@
 //! [hub.lab]
 //! connection_string_file = "/etc/iotdm/lab.connection-string"
 //! ca_file = "/etc/iotdm/lab-ca.pem"
+//! module = "iotdm"    # there the daemon is this module of each device
 //!
 //! [hub.entra]
 //! host_name = "myhub.azure-devices.net"
@@ -35,7 +36,7 @@ mod profile;
 
 use std::path::PathBuf;
 
-use iotdm_proto::{Endpoint, ServiceConnectionString};
+use iotdm_proto::{Endpoint, ModuleId, ServiceConnectionString};
 
 pub use self::args::{GENERAL, HubArgs};
 pub use self::environment::{Environment, Incomplete};
@@ -50,12 +51,15 @@ pub struct Target {
     pub credential: Credential,
     /// A file with CAs to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// The module of each device that commands are for, if not the device itself; as
+    /// the profile says it, at first.
+    pub module: Option<ModuleId>,
 }
 
 impl Target {
     /// The hub of a connection string.
     fn of(connection: ServiceConnectionString, ca_file: Option<PathBuf>) -> Self {
         let ServiceConnectionString { host_name, policy, key } = connection;
-        Target { endpoint: host_name, credential: Credential::Policy { policy, key }, ca_file }
+        Target { endpoint: host_name, credential: Credential::Policy { policy, key }, ca_file, module: None }
     }
 }

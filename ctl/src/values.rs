@@ -14,7 +14,7 @@ use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, Typ
 use clap_complete::Shell;
 use iotdm_proto::request::MAX_AHEAD;
 use iotdm_proto::request::OnPreflight;
-use iotdm_proto::{DeviceId, OnInhibitor};
+use iotdm_proto::{DeviceId, ModuleId, OnInhibitor};
 use serde_json::Value;
 
 use crate::error::Usage;
@@ -46,6 +46,22 @@ impl FromStr for JsonArg {
                 "{source} is not JSON ({error}); give JSON such as '{{\"key\":1}}', @FILE, or - for stdin"
             ))
         })
+    }
+}
+
+/// `--module`: the name of a module; an empty one is the device itself, in place of the
+/// module that the profile names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleArg(pub Option<ModuleId>);
+
+impl FromStr for ModuleArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(ModuleArg(None)),
+            name => name.parse().map(|name| ModuleArg(Some(name))).map_err(|error| format!("{error}")),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ use crate::host::ids::Ids;
 use crate::host::notice::Known;
 use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
-use crate::host::status::{Connection, Status, StatusFile};
+use crate::host::status::{Connection, Status, StatusFile, Whom};
 use crate::host::store::Store;
 use crate::host::{boot, log};
 
@@ -127,13 +127,14 @@ impl Daemon {
         signals: Signals,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(ANSWERS);
-        let (server, hub, device_id) = match source {
-            Source::Fixed(identity) => {
-                let hub = identity.hub.to_string();
-                (hub.clone(), Some(hub), identity.device_id.to_string())
+        let (server, hub, whom) = match source {
+            Source::Fixed(login) => {
+                let hub = login.hub.to_string();
+                (hub.clone(), Some(hub), login.id.clone().into())
             }
             Source::Provisioned(enrolment) => {
-                (enrolment.endpoint.to_string(), None, enrolment.registration_id.clone())
+                let whom = Whom { device_id: enrolment.registration_id.clone(), module_id: None };
+                (enrolment.endpoint.to_string(), None, whom)
             }
         };
         let daemon = Daemon {
@@ -142,7 +143,7 @@ impl Daemon {
             ids_there: ids.exists(),
             ids,
             backend,
-            connection: Connection::new(hub, device_id, Time::from(SystemTime::now())),
+            connection: Connection::new(hub, whom, Time::from(SystemTime::now())),
             server,
             status_file: StatusFile::new(runtime_dir),
             watchdog: notify.watchdog().map(interval),
@@ -250,9 +251,9 @@ impl Daemon {
     fn status(&self) -> String {
         // Until the twin was read, calls do not reach the device.
         let reading = if self.agent.remembers() || self.link.is_none() { "" } else { "reading the twin, " };
-        let Connection { connected, hub, device_id, outage, next_attempt, .. } = &self.connection;
+        let Connection { connected, hub, whom, outage, next_attempt, .. } = &self.connection;
         let connection = match (connected, hub, outage, next_attempt) {
-            (true, Some(hub), ..) => format!("connected to {hub} as {device_id}"),
+            (true, Some(hub), ..) => format!("connected to {hub} as {whom}"),
             (_, _, Some(outage), Some(next)) => format!("not connected: {outage}; next attempt at {next}"),
             _ => format!("connecting to {}", self.server),
         };
@@ -273,11 +274,11 @@ impl Daemon {
 
     async fn on_hub(&mut self, event: HubEvent) {
         match event {
-            HubEvent::Connected { link, hub, device_id } => {
-                log::connected(&hub, &device_id);
-                self.agent.is_number(spread::number(&hub, &device_id, None));
+            HubEvent::Connected { link, hub, id } => {
+                log::connected(&hub, &id);
+                self.agent.is_number(spread::number(&hub, &id));
                 self.logged_outage = None;
-                self.connection.begin(hub, device_id, Time::from(SystemTime::now()));
+                self.connection.begin(hub, id.into(), Time::from(SystemTime::now()));
                 self.link = Some(link);
                 self.look_for_obstacles();
             }
@@ -331,7 +332,7 @@ impl Daemon {
         // An outage is logged once, not at each attempt; that it goes on is seen in
         // the status.
         if self.logged_outage.as_ref() != Some(&outage.message) {
-            log::disconnected(&self.connection.device_id, &outage.message);
+            log::disconnected(&self.connection.whom, &outage.message);
             self.logged_outage = Some(outage.message);
         }
     }

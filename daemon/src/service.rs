@@ -186,10 +186,10 @@ fn agent_settings(settings: &Settings) -> agent::Settings {
 /// a device that has never been assigned to a hub has none yet.
 fn number(settings: &Settings) -> u64 {
     let known = match &settings.credentials.source {
-        Source::Fixed(identity) => Some((identity.hub.to_string(), identity.device_id.to_string())),
+        Source::Fixed(login) => Some((login.hub.to_string(), login.id.clone())),
         Source::Provisioned(enrolment) => provisioning::assigned(enrolment, &assignment_file(settings)),
     };
-    known.map_or(0, |(hub, device)| spread::number(&hub, &device, None))
+    known.map_or(0, |(hub, id)| spread::number(&hub, &id))
 }
 
 fn assignment_file(settings: &Settings) -> PathBuf {

@@ -7,7 +7,7 @@ use crate::pki::Reach;
 /// Lines for `eval`, by which our tools and the official SDKs find the hub in
 /// `dir` and trust it, also as `device` if one is given. The lines hold no
 /// secret: the shell reads it from its file.
-pub fn environment(dir: &DataDir, device: Option<&crate::identity::Identity>) -> String {
+pub fn environment(dir: &DataDir, device: Option<&iotdm_proto::Identity>) -> String {
     let (ca, service) = (quoted(&dir.ca()), quoted(&dir.service_connection_string()));
     let mut lines = vec![
         format!("export IOTHUB_CONNECTION_STRING=\"$(cat {service})\""),

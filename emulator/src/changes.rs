@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::identity::Identity;
+use iotdm_proto::Identity;
 
 /// The devices that have changed. Nothing is noted while nobody wants to know.
 #[derive(Debug, Default)]

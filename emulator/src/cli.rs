@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use iotdm_proto::{DeviceId, HostName};
 
 use crate::faults::{FaultKind, RETURN_CODES};
-use crate::identity::Identity;
 use crate::throttle::Tier;
+use iotdm_proto::Identity;
 
 /// The introduction of the help. What the emulator does not do stands first, so
 /// that nobody has to find that out by trying.

@@ -13,8 +13,8 @@ use crate::clock::now;
 use crate::configured::{Configuration, Leaves, settle};
 use crate::device::Device;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::refusal::HubRefusal;
+use iotdm_proto::Identity;
 
 /// Applies configurations for ever.
 pub async fn run(hub: Arc<Hub>) {

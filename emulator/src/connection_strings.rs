@@ -7,8 +7,8 @@ use crate::address::{Address, MQTT_PORT};
 use crate::authentication::Authentication;
 use crate::data_dir::{CONNECTION_STRING, DataDir};
 use crate::device::Device;
-use crate::identity::Identity;
 use crate::policies::{OWNER, Policies};
+use iotdm_proto::Identity;
 
 /// Writes and removes connection strings for clients of one address.
 pub struct ConnectionStrings {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::geteuid;
 
-use crate::identity::Identity;
+use iotdm_proto::Identity;
 
 /// How every connection string begins, and so every file in `devices`.
 pub const CONNECTION_STRING: &str = "HostName=";

@@ -12,11 +12,11 @@ use crate::configured::{self, Configured};
 use crate::edge_scopes::{EdgeScopes, ScopesChange};
 use crate::etag;
 use crate::fields::{field, field_of};
-use crate::identity::Identity;
 use crate::link::Presence;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::subscriptions::Subscriptions;
 use crate::twin::{Twin, TwinChange};
+use iotdm_proto::{Identity, ModuleId};
 
 /// How the answer to the creation of an identity spells it, and no other: there
 /// the service has not yet read it from its store, and knows no time zone.
@@ -249,9 +249,11 @@ impl IdentityChange {
         let Value::Object(body) = body else {
             return invalid("the body is not a JSON object".into());
         };
-        for (key, name) in [("deviceId", Some(&id.device)), ("moduleId", id.module.as_ref())] {
+        let ids =
+            [("deviceId", Some(id.device.as_str())), ("moduleId", id.module.as_ref().map(ModuleId::as_str))];
+        for (key, name) in ids {
             if let Some(other) = field(body, key).filter(|other| !other.is_null())
-                && name.is_none_or(|name| other != name.as_str())
+                && name.is_none_or(|name| other != name)
             {
                 return invalid(format!("the body has {key} {other}, the path is about {id}"));
             }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::api_version::ApiVersion;
 use crate::fields::field;
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 /// How every scope begins.
 const SCHEME: &str = "ms-azure-iot-edge://";

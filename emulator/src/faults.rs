@@ -13,8 +13,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 /// The return codes of a CONNECT that refuse it. Source: MQTT 3.1.1, 3.2.2.3.
 pub const RETURN_CODES: std::ops::RangeInclusive<u8> = 1..=5;

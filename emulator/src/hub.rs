@@ -26,7 +26,6 @@ use crate::data_dir::DataDir;
 use crate::device::{Device, DeviceStatus, IdentityChange, extend};
 use crate::etag::IfMatch;
 use crate::faults::Faults;
-use crate::identity::{Identity, ModuleId};
 use crate::jobs::Jobs;
 use crate::link::{Closed, Link, Presence};
 use crate::links::Links;
@@ -42,6 +41,7 @@ use crate::subscriptions::Subscriptions;
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttle;
 use crate::twin::{Notification, TwinChange};
+use iotdm_proto::{Identity, ModuleId};
 
 /// The name in the store of the address that the devices' files were last
 /// written for.

@@ -14,13 +14,13 @@ use tracing::{debug, error};
 use crate::api_version::ApiVersion;
 use crate::clock::now;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::jobs::device_job::DeviceJobStatus;
 use crate::jobs::job::{Job, Work};
 use crate::method_call::MethodCall;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::throttle::Operation;
 use crate::twin::TwinChange;
+use iotdm_proto::Identity;
 
 /// How many devices of one job are dealt with at the same time: most wait for
 /// a device's reply, and each costs a task meanwhile.

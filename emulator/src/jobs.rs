@@ -26,10 +26,10 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use crate::clock::now;
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, DEVICE_JOBS, JOBS, Store};
 use device_job::{DeviceJob, DeviceJobStatus, statistics};
+use iotdm_proto::Identity;
 use job::{Job, JobStatus};
 
 /// How long a job is kept after its end: 30 days. Source: "Schedule jobs on

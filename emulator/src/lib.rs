@@ -32,7 +32,6 @@ pub mod fields;
 pub mod health;
 pub mod http;
 pub mod hub;
-pub mod identity;
 pub mod job_runner;
 pub mod jobs;
 pub mod link;

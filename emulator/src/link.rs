@@ -7,7 +7,7 @@ use iotdm_proto::topic::HubTopic;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::identity::Identity;
+use iotdm_proto::Identity;
 
 /// A message to a device.
 #[derive(Debug, Clone)]

@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::changes::Changes;
 use crate::clock::now;
 use crate::faults::Delivery;
-use crate::identity::Identity;
 use crate::link::{CallOutcome, Closed, Link, Message, PendingCall, Presence};
 use crate::subscriptions::Subscriptions;
+use iotdm_proto::Identity;
 
 /// How many messages may wait for a slow device before it is cut off: the 50
 /// cloud-to-device messages that are queued at once when a device subscribes,

@@ -16,11 +16,11 @@ use serde_json::{Map, Value};
 use tokio::task::block_in_place;
 
 use crate::clock::now;
-use crate::identity::Identity;
 use crate::link::Message;
 use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, MESSAGES, Store};
+use iotdm_proto::Identity;
 
 /// How many messages may wait for one device.
 const MAX_WAITING: usize = 50;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::clock::now;
-use crate::identity::Identity;
+use iotdm_proto::Identity;
 
 /// How many a slow reader may be behind before it misses some.
 const BACKLOG: usize = 1024;

@@ -8,9 +8,9 @@ use iotdm_proto::sas::{SasError, SasToken};
 
 use crate::authentication::{Authentication, Keys};
 use crate::certificates::{Authorities, ClientCertificate};
-use crate::identity::Identity;
 use crate::policies::{Policies, Right};
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 /// What a client shows to be let in.
 #[derive(Debug)]

@@ -19,9 +19,9 @@ use tokio::sync;
 
 use crate::changes::Changes;
 use crate::device::{Device, DeviceStatus};
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{Batch, DEVICES, Store};
+use iotdm_proto::Identity;
 
 /// How many devices can be changed at the same time: so many that two devices
 /// seldom share a turn, and if they do, they only wait for each other.

@@ -6,7 +6,7 @@
 use iotdm_proto::topic::{DESIRED_PATCHES, METHOD_CALLS, TWIN_RESPONSES};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::identity::Identity;
+use iotdm_proto::Identity;
 
 /// What a session is subscribed to, and with which QoS: `None` for what it is not
 /// subscribed to.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
 use crate::clock::now;
-use crate::identity::Identity;
+use iotdm_proto::Identity;
 
 /// How many messages a slow reader may be behind before it misses some: all
 /// of them are kept in memory.

@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::identity::Identity;
 use crate::key::{KeyError, SecretKey};
-use crate::names::{DeviceId, Endpoint, NameError};
+use crate::names::{Endpoint, NameError};
 
-/// Where a device connects and as whom.
+/// Where a device, or a module of one, connects and as whom.
 #[derive(Debug, Clone)]
 pub struct DeviceConnectionString {
     /// `HostName=`: the hub, as it stands in user names and SAS resources.
     pub host_name: Endpoint,
-    /// `DeviceId=`: the device.
-    pub device_id: DeviceId,
+    /// `DeviceId=`: the device; with `ModuleId=`, that module of the device.
+    pub id: Identity,
     /// `GatewayHostName=`, if given: the host that is connected to instead of
     /// the hub. Only TCP and TLS use this name; user names and SAS resources keep
     /// the hub's.
@@ -91,9 +92,6 @@ pub enum ConnectionStringError {
         "this is a service connection string (it has SharedAccessKeyName); expected a device's one with DeviceId"
     )]
     IsService,
-    /// A module's string where a device string belongs.
-    #[error("this is a module's connection string (it has ModuleId); expected a device's")]
-    IsModule,
     /// None, or more than one, of the three ways to authenticate.
     #[error("give exactly one of SharedAccessKey, SharedAccessSignature and x509=true")]
     Auth,
@@ -146,9 +144,6 @@ impl FromStr for DeviceConnectionString {
         if parts.contains_key(POLICY) {
             return Err(Error::IsService);
         }
-        if parts.contains_key(MODULE_ID) {
-            return Err(Error::IsModule);
-        }
         let auth = match (parts.get(KEY), parts.get(SIGNATURE), parts.get(X509)) {
             (Some(key), None, None) => DeviceAuth::Key(key.parse()?),
             (None, Some(token), None) => DeviceAuth::Token((*token).to_owned()),
@@ -158,8 +153,8 @@ impl FromStr for DeviceConnectionString {
         };
         Ok(DeviceConnectionString {
             host_name: name(&parts, HOST_NAME)?,
-            device_id: name(&parts, DEVICE_ID)?,
-            gateway: parts.contains_key(GATEWAY).then(|| name(&parts, GATEWAY)).transpose()?,
+            id: Identity { device: name(&parts, DEVICE_ID)?, module: optional(&parts, MODULE_ID)? },
+            gateway: optional(&parts, GATEWAY)?,
             auth,
         })
     }
@@ -226,6 +221,10 @@ fn name<T: FromStr<Err = NameError>>(parts: &Parts<'_>, key: &'static str) -> Re
     value.parse().map_err(|why| Error::Name { key, why })
 }
 
+fn optional<T: FromStr<Err = NameError>>(parts: &Parts<'_>, key: &'static str) -> Result<Option<T>, Error> {
+    parts.contains_key(key).then(|| name(parts, key)).transpose()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,10 +243,27 @@ mod tests {
     fn a_device_string_with_padding_trailing_semicolon_and_newline() {
         let parsed = device(&format!("{DEVICE};\n")).unwrap();
         assert_eq!(parsed.host_name.to_string(), "myhub.azure-devices.net");
-        assert_eq!(parsed.device_id.as_str(), "gw1");
+        assert_eq!(parsed.id.to_string(), "gw1");
         assert_eq!(parsed.gateway, None);
         let DeviceAuth::Key(key) = parsed.auth else { panic!("not a key") };
         assert_eq!(key.expose(), b"secretkey=");
+    }
+
+    #[test]
+    fn a_modules_string_names_the_module_of_the_device() {
+        let text = DEVICE.replace("DeviceId=gw1", "DeviceId=gw1;ModuleId=iotdm");
+        let parsed = device(&format!("{text};GatewayHostName=edge.example")).unwrap();
+        assert_eq!(parsed.id.to_string(), "gw1/iotdm");
+        assert_eq!(parsed.gateway.unwrap().to_string(), "edge.example");
+        let error = device(&text.replace("iotdm", "a/b")).unwrap_err().to_string();
+        assert!(error.starts_with("ModuleId: \"a/b\" is not a module id: "), "{error}");
+        // Without the device, a module is nobody.
+        let error = device(&text.replace("DeviceId=gw1;", "")).unwrap_err();
+        assert_eq!(error, Error::Missing("DeviceId"));
+        assert!(matches!(
+            device("HostName=h;DeviceId=d;ModuleId=m;x509=true").unwrap().auth,
+            DeviceAuth::X509
+        ));
     }
 
     #[test]
@@ -293,7 +309,7 @@ mod tests {
             ("HostName=h;DeviceId=d;x509=yes", Error::X509),
             ("HostName=h;DeviceId=d;x509=true;SharedAccessKey=c2VjcmV0", Error::Auth),
             ("HostName=h;DeviceId=d;SharedAccessKey=?", Error::Key(KeyError::NotBase64)),
-            ("HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=c2VjcmV0", Error::IsModule),
+            ("HostName=h;ModuleId=m;SharedAccessKey=c2VjcmV0", Error::Missing("DeviceId")),
             ("HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0", Error::IsService),
         ];
         for (text, expected) in cases {

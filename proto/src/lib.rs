@@ -12,6 +12,7 @@ mod device_interface;
 #[cfg(test)]
 mod full;
 pub mod health;
+pub mod identity;
 pub mod key;
 pub mod method;
 pub mod names;
@@ -29,9 +30,10 @@ pub mod vocabulary;
 pub use connection_string::{
     ConnectionStringError, DeviceAuth, DeviceConnectionString, ServiceConnectionString,
 };
+pub use identity::Identity;
 pub use key::SecretKey;
 pub use method::{ErrorCode, MethodName};
-pub use names::{DeviceId, Endpoint, HostName};
+pub use names::{DeviceId, Endpoint, HostName, ModuleId};
 pub use request::{OnInhibitor, RebootRequest, RequestId, Wish};
 pub use time::Time;
 

@@ -31,6 +31,13 @@ pub struct Endpoint {
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceId(String);
 
+/// The identity of a module within its device, in the alphabet of a [`DeviceId`].
+///
+/// Source: the models of `azure-iot-hub` 2.7.0.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModuleId(String);
+
 /// A text that is no such name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -45,6 +52,11 @@ pub enum NameError {
         "{0:?} is not a device id: 1 to 128 characters of letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '"
     )]
     Device(String),
+    /// The text is not a [`ModuleId`].
+    #[error(
+        "{0:?} is not a module id: 1 to 128 characters of letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '"
+    )]
+    Module(String),
 }
 
 impl HostName {
@@ -66,12 +78,19 @@ impl DeviceId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// Whether the id can be part of an MQTT topic. A device whose id has `#` or
-    /// `+`, which are wildcards in topics, cannot connect over MQTT.
-    pub fn fits_mqtt(&self) -> bool {
-        !self.0.contains(['#', '+'])
+impl ModuleId {
+    /// The id as written, never percent-encoded.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
+}
+
+/// Whether `text` is in the alphabet of ids, and not too long for one.
+fn is_id(text: &str) -> bool {
+    let char_ok = |b: u8| b.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&b);
+    (1..=128).contains(&text.len()) && text.bytes().all(char_ok)
 }
 
 impl FromStr for HostName {
@@ -109,12 +128,15 @@ impl FromStr for DeviceId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let char_ok = |b: u8| b.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&b);
-        if (1..=128).contains(&text.len()) && text.bytes().all(char_ok) {
-            Ok(DeviceId(text.to_owned()))
-        } else {
-            Err(NameError::Device(text.to_owned()))
-        }
+        if is_id(text) { Ok(DeviceId(text.to_owned())) } else { Err(NameError::Device(text.to_owned())) }
+    }
+}
+
+impl FromStr for ModuleId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if is_id(text) { Ok(ModuleId(text.to_owned())) } else { Err(NameError::Module(text.to_owned())) }
     }
 }
 
@@ -123,6 +145,20 @@ impl TryFrom<String> for DeviceId {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         text.parse()
+    }
+}
+
+impl TryFrom<String> for ModuleId {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ModuleId> for String {
+    fn from(id: ModuleId) -> String {
+        id.0
     }
 }
 
@@ -144,6 +180,12 @@ impl fmt::Display for Endpoint {
             Some(port) => write!(f, "{}:{port}", self.host),
             None => write!(f, "{}", self.host),
         }
+    }
+}
+
+impl fmt::Display for ModuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -176,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn device_ids() {
+    fn ids() {
         let longest = "x".repeat(128);
         for good in ["gw1", "a:b.c+d%e", "it's", "$#*?!(),=@;", longest.as_str()] {
             assert!(good.parse::<DeviceId>().is_ok(), "{good}");
@@ -184,8 +226,8 @@ mod tests {
         let too_long = "x".repeat(129);
         for bad in ["", "a b", "a/b", "ü", too_long.as_str()] {
             assert!(bad.parse::<DeviceId>().is_err(), "{bad}");
+            assert!(bad.parse::<ModuleId>().unwrap_err().to_string().contains("is not a module id"), "{bad}");
         }
-        assert!(!"a+b".parse::<DeviceId>().unwrap().fits_mqtt());
-        assert!("a.b".parse::<DeviceId>().unwrap().fits_mqtt());
+        assert_eq!("$edgeHub".parse::<ModuleId>().unwrap().as_str(), "$edgeHub");
     }
 }

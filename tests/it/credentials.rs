@@ -63,6 +63,20 @@ enum How {
     GroupKey,
     EnrolledCertificate,
     GroupCertificate,
+    ModuleKey,
+    ModuleThumbprint,
+    ModuleCa,
+}
+
+impl How {
+    /// The options with which `iotdm-ctl` means the daemon: with the credential of a
+    /// module, it is that module.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            How::ModuleKey | How::ModuleThumbprint | How::ModuleCa => &["--module", "iotdm"],
+            _ => &[],
+        }
+    }
 }
 
 /// Prepares the hub for `gw1` proving itself in this way, and the daemon with
@@ -74,6 +88,14 @@ fn prepare(hub: &Hub, certificates: &Certificates, how: How, port: u16, daemon: 
             "[provisioning]\nid_scope = {:?}\nregistration_id = \"gw1\"\nglobal_endpoint = \"localhost:{port}\"\n{more}",
             scope.trim()
         )
+    };
+    let of_module = |more: &[&str]| {
+        let create = ["device", "create", "gw1", "--module", "iotdm"];
+        let (file, gateway) = (daemon.state_dir().with_file_name("module"), format!("localhost:{port}"));
+        let out = ["--gateway", gateway.as_str(), "--out", text(&file)];
+        let ran = hub.ctl(&[&create, &out, more].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        daemon.write_connection_string(&fs::read_to_string(&file).unwrap());
     };
     let by_certificate = |kind: &str, more: &[&str]| {
         let create = ["device", "create", "gw1", "--auth", kind];
@@ -125,6 +147,20 @@ fn prepare(hub: &Hub, certificates: &Certificates, how: How, port: u16, daemon: 
             let scope = hub.emulator(&["enrol", "--group", "line", "--certificate", text(&file)]);
             format!("{lines}{}", provisioning(&scope, ""))
         }
+        How::ModuleKey => {
+            of_module(&[]);
+            String::new()
+        }
+        How::ModuleThumbprint => {
+            let lines = certificates.write("anything", false);
+            let file = certificates.file("device.pem");
+            of_module(&["--auth", "x509-thumbprint", "--certificate", text(&file)]);
+            lines
+        }
+        How::ModuleCa => {
+            of_module(&["--auth", "x509-ca"]);
+            certificates.write("gw1/iotdm", true)
+        }
     }
 }
 
@@ -149,7 +185,7 @@ fn everywhere(how: How) {
             ));
             daemon.start();
             daemon.notified.wait_for("STATUS=connected to localhost");
-            let ran = hub.ctl(&["reboot", "gw1", "--interval", "1s"]);
+            let ran = hub.ctl(&[how.options(), &["reboot", "gw1", "--interval", "1s"]].concat());
             assert_eq!(ran.code, 0, "{how:?} over {transport}: {ran:?}");
             if let Some(proxy) = &proxy {
                 proxy.asked.wait_for(&format!("CONNECT localhost:{port} HTTP/1.1"));
@@ -194,6 +230,21 @@ fn an_enrolment_with_a_certificate() {
 #[test]
 fn a_group_of_certificates_of_one_ca() {
     everywhere(How::GroupCertificate);
+}
+
+#[test]
+fn a_modules_key() {
+    everywhere(How::ModuleKey);
+}
+
+#[test]
+fn a_modules_certificate_whose_thumbprint_the_hub_has() {
+    everywhere(How::ModuleThumbprint);
+}
+
+#[test]
+fn a_modules_certificate_of_a_ca_that_the_hub_knows() {
+    everywhere(How::ModuleCa);
 }
 
 #[test]

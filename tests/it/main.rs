@@ -13,6 +13,7 @@ mod fleet;
 mod guards;
 mod health;
 mod mended;
+mod modules;
 mod notice;
 mod once;
 mod operators;

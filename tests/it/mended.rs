@@ -87,7 +87,28 @@ fn a_second_client_with_the_same_identity_is_named() {
         one.notified.wait_for("STATUS=not connected: another client connects with this identity, gw1: ");
     assert!(status.contains("closed the connection, without an error"), "{status}");
     let named = clone.log.wait_for("another client connects with this identity, gw1: ");
-    assert!(named.contains("give it a device of its own"), "{named}");
+    assert!(named.contains("iotdm-ctl device create gw1 --module iotdm --out FILE"), "{named}");
+    clone.stop();
+}
+
+#[test]
+fn so_is_one_with_the_identity_of_a_module() {
+    let hub = Hub::start();
+    hub.ctl(&["device", "create", "gw1", "--module", "iotdm"]).ends(0, &[]);
+    let string = hub.file("devices/gw1~iotdm");
+    let (mut one, mut clone) = (Daemon::simulating(&hub), Daemon::simulating(&hub));
+    for daemon in [&one, &clone] {
+        daemon.write_connection_string(string.trim());
+    }
+    one.start();
+    one.notified.wait_for("STATUS=connected to localhost as gw1/iotdm");
+    clone.start();
+    let named = "another client connects with this identity, gw1/iotdm: ";
+    one.notified.wait_for(&format!("STATUS=not connected: {named}"));
+    // Within three disconnections.
+    assert!(one.notified.count("STATUS=connected to localhost as gw1/iotdm") <= 3);
+    let said = clone.log.wait_for(named);
+    assert!(said.contains("give that a module identity of its own"), "{said}");
     clone.stop();
 }
 

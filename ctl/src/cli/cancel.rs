@@ -29,19 +29,23 @@ refused, offline, noSuchDevice, timedOut, notAuthorized, throttled or error.";
 /// `cancel`
 #[derive(Debug, Args)]
 #[command(after_help = CANCEL_HELP)]
-#[command(group(ArgGroup::new("which").args(["devices", "condition", "devices_from", "journal"]).required(true)))]
+#[command(group(ArgGroup::new("which").args(["devices", "condition", "where_module", "devices_from", "journal"]).required(true).multiple(true)))]
 pub struct CancelArgs {
     /// The devices
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer(), conflicts_with_all = ["condition", "where_module", "devices_from", "journal"])]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
+    /// With --module: the devices of whose module this condition holds; with --where,
+    /// only those of which that holds as well
+    #[arg(long, value_name = "CONDITION")]
+    pub where_module: Option<String>,
     /// The devices named in this file, or on stdin (-)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["condition", "where_module", "journal"])]
     pub devices_from: Option<PathBuf>,
     /// The devices that the run which wrote this journal has asked
-    #[arg(long, value_name = "FILE", add = journals::completer(), conflicts_with = "id")]
+    #[arg(long, value_name = "FILE", add = journals::completer(), conflicts_with_all = ["id", "condition", "where_module"])]
     pub journal: Option<PathBuf>,
     /// Only if this request is the pending one
     #[arg(long)]

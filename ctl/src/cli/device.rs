@@ -52,6 +52,7 @@ pub enum Auth {
 const DEVICE_CREATE_HELP: &str = "\
 Examples:
   iotdm-ctl device create gw1 --out gw1.connection-string
+  iotdm-ctl device create gw1 --module iotdm --out gw1-iotdm.connection-string
   iotdm-ctl device create gw2 --auth x509-thumbprint --certificate gw2.pem
   iotdm-ctl device create gw3 --auth x509-ca
   iotdm-ctl device create --from devices.csv --out connection-strings
@@ -61,6 +62,11 @@ JSON: an array or objects one after the other. Columns or keys: deviceId, and wh
 needed auth, thumbprint, secondaryThumbprint, status (enabled or disabled) and tags (in
 CSV a column for each, such as tags.site). Nothing is created unless all of it is good.
 Ids with ; # or + are refused: such a device could never connect.
+
+With --module NAME that module of each device is created, with a key or certificate of
+its own: a daemon that is this module connects beside whatever else uses the device's
+identity. The device has to be there. A certificate of --auth x509-ca has the common name
+DEVICE/NAME.
 
 It needs the right to write the registry, as the policy \"registryReadWrite\" has it.";
 
@@ -109,17 +115,21 @@ pub struct DeviceListArgs {
 
 /// Which devices' identities to change.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("which").args(["devices", "from", "condition"]).required(true)))]
+#[command(group(ArgGroup::new("which").args(["devices", "from", "condition", "where_module"]).required(true).multiple(true)))]
 pub struct ManyArgs {
     /// The devices
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer(), conflicts_with_all = ["from", "condition", "where_module"])]
     pub devices: Vec<DeviceId>,
     /// The devices that this file, or stdin (-), names: ids, CSV or JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["condition", "where_module"])]
     pub from: Option<PathBuf>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
+    /// With --module: the devices of whose module this condition holds; with --where,
+    /// only those of which that holds as well
+    #[arg(long, value_name = "CONDITION")]
+    pub where_module: Option<String>,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -157,6 +167,8 @@ Examples:
   iotdm-ctl device delete gw1 --yes
   iotdm-ctl device list -o csv > old.csv
   iotdm-ctl device delete --from old.csv
+
+With --module NAME the module is deleted, and the device stays.
 
 With -o json and several devices it prints {\"deleted\": [...], \"errors\": [...]}.";
 
@@ -207,6 +219,7 @@ pub struct RenewKeyArgs {
 const CONNECTION_STRING_HELP: &str = "\
 Examples:
   iotdm-ctl device connection-string gw1 --out gw1.connection-string
+  iotdm-ctl device connection-string gw1 --module iotdm --out iotdm.connection-string
   iotdm-ctl device connection-string gw1 --gateway edge.example.com";
 
 /// `device connection-string`

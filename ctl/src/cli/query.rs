@@ -17,6 +17,9 @@ Examples:
 Text and -o csv are tables; of whole twins they have the main columns, -o json has
 everything. -o jsonl and csv are written page by page as they come.
 
+With --module NAME (or module in ctl.toml) a query FROM devices is made one over the
+modules of that name: FROM devices.modules WHERE moduleId = 'NAME' AND (...).
+
 Ready-made:
   last-reboots    which device was last rebooted when, and why
   unclean         whose last boot followed no orderly shutdown
@@ -150,7 +153,12 @@ reboot's; a wish that its device has not taken up is shown as wished for. HEALTH
 is wrong, and is left out where nobody tells it. A terminal that
 is too narrow gets shorter times and fewer columns; elsewhere nothing is left out.
 
-With -o json, one DEVICE gives an object, else an array. Keys: deviceId, connectionState,
+With --module NAME (or module in ctl.toml) it is about that module of each device, which
+the daemon then is: its connection, and what it reports. --where is about the device's
+twin all the same, where the tags are, and --where-module about the module's.
+
+With -o json, one DEVICE gives an object, else an array. Keys: deviceId, moduleId (of a
+module), connectionState,
 wish (in the desired properties, until its outcome is known), and as the device reports
 them: rebootTime, reboot, boot, agent, health, rebootRequired. With -o csv the last column
 is the time of the outcome. With -o prometheus it prints numbers in Prometheus's text
@@ -168,11 +176,15 @@ queries in a minute, and each hundred devices take one.";
 #[command(after_help = STATUS_HELP)]
 pub struct StatusArgs {
     /// The devices [default: all]
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer(), conflicts_with = "condition")]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer(), conflicts_with_all = ["condition", "where_module"])]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION")]
     pub condition: Option<String>,
+    /// With --module: the devices of whose module this condition holds; with --where,
+    /// only those of which that holds as well
+    #[arg(long, value_name = "CONDITION")]
+    pub where_module: Option<String>,
     /// Keep them on the screen
     #[arg(long)]
     pub watch: bool,

@@ -47,6 +47,11 @@ has failed, too.
 With --if-required a device that does not need a reboot is left alone. Its outcome is
 notNeeded, which is no failure; the next device is the canary then.
 
+Where the daemon is a module of the device (--module NAME, or module in ctl.toml), the
+module is called, and its twin read. --where, --per and --order-by are about the device's
+twin all the same, where the tags are, and --where-module is about the module's. A run's
+journal knows the module. --job is for devices alone, as the hub's jobs are.
+
 With --job the hub calls the devices, also when this program is gone. It is followed
 until each has replied, and an outcome of accepted says no more than that.
 
@@ -59,6 +64,7 @@ Examples:
   iotdm-ctl reboot --where \"tags.site != ''\" --at-most 1 --per tags.site --max-in-flight 50
   iotdm-ctl reboot --where \"tags.site = 'north'\" --if-required --canary 2 --soak 10m
   iotdm-ctl reboot --devices-from gateways.txt --yes -o jsonl
+  iotdm-ctl reboot --module iotdm --where \"tags.site = 'north'\"
 
 With -o json, one DEVICE gives an object and several an array; jsonl gives a line
 for each as it ends. Keys: device, id, outcome (accepted, checked, completed,
@@ -73,7 +79,7 @@ It needs the right to connect as a service, as the policy \"service\" has it.";
 /// `reboot`
 #[derive(Debug, Args)]
 #[command(after_help = REBOOT_HELP)]
-#[command(group(ArgGroup::new("which").args(["devices", "condition", "devices_from", "resume"]).required(true)))]
+#[command(group(ArgGroup::new("which").args(["devices", "condition", "where_module", "devices_from", "resume"]).required(true).multiple(true)))]
 pub struct RebootArgs {
     /// Which devices.
     #[command(flatten)]
@@ -93,16 +99,20 @@ pub struct RebootArgs {
 #[derive(Debug, Args)]
 pub struct WhichArgs {
     /// The devices
-    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer())]
+    #[arg(value_name = "DEVICE", value_parser = values::device_id, add = device_ids::completer(), conflicts_with_all = ["condition", "where_module", "devices_from", "resume"])]
     pub devices: Vec<DeviceId>,
     /// The devices that this condition of the query language selects
     #[arg(long = "where", value_name = "CONDITION", help_heading = FLEET)]
     pub condition: Option<String>,
+    /// With --module: the devices of whose module this condition holds; with --where,
+    /// only those of which that holds as well
+    #[arg(long, value_name = "CONDITION", help_heading = FLEET)]
+    pub where_module: Option<String>,
     /// The devices named in this file, or on stdin (-), one on a line
-    #[arg(long, value_name = "FILE", help_heading = FLEET)]
+    #[arg(long, value_name = "FILE", help_heading = FLEET, conflicts_with_all = ["condition", "where_module", "resume"])]
     pub devices_from: Option<PathBuf>,
     /// Go on with the run that wrote this journal
-    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["reason", "operator", "id", "delay", "at", "on_inhibitor", "on_preflight", "wait_seconds", "check", "dry_run", "when_online", "deadline", "if_required"])]
+    #[arg(long, value_name = "FILE", add = journals::completer(), help_heading = FLEET, conflicts_with_all = ["condition", "where_module", "reason", "operator", "id", "delay", "at", "on_inhibitor", "on_preflight", "wait_seconds", "check", "dry_run", "when_online", "deadline", "if_required"])]
     pub resume: Option<PathBuf>,
 }
 

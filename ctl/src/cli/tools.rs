@@ -40,7 +40,8 @@ Examples:
   iotdm-ctl sas-token --device gw1
 
 Without --device the token has the rights of the connection string's policy; with it,
-it is the device's own, signed with its primary key.";
+it is the device's own, signed with its primary key, or with --module NAME that of the
+module.";
 
 /// `sas-token`
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{CallTimeouts, CancelArgs};
 use crate::commands::reboot;
-use crate::commands::selection::{each_once, selected};
+use crate::commands::selection::{Conditions, each_once, selected};
 use crate::device_file;
 use crate::error::or_interrupt;
 use crate::exit::{Exit, exit_of};
@@ -106,8 +106,9 @@ async fn which(hub: &HubClient, args: &CancelArgs) -> anyhow::Result<Vec<(Device
         let asked = reboot::asked(hub, path)?;
         return Ok(asked.into_iter().map(|(device, id)| (device, Some(id))).collect());
     }
-    let devices = match (&args.condition, &args.devices_from) {
-        (Some(condition), _) => selected(hub, condition).await?,
+    let conditions = Conditions::given(hub, args.condition.as_ref(), args.where_module.as_ref())?;
+    let devices = match (conditions, &args.devices_from) {
+        (Some(conditions), _) => selected(hub, conditions).await?,
         (None, Some(path)) => device_file::devices("--devices-from", path)?,
         (None, None) => args.devices.clone(),
     };

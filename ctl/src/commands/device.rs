@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use iotdm_proto::{DeviceId, SecretKey};
+use iotdm_proto::{DeviceId, Identity, SecretKey};
 use serde_json::{Value, json};
 
 pub(crate) use self::credential::key;
@@ -22,10 +22,13 @@ use crate::cli::{
     Key, ManyArgs, RenewKeyArgs,
 };
 use crate::commands::query;
+use crate::commands::selection::of_modules;
+use crate::error::Usage;
 use crate::exit::Exit;
 use crate::hub::HubClient;
 use crate::output::{Output, arguments, cell, say};
 use crate::prompt::confirm;
+use crate::values::new_device_id;
 use crate::{secret_file, times};
 
 /// How many devices the registry takes in one HTTP request.
@@ -33,8 +36,19 @@ use crate::{secret_file, times};
 /// Source: REST reference "Bulk registry".
 const CHUNK: usize = 100;
 
-/// Creates a device, or the devices that a file names.
+/// Why a module cannot be enabled or disabled.
+const NO_STATUS: &str =
+    "--module: a module has no status of its own: disable its device, or delete the module";
+
+/// Creates a device, or the devices that a file names; of modules, each with its own
+/// credential.
 pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> anyhow::Result<Exit> {
+    if let Some(module) = hub.module() {
+        if args.disabled {
+            return Err(Usage(NO_STATUS.to_owned()).into());
+        }
+        new_device_id(module.as_str()).map_err(|why| Usage(format!("--module: {why}")))?;
+    }
     if let Some(path) = &args.from {
         return bulk::create(hub, output, path, &args).await;
     }
@@ -46,14 +60,17 @@ pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> 
     if let Some(out) = &args.out {
         secret_file::check(out)?;
     }
-    let identity = json!({
-        "deviceId": device.as_str(),
-        "status": if args.disabled { "disabled" } else { "enabled" },
-        "authentication": authentication,
-    });
-    let identity = hub.put_device(device, &identity, None).await.with_context(|| device.to_string())?;
+    let status = if args.disabled { "disabled" } else { "enabled" };
+    let mut new = json!({"deviceId": device.as_str(), "authentication": authentication});
+    let own = match hub.module() {
+        None => ("status", json!(status)),
+        Some(module) => ("moduleId", json!(module)),
+    };
+    set(&mut new, &[own]);
+    let identity =
+        hub.put_device(device, &new, None).await.with_context(|| hub.identity(device).to_string())?;
     if output.is_text() {
-        output.line(format_args!("created {device}"))?;
+        output.line(format_args!("created {}", hub.identity(device)))?;
     } else {
         output.json(&without_keys(identity))?;
     }
@@ -62,7 +79,7 @@ pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> 
         None if output.is_text() => {
             say(format_args!(
                 "its connection string: iotdm-ctl device connection-string --out FILE {}",
-                arguments([device.as_str()])
+                command_line_of(hub, device)
             ));
         }
         None => {}
@@ -80,6 +97,7 @@ pub async fn show(hub: &HubClient, output: Output, args: DeviceArgs) -> anyhow::
     let local = times::local();
     let rows: Vec<Vec<String>> = [
         ("device", "/deviceId"),
+        ("module", "/moduleId"),
         ("status", "/status"),
         ("reason", "/statusReason"),
         ("connection", "/connectionState"),
@@ -89,6 +107,12 @@ pub async fn show(hub: &HubClient, output: Output, args: DeviceArgs) -> anyhow::
         ("etag", "/etag"),
     ]
     .into_iter()
+    // A module has no status of its own, and a device is no module.
+    .filter(|(_, pointer)| match *pointer {
+        "/moduleId" => hub.module().is_some(),
+        "/status" | "/statusReason" => hub.module().is_none(),
+        _ => true,
+    })
     .map(|(name, pointer)| vec![name.to_owned(), local(&cell(identity.pointer(pointer)))])
     .collect();
     Ok(output.table(&[], &rows)?)
@@ -97,7 +121,13 @@ pub async fn show(hub: &HubClient, output: Output, args: DeviceArgs) -> anyhow::
 /// Lists devices, by a query, which gives all of them page by page; the registry's
 /// own list ends at a thousand.
 pub async fn list(hub: &HubClient, output: Output, args: DeviceListArgs) -> anyhow::Result<()> {
-    query::print(hub, output, "SELECT * FROM devices", args.top).await
+    match hub.module() {
+        None => query::print(hub, output, "SELECT * FROM devices", args.top).await,
+        Some(_) => {
+            let sql = of_modules(hub, "*", None, None)?;
+            query::print(hub, output, &sql.concat(), args.top).await
+        }
+    }
 }
 
 /// Lets devices connect again.
@@ -124,6 +154,9 @@ async fn set_status(
     change: impl Fn(&mut Value) -> bool,
     (verb, word): (&str, &str),
 ) -> anyhow::Result<Exit> {
+    if hub.module().is_some() {
+        return Err(Usage(NO_STATUS.to_owned()).into());
+    }
     let Some(many) = Many::of(hub, args).await? else { return Ok(Exit::NoSuchDevice) };
     if args.are_selected() {
         let command = format!("device {}", verb.to_lowercase());
@@ -131,7 +164,7 @@ async fn set_status(
     }
     if let ([device], true) = (many.devices.as_slice(), many.is_one) {
         let identity = changed(hub, device, change).await?;
-        return print_changed(output, device, identity, word).map(|()| Exit::Done);
+        return print_changed(output, &hub.identity(device), identity, word).map(|()| Exit::Done);
     }
     let work = async |device: &DeviceId| changed(hub, device, &change).await.map(drop);
     many.each(output, word, work).await?.end(output, word)
@@ -141,13 +174,17 @@ async fn set_status(
 pub async fn delete(hub: &HubClient, output: Output, args: DeviceDeleteArgs) -> anyhow::Result<Exit> {
     let Some(many) = Many::of(hub, &args.which).await? else { return Ok(Exit::NoSuchDevice) };
     if let ([device], true) = (many.devices.as_slice(), many.is_one) {
-        let question = format!("Delete {device} from hub {}, with its keys and its twin?", hub.endpoint());
+        let question = format!(
+            "Delete {} from hub {}, with its keys and its twin?",
+            hub.identity(device),
+            hub.endpoint()
+        );
         if !args.which.yes && !confirm(&format!("device delete {device}"), question).await? {
             bail!("nothing deleted");
         }
-        hub.delete_device(device).await.with_context(|| device.to_string())?;
+        hub.delete_device(device).await.with_context(|| hub.identity(device).to_string())?;
         if output.is_text() {
-            output.line(format_args!("deleted {device}"))?;
+            output.line(format_args!("deleted {}", hub.identity(device)))?;
         }
         return Ok(Exit::Done);
     }
@@ -181,13 +218,13 @@ pub async fn renew_key(hub: &HubClient, output: Output, args: RenewKeyArgs) -> a
         }
         let key = renew(&mut identity, args.key).with_context(|| device.to_string())?;
         let identity = put_back(hub, device, identity).await?;
-        print_changed(output, device, identity, how)?;
+        print_changed(output, &hub.identity(device), identity, how)?;
         match &args.out {
             Some(out) => write_out(out, &string(device, key))?,
             None => say(format_args!(
                 "its new connection string: iotdm-ctl device connection-string{} --out FILE {}",
                 if args.key == Some(Key::Secondary) { " --key secondary" } else { "" },
-                arguments([device.as_str()])
+                command_line_of(hub, device)
             )),
         }
         return Ok(Exit::Done);
@@ -284,9 +321,9 @@ async fn put_back(hub: &HubClient, device: &DeviceId, identity: Value) -> anyhow
 }
 
 /// Says what a device now is, or has, or prints its identity.
-fn print_changed(output: Output, device: &DeviceId, identity: Value, how: &str) -> anyhow::Result<()> {
+fn print_changed(output: Output, id: &Identity, identity: Value, how: &str) -> anyhow::Result<()> {
     if output.is_text() {
-        return Ok(output.line(format_args!("{device} {how}"))?);
+        return Ok(output.line(format_args!("{id} {how}"))?);
     }
     Ok(output.json(&without_keys(identity))?)
 }
@@ -298,6 +335,18 @@ fn set(identity: &mut Value, values: &[(&str, Value)]) -> bool {
         identity.insert((*key).to_owned(), value.clone());
     }
     true
+}
+
+/// The words of a command line that name a device, and the module of it that is meant.
+fn command_line_of(hub: &HubClient, device: &DeviceId) -> String {
+    match hub.module() {
+        None => arguments([device.as_str()]),
+        Some(module) => {
+            let module = arguments([module.as_str()]);
+            let module = module.strip_prefix("-- ").unwrap_or(&module);
+            format!("--module={module} {}", arguments([device.as_str()]))
+        }
+    }
 }
 
 /// An identity as it may be shown.

@@ -1,23 +1,37 @@
 //! `query`: runs a query in the hub's query language, and prints the rows as a
 //! table or as JSON.
 
+mod narrowed;
+
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
+use self::narrowed::narrowed;
 use crate::cli::{QueryArgs, ReadyMade};
+use crate::error::Usage;
 use crate::hub::{HubClient, check_length};
 use crate::output::{Format, Output, cell};
 use crate::times;
 
 /// The columns of a table of whole twins, which have too many keys for a table.
-const TWIN_COLUMNS: [&str; 5] = ["deviceId", "status", "connectionState", "lastActivityTime", "tags"];
+const TWIN_COLUMNS: [&str; 6] =
+    ["deviceId", "moduleId", "status", "connectionState", "lastActivityTime", "tags"];
 
 /// Runs the query of the command line and prints its rows.
 pub async fn run(hub: &HubClient, output: Output, args: QueryArgs) -> anyhow::Result<()> {
     let ready_made = args.ready_made.map(ReadyMade::sql);
-    print(hub, output, ready_made.or(args.sql.as_deref()).unwrap_or_default(), args.top).await
+    let sql = ready_made.or(args.sql.as_deref()).unwrap_or_default();
+    match hub.module() {
+        None => print(hub, output, sql, args.top).await,
+        Some(_) if args.ready_made == Some(ReadyMade::Agents) => {
+            let message = "--ready-made agents: IoT Hub groups devices only, no modules; iotdm-ctl status shows \
+                           the agent of each";
+            Err(Usage(message.to_owned()).into())
+        }
+        Some(module) => print(hub, output, &narrowed(sql, module)?, args.top).await,
+    }
 }
 
 /// Runs a query and prints its rows, at most `top` of them: page after page in

@@ -39,7 +39,7 @@ use iotdm_proto::{DeviceId, RequestId, Time};
 use tokio::sync;
 use tokio::time::Instant;
 
-pub(crate) use self::asked::asked;
+pub(crate) use self::asked::{asked, module_of_journal};
 use self::device_outcome::{DeviceOutcome, OutcomeClass};
 use self::fleet::{Beginning, Gone, Open, Start, StopReason, Work, roll};
 use self::gate::Gate;
@@ -93,6 +93,11 @@ pub async fn run(
     }
     if args.fleet.retry_failed && args.which.resume.is_none() {
         return Err(Usage("--retry-failed: say of which run with --resume FILE".to_owned()).into());
+    }
+    if args.fleet.job && hub.module().is_some() {
+        let message = "--job: IoT Hub's jobs are for devices, not for modules of them: leave out --job, or give \
+                       --module '' where the daemon is the device itself";
+        return Err(Usage(message.to_owned()).into());
     }
     let run = match &args.which.resume {
         Some(path) => {
@@ -191,7 +196,7 @@ async fn begin(
 ) -> anyhow::Result<Run> {
     let selection = which::devices(hub, which, fleet).await?;
     // A dry run harms no device that nobody has looked at.
-    let rules = match which.condition.is_some() && !request.is_dry_run() {
+    let rules = match (which.condition.is_some() || which.where_module.is_some()) && !request.is_dry_run() {
         true => Rules::with_care(selection.devices.len()),
         false => Rules::default(),
     };
@@ -211,7 +216,7 @@ async fn begin(
             journals::remove_old(state_home, SystemTime::now());
         }
         let plan = Plan::new(
-            hub.endpoint().to_string(),
+            (hub.endpoint().to_string(), hub.module().cloned()),
             run.request.clone(),
             way,
             run.rules.clone(),

@@ -19,7 +19,7 @@ pub async fn run(hub: &HubClient, output: Output, args: SasTokenArgs) -> anyhow:
         Some(device) => {
             let identity = hub.device(device).await.with_context(|| device.to_string())?;
             let key = key(&identity, Key::Primary).with_context(|| device.to_string())?;
-            let resource = format!("{}/devices/{device}", hub.endpoint().host);
+            let resource = format!("{}/{}", hub.endpoint().host, hub.identity(device).path());
             sas::sign(&resource, &key, expiry.unix_seconds(), None)
         }
     };

@@ -10,9 +10,10 @@ use anyhow::Context as _;
 
 use self::row::{COLUMNS, DeviceStatus, Times};
 use crate::cli::StatusArgs;
+use crate::commands::selection::{Conditions, each_row, of_devices, of_modules};
 use crate::error::Usage;
 use crate::exit::{Exit, exit_of};
-use crate::hub::{HubClient, check_length};
+use crate::hub::{HubClient, ROWS_OF_A_PAGE};
 use crate::output::{Format, Output, say};
 use crate::twin::Twin;
 
@@ -59,20 +60,39 @@ pub async fn run(hub: &HubClient, output: Output, args: StatusArgs) -> anyhow::R
     Ok(now.exit)
 }
 
+/// The queries for the twins that the command line means. Which modules have devices of
+/// which `--where` holds has to be asked first; `count` is how many queries that takes.
+async fn queries(hub: &HubClient, args: &StatusArgs, count: &mut u32) -> anyhow::Result<Vec<String>> {
+    let conditions = Conditions::given(hub, args.condition.as_ref(), args.where_module.as_ref())?;
+    let Conditions { device, module } = conditions.unwrap_or_default();
+    if hub.module().is_none() {
+        return Ok(vec![of_devices("*", device)?]);
+    }
+    let devices = match device {
+        None => None,
+        Some(_) => {
+            let mut found = Vec::new();
+            each_row(hub, &of_devices("deviceId", device)?, "--where", |id, _| found.push(id)).await?;
+            *count += u32::try_from(found.len() / ROWS_OF_A_PAGE + 1).unwrap_or(u32::MAX);
+            Some(found)
+        }
+    };
+    Ok(of_modules(hub, "*", devices.as_deref(), module)?)
+}
+
 /// Asks how the devices are that the command line means.
 async fn now(hub: &HubClient, args: &StatusArgs) -> anyhow::Result<Now> {
     let mut now = Now { statuses: Vec::new(), queries: 0, exit: Exit::Done };
     if args.devices.is_empty() {
-        let sql = match &args.condition {
-            Some(condition) => format!("SELECT * FROM devices WHERE {condition}"),
-            None => "SELECT * FROM devices".to_owned(),
-        };
-        check_length(&sql)?;
-        let mut pages = hub.query(&sql, None);
-        // Of each twin only what is shown is kept.
-        while let Some(rows) = pages.next().await.with_context(|| format!("the query \"{sql}\" failed"))? {
-            now.queries += 1;
-            now.statuses.extend(rows.into_iter().map(|row| DeviceStatus::of(&Twin::from(row))));
+        for sql in queries(hub, args, &mut now.queries).await? {
+            let mut pages = hub.query(&sql, None);
+            // Of each twin only what is shown is kept.
+            while let Some(rows) =
+                pages.next().await.with_context(|| format!("the query \"{sql}\" failed"))?
+            {
+                now.queries += 1;
+                now.statuses.extend(rows.into_iter().map(|row| DeviceStatus::of(&Twin::from(row))));
+            }
         }
     }
     for device in &args.devices {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use iotdm_proto::Endpoint;
+use iotdm_proto::{DeviceId, Endpoint, Identity, ModuleId};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ pub struct HubClient {
     /// The hub's host with its port, as URLs and tokens have it.
     pub(super) host: String,
     pub(super) credential: Credential,
+    /// The module of each device that is meant, if not the device itself.
+    module: Option<ModuleId>,
     pub(super) tls: ClientConfig,
     /// The proxy that the environment names for the hub.
     pub(super) proxy: Option<Proxy>,
@@ -67,6 +69,7 @@ impl HubClient {
             proxy: Proxy::of(&target.endpoint),
             endpoint: target.endpoint,
             credential: target.credential,
+            module: target.module,
             tls,
             throttled: Cell::default(),
             said_throttled: Cell::default(),
@@ -91,6 +94,17 @@ impl HubClient {
     /// The hub's host and port.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The module of each device that twins, calls and identities are of; `None` for the
+    /// devices themselves.
+    pub fn module(&self) -> Option<&ModuleId> {
+        self.module.as_ref()
+    }
+
+    /// Whom requests about `device` are for: the device, or the module of it that is meant.
+    pub fn identity(&self, device: &DeviceId) -> Identity {
+        Identity { device: device.clone(), module: self.module.clone() }
     }
 
     /// How many HTTP requests of this process the hub has throttled.

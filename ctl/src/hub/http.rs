@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iotdm_proto::DeviceId;
+use iotdm_proto::Identity;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use reqwest::header::{DATE, HeaderMap, IF_MATCH, RETRY_AFTER};
@@ -89,9 +89,14 @@ impl<'a> HttpRequest<'a> {
     }
 }
 
-/// The path of a device in a collection of the hub, such as `twins`.
-pub(super) fn device_path(collection: &str, device: &DeviceId) -> String {
-    format!("/{collection}/{}", encoded(device.as_str()))
+/// The path of a device, or of a module of one, in a collection of the hub, such as
+/// `twins`.
+pub(super) fn identity_path(collection: &str, id: &Identity) -> String {
+    let device = encoded(id.device.as_str());
+    match &id.module {
+        None => format!("/{collection}/{device}"),
+        Some(module) => format!("/{collection}/{device}/modules/{}", encoded(module.as_str())),
+    }
 }
 
 /// `text` as one segment of a path.
@@ -131,12 +136,16 @@ fn http_date(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use iotdm_proto::DeviceId;
+
     use super::*;
 
     #[test]
     fn ids_are_encoded_in_paths() {
-        let device: DeviceId = "a:b#1?$'%".parse().unwrap();
-        assert_eq!(device_path("twins", &device), "/twins/a%3Ab%231%3F%24%27%25");
+        let mut id = Identity::from("a:b#1?$'%".parse::<DeviceId>().unwrap());
+        assert_eq!(identity_path("twins", &id), "/twins/a%3Ab%231%3F%24%27%25");
+        id.module = Some("$edgeHub".parse().unwrap());
+        assert_eq!(identity_path("twins", &id), "/twins/a%3Ab%231%3F%24%27%25/modules/%24edgeHub");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::client::HubClient;
 use super::error::HubError;
-use super::http::{HttpRequest, RESPONSE_LIMIT, device_path};
+use super::http::{HttpRequest, RESPONSE_LIMIT, identity_path};
 use super::throttle::Throttle;
 use crate::reply::MethodReply;
 
@@ -60,7 +60,8 @@ impl MethodCall {
 }
 
 impl HubClient {
-    /// Calls a direct method and waits for the device's reply.
+    /// Calls a direct method of a device, or of the module of it that is meant, and waits
+    /// for the reply.
     pub async fn invoke(&self, device: &DeviceId, call: &MethodCall) -> Result<MethodReply, HubError> {
         self.invoke_in_turn(device, call, None).await
     }
@@ -80,7 +81,7 @@ impl HubClient {
         turn: Option<Instant>,
     ) -> Result<MethodReply, HubError> {
         let body = json!(call);
-        let path = format!("{}/methods", device_path("twins", device));
+        let path = format!("{}/methods", identity_path("twins", &self.identity(device)));
         let mut request = HttpRequest::new(Throttle::MethodCalls, Method::POST, path).body(&body);
         request.turn = turn;
         let seconds = call.response_timeout_in_seconds + call.connect_timeout_in_seconds;

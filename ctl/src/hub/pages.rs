@@ -16,7 +16,7 @@ use crate::error::Usage;
 /// How many rows a page of a query has at most.
 ///
 /// Source: IoT Hub developer guide, "Query language"; no larger page is given.
-const PAGE: usize = 100;
+pub const ROWS_OF_A_PAGE: usize = 100;
 
 /// How many characters a query or a condition may have.
 ///
@@ -130,7 +130,7 @@ impl Pages<'_> {
         let mut request = HttpRequest::new(self.throttle, self.method.clone(), self.path.to_owned());
         request.body = self.body.as_ref();
         request.repeatable = true;
-        let size = self.left.map_or(PAGE, |left| left.min(PAGE));
+        let size = self.left.map_or(ROWS_OF_A_PAGE, |left| left.min(ROWS_OF_A_PAGE));
         request = request.header(PAGE_SIZE, size.to_string());
         request = match &self.next {
             NextPage::First => request,

@@ -124,14 +124,14 @@ impl HubRefusal {
     /// then the HTTP status.
     pub fn kind(&self) -> RefusalKind {
         let by_name = match self.name.as_deref() {
-            Some("DeviceNotFound") => Some(RefusalKind::NoSuchDevice),
+            Some("DeviceNotFound" | "ModuleNotFound") => Some(RefusalKind::NoSuchDevice),
             Some("DeviceNotOnline") => Some(RefusalKind::Offline),
             Some("DeviceConnectionClosedRemotely" | "ConnectionForcefullyClosedOnNewConnection") => {
                 Some(RefusalKind::ConnectionLost)
             }
             Some("GatewayTimeout") => Some(RefusalKind::NoReply),
             Some("ThrottlingException" | "ThrottlingBacklogTimeout") => Some(RefusalKind::Throttled),
-            Some("DeviceAlreadyExists") => Some(RefusalKind::Exists),
+            Some("DeviceAlreadyExists" | "ModuleAlreadyExistsOnDevice") => Some(RefusalKind::Exists),
             Some("PreconditionFailed") => Some(RefusalKind::Changed),
             // The HTTP status is 403 here, but it is not a matter of rights.
             Some("IotHubQuotaExceeded") => Some(RefusalKind::Quota),
@@ -146,13 +146,13 @@ impl HubRefusal {
             _ => None,
         };
         let by_number = || match self.number? {
-            404_001 => Some(RefusalKind::NoSuchDevice),
+            404_001 | 404_010 => Some(RefusalKind::NoSuchDevice),
             404_102 | 404_103 => Some(RefusalKind::Offline),
             404_104 | 400_027 => Some(RefusalKind::ConnectionLost),
             429_000..=429_999 => Some(RefusalKind::Throttled),
             500_000..=500_999 | 503_000..=503_999 => Some(RefusalKind::Server),
             504_000..=504_999 => Some(RefusalKind::NoReply),
-            409_001 => Some(RefusalKind::Exists),
+            409_001 | 409_301 => Some(RefusalKind::Exists),
             412_001 => Some(RefusalKind::Changed),
             403_002 => Some(RefusalKind::Quota),
             403_010 => Some(RefusalKind::NotInTier),
@@ -169,9 +169,17 @@ impl HubRefusal {
         })
     }
 
+    /// Whether it is a module that the hub does not have.
+    fn is_about_a_module(&self) -> bool {
+        matches!(self.name.as_deref(), Some("ModuleNotFound")) || self.number == Some(404_010)
+    }
+
     /// What to do: nothing, or a clause that begins with `; `.
     fn remedy(&self) -> &'static str {
         match self.kind() {
+            RefusalKind::NoSuchDevice if self.is_about_a_module() => {
+                "; see iotdm-ctl device list --module NAME, and device create --module"
+            }
             RefusalKind::NoSuchDevice => "; see iotdm-ctl device list",
             RefusalKind::Offline => {
                 "; start the device's agent, or let the hub wait for it with --connect-timeout SECONDS"
@@ -214,7 +222,8 @@ impl RefusalKind {
 
 impl fmt::Display for HubRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (hub {}: {}", self.kind().sentence(), self.host, self.status)?;
+        let sentence = if self.is_about_a_module() { "no such module" } else { self.kind().sentence() };
+        write!(f, "{sentence} (hub {}: {}", self.host, self.status)?;
         if let Some(number) = self.number {
             write!(f, " {number}")?;
         }
@@ -266,6 +275,17 @@ mod tests {
 
         let contradicting = HubRefusal::parse("h", 404, Some("DeviceNotOnline"), CLASSIC);
         assert_eq!(contradicting.kind(), RefusalKind::Offline);
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_is_told_from_a_device() {
+        let body = r#"{"errorCode":404010,"message":"Module m is not there."}"#;
+        let refusal = HubRefusal::parse("h", 404, None, body);
+        assert_eq!(refusal.kind(), RefusalKind::NoSuchDevice);
+        let text = refusal.to_string();
+        assert!(text.starts_with("no such module (") && text.contains("device create --module"), "{text}");
+        let again = HubRefusal::parse("h", 409, Some("ModuleAlreadyExistsOnDevice"), "");
+        assert_eq!(again.kind(), RefusalKind::Exists);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The registry: the identities of devices.
+//! The registry: the identities of devices, and of modules. Where modules are meant
+//! ([`HubClient::module`]), what is asked about a device is asked about that module of it.
 
 use iotdm_proto::DeviceId;
 use reqwest::Method;
@@ -6,13 +7,18 @@ use serde_json::Value;
 
 use super::client::HubClient;
 use super::error::HubError;
-use super::http::{HttpRequest, device_path};
+use super::http::{HttpRequest, identity_path};
 use super::throttle::Throttle;
 
 impl HubClient {
     /// Reads a device's identity, keys included.
     pub async fn device(&self, device: &DeviceId) -> Result<Value, HubError> {
-        self.json(HttpRequest::new(Throttle::Others, Method::GET, device_path("devices", device))).await
+        self.json(HttpRequest::new(
+            Throttle::Others,
+            Method::GET,
+            identity_path("devices", &self.identity(device)),
+        ))
+        .await
     }
 
     /// Creates a device, or, with `etag`, replaces the identity that still has
@@ -24,7 +30,8 @@ impl HubClient {
         etag: Option<&str>,
     ) -> Result<Value, HubError> {
         let request =
-            HttpRequest::new(Throttle::Others, Method::PUT, device_path("devices", device)).body(identity);
+            HttpRequest::new(Throttle::Others, Method::PUT, identity_path("devices", &self.identity(device)))
+                .body(identity);
         self.json(match etag {
             Some(etag) => request.if_match(etag),
             None => request,
@@ -52,7 +59,11 @@ impl HubClient {
 
     /// Deletes a device, with its keys and its twin.
     pub async fn delete_device(&self, device: &DeviceId) -> Result<(), HubError> {
-        let request = HttpRequest::new(Throttle::Others, Method::DELETE, device_path("devices", device));
+        let request = HttpRequest::new(
+            Throttle::Others,
+            Method::DELETE,
+            identity_path("devices", &self.identity(device)),
+        );
         self.send(&request.if_match("*")).await.map(drop)
     }
 }

@@ -1,19 +1,28 @@
-//! Device twins.
+//! The twins of devices, and of modules.
 
-use iotdm_proto::DeviceId;
+use iotdm_proto::{DeviceId, Identity};
 use reqwest::Method;
 use serde_json::Value;
 
 use super::client::HubClient;
 use super::error::HubError;
-use super::http::{HttpRequest, device_path};
+use super::http::{HttpRequest, identity_path};
 use super::throttle::Throttle;
 use crate::twin::Twin;
 
 impl HubClient {
-    /// Reads a device's twin.
+    /// Reads the twin of a device, or of the module of it that is meant.
     pub async fn twin(&self, device: &DeviceId) -> Result<Twin, HubError> {
-        self.json(HttpRequest::new(Throttle::Others, Method::GET, device_path("twins", device))).await
+        self.read_twin(&self.identity(device)).await
+    }
+
+    /// Reads the twin of a device, also where a module of it is meant.
+    pub async fn device_twin(&self, device: &DeviceId) -> Result<Twin, HubError> {
+        self.read_twin(&device.clone().into()).await
+    }
+
+    async fn read_twin(&self, id: &Identity) -> Result<Twin, HubError> {
+        self.json(HttpRequest::new(Throttle::Others, Method::GET, identity_path("twins", id))).await
     }
 
     /// Merges `patch` into a device's twin, if the twin's etag is `etag` where
@@ -45,7 +54,8 @@ impl HubClient {
         body: &Value,
         etag: Option<&str>,
     ) -> Result<Twin, HubError> {
-        let request = HttpRequest::new(Throttle::Others, method, device_path("twins", device));
+        let request =
+            HttpRequest::new(Throttle::Others, method, identity_path("twins", &self.identity(device)));
         self.json(request.body(body).if_match(etag.unwrap_or("*"))).await
     }
 }

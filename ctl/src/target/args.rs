@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::profile;
+use crate::values::ModuleArg;
 
 /// The heading in help texts above the options that every command has.
 pub const GENERAL: &str = "Hub and output";
@@ -21,4 +22,8 @@ pub struct HubArgs {
     /// Trust the CAs in this PEM file, too [default: $IOTDM_CA_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
     pub ca_file: Option<PathBuf>,
+    /// The daemon is this module of each device [default: the profile's module]. For device
+    /// and sas-token, only as given here; '' is the device itself
+    #[arg(long, global = true, value_name = "NAME", help_heading = GENERAL)]
+    pub module: Option<ModuleArg>,
 }

@@ -41,7 +41,7 @@ impl Target {
                 }
                 (None, None) => Credential::of(Login::AzureCli),
             };
-            return Ok(Target { endpoint, credential, ca_file });
+            return Ok(Target { endpoint, credential, ca_file, module: None });
         }
         let file = environment.profiles_file().filter(|file| file.exists());
         match (file, &args.hub) {
@@ -128,6 +128,19 @@ mod tests {
         assert_eq!(host(&Target::find(&args, &environment).unwrap()), "flag");
     }
 
+    #[test]
+    fn a_profile_says_which_module_the_daemon_is() {
+        let home = Home::new(
+            "[hub.lab]\nconnection_string_file = 'lab'\nmodule = 'iotdm'\n\
+             [hub.az]\nhost_name = 'az'\nazure_cli = true\nmodule = 'm'\n[hub.prod]\nconnection_string_file = 'prod'\n",
+        );
+        for (hub, module) in [("lab", Some("iotdm")), ("az", Some("m")), ("prod", None)] {
+            let args = HubArgs { hub: Some(hub.into()), ..HubArgs::default() };
+            let target = Target::find(&args, &home.environment()).unwrap();
+            assert_eq!(target.module.as_ref().map(|module| module.as_str()), module, "{hub}");
+        }
+    }
+
     fn logs_in_by_the_azure_cli(target: &Target) -> bool {
         matches!(&target.credential, Credential::Entra(entra) if matches!(entra.login(), Login::AzureCli))
     }
@@ -194,6 +207,11 @@ mod tests {
             ("[hub.lab]\nhost_name = 'h'\nazure_cli = true\nmanaged_identity = true", args("lab"), "one of"),
             ("[hub.lab]\nhost_name = 'h:x'\nazure_cli = true", args("lab"), "[hub.lab] host_name"),
             ("[hub.lab]\nconnection_string_file = 'gone'", args("lab"), "gone: No such file"),
+            (
+                "[hub.lab]\nconnection_string_file = 'lab'\nmodule = 'a b'",
+                args("lab"),
+                "[hub.lab] module: \"a b\" is not a module id",
+            ),
         ] {
             let home = Home::new(profiles);
             let error = Target::find(&args, &home.environment()).unwrap_err().to_string();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use azure_core::credentials::Secret;
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
+use iotdm_proto::names::NameError;
 use serde::Deserialize;
 
 use super::Target;
@@ -42,6 +43,7 @@ struct Profile {
     client_id: Option<String>,
     client_secret_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    module: Option<String>,
 }
 
 /// The hub of the profile called `name`, or of the default one, in the file at
@@ -64,15 +66,18 @@ pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>)
     };
     let base = file.parent().unwrap_or(Path::new("."));
     let ca_file = ca_file.or(profile.ca_file.take().map(|path| base.join(path)));
+    let module = profile.module.take().map(|name| name.parse()).transpose();
+    let module = module.map_err(|error: NameError| refuse(format!("[hub.{name}] module: {error}")))?;
     match (profile.connection_string_file.take(), profile.host_name.take()) {
         (Some(path), None) if !profile.has_credential() => {
-            Ok(Target::of(read("connection_string_file", &base.join(path))?, ca_file))
+            let target = Target::of(read("connection_string_file", &base.join(path))?, ca_file);
+            Ok(Target { module, ..target })
         }
         (None, Some(host)) => {
             let endpoint =
                 host.parse().map_err(|error| refuse(format!("[hub.{name}] host_name: {error}")))?;
             let credential = profile.credential(base)?.ok_or_else(|| refuse(incomplete(&name)))?;
-            Ok(Target { endpoint, credential, ca_file })
+            Ok(Target { endpoint, credential, ca_file, module })
         }
         _ => Err(refuse(incomplete(&name))),
     }

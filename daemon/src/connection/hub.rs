@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use iotdm_proto::topic::HubTopic;
-use iotdm_proto::{API_VERSION, Time, sas};
+use iotdm_proto::{API_VERSION, Identity, Time, sas};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use self::session::Link;
 use self::session::{Session, SessionEnd, Token};
 use crate::connection::dial::{Road, Stream};
-use crate::connection::identity::{Identity, Proof, Source};
+use crate::connection::identity::{Login, Proof, Source};
 use crate::connection::mqtt::{ConnectOptions, Mqtt};
 use crate::connection::network::Watch;
 use crate::connection::outage::{Class, Outage};
@@ -54,8 +54,8 @@ pub enum HubEvent {
         link: Link,
         /// The hub's name.
         hub: String,
-        /// The device's name there.
-        device_id: String,
+        /// Who the daemon is there.
+        id: Identity,
     },
     /// The subscriptions are in force, so that from here on responses arrive.
     Subscribed,
@@ -102,10 +102,10 @@ pub async fn run(
             Ok(connected) => {
                 network = None;
                 let since = Instant::now();
-                let device = connected.identity.device_id.to_string();
+                let id = connected.login.id.clone();
                 let ended = match connector.serve(connected, &mut hurry, &mut listen, &events).await {
                     SessionEnd::Outage(outage) => {
-                        SessionEnd::Outage(rivalry.judge(outage, since.elapsed(), &device))
+                        SessionEnd::Outage(rivalry.judge(outage, since.elapsed(), &id))
                     }
                     other => other,
                 };
@@ -165,7 +165,7 @@ type Ready = (Stream, Mqtt);
 /// What a session begins with.
 struct Connected {
     mqtt: Mqtt,
-    identity: Identity,
+    login: Login,
     token: Option<Token>,
 }
 
@@ -182,7 +182,7 @@ struct Connector {
 /// Whom to connect as.
 enum Who {
     /// The connection string says.
-    Fixed(Identity),
+    Fixed(Login),
     /// The provisioning service says.
     Provisioned(Provisioning),
 }
@@ -191,37 +191,37 @@ impl Connector {
     fn new(options: Options) -> Self {
         let Options { source, assignment_file, road, tls, keep_alive, sas_ttl, model_id } = options;
         let who = match source {
-            Source::Fixed(identity) => Who::Fixed(identity),
+            Source::Fixed(login) => Who::Fixed(login),
             Source::Provisioned(enrolment) => Who::Provisioned(Provisioning::new(enrolment, assignment_file)),
         };
         Connector { who, road, tls, keep_alive, sas_ttl, model_id }
     }
 
     async fn connect(&mut self, ready: Option<Ready>) -> Result<Connected, Outage> {
-        let identity = match &mut self.who {
-            Who::Fixed(identity) => identity.clone(),
-            Who::Provisioned(provisioning) => provisioning.identity(&self.road, &mut self.tls).await?,
+        let login = match &mut self.who {
+            Who::Fixed(login) => login.clone(),
+            Who::Provisioned(provisioning) => provisioning.login(&self.road, &mut self.tls).await?,
         };
         let (stream, _until_connected) = match ready {
             Some((stream, replaced)) => (Ok(stream), Some(replaced)),
-            None => (self.road.clone().dial(identity.target().clone(), self.tls.client()?).await, None),
+            None => (self.road.clone().dial(login.target().clone(), self.tls.client()?).await, None),
         };
         let made = SystemTime::now();
         let connected = match stream {
-            Ok(stream) => self.log_in(stream, &identity, made).await,
+            Ok(stream) => self.log_in(stream, &login, made).await,
             Err(outage) => Err(outage).inspect_err(|_| self.failed(false)),
         };
-        let token = match identity.proof {
+        let token = match login.proof {
             Proof::Key { .. } => Some(Token { ttl: self.sas_ttl, made }),
             Proof::Certificate(_) => None,
         };
-        Ok(Connected { mqtt: connected?, identity, token })
+        Ok(Connected { mqtt: connected?, login, token })
     }
 
-    async fn log_in(&mut self, stream: Stream, identity: &Identity, now: SystemTime) -> Result<Mqtt, Outage> {
-        let target = identity.target();
+    async fn log_in(&mut self, stream: Stream, login: &Login, now: SystemTime) -> Result<Mqtt, Outage> {
+        let target = login.target();
         let target = format!("{}:{}", target.host, target.port_or(self.road.transport.port()));
-        let options = self.connect_options(identity, now);
+        let options = self.connect_options(login, now);
         let connected = Mqtt::connect(stream, target, &options, self.keep_alive).await;
         match (&connected, &mut self.who) {
             (Ok(_), Who::Provisioned(provisioning)) => provisioning.succeeded(),
@@ -256,35 +256,41 @@ impl Connector {
         listen: &mut watch::Receiver<bool>,
         events: &mpsc::Sender<HubEvent>,
     ) -> SessionEnd {
-        let Connected { mqtt, identity, token } = connected;
+        let Connected { mqtt, login, token } = connected;
         let (session, link) = Session::new(mqtt, self.keep_alive, token);
-        let (hub, device_id) = (identity.hub.to_string(), identity.device_id.to_string());
-        if events.send(HubEvent::Connected { link, hub, device_id }).await.is_err() {
+        let (hub, id) = (login.hub.to_string(), login.id.clone());
+        if events.send(HubEvent::Connected { link, hub, id }).await.is_err() {
             return SessionEnd::Nobody;
         }
         let dial = || -> Result<_, Outage> {
-            Ok(self.road.clone().dial(identity.target().clone(), self.tls.client()?))
+            Ok(self.road.clone().dial(login.target().clone(), self.tls.client()?))
         };
         session.serve(dial, hurry, listen, events).await
     }
 
-    fn connect_options(&self, identity: &Identity, now: SystemTime) -> ConnectOptions {
-        let (host, device) = (&identity.hub.host, &identity.device_id);
+    fn connect_options(&self, login: &Login, now: SystemTime) -> ConnectOptions {
+        let (host, id) = (&login.hub.host, &login.id);
         let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
         let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
         let model = model.unwrap_or_default();
         // In whole seconds, rounded up: rounded down, a token of 5 s would lose a good
         // part of its life.
         let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
-        let proof = &identity.proof;
+        let proof = &login.proof;
         ConnectOptions {
-            client_id: device.to_string(),
-            user: format!("{host}/{device}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
-            password: proof.token(&format!("{host}/devices/{device}"), expiry, None),
+            client_id: id.to_string(),
+            user: format!("{host}/{id}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
+            password: proof.token(&format!("{host}/{}", id.path()), expiry, None),
             certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
-            remedy: format!(
-                "its {proof}, that the device exists and is enabled there, and this machine's clock"
-            ),
+            remedy: match &id.module {
+                None => format!(
+                    "its {proof}, that the device exists and is enabled there, and this machine's clock"
+                ),
+                Some(module) => format!(
+                    "its {proof}, that the device exists, is enabled and has a module {module} there, and this \
+                     machine's clock"
+                ),
+            },
         }
     }
 }
@@ -310,7 +316,47 @@ fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
 
 #[cfg(test)]
 mod tests {
+    use iotdm_proto::sas::SasToken;
+
     use super::*;
+    use crate::connection::dial::Transport;
+    use crate::connection::identity::Origin;
+
+    /// The spellings of `azure-iot-device` 2.14.0, whose module clients have
+    /// `{device}/{module}` where its device clients have the device.
+    #[test]
+    fn what_connect_says_of_devices_and_modules() {
+        let key: iotdm_proto::SecretKey = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".parse().unwrap();
+        let said = |id: &str| {
+            let login = Login {
+                hub: "myhub.azure-devices.net:8443".parse().unwrap(),
+                id: id.parse().unwrap(),
+                gateway: Some("edge.example:18883".parse().unwrap()),
+                proof: Proof::Key { key: key.clone(), origin: Origin { file: "f".into(), command: None } },
+            };
+            assert_eq!(login.target().to_string(), "edge.example:18883");
+            let connector = Connector::new(Options {
+                source: Source::Fixed(login.clone()),
+                assignment_file: "a".into(),
+                road: Road { transport: Transport::Mqtt, proxy: None },
+                tls: Tls::new(None, None),
+                keep_alive: Duration::from_secs(60),
+                sas_ttl: Duration::from_secs(3600),
+                model_id: None,
+            });
+            connector.connect_options(&login, SystemTime::UNIX_EPOCH)
+        };
+        for (id, resource) in [("gw1", "devices/gw1"), ("gw1/iotdm", "devices/gw1/modules/iotdm")] {
+            let options = said(id);
+            assert_eq!(options.client_id, id);
+            let user = format!("myhub.azure-devices.net/{id}/?api-version=2021-04-12&DeviceClientType=");
+            assert!(options.user.starts_with(&user), "{}", options.user);
+            let token: SasToken = options.password.unwrap().parse().unwrap();
+            assert_eq!(token.resource(), format!("myhub.azure-devices.net/{resource}"));
+            assert_eq!((token.policy(), token.verify(&key, 0, &token.resource())), (None, Ok(())));
+        }
+        assert!(said("gw1/iotdm").remedy.contains("has a module iotdm there"));
+    }
 
     #[test]
     fn a_clock_before_the_program_was_made_is_said() {

@@ -1,35 +1,36 @@
-//! Who the device is at its hub, and what proves it.
+//! Who the daemon is at its hub, a device or a module of one, and what proves it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use iotdm_proto::{DeviceId, Endpoint, SecretKey, sas};
+use iotdm_proto::{Endpoint, Identity, SecretKey, sas};
 
 use super::tls::CertificateFiles;
 
-/// Where the device's name and its hub come from.
+/// Where the daemon's name and its hub come from.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// Both stand in the connection string.
-    Fixed(Identity),
+    Fixed(Login),
     /// The provisioning service gives the device both.
     Provisioned(Enrolment),
 }
 
-/// A device of a hub.
+/// Whom the daemon logs in as, and where.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct Login {
     /// The hub, as it stands in user names and SAS resources.
     pub hub: Endpoint,
-    /// The device.
-    pub device_id: DeviceId,
+    /// The device, or the module of a device: IoT Hub lets one connection in for each,
+    /// so that a daemon that is a module leaves the device to other programs.
+    pub id: Identity,
     /// What is connected to instead of the hub itself, if anything.
     pub gateway: Option<Endpoint>,
-    /// How the device proves who it is.
+    /// How the daemon proves who it is.
     pub proof: Proof,
 }
 
-/// How a device proves who it is.
+/// How a device or a module proves who it is.
 #[derive(Debug, Clone)]
 pub enum Proof {
     /// By tokens that a shared access key signs.
@@ -66,7 +67,7 @@ pub struct Enrolment {
     pub proof: Proof,
 }
 
-impl Identity {
+impl Login {
     /// The host and port to open a connection to.
     pub fn target(&self) -> &Endpoint {
         self.gateway.as_ref().unwrap_or(&self.hub)

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use iotdm_proto::{DeviceId, Endpoint, Time};
+use iotdm_proto::{DeviceId, Endpoint, Identity, Time};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::connection::dial::Road;
-use crate::connection::identity::{Enrolment, Identity};
+use crate::connection::identity::{Enrolment, Login};
 use crate::connection::mqtt::{ConnectOptions, Incoming, Mqtt};
 use crate::connection::outage::{Class, Outage};
 use crate::connection::tls::Tls;
@@ -71,9 +71,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The hub that the device was assigned to, and its name there, if `file` has an
 /// assignment for this enrolment.
-pub fn assigned(enrolment: &Enrolment, file: &Path) -> Option<(String, String)> {
+pub fn assigned(enrolment: &Enrolment, file: &Path) -> Option<(String, Identity)> {
     let Assignment { assigned_hub, device_id, .. } = read(enrolment, file)?;
-    Some((assigned_hub.to_string(), device_id.to_string()))
+    Some((assigned_hub.to_string(), device_id.into()))
 }
 
 fn read(enrolment: &Enrolment, file: &Path) -> Option<Assignment> {
@@ -90,9 +90,9 @@ impl Provisioning {
         Provisioning { enrolment, file, assignment, failures: 0, refusals: 0 }
     }
 
-    /// The device's identity: the one that is known, until the hub keeps
-    /// refusing it; else the service's answer.
-    pub async fn identity(&mut self, road: &Road, tls: &mut Tls) -> Result<Identity, Outage> {
+    /// Where the device logs in: at the hub that is known, until that keeps refusing the
+    /// device; else where the service says.
+    pub async fn login(&mut self, road: &Road, tls: &mut Tls) -> Result<Login, Outage> {
         let known = match &self.assignment {
             Some(known) if self.failures < FAILURES && self.refusals < REFUSALS => known.clone(),
             _ => {
@@ -105,8 +105,8 @@ impl Provisioning {
                 assignment
             }
         };
-        let hub = known.assigned_hub;
-        Ok(Identity { hub, device_id: known.device_id, gateway: None, proof: self.enrolment.proof.clone() })
+        let Assignment { assigned_hub: hub, device_id, .. } = known;
+        Ok(Login { hub, id: device_id.into(), gateway: None, proof: self.enrolment.proof.clone() })
     }
 
     /// Takes note that the hub could not be connected to, or that it `refused` the

@@ -7,6 +7,7 @@ use iotdm_core::decide::effect::Note;
 use iotdm_core::decide::health::Observed;
 use iotdm_core::decide::need::Need;
 use iotdm_proto::report::RebootStatus;
+use iotdm_proto::{Identity, ModuleId};
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -15,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::journal::{self, Logger};
 use super::lines::Lines;
+use super::status::Whom;
 
 /// One per kind of event, for `journalctl MESSAGE_ID=…`; never changed.
 mod message_id {
@@ -158,13 +160,21 @@ pub fn note(note: &Note) {
 }
 
 /// Writes that the hub is connected.
-pub fn connected(hub: &str, device_id: &str) {
-    tracing::info!(message_id = message_id::CONNECTED, hub, device_id, "connected to {hub} as {device_id}");
+pub fn connected(hub: &str, id: &Identity) {
+    tracing::info!(
+        message_id = message_id::CONNECTED,
+        hub,
+        device_id = id.device.as_str(),
+        module_id = id.module.as_ref().map(ModuleId::as_str),
+        "connected to {hub} as {id}"
+    );
 }
 
 /// Writes why the hub is not connected.
-pub fn disconnected(device_id: &str, message: &str) {
-    tracing::warn!(message_id = message_id::DISCONNECTED, device_id, "{message}");
+pub fn disconnected(whom: &Whom, message: &str) {
+    let Whom { device_id, module_id } = whom;
+    let module_id = module_id.as_ref().map(ModuleId::as_str);
+    tracing::warn!(message_id = message_id::DISCONNECTED, device_id, module_id, "{message}");
 }
 
 /// Writes how the machine's units are, which has changed or was seen for the first

@@ -6,12 +6,13 @@
 //! says is of this boot. It is replaced as a whole when something in it changes, and
 //! at no other time: a machine on which nothing happens is not woken for it.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use iotdm_proto::Time;
 use iotdm_proto::report::Report;
 use iotdm_proto::text::{harmless, lines};
+use iotdm_proto::{Identity, ModuleId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{self, Readers};
@@ -54,9 +55,9 @@ pub struct Connection {
     /// `hub`: the hub's name. Absent until the provisioning service has assigned one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub: Option<String>,
-    /// `deviceId`: the device's name there; until a hub is assigned, its registration
-    /// id.
-    pub device_id: String,
+    /// Who the daemon is there.
+    #[serde(flatten)]
+    pub whom: Whom,
     /// `lastAcknowledgement`: when the hub last acknowledged something in this run of
     /// the daemon: a reply to a call, or what was asked or told about the twin. Absent
     /// until it has.
@@ -71,30 +72,57 @@ pub struct Connection {
     pub next_attempt: Option<Time>,
 }
 
+/// Who the daemon is at its hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Whom {
+    /// `deviceId`: the device's name; until a hub is assigned, its registration id.
+    pub device_id: String,
+    /// `moduleId`: the module of the device that the daemon is. Absent where it is the
+    /// device itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module_id: Option<ModuleId>,
+}
+
+impl From<Identity> for Whom {
+    fn from(id: Identity) -> Self {
+        Whom { device_id: id.device.into(), module_id: id.module }
+    }
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.module_id {
+            None => f.write_str(&self.device_id),
+            Some(module) => write!(f, "{}/{module}", self.device_id),
+        }
+    }
+}
+
 impl Connection {
     /// Of a daemon that starts at `now` and has not tried yet.
-    pub fn new(hub: Option<String>, device_id: String, now: Time) -> Self {
+    pub fn new(hub: Option<String>, whom: Whom, now: Time) -> Self {
         Connection {
             connected: false,
             since: now,
             hub,
-            device_id,
+            whom,
             last_acknowledgement: None,
             outage: None,
             next_attempt: None,
         }
     }
 
-    /// The hub has taken the device.
-    pub fn begin(&mut self, hub: String, device_id: String, now: Time) {
-        let goes_on = self.connected && self.hub.as_ref() == Some(&hub) && self.device_id == device_id;
+    /// The hub has taken the device or module.
+    pub fn begin(&mut self, hub: String, whom: Whom, now: Time) {
+        let goes_on = self.connected && self.hub.as_ref() == Some(&hub) && self.whom == whom;
         let since = if goes_on { self.since } else { now };
         let last_acknowledgement = self.last_acknowledgement;
         *self = Connection {
             connected: true,
             since,
             last_acknowledgement,
-            ..Connection::new(Some(hub), device_id, now)
+            ..Connection::new(Some(hub), whom, now)
         };
     }
 
@@ -187,10 +215,14 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn whom(id: &str) -> Whom {
+        id.parse::<Identity>().unwrap().into()
+    }
+
     fn status() -> Status {
         let now = at("2026-11-22T18:36:07Z");
-        let mut connection = Connection::new(Some("hub".into()), "gw1".into(), now);
-        connection.begin("hub".into(), "gw1".into(), now);
+        let mut connection = Connection::new(Some("hub".into()), whom("gw1"), now);
+        connection.begin("hub".into(), whom("gw1"), now);
         Status {
             pid: 7,
             boot_id: "b".into(),
@@ -210,18 +242,18 @@ mod tests {
     #[test]
     fn a_connection_lasts_over_a_new_token_and_an_outage_counts_from_its_first_failure() {
         let times = ["2026-11-22T18:00:00Z", "2026-11-22T19:00:00Z", "2026-11-22T20:00:00Z"].map(at);
-        let mut connection = Connection::new(None, "gw1".into(), times[0]);
+        let mut connection = Connection::new(None, whom("gw1"), times[0]);
         assert_eq!((connection.connected, connection.since), (false, times[0]));
         connection.end("no\u{1b}[2J\nway", times[2], times[1]);
         assert_eq!((connection.connected, connection.since), (false, times[0]), "it never was");
         assert_eq!(connection.outage.as_deref(), Some("no\u{fffd}[2J\u{fffd}way"));
-        connection.begin("hub".into(), "gw1".into(), times[1]);
+        connection.begin("hub".into(), whom("gw1"), times[1]);
         connection.last_acknowledgement = Some(times[1]);
-        connection.begin("hub".into(), "gw1".into(), times[2]);
+        connection.begin("hub".into(), whom("gw1"), times[2]);
         assert_eq!((connection.connected, connection.since), (true, times[1]));
         assert_eq!((connection.outage.as_ref(), connection.next_attempt), (None, None));
         assert_eq!(connection.last_acknowledgement, Some(times[1]));
-        connection.begin("another".into(), "gw1".into(), times[2]);
+        connection.begin("another".into(), whom("gw1"), times[2]);
         assert_eq!(connection.since, times[2]);
         connection.end("gone", times[2], times[2]);
         connection.end("still gone", times[2], times[2]);
@@ -245,6 +277,10 @@ mod tests {
         let expected = json!({"pid": 7, "bootId": "b", "status": "connected", "connected": true,
             "since": "2026-11-22T18:36:07.000Z", "hub": "hub", "deviceId": "gw1"});
         assert_eq!(said, expected);
+        let mut module = status();
+        module.connection.whom = whom("gw1/iotdm");
+        let said: Value = serde_json::from_str(&to_text(&module).unwrap()).unwrap();
+        assert_eq!((&said["deviceId"], &said["moduleId"]), (&json!("gw1"), &json!("iotdm")));
         let mut changed = status();
         changed.connection.end("gone", at("2026-11-22T19:00:00Z"), at("2026-11-22T18:40:00Z"));
         told.tell(changed.clone());

@@ -1,4 +1,4 @@
-//! Reads who the device is, and what proves it: a connection string, from a file
+//! Reads who the daemon is, and what proves it: a connection string, from a file
 //! named in the configuration or the systemd credential `connection-string`; or
 //! an enrolment in the provisioning service, which gives the device its name.
 //! Never an argument or the value of an environment variable, since others could
@@ -13,7 +13,7 @@ use iotdm_proto::{DeviceAuth, DeviceConnectionString};
 use zeroize::Zeroizing;
 
 use super::config::{Config, HubConfig, ProvisioningConfig};
-use crate::connection::identity::{Enrolment, Identity, Origin, Proof, Source};
+use crate::connection::identity::{Enrolment, Login, Origin, Proof, Source};
 use crate::connection::tls::CertificateFiles;
 
 /// What the configuration leads to.
@@ -62,14 +62,14 @@ pub fn load(config: &Config, credentials_dir: Option<&Path>, packaged: &Path) ->
     };
     let is_there = needed || !text.trim().is_empty();
     let (source, mut warnings) = if is_there {
-        let identity = identity(hub, origin, &text)?;
+        let login = login(hub, origin, &text)?;
         // Nobody else can read a credential, but perhaps the file that systemd
         // copied it from.
         let readable = match configured {
             Some(file) => readable_key(file),
             None => world_readable(packaged, "chmod 0600 it"),
         };
-        (Source::Fixed(identity), Vec::from_iter(readable))
+        (Source::Fixed(login), Vec::from_iter(readable))
     } else if provisioning.id_scope.is_some() {
         let enrolment = enrolment(hub, provisioning, credentials_dir, packaged)?;
         let file = provisioning.symmetric_key_file.as_deref();
@@ -136,7 +136,7 @@ fn no_connection_string(credentials_dir: Option<&Path>, packaged: &Path) -> Stri
     }
 }
 
-fn identity(hub: &HubConfig, origin: Origin, text: &str) -> anyhow::Result<Identity> {
+fn login(hub: &HubConfig, origin: Origin, text: &str) -> anyhow::Result<Login> {
     let file = origin.file.display().to_string();
     if text.trim().is_empty() {
         bail!("{file} is empty: write the device's connection string into it");
@@ -153,11 +153,11 @@ fn identity(hub: &HubConfig, origin: Origin, text: &str) -> anyhow::Result<Ident
              device's SharedAccessKey"
         ),
     };
-    let DeviceConnectionString { host_name, device_id, gateway, .. } = connection;
-    if !device_id.fits_mqtt() {
-        bail!("{file} has a device id with '#' or '+', which cannot connect over MQTT");
+    let DeviceConnectionString { host_name, id, gateway, .. } = connection;
+    if !id.fits_mqtt() {
+        bail!("{file} has a device or module id with '#' or '+', which cannot connect over MQTT");
     }
-    Ok(Identity { hub: host_name, device_id, gateway, proof })
+    Ok(Login { hub: host_name, id, gateway, proof })
 }
 
 fn enrolment(
@@ -248,23 +248,23 @@ mod tests {
 
     const STRING: &str = "HostName=h;DeviceId=gw1;SharedAccessKey=c2VjcmV0";
 
-    fn loaded(text: &[u8]) -> Result<Identity, String> {
+    fn loaded(text: &[u8]) -> Result<Login, String> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("connection-string"), text).unwrap();
         let loaded = load(&Config::default(), Some(dir.path()), Path::new("/nowhere"));
         loaded.map(|loaded| fixed(loaded.source)).map_err(|error| format!("{error:#}"))
     }
 
-    fn fixed(source: Source) -> Identity {
-        let Source::Fixed(identity) = source else { panic!("{source:?}") };
-        identity
+    fn fixed(source: Source) -> Login {
+        let Source::Fixed(login) = source else { panic!("{source:?}") };
+        login
     }
 
     #[test]
     fn the_systemd_credential_with_a_newline() {
-        let identity = loaded(format!("{STRING}\n").as_bytes()).unwrap();
-        assert_eq!(identity.device_id.as_str(), "gw1");
-        assert!(!format!("{identity:?}").contains("c2VjcmV0"));
+        let login = loaded(format!("{STRING}\n").as_bytes()).unwrap();
+        assert_eq!(login.id.to_string(), "gw1");
+        assert!(!format!("{login:?}").contains("c2VjcmV0"));
     }
 
     #[test]
@@ -330,6 +330,8 @@ mod tests {
             (b"HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0", "service connection string"),
             (b"HostName=h;DeviceId=d;x509=true", "x509=true needs a certificate: set hub.certificate_file"),
             (b"HostName=h;DeviceId=a#b;SharedAccessKey=c2VjcmV0", "cannot connect over MQTT"),
+            (b"HostName=h;DeviceId=a;ModuleId=b+;SharedAccessKey=c2VjcmV0", "cannot connect over MQTT"),
+            (b"HostName=h;ModuleId=m;SharedAccessKey=c2VjcmV0", "lacks DeviceId"),
             (b"HostName=h;DeviceId=d;SharedAccessKey=!", ": SharedAccessKey: the key is not valid base64"),
             (b"HostName=a b;DeviceId=d;SharedAccessKey=c2VjcmV0", ": HostName: \"a b\" is not a host name"),
             (b"HostName=h:0;DeviceId=d;SharedAccessKey=c2VjcmV0", "does not end in a port"),
@@ -360,8 +362,8 @@ mod tests {
         fs::write(&cred, "").unwrap();
         named(&cred, "systemd-creds encrypt --name=connection-string -");
         fs::write(&copy, STRING).unwrap();
-        let identity = fixed(load(&Config::default(), Some(run.path()), &packaged).unwrap().source);
-        let proof = identity.proof.to_string();
+        let login = fixed(load(&Config::default(), Some(run.path()), &packaged).unwrap().source);
+        let proof = login.proof.to_string();
         assert_eq!(
             proof,
             format!(

@@ -47,10 +47,14 @@ pub fn describe(settings: &Settings) -> String {
         ack_timeout,
         down_timeout,
     } = reboot;
+    let mut of_module = String::new();
     let (who, where_to) = match &credentials.source {
-        Source::Fixed(identity) => {
-            let gateway = identity.gateway.as_ref().map(|gateway| format!(" through {gateway}"));
-            (identity.device_id.to_string(), format!("{}{}", identity.hub, gateway.unwrap_or_default()))
+        Source::Fixed(login) => {
+            if let Some(module) = &login.id.module {
+                of_module = format!("module           {module}\n");
+            }
+            let gateway = login.gateway.as_ref().map(|gateway| format!(" through {gateway}"));
+            (login.id.device.to_string(), format!("{}{}", login.hub, gateway.unwrap_or_default()))
         }
         Source::Provisioned(enrolment) => (
             format!("registered as {}", enrolment.registration_id),
@@ -100,7 +104,7 @@ pub fn describe(settings: &Settings) -> String {
         credentials.warnings.iter().map(|warning| format!("warning          {warning}\n")).collect();
     format!(
         "hub              {where_to}\n\
-         device           {who}\n\
+         device           {who}\n{of_module}\
          authentication   {proof}\n\
          transport        {transport}{proxy}\n\
          trusted CAs      the system's{cas}\n\
@@ -243,6 +247,21 @@ mod tests {
         }
         keys_seen.sort();
         assert_eq!(keys_seen, keys::all(), "each key has its line here");
+    }
+
+    #[test]
+    fn a_module_has_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("string");
+        let lines = || Lines::from([("hub.connection_string_file", format!("{file:?}"))]);
+        fs::write(&file, "HostName=h;DeviceId=gw1;SharedAccessKey=c2VjcmV0").unwrap();
+        assert!(!described(&lines()).contains("\nmodule "));
+        fs::write(&file, "HostName=h;DeviceId=gw1;ModuleId=iotdm;SharedAccessKey=c2VjcmV0").unwrap();
+        let module = described(&lines());
+        assert!(
+            module.contains("\ndevice           gw1\nmodule           iotdm\nauthentication"),
+            "{module}"
+        );
     }
 
     #[test]

@@ -20,9 +20,10 @@ use crate::device::IdentityChange;
 use crate::etag::IfMatch;
 use crate::fields::field_of;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::twin::TwinChange;
+use iotdm_proto::Identity;
+use iotdm_proto::names::NameError;
 
 /// The most changes in one request. Source: REST reference "Bulk registry".
 const MAX_CHANGES: usize = 100;
@@ -55,10 +56,10 @@ pub(super) async fn run(State(hub): State<Arc<Hub>>, Body(body): Body) -> Result
 async fn apply(hub: &Hub, change: &Value, again: bool) -> Result<(), HubRefusal> {
     let text = |key: &str| field_of(change, key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
-    let parse =
-        |key: &str| text(key).map(str::parse).transpose().map_err(|error| invalid(format!("{error}")));
-    let device = parse("id")?.ok_or_else(|| invalid("id is missing".into()))?;
-    let id = Identity { device, module: parse("moduleId")? };
+    let no_name = |error: NameError| invalid(error.to_string());
+    let device = text("id").ok_or_else(|| invalid("id is missing".into()))?;
+    let module = text("moduleId").map(str::parse).transpose().map_err(no_name)?;
+    let id = Identity { device: device.parse().map_err(no_name)?, module };
     if again {
         return Err(ErrorCode::DeviceDefinedMultipleTimes.because(format!("{id} is in the request twice")));
     }

@@ -15,9 +15,9 @@ use crate::api_version::ApiVersion;
 use crate::device::{Device, IdentityChange};
 use crate::etag::IfMatch;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::twin::TwinChange;
+use iotdm_proto::Identity;
 
 /// The most devices that a list holds, which is also how many it holds when a
 /// service does not ask for less. Source: REST reference "Get Devices".

@@ -16,9 +16,9 @@ use serde_json::Value;
 use super::request::Body;
 use crate::faults::{Fault, FaultKind};
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::link::Closed;
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 /// A fault as `GET` lists it.
 #[derive(Serialize)]

@@ -2,6 +2,7 @@
 //! when all went well, 207 when some did, 400 when none did, always with a body of
 //! the same form. Source: the service's client in the Azure CLI's extension.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,8 +15,9 @@ use serde_json::{Map, Value, json};
 use super::request::Body;
 use crate::fields::field_of;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
+use iotdm_proto::names::NameError;
 
 /// The most identities in one request, as in bulk changes.
 const MAX_IDENTITIES: usize = 100;
@@ -69,16 +71,20 @@ pub(super) async fn regenerate(
 
 /// The identity that an element of `devices` names.
 fn identity(named: &Value) -> Result<Identity, HubRefusal> {
-    let part = |name: &str| match field_of(named, name) {
+    let device = part(named, "id")?.ok_or_else(|| ErrorCode::ArgumentInvalid.because("id is missing"))?;
+    Ok(Identity { device, module: part(named, "moduleId")? })
+}
+
+/// The id at a key of an element of `devices`, if there is one.
+fn part<T: FromStr<Err = NameError>>(named: &Value, name: &str) -> Result<Option<T>, HubRefusal> {
+    match field_of(named, name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => text
             .parse()
             .map(Some)
             .map_err(|error| ErrorCode::ArgumentInvalid.because(format!("{name}: {error}"))),
         Some(_) => Err(ErrorCode::ArgumentInvalid.because(format!("{name} is not a string"))),
-    };
-    let device = part("id")?.ok_or_else(|| ErrorCode::ArgumentInvalid.because("id is missing"))?;
-    Ok(Identity { device, module: part("moduleId")? })
+    }
 }
 
 /// What the answer says of the identity that `named` names.

@@ -14,9 +14,9 @@ use crate::api_version::ApiVersion;
 use crate::device::Device;
 use crate::fields::field_of;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::query::{Groups, Query, Source};
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 pub(super) async fn run(
     State(hub): State<Arc<Hub>>,

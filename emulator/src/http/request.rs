@@ -17,10 +17,11 @@ use tokio::time::timeout;
 use crate::certificates::ClientCertificate;
 use crate::etag::IfMatch;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::strangers::Stranger;
+use iotdm_proto::Identity;
+use iotdm_proto::names::NameError;
 
 /// The largest body that is taken, in bytes: twins have at most 72 KB and method
 /// payloads 128 KB.
@@ -52,13 +53,12 @@ impl FromRequestParts<Arc<Hub>> for Target {
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, HubRefusal> {
         let named = RawPathParams::from_request_parts(parts, hub).await;
         let named = named.map_err(|error| ErrorCode::ArgumentInvalid.because(error.body_text()))?;
-        let name = |key: &str| {
-            let found = named.iter().find(|(found, _)| *found == key).map(|(_, name)| name.parse());
-            found.transpose().map_err(|error| ErrorCode::ArgumentInvalid.because(format!("{error}")))
-        };
+        let name = |key: &str| named.iter().find(|(found, _)| *found == key).map(|(_, name)| name);
+        let invalid = |error: NameError| ErrorCode::ArgumentInvalid.because(error.to_string());
         let device =
-            name("device")?.ok_or_else(|| ErrorCode::ArgumentInvalid.because("the path names no device"))?;
-        Ok(Target(Identity { device, module: name("module")? }))
+            name("device").ok_or_else(|| ErrorCode::ArgumentInvalid.because("the path names no device"))?;
+        let module = name("module").map(str::parse).transpose().map_err(invalid)?;
+        Ok(Target(Identity { device: device.parse().map_err(invalid)?, module }))
     }
 }
 

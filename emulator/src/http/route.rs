@@ -22,10 +22,10 @@ use axum::{Extension, Router, middleware};
 
 use super::request::{Client, authorize, forget_body};
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::policies::Right;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::throttle::Operation;
+use iotdm_proto::Identity;
 
 /// Routes that are no part of IoT Hub's service interface, or of a service that
 /// does not throttle here: neither tiers nor faults refuse their requests.
@@ -195,6 +195,7 @@ fn refuse(hub: &Hub, operation: Operation, about: Option<&Identity>) -> Result<(
 
 /// The device or module that the path names, if it names one.
 fn about(named: &RawPathParams) -> Option<Identity> {
-    let name = |key: &str| named.iter().find(|(found, _)| *found == key).map(|(_, name)| name.parse());
-    Some(Identity { device: name("device")?.ok()?, module: name("module").transpose().ok()? })
+    let name = |key: &str| named.iter().find(|(found, _)| *found == key).map(|(_, name)| name);
+    let module = name("module").map(str::parse).transpose().ok()?;
+    Some(Identity { device: name("device")?.parse().ok()?, module })
 }

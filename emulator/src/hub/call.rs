@@ -7,10 +7,10 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Hub;
-use crate::identity::Identity;
 use crate::link::{CallOutcome, PendingCall};
 use crate::method_call::MethodCall;
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 /// What the service says of a device that is not there, or does not listen for
 /// calls. Source: issue 3442 of the .NET SDK, of 2024.

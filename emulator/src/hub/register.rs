@@ -8,13 +8,13 @@ use super::Hub;
 use crate::clock::now;
 use crate::device::IdentityChange;
 use crate::etag::IfMatch;
-use crate::identity::Identity;
 use crate::proof::Proof;
 use crate::provisioning::enrolment::{Enrolment, EnrolmentKind};
 use crate::provisioning::registration::Registration;
 use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::twin::TwinChange;
+use iotdm_proto::Identity;
 
 impl Hub {
     /// Registers the device that `enrolment` lets in as `id`, having shown

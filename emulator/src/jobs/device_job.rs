@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::job::{Job, Work};
-use crate::identity::Identity;
 use crate::refusal::{ErrorCode, HubRefusal};
+use iotdm_proto::Identity;
 
 /// One device's part of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,11 +15,11 @@ use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 use super::will::Will;
 use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::link::Link;
 use crate::proof::Proof;
 use crate::refusal::ErrorCode;
 use crate::throttle::Operation;
+use iotdm_proto::Identity;
 
 /// What an accepted CONNECT opens.
 #[derive(Debug)]

@@ -12,12 +12,12 @@ use crate::clock::now;
 use crate::device::{Device, extend};
 use crate::faults::FaultKind;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::link::{Link, Message};
 use crate::notifications::About;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::telemetry::with;
 use crate::throttle::Operation;
+use iotdm_proto::Identity;
 
 /// Lets a publish take effect and returns the reply to a twin request, if the
 /// device is subscribed to replies. An error ends the connection: this device

@@ -17,11 +17,11 @@ use super::{publish, subscribe};
 use crate::clock::now;
 use crate::faults::FaultKind;
 use crate::hub::Hub;
-use crate::identity::Identity;
 use crate::link::{Closed, Link, Message};
 use crate::notifications::About;
 use crate::refusal::HubRefusal;
 use crate::subscriptions::Granted;
+use iotdm_proto::Identity;
 
 /// Serves a connection whose CONNECT is for the hub until it ends.
 pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rumqttc::mqttbytes::v4::LastWill;
 
 use super::publish::{telemetry_bag, with_retain};
-use crate::identity::Identity;
 use crate::telemetry::{Telemetry, with};
+use iotdm_proto::Identity;
 
 /// The message that is sent when the connection ends without DISCONNECT.
 #[derive(Debug)]

@@ -4,8 +4,9 @@
 
 use serde_json::Value;
 
-use super::ast::{Expression, Operator, Path};
+use super::ast::{Expression, Operator, Path, Source};
 use super::lexer::{Token, invalid, tokens};
+use super::row;
 use crate::refusal::{ErrorCode, HubRefusal};
 
 /// The longest query, in characters; a longer one is refused with 412. Source: "IoT
@@ -34,6 +35,8 @@ pub(super) struct Parser {
     /// How paths may begin without meaning a part of the document: with the source
     /// (`devices.jobs`) and with the alias that it was given.
     pub(super) prefixes: Vec<Path>,
+    /// What the documents are, once that is known.
+    pub(super) source: Option<Source>,
     /// How many expressions the current one is nested in.
     depth: usize,
 }
@@ -45,7 +48,12 @@ impl Parser {
             let why = format!("the query has more than {MAX_LENGTH} characters");
             return Err(ErrorCode::PreconditionFailed.because(why));
         }
-        Ok(Parser { tokens: tokens(text)?.into_iter().peekable(), prefixes: Vec::new(), depth: 0 })
+        Ok(Parser {
+            tokens: tokens(text)?.into_iter().peekable(),
+            prefixes: Vec::new(),
+            source: None,
+            depth: 0,
+        })
     }
 
     /// An expression of any kind.
@@ -144,7 +152,7 @@ impl Parser {
         if self.take_symbol("(") {
             return self.function(&path.join("."));
         }
-        Ok(Expression::Path(self.within_row(path)))
+        self.within_row(path).map(Expression::Path)
     }
 
     /// The rest of a function, of which the name and the parenthesis are read
@@ -188,13 +196,17 @@ impl Parser {
     }
 
     /// The path without a prefix that names the source: `d.tags.x` is `tags.x`
-    /// after `FROM devices d`.
-    pub(super) fn within_row(&self, path: Path) -> Path {
+    /// after `FROM devices d`. Refuses one that means nothing there.
+    pub(super) fn within_row(&self, path: Path) -> Result<Path, HubRefusal> {
         let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
         let longer = |prefix: &&Path| path.len() > prefix.len() && path.iter().zip(*prefix).all(same);
-        match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
+        let path = match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
             Some(prefix) => path.into_iter().skip(prefix.len()).collect(),
             None => path,
+        };
+        match row::misunderstood(&path, self.source) {
+            Some(why) => Err(invalid(why)),
+            None => Ok(path),
         }
     }
 

@@ -99,6 +99,7 @@ fn source(parser: &mut Parser) -> Result<Source, HubRefusal> {
             )));
         }
     };
+    parser.source = Some(source);
     parser.prefixes.push(written);
     // Microsoft's own queries over modules say `devices.deviceId`.
     parser.prefixes.push(vec!["devices".to_owned()]);
@@ -118,7 +119,7 @@ fn group_by(parser: &mut Parser) -> Result<Vec<Path>, HubRefusal> {
     parser.expect_word("BY")?;
     loop {
         let path = parser.path()?;
-        paths.push(parser.within_row(path));
+        paths.push(parser.within_row(path)?);
         if !parser.take_symbol(",") {
             return Ok(paths);
         }
@@ -141,7 +142,7 @@ fn select(
     };
     for column in &mut columns {
         if let Projection::Key(path) | Projection::Over(_, path) = &mut column.what {
-            *path = parser.within_row(std::mem::take(path));
+            *path = parser.within_row(std::mem::take(path))?;
         }
     }
     let is_key = |column: &Column<Projection>| matches!(column.what, Projection::Key(_));
@@ -196,15 +197,15 @@ mod tests {
         let is = |name, value: i64| {
             binary(Operator::Equal, Expression::Path(path(name)), Expression::Literal(json!(value)))
         };
-        let query = parse("select * from devices where a = 1 or not b = 2 and c = 3").unwrap();
-        let right = binary(Operator::And, Expression::Not(Box::new(is("b", 2))), is("c", 3));
-        assert_eq!(query.condition, Some(Condition(binary(Operator::Or, is("a", 1), right))));
+        let query = parse("select * from devices where tags.a = 1 or not tags.b = 2 and tags.c = 3").unwrap();
+        let right = binary(Operator::And, Expression::Not(Box::new(is("tags.b", 2))), is("tags.c", 3));
+        assert_eq!(query.condition, Some(Condition(binary(Operator::Or, is("tags.a", 1), right))));
 
         let number = |number: i64| Expression::Literal(json!(number));
         let product = binary(Operator::Multiply, number(2), number(-3));
         let sum = binary(Operator::Subtract, binary(Operator::Add, number(1), product), number(4));
-        let expected = binary(Operator::Less, Expression::Path(path("a")), sum);
-        assert_eq!("devices.a < 1+2*-3-4".parse::<Condition>().unwrap(), Condition(expected));
+        let expected = binary(Operator::Less, Expression::Path(path("version")), sum);
+        assert_eq!("devices.version < 1+2*-3-4".parse::<Condition>().unwrap(), Condition(expected));
     }
 
     #[test]
@@ -234,6 +235,35 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_no_twin_has_is_refused_and_no_empty_answer() {
+        for (text, why) in [
+            ("SELECT * FROM devices WHERE site = 'a'", "a twin has no \"site\""),
+            ("SELECT * FROM devices.modules WHERE modules.moduleId = 'a'", "a twin has no \"modules\""),
+            ("SELECT * FROM devices.modules m WHERE n.moduleId = 'a'", "a twin has no \"n\""),
+            ("SELECT * FROM devices WHERE moduleId = 'a'", "devices have no moduleId"),
+            ("SELECT moduleId FROM devices", "devices have no moduleId"),
+            (
+                "SELECT * FROM devices.modules WHERE is_defined(properties.a)",
+                "properties has desired and reported",
+            ),
+            ("SELECT COUNT() AS n, site FROM devices GROUP BY site", "a twin has no \"site\""),
+        ] {
+            let refusal = parse(text).unwrap_err().to_string();
+            assert!(refusal.contains(why), "{text}: {refusal}");
+        }
+        for text in [
+            "SELECT moduleId, devices.deviceId FROM devices.modules WHERE moduleId = 'a' AND devices.deviceId = 'b'",
+            "SELECT * FROM devices.modules WHERE devices.modules.moduleId IN ['a'] AND DeviceId != 'b'",
+            "SELECT m.moduleId FROM devices.modules AS m WHERE m.tags.a = 1 AND m.properties.reported.b.c = 2",
+            "SELECT COUNT() AS n FROM devices.modules WHERE connectionState = 'Connected'",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        assert!("moduleId = 'a'".parse::<Condition>().is_ok(), "a condition may be about modules");
+        assert!("site = 'a'".parse::<Condition>().is_err());
+    }
+
+    #[test]
     fn groups() {
         let query = parse(
             "SELECT d.tags.a AS a, COUNT() AS n, AVG(d.tags.b), max(tags.b) FROM devices d GROUP BY d.tags.a",
@@ -252,9 +282,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let deep = format!("SELECT * FROM devices WHERE {}a=1{}", "(".repeat(100), ")".repeat(100));
-        let deep_list = format!("SELECT * FROM devices WHERE a IN {}", "[".repeat(100));
-        let long = format!("SELECT * FROM devices WHERE a = '{}'", "x".repeat(8192));
+        let deep = format!("SELECT * FROM devices WHERE {}version=1{}", "(".repeat(100), ")".repeat(100));
+        let deep_list = format!("SELECT * FROM devices WHERE version IN {}", "[".repeat(100));
+        let long = format!("SELECT * FROM devices WHERE etag = '{}'", "x".repeat(8192));
         for text in [
             "",
             "SELECT",
@@ -262,11 +292,11 @@ mod tests {
             "SELECT FROM devices",
             "SELECT TOP 0 * FROM devices",
             "SELECT * FROM devices WHERE",
-            "SELECT * FROM devices WHERE a =",
-            "SELECT * FROM devices WHERE a = 1 b",
-            "SELECT * FROM devices WHERE a IN ['x' 'y']",
-            "SELECT * FROM devices WHERE (a = 1",
-            "SELECT * FROM devices WHERE a = -b",
+            "SELECT * FROM devices WHERE version =",
+            "SELECT * FROM devices WHERE version = 1 etag",
+            "SELECT * FROM devices WHERE etag IN ['x' 'y']",
+            "SELECT * FROM devices WHERE (version = 1",
+            "SELECT * FROM devices WHERE version = -etag",
             "SELECT * FROM devices WHERE IS_DEFINED('a')",
             "SELECT * FROM devices WHERE STARTSWITH(deviceId, 'a')",
             "SELECT * FROM devices GROUP BY tags.a",
@@ -283,6 +313,6 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert!("a = 1; DROP".parse::<Condition>().is_err());
+        assert!("version = 1; DROP".parse::<Condition>().is_err());
     }
 }

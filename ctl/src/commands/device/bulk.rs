@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
-use iotdm_proto::DeviceId;
+use iotdm_proto::{DeviceId, ModuleId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::CHUNK;
 use super::credential::{DeviceCredential, authentication, connection_string, write_out};
+use super::{CHUNK, set};
 use crate::cli::{Auth, DeviceCreateArgs};
 use crate::device_file::{self, Named};
 use crate::error::{Usage, or_interrupt};
@@ -63,7 +63,7 @@ pub(super) async fn create(
         if let Some(first) = places.insert(named.device.clone(), place.clone()) {
             return Err(refuse(format!("{place}: {} stands there already, on {first}", named.device)).into());
         }
-        news.push(New::of(named, args).map_err(|what| refuse(format!("{place}: {what}")))?);
+        news.push(New::of(named, args, hub.module()).map_err(|what| refuse(format!("{place}: {what}")))?);
     }
     if let Some(out) = &args.out {
         secret_file::check(out)?;
@@ -95,11 +95,16 @@ pub(super) async fn create(
         say(format_args!("{} devices were created", created.len()));
         return Err(error);
     }
-    report(output, &created, &failed)
+    report(output, (&created, &failed), hub.module())
 }
 
 /// Prints what was created, and what the hub refused.
-fn report(output: Output, created: &[&New], failed: &[Value]) -> anyhow::Result<Exit> {
+fn report(
+    output: Output,
+    (created, failed): (&[&New], &[Value]),
+    module: Option<&ModuleId>,
+) -> anyhow::Result<Exit> {
+    let noun = if module.is_some() { "modules" } else { "devices" };
     let text = |error: &Value, key: &str| match error.get(key) {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
@@ -110,7 +115,7 @@ fn report(output: Output, created: &[&New], failed: &[Value]) -> anyhow::Result<
         say(format_args!("iotdm-ctl: {}: the hub refused ({code}, {status:?})", text(error, "deviceId")));
     }
     if output.is_text() {
-        output.line(format_args!("created {} devices", created.len()))?;
+        output.line(format_args!("created {} {noun}", created.len()))?;
     } else {
         let created: Vec<&str> = created.iter().map(|new| new.device.as_str()).collect();
         output.json(&json!({"created": created, "errors": failed}))?;
@@ -127,7 +132,7 @@ fn names(error: &Value, device: &DeviceId) -> bool {
 impl New {
     /// Checks what a file says of a device. What it leaves open is as the command
     /// line says.
-    fn of(named: Named, args: &DeviceCreateArgs) -> Result<Self, String> {
+    fn of(named: Named, args: &DeviceCreateArgs, module: Option<&ModuleId>) -> Result<Self, String> {
         let device = values::new_device_id(named.device.as_str())?;
         // The hub takes such an id, but a list of them is rather CSV that lacks its
         // line of column names.
@@ -145,12 +150,14 @@ impl New {
         let (authentication, credential) =
             authentication(auth, thumbprint?, secondary?).map_err(|error| format!("{error:#}"))?;
         let disabled = row.status.map_or(args.disabled, |status| status == Status::Disabled);
-        let mut change = json!({
-            "id": device.as_str(),
-            "importMode": "create",
-            "status": if disabled { "disabled" } else { "enabled" },
-            "authentication": authentication,
-        });
+        let mut change =
+            json!({"id": device.as_str(), "importMode": "create", "authentication": authentication});
+        let own = match module {
+            Some(_) if disabled => return Err("a module has no status of its own".to_owned()),
+            Some(module) => ("moduleId", json!(module)),
+            None => ("status", json!(if disabled { "disabled" } else { "enabled" })),
+        };
+        set(&mut change, &[own]);
         if let (false, Some(change)) = (row.tags.is_empty(), change.as_object_mut()) {
             change.insert("tags".into(), Value::Object(row.tags));
         }

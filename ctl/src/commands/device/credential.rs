@@ -83,6 +83,9 @@ pub(super) fn connection_string(
     // Without the port of our own connection string, which is that of REST: the
     // device speaks MQTT.
     let mut text = format!("HostName={};DeviceId={device}", hub.endpoint().host);
+    if let Some(module) = hub.module() {
+        text.push_str(&format!(";ModuleId={module}"));
+    }
     if let Some(gateway) = gateway {
         text.push_str(&format!(";GatewayHostName={gateway}"));
     }

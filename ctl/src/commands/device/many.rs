@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
-use iotdm_proto::DeviceId;
+use iotdm_proto::{DeviceId, ModuleId};
 use serde_json::{Value, json};
 
 use super::CHUNK;
 use crate::cli::ManyArgs;
-use crate::commands::selection::{each_once, in_a_question, selected};
+use crate::commands::selection::{Conditions, each_once, in_a_question, selected};
 use crate::device_file;
 use crate::error::or_interrupt;
 use crate::exit::{Exit, exit_of};
@@ -29,6 +29,8 @@ pub(super) struct Many {
     /// Whether the command line names exactly one device: such a command prints
     /// what it always has.
     pub(super) is_one: bool,
+    /// The module of each device that is meant, if not the device itself.
+    module: Option<ModuleId>,
 }
 
 /// What became of the devices so far.
@@ -36,14 +38,17 @@ pub(super) struct Many {
 pub(super) struct Changed {
     done: Vec<DeviceId>,
     failed: Vec<(DeviceId, String, Exit)>,
+    /// Whether it is modules of the devices that were changed.
+    are_modules: bool,
 }
 
 impl Many {
     /// The devices that the command line means. `None` if a file or a condition
     /// means none, which has been said then.
     pub(super) async fn of(hub: &HubClient, args: &ManyArgs) -> anyhow::Result<Option<Self>> {
-        let devices = each_once(match (&args.condition, &args.from) {
-            (Some(condition), _) => selected(hub, condition).await?,
+        let conditions = Conditions::given(hub, args.condition.as_ref(), args.where_module.as_ref())?;
+        let devices = each_once(match (conditions, &args.from) {
+            (Some(conditions), _) => selected(hub, conditions).await?,
             (None, Some(path)) => device_file::devices("--from", path)?,
             (None, None) => args.devices.clone(),
         });
@@ -52,7 +57,7 @@ impl Many {
             return Ok(None);
         }
         let is_one = args.devices.len() == 1;
-        Ok(Some(Many { devices, is_one }))
+        Ok(Some(Many { devices, is_one, module: hub.module().cloned() }))
     }
 
     /// Asks whether to do what `verb` says, unless the answer was given on the
@@ -81,7 +86,7 @@ impl Many {
         word: &str,
         work: impl AsyncFn(&DeviceId) -> anyhow::Result<()>,
     ) -> anyhow::Result<Changed> {
-        let mut changed = Changed::default();
+        let mut changed = Changed { are_modules: self.module.is_some(), ..Changed::default() };
         let (stopped, count) = (Cell::new(false), Cell::new(0));
         let one = async |device: &DeviceId| {
             if stopped.get() {
@@ -125,10 +130,13 @@ impl Many {
 
     /// Deletes the devices, many at a time.
     pub(super) async fn delete(&self, hub: &HubClient) -> anyhow::Result<Changed> {
-        let mut changed = Changed::default();
+        let mut changed = Changed { are_modules: self.module.is_some(), ..Changed::default() };
         for chunk in self.devices.chunks(CHUNK) {
-            let changes: Vec<Value> =
-                chunk.iter().map(|device| json!({"id": device, "importMode": "delete"})).collect();
+            let change = |device| match &self.module {
+                None => json!({"id": device, "importMode": "delete"}),
+                Some(module) => json!({"id": device, "moduleId": module, "importMode": "delete"}),
+            };
+            let changes: Vec<Value> = chunk.iter().map(change).collect();
             let changes = json!(changes);
             let request = async { hub.bulk(&changes).await.context("deleting devices") };
             let done = changed.done.len();
@@ -185,7 +193,12 @@ impl Changed {
     pub(super) fn end(&self, output: Output, word: &str) -> anyhow::Result<Exit> {
         if output.is_text() {
             let count = self.done.len();
-            let noun = if count == 1 { "device" } else { "devices" };
+            let noun = match (self.are_modules, count) {
+                (false, 1) => "device",
+                (false, _) => "devices",
+                (true, 1) => "module",
+                (true, _) => "modules",
+            };
             let failed = match self.failed.len() {
                 0 => String::new(),
                 failed => format!(", {failed} failed"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use iotdm_proto::{DeviceId, RequestId};
+use iotdm_proto::{DeviceId, ModuleId, RequestId};
 
 use super::journal::Journal;
 use super::outcome::Outcome;
@@ -30,6 +30,14 @@ pub(crate) fn asked(hub: &HubClient, path: &Path) -> anyhow::Result<Vec<(DeviceI
         .filter(|device| is_open(device))
         .map(|device| (device.clone(), id(device)))
         .collect())
+}
+
+/// The module that the run is for whose journal is at `path`, if for one. `option` names
+/// the file.
+pub(crate) fn module_of_journal(option: &str, path: &Path) -> Result<Option<ModuleId>, Usage> {
+    Journal::plan(path)
+        .map(|plan| plan.module)
+        .map_err(|what| Usage(format!("{option} {}: {what}", path.display())))
 }
 
 /// The error of a file that is no journal, about the option that named it here.

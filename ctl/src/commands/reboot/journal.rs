@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use iotdm_proto::{DeviceId, RequestId, Time};
+use iotdm_proto::{DeviceId, ModuleId, RequestId, Time};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -58,6 +58,9 @@ pub(super) struct Plan {
     pub(super) at: Time,
     /// The hub, with its port.
     pub(super) hub: String,
+    /// The module of each device that the run is for, if not the device itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) module: Option<ModuleId>,
     /// What is asked of each device.
     pub(super) request: RunRequest,
     /// Which way the request goes to the devices.
@@ -151,6 +154,9 @@ enum Line {
 /// The version of the file's layout that is written. The first one, which knew
 /// nothing of groups, gates and requests that are asked anew, is read as well.
 const VERSION: u32 = 2;
+/// The version of a journal about modules, which a program that knows only devices has
+/// to refuse.
+const VERSION_OF_MODULES: u32 = 3;
 
 /// Reads the ids of devices, as [`device_id`] does.
 fn device_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId>, D::Error> {
@@ -162,15 +168,16 @@ fn device_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId
 impl Plan {
     /// A plan that is made now.
     pub(super) fn new(
-        hub: String,
+        (hub, module): (String, Option<ModuleId>),
         request: RunRequest,
         way: Way,
         rules: Rules,
         selection: Selection,
     ) -> Self {
+        let version = if module.is_some() { VERSION_OF_MODULES } else { VERSION };
         let Selection { devices, groups, offline } = selection;
         let (at, offline) = (Time::from(SystemTime::now()), offline.into_iter().collect());
-        Plan { version: VERSION, at, hub, request, way, rules, devices, groups, offline }
+        Plan { version, at, hub, module, request, way, rules, devices, groups, offline }
     }
 }
 
@@ -224,6 +231,12 @@ impl Journal {
         let ready = file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0)));
         ready.map_err(|error| refuse(error.to_string()))?;
         Ok((Journal::of(path.to_owned(), file, end), plan, past))
+    }
+
+    /// What the run is to do, which may be at work meanwhile.
+    pub(super) fn plan(path: &Path) -> Result<Plan, String> {
+        is_regular(path)?;
+        read(&File::open(path).map_err(|error| error.to_string())?, |_| {}).map(|(plan, _)| plan)
     }
 
     /// What the journal tells, which may be at work meanwhile.
@@ -369,7 +382,7 @@ fn read(file: &File, mut each: impl FnMut(Line)) -> Result<(Plan, u64), String> 
         let not_ours =
             |error: String| format!("line {number} is none of a journal of iotdm-ctl reboot ({error})");
         match serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))? {
-            Line::Run(run) if plan.is_none() && (1..=VERSION).contains(&run.version) => {
+            Line::Run(run) if plan.is_none() && (1..=VERSION_OF_MODULES).contains(&run.version) => {
                 if !run.groups.is_empty() && run.groups.len() != run.devices.len() {
                     return Err(not_ours("not one group for each device".into()));
                 }
@@ -407,7 +420,7 @@ mod tests {
         let request = serde_json::from_value(json!({"id": "r-1", "reason": "why"})).unwrap();
         let devices = ["gw1", "gw2", "gw3"].map(|id| id.parse().unwrap());
         let selection = Selection { devices: devices.into(), ..Selection::default() };
-        Plan::new("hub:8443".into(), request, Way::Method, Rules::default(), selection)
+        Plan::new(("hub:8443".into(), None), request, Way::Method, Rules::default(), selection)
     }
 
     fn device(id: &str) -> DeviceId {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use iotdm_proto::{DeviceId, Time};
+use iotdm_proto::{DeviceId, ModuleId, Time};
 
 use super::device_outcome::DeviceOutcome;
 use super::journal::Story;
@@ -67,6 +67,7 @@ pub(super) fn html(story: &Story) -> String {
     let title = format!("Reboot of {}", counts(&outcomes));
     let facts = [
         ("Hub", Some(plan.hub.clone())),
+        ("Module", plan.module.as_ref().map(ModuleId::to_string)),
         ("Request", Some(plan.request.id().to_string())),
         ("Asked for by", asked("operator")),
         ("Reason", asked("reason")),

@@ -17,7 +17,7 @@ use super::results::Results;
 use super::summary;
 use crate::cli::WaitArgs;
 use crate::commands::job;
-use crate::commands::selection::selected;
+use crate::commands::selection::{Conditions, selected};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, literal};
@@ -147,7 +147,8 @@ fn named(devices: &[&DeviceId]) -> String {
 async fn strangers(hub: &HubClient, devices: &[DeviceId]) -> anyhow::Result<Vec<DeviceId>> {
     let condition = named(&devices.iter().collect::<Vec<_>>());
     check_length(&condition).context("--job")?;
-    let found: BTreeSet<DeviceId> = selected(hub, &condition).await?.into_iter().collect();
+    let found: BTreeSet<DeviceId> =
+        selected(hub, Conditions { device: Some(&condition), module: None }).await?.into_iter().collect();
     let mut strangers = Vec::new();
     for device in devices.iter().filter(|device| !found.contains(*device)) {
         // A query may be behind: the registry has the last word.

@@ -9,11 +9,13 @@ use iotdm_proto::DeviceId;
 use serde_json::Value;
 
 use crate::cli::{FleetArgs, WhichArgs};
-use crate::commands::selection::{each_once, in_a_question};
+use crate::commands::selection::{
+    self, Conditions, each_once, each_row, in_a_question, modules, of_devices, say_left_out,
+};
 use crate::exit::Exit;
-use crate::hub::{HubClient, HubError, check_length};
+use crate::hub::HubClient;
 use crate::values::TwinPath;
-use crate::{device_file, natural, values};
+use crate::{device_file, natural};
 
 /// How many twins are read at once.
 const AT_ONCE: usize = 32;
@@ -46,8 +48,9 @@ pub(super) async fn devices(
     fleet: &FleetArgs,
 ) -> anyhow::Result<Selection> {
     let needs_twins = fleet.per.is_some() || fleet.order_by.is_some();
-    let mut candidates = match (&args.condition, &args.devices_from) {
-        (Some(condition), _) => selected(hub, condition, fleet).await?,
+    let conditions = Conditions::given(hub, args.condition.as_ref(), args.where_module.as_ref())?;
+    let mut candidates = match (conditions, &args.devices_from) {
+        (Some(conditions), _) => selected(hub, conditions, fleet).await?,
         (None, from) => {
             let named = each_once(match from {
                 Some(path) => device_file::devices("--devices-from", path)?,
@@ -59,7 +62,7 @@ pub(super) async fn devices(
             }
         }
     };
-    if args.condition.is_some() {
+    if conditions.is_some() {
         candidates.sort_by(|a, b| natural::compare(a.device.as_str(), b.device.as_str()));
         candidates.dedup_by(|a, b| a.device == b.device);
     }
@@ -79,9 +82,23 @@ pub(super) async fn devices(
     Ok(selection)
 }
 
-/// The devices that a condition selects, page by page: of each only what is needed
-/// is kept.
-async fn selected(hub: &HubClient, condition: &str, fleet: &FleetArgs) -> anyhow::Result<Vec<Candidate>> {
+/// The devices that conditions select, page by page: of each only what is needed is
+/// kept. Of modules, the devices' twins say what makes a group and the order, and the
+/// modules' whether they are connected.
+async fn selected(
+    hub: &HubClient,
+    conditions: Conditions<'_>,
+    fleet: &FleetArgs,
+) -> anyhow::Result<Vec<Candidate>> {
+    let needs_twins = fleet.per.is_some() || fleet.order_by.is_some();
+    let mut candidates = Vec::new();
+    if conditions.device.is_none() && hub.module().is_some() {
+        let devices = selection::selected(hub, conditions).await?;
+        return match needs_twins {
+            true => looked_up(hub, devices, fleet).await,
+            false => Ok(devices.into_iter().map(Candidate::of).collect()),
+        };
+    }
     let mut keys = BTreeSet::from(["deviceId"]);
     if fleet.per.is_some() {
         keys.insert("connectionState");
@@ -89,18 +106,16 @@ async fn selected(hub: &HubClient, condition: &str, fleet: &FleetArgs) -> anyhow
     keys.extend([&fleet.per, &fleet.order_by].into_iter().flatten().map(TwinPath::top));
     // The id first, as people write it.
     let others = keys.iter().filter(|key| **key != "deviceId").map(|key| format!(", {key}"));
-    let sql = format!("SELECT deviceId{} FROM devices WHERE {condition}", others.collect::<String>());
-    check_length(&sql)?;
-    let mut pages = hub.query(&sql, None);
-    let mut candidates = Vec::new();
-    while let Some(rows) =
-        pages.next().await.with_context(|| format!("--where: the query \"{sql}\" failed"))?
-    {
-        for row in rows {
-            let id = row.get("deviceId").and_then(Value::as_str).unwrap_or_default();
-            let device = values::device_id(id)
-                .map_err(|cause| HubError::NotAHub { host: hub.endpoint().to_string(), cause })?;
-            candidates.push(Candidate::described(device, &row, fleet));
+    let columns = format!("deviceId{}", others.collect::<String>());
+    let note = |device, row: Value| candidates.push(Candidate::described(device, &row, fleet));
+    each_row(hub, &of_devices(&columns, conditions.device)?, "--where", note).await?;
+    if hub.module().is_some() {
+        let devices: Vec<DeviceId> = candidates.iter().map(|candidate| candidate.device.clone()).collect();
+        let modules = modules(hub, Some(&devices), conditions.module).await?;
+        say_left_out(hub, conditions, devices.len(), modules.len());
+        candidates.retain(|candidate| modules.contains_key(&candidate.device));
+        for candidate in &mut candidates {
+            candidate.is_offline = modules.get(&candidate.device) == Some(&false);
         }
     }
     Ok(candidates)
@@ -114,13 +129,23 @@ async fn looked_up(
     fleet: &FleetArgs,
 ) -> anyhow::Result<Vec<Candidate>> {
     let one = |device: DeviceId| async move {
-        match hub.twin(&device).await {
+        match hub.device_twin(&device).await {
             Ok(twin) => Ok(Candidate::described(device, twin.value(), fleet)),
             Err(error) if Exit::from(&error) == Exit::NoSuchDevice => Ok(Candidate::of(device)),
             Err(error) => Err(error).with_context(|| device.to_string()),
         }
     };
-    stream::iter(devices).map(one).buffered(AT_ONCE).try_collect().await
+    let named = devices.clone();
+    let mut candidates: Vec<Candidate> =
+        stream::iter(devices).map(one).buffered(AT_ONCE).try_collect().await?;
+    if hub.module().is_some() {
+        // A device without the module is left for the run to stumble over, too.
+        let modules = modules(hub, Some(&named), None).await?;
+        for candidate in &mut candidates {
+            candidate.is_offline = modules.get(&candidate.device) == Some(&false);
+        }
+    }
+    Ok(candidates)
 }
 
 impl Candidate {

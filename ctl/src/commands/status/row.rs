@@ -32,6 +32,8 @@ pub(super) struct DeviceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     device_id: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    module_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     connection_state: Option<Value>,
     /// The wish for a reboot in the desired properties, if its outcome is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +69,7 @@ impl DeviceStatus {
     pub(super) fn of(twin: &Twin) -> Self {
         DeviceStatus {
             device_id: twin.get("deviceId").cloned(),
+            module_id: twin.get("moduleId").filter(|module| !module.is_null()).cloned(),
             connection_state: twin.get("connectionState").cloned(),
             wish: twin.open_wish().cloned(),
             reported: twin.reported(),

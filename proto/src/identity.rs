@@ -3,11 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use iotdm_proto::DeviceId;
-use iotdm_proto::names::NameError;
-
-/// A module's name within its device, in the alphabet of device ids.
-pub type ModuleId = DeviceId;
+use crate::names::{DeviceId, ModuleId, NameError};
 
 /// A device or a module of one. They are ordered by device; each device stands
 /// before its modules.
@@ -25,12 +21,14 @@ impl Identity {
         self.device.clone().into()
     }
 
-    /// Whether the identity can be part of MQTT topics.
+    /// Whether the identity can be part of MQTT topics. One with `#` or `+`, which are
+    /// wildcards there, cannot connect over MQTT.
     pub fn fits_mqtt(&self) -> bool {
-        self.device.fits_mqtt() && self.module.as_ref().is_none_or(DeviceId::fits_mqtt)
+        let module = self.module.as_ref().map_or("", ModuleId::as_str);
+        ![self.device.as_str(), module].iter().any(|id| id.contains(['#', '+']))
     }
 
-    /// The identity's part of topics, REST paths and SAS resources, not encoded.
+    /// The identity's part of topics and SAS resources, never percent-encoded.
     pub fn path(&self) -> String {
         match &self.module {
             None => format!("devices/{}", self.device),
@@ -58,6 +56,9 @@ impl FromStr for Identity {
     }
 }
 
+/// The MQTT client id.
+///
+/// Source: "Communicate with an IoT hub using the MQTT protocol".
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.module {
@@ -82,7 +83,11 @@ mod tests {
         for bad in ["", "/", "gw1/", "/m", "gw1/m/x", "a b"] {
             assert!(bad.parse::<Identity>().is_err(), "{bad}");
         }
-        assert!(!"gw1/a+b".parse::<Identity>().unwrap().fits_mqtt());
+        for (text, fits) in
+            [("a+b", false), ("a#", false), ("gw1/a+b", false), ("gw1/a.b", true), ("a.b", true)]
+        {
+            assert_eq!(text.parse::<Identity>().unwrap().fits_mqtt(), fits, "{text}");
+        }
     }
 
     #[test]
