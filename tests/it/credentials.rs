@@ -93,7 +93,7 @@ fn prepare(hub: &Hub, certificates: &Certificates, how: How, port: u16, daemon: 
         let create = ["device", "create", "gw1", "--module", "iotdm"];
         let (file, gateway) = (daemon.state_dir().with_file_name("module"), format!("localhost:{port}"));
         let out = ["--gateway", gateway.as_str(), "--out", text(&file)];
-        let ran = hub.ctl(&[&create, &out, more].concat());
+        let ran = hub.ctl(&[&create[..], &out, more].concat());
         assert_eq!(ran.code, 0, "{ran:?}");
         daemon.write_connection_string(&fs::read_to_string(&file).unwrap());
     };

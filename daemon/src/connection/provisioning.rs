@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(new("0ne1"), None);
         Provisioning::new(enrolment("0ne1"), file.clone()).keep(&assignment).await;
         assert_eq!(new("0ne1"), Some(assignment.clone()));
-        let named = (assignment.assigned_hub.to_string(), assignment.device_id.to_string());
+        let named = (assignment.assigned_hub.to_string(), assignment.device_id.clone().into());
         assert_eq!(assigned(&enrolment("0ne1"), &file), Some(named));
         assert_eq!(assigned(&enrolment("0ne2"), &file), None);
         assert_eq!(new("0ne2"), None);
