@@ -258,6 +258,7 @@ pub(crate) mod tests {
                 reason_count: 1,
                 running_kernel: None,
                 installed_kernel: None,
+                asked_for: None,
             }),
             agent: Some(Agent {
                 version: "1.0.0".into(),
