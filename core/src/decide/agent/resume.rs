@@ -156,6 +156,11 @@ impl Core {
         self.record.pending().and_then(|reboot| reboot.not_before).is_some_and(|at| at > now)
     }
 
+    /// Whether what was begun for nobody who waits for it lies outside of the windows.
+    fn is_out_of_time(&self, now: Time) -> bool {
+        self.needs_the_hub() && self.settings.guards.open(self.waits_since(), now) > now
+    }
+
     /// The clock was set, or has become one to be trusted.
     pub(super) fn clock_set(&mut self, phase: Phase, clock: Clock, boot_time: Time, now: Time) -> Step {
         let mut effects = Vec::new();
@@ -184,7 +189,7 @@ impl Core {
                 self.proceed(now)
             }
             // It was about to begin by a clock that was ahead.
-            Phase::Announcing | Phase::Asking if self.is_early(now) => {
+            Phase::Announcing | Phase::Asking if self.is_early(now) || self.is_out_of_time(now) => {
                 self.not_begun();
                 effects.push(self.save());
                 self.proceed(now)

@@ -222,6 +222,18 @@ fn a_hub_that_was_away_does_not_lead_out_of_the_window() {
 }
 
 #[test]
+fn a_clock_that_is_set_does_not_lead_out_of_the_window() {
+    let mut agent = due();
+    play_at(&mut agent, [(TURN_AT, permission(Ok(())))]);
+    // It is noon.
+    let noon = TURN_AT + 34_980;
+    let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(34_980) };
+    let log = play_at(&mut agent, [(noon, set), (noon + 1, Event::Reported), (noon + 1, permission(Ok(())))]);
+    assert_eq!(reboots(&log), 0, "{log:?}");
+    assert_eq!(agent.status(), format!("reboot {} waits until 1970-01-03T02:17:00.000Z", id(&["dbus"])));
+}
+
+#[test]
 fn a_need_that_goes_takes_the_request_with_it_until_it_comes_back() {
     for moment in [50_000, TURN_AT, TURN_AT + 1, TURN_AT + 2] {
         let (mut agent, _) = asked();
