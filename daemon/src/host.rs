@@ -4,12 +4,15 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
+pub mod connected;
+pub mod hang;
 pub mod health;
 pub mod ids;
 mod journal;
 mod lines;
 pub mod log;
 pub mod logind;
+pub mod metrics;
 pub mod notice;
 pub mod notify;
 pub mod preflight;

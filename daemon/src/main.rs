@@ -1,17 +1,22 @@
 //! The program: arguments in, exit code out.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use iotdm_agentd::host::log::{self, Level};
+use iotdm_agentd::host::logind::Logind;
 use iotdm_agentd::host::notice;
 use iotdm_agentd::host::notify::Notify;
 use iotdm_agentd::host::preflight;
+use iotdm_agentd::host::{connected, hang};
 use iotdm_agentd::service;
 use iotdm_agentd::settings::cli::Arguments;
+use iotdm_agentd::settings::config::BackendKind;
 use iotdm_agentd::settings::{Settings, as_service, describe, exit_code};
+use tokio::runtime::Runtime;
 
 /// The real system bus. Only here is it named, so that no test can reboot the
 /// machine that it runs on.
@@ -42,6 +47,20 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if arguments.wait_connected {
+        let waited =
+            connected::wait(Path::new(connected::DIRECTORY), |sentence| println!("waiting: {sentence}"));
+        return match waited {
+            Ok(sentence) => {
+                println!("{sentence}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("iotdm-agentd: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if let Some(initrd) = &arguments.check_initrd {
         return match preflight::initrd::check(initrd) {
             Ok(()) => ExitCode::SUCCESS,
@@ -68,9 +87,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let bus = std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| SYSTEM_BUS.to_owned());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served = runtime.context("cannot start").and_then(|runtime| {
+    let bus = bus();
+    let served = runtime().context("cannot start").and_then(|runtime| {
         let served = runtime.block_on(service::serve(&settings, bus));
         // A look-up that waits for a name server which does not answer must not
         // hold up the end of the program.
@@ -81,6 +99,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cannot_run(&error, EXIT_FAILURE),
     }
+}
+
+fn bus() -> String {
+    std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| SYSTEM_BUS.to_owned())
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Says what would be used, or what is wrong with it.
@@ -96,13 +122,29 @@ fn check_config(arguments: &Arguments) -> ExitCode {
     });
     match settings {
         Ok(settings) => {
-            println!("{}judged as        {}", describe::describe(&settings), as_service::judge());
+            let hangs = match settings.config.reboot.backend {
+                BackendKind::Logind => if_it_hangs(),
+                BackendKind::Simulate => String::new(),
+            };
+            println!("{}{hangs}judged as        {}", describe::describe(&settings), as_service::judge());
             ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("iotdm-agentd: {error:#}");
             ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+/// What would end a reboot that hangs, and what an administrator should know of that.
+fn if_it_hangs() -> String {
+    let root = Path::new("/");
+    let found = runtime()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(hang::look(&Logind::new(bus()), root)));
+    match found {
+        Ok(found) => describe::if_it_hangs(found, &hang::dangers(found, root)),
+        Err(error) => format!("if it hangs      not known: {error}\n"),
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +28,7 @@ use crate::connection::identity::Source;
 use crate::connection::outage::Outage;
 use crate::host::backend::{Backend, Shutdown};
 use crate::host::ids::Ids;
+use crate::host::metrics::Metrics;
 use crate::host::notice::Known;
 use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
@@ -64,6 +64,8 @@ pub struct Daemon {
     server: String,
     /// How the daemon is, for this machine.
     status_file: StatusFile,
+    /// The same in numbers, for monitoring.
+    metrics: Metrics,
     /// The message that was logged about the outage that lasts, so that the same
     /// message is not logged at each attempt.
     logged_outage: Option<String>,
@@ -123,7 +125,7 @@ impl Daemon {
         backend: Backend,
         source: &Source,
         notify: Notify,
-        runtime_dir: Option<&Path>,
+        (status_file, metrics): (StatusFile, Metrics),
         signals: Signals,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (answers, answered) = mpsc::channel(ANSWERS);
@@ -145,7 +147,8 @@ impl Daemon {
             backend,
             connection: Connection::new(hub, whom, Time::from(SystemTime::now())),
             server,
-            status_file: StatusFile::new(runtime_dir),
+            status_file,
+            metrics,
             watchdog: notify.watchdog().map(interval),
             notify,
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
@@ -229,6 +232,8 @@ impl Daemon {
                     }
                     self.on_event(Event::StorageMayWork).await;
                 }
+                // What has changed is told above.
+                () = wait(self.metrics.due()) => {}
                 () = tick(&mut self.watchdog) => self.notify.alive(),
             }
         }
@@ -237,13 +242,15 @@ impl Daemon {
     /// Tells systemd, and this machine, how things are.
     fn tell_status(&mut self) {
         let status = self.status();
-        self.status_file.tell(Status {
+        let told = Status {
             pid: std::process::id(),
             boot_id: self.agent.boot_id().to_owned(),
             status: status.clone(),
             connection: self.connection.clone(),
             report: self.agent.told(),
-        });
+        };
+        self.metrics.tell(&told, self.agent.boot_counts());
+        self.status_file.tell(told);
         self.notify.status(status);
     }
 
@@ -398,6 +405,9 @@ impl Daemon {
         match effect {
             Effect::Note(note) => {
                 log::note(&note);
+                if let Note::Refused { code, .. } = &note {
+                    self.metrics.refused(*code);
+                }
                 if let Note::Ended(reboot) = note
                     && reboot.status != RebootStatus::Completed
                 {
@@ -458,8 +468,11 @@ impl Daemon {
             }
             Effect::Survey { rid, preflight } => {
                 let outlook = outlook(self.backend.clone(), self.obstacle.clone(), preflight);
-                let uptime = self.backend.uptime();
-                self.answer_later(async move { Event::Surveyed { rid, outlook: outlook.await, uptime } });
+                let (backend, uptime) = (self.backend.clone(), self.backend.uptime());
+                self.answer_later(async move {
+                    let (outlook, if_it_hangs) = tokio::join!(outlook, backend.if_it_hangs());
+                    Event::Surveyed { rid, outlook, uptime, if_it_hangs }
+                });
             }
             Effect::AskShutdown => {
                 let backend = self.backend.clone();

@@ -26,15 +26,19 @@ use crate::host::backend::Backend;
 use crate::host::health::{self, Wanted};
 use crate::host::ids::Ids;
 use crate::host::logind::Logind;
+use crate::host::metrics::Metrics;
 use crate::host::notify::Notify;
 use crate::host::preflight::Preflight;
 use crate::host::required;
 use crate::host::simulate::Simulation;
+use crate::host::status::StatusFile;
 use crate::host::store::{Loaded, Store};
 use crate::lock;
 use crate::run::{Daemon, RunEnd, Signals};
 use crate::settings::Settings;
-use crate::settings::config::{BackendKind, HealthConfig, HubConfig, RebootConfig, WhenRequired};
+use crate::settings::config::{
+    BackendKind, HealthConfig, HubConfig, MetricsConfig, RebootConfig, WhenRequired,
+};
 
 /// The file in the state directory that keeps the provisioning service's answer.
 const ASSIGNMENT: &str = "assignment.json";
@@ -131,8 +135,9 @@ async fn life(
     let source = &settings.credentials.source;
     let signals = Signals { hurry, listen, notices };
     let runtime_dir = settings.runtime_dir.as_deref();
-    let (daemon, answered) =
-        Daemon::new(agent, (store, ids), backend.clone(), source, notify, runtime_dir, signals);
+    let MetricsConfig { textfile } = settings.config.metrics;
+    let told = (StatusFile::new(runtime_dir), Metrics::new(runtime_dir.filter(|_| textfile)));
+    let (daemon, answered) = Daemon::new(agent, (store, ids), backend.clone(), source, notify, told, signals);
     daemon.run(effects, answered, hub_events, machine, stop).await
 }
 

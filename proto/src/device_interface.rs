@@ -116,6 +116,7 @@ fn objects() -> Vec<(&'static str, Value)> {
         ("inhibitors", json(&full::inhibitor())),
         ("preflight", json(&full::preflight_check())),
         ("getRebootStatus: reply", status),
+        ("ifItHangs", json(&full::if_it_hangs())),
         ("getBootHistory: reply", json(&full::boot_history_reply())),
         ("boots", json(&full::past_boot())),
         ("error", refusal["error"].clone()),

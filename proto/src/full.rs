@@ -5,8 +5,8 @@
 use crate::health::{Health, HealthState};
 use crate::need::RebootRequired;
 use crate::reply::{
-    BootHistoryReply, CallError, CancelReply, Granted, Inhibitor, PastBoot, PreflightCheck, RebootReply,
-    RefusalReply, StatusReply,
+    BootHistoryReply, CallError, CancelReply, Granted, IfItHangs, Inhibitor, PastBoot, PreflightCheck,
+    RebootReply, RefusalReply, StatusReply,
 };
 use crate::report::{
     Agent, Boot, BootCause, BootDetail, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus, Report,
@@ -66,6 +66,7 @@ pub(crate) fn reboot_reply() -> RebootReply {
         not_before: Some(at("2026-11-22T18:30:00Z")),
         boot_id: "b".into(),
         preflight: vec![preflight_check()],
+        if_it_hangs: Some(if_it_hangs()),
         ignored: vec!["method_number".into()],
     }
 }
@@ -84,7 +85,12 @@ pub(crate) fn status_reply() -> StatusReply {
         message: Some("shutdown is inhibited".into()),
         health: Some(health()),
         reboot_required: Some(reboot_required()),
+        if_it_hangs: Some(if_it_hangs()),
     }
+}
+
+pub(crate) fn if_it_hangs() -> IfItHangs {
+    IfItHangs { watchdog: Some(600), forced_after_seconds: Some(1800) }
 }
 
 pub(crate) fn boot_history_reply() -> BootHistoryReply {

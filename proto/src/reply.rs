@@ -52,6 +52,10 @@ pub struct RebootReply {
     /// and absent where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preflight: Vec<PreflightCheck>,
+    /// `ifItHangs`: what would end the shutdown if it hung; only in the reply to a
+    /// dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_it_hangs: Option<IfItHangs>,
     /// `ignored`: the payload's keys that the daemon does not know, at most 32,
     /// of each at most 64 characters.
     #[serde(default)]
@@ -97,6 +101,23 @@ pub struct StatusReply {
     /// properties; absent where nobody can tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot_required: Option<RebootRequired>,
+    /// `ifItHangs`: what would end a shutdown that hung. Absent from an older daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_it_hangs: Option<IfItHangs>,
+}
+
+/// What would end a shutdown that hangs, so that the machine comes back by itself.
+/// Both are whole seconds, rounded up, and `null` where there is no such end or
+/// systemd does not say. Source: systemd-system.conf(5), systemd.unit(5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IfItHangs {
+    /// `watchdog`: after how long without a sign of life from systemd's last process
+    /// a hardware watchdog resets the machine.
+    pub watchdog: Option<u64>,
+    /// `forcedAfterSeconds`: how long after it was asked for systemd forces the reboot,
+    /// whatever still runs.
+    pub forced_after_seconds: Option<u64>,
 }
 
 /// The reply to `getBootHistory`.
@@ -242,12 +263,16 @@ mod tests {
             "id": "r-1", "status": "scheduled", "message": "m", "notBefore": "2026-11-22T18:30:00.000Z",
             "bootId": "b", "ignored": ["method_number"],
             "preflight": [{"name": "fstab", "passed": false, "reason": "/data: no device"}],
+            "ifItHangs": {"watchdog": 600, "forcedAfterSeconds": 1800},
         });
         assert_eq!(serde_json::to_value(&reply).unwrap(), value);
         reply.not_before = None;
         value.as_object_mut().unwrap().remove("notBefore");
         assert_eq!(serde_json::to_value(&reply).unwrap(), value);
         assert_eq!(serde_json::from_value::<RebootReply>(value).unwrap(), reply);
+
+        let nothing = json!({"watchdog": null, "forcedAfterSeconds": null});
+        assert_eq!(serde_json::to_value(IfItHangs::default()).unwrap(), nothing);
 
         let cancelled = serde_json::to_value(full::cancel_reply()).unwrap();
         assert_eq!(cancelled, json!({"id": "r-1", "status": "cancelled"}));
@@ -266,6 +291,7 @@ mod tests {
                 "rebootRequired": {"required": true, "since": "2026-11-24T06:25:00.000Z",
                     "reasons": ["linux-image-6.1.0-49-amd64"], "reasonCount": 1,
                     "runningKernel": "6.1.0-44-amd64", "installedKernel": "6.1.0-49-amd64"},
+                "ifItHangs": {"watchdog": 600, "forcedAfterSeconds": 1800},
             })
         );
 

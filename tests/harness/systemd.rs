@@ -14,9 +14,13 @@ pub struct Systemd {
     /// The calls, a line each.
     pub calls: Transcript,
     state: Arc<Mutex<State>>,
+    limit: Limit,
     runtime: Runtime,
     connection: Connection,
 }
+
+/// What reboot.target has as `JobTimeoutUSec` and `JobTimeoutAction`.
+type Limit = Arc<Mutex<(u64, String)>>;
 
 #[derive(Default)]
 struct State {
@@ -33,6 +37,10 @@ struct Manager {
 struct Unit {
     name: String,
     state: Arc<Mutex<State>>,
+}
+
+struct RebootTarget {
+    limit: Limit,
 }
 
 const MANAGER: &str = "/org/freedesktop/systemd1";
@@ -63,6 +71,11 @@ impl Manager {
     fn system_state(&self) -> String {
         self.calls.push("SystemState".to_owned());
         self.state.lock().unwrap().system_state.clone()
+    }
+
+    #[zbus(property, name = "RebootWatchdogUSec")]
+    fn reboot_watchdog_usec(&self) -> u64 {
+        600_000_000
     }
 
     #[zbus(property)]
@@ -100,6 +113,19 @@ impl Unit {
     }
 }
 
+#[interface(name = "org.freedesktop.systemd1.Unit")]
+impl RebootTarget {
+    #[zbus(property, name = "JobTimeoutUSec")]
+    fn job_timeout_usec(&self) -> u64 {
+        self.limit.lock().unwrap().0
+    }
+
+    #[zbus(property)]
+    fn job_timeout_action(&self) -> String {
+        self.limit.lock().unwrap().1.clone()
+    }
+}
+
 fn listed(name: &str, active: &str) -> Listed {
     let text = |text: &str| text.to_owned();
     let none = OwnedObjectPath::try_from("/").unwrap();
@@ -128,24 +154,33 @@ impl Bus {
             system_state: system_state.to_owned(),
             units: units.iter().map(|name| ((*name).to_owned(), "active".to_owned())).collect(),
         }));
+        // As Debian has it.
+        let limit = Arc::new(Mutex::new((1_800_000_000, "reboot-force".to_owned())));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let connection = runtime.block_on(async {
             let manager = Manager { calls: calls.clone(), state: state.clone() };
+            let target = RebootTarget { limit: limit.clone() };
             let mut builder = connection::Builder::address(self.address().as_str())
                 .name("org.freedesktop.systemd1")
-                .serve_at(MANAGER, manager);
+                .serve_at(MANAGER, manager)
+                .serve_at(path("reboot.target"), target);
             for name in units {
                 let unit = Unit { name: (*name).to_owned(), state: state.clone() };
                 builder = builder.serve_at(path(name), unit);
             }
             builder.build().await.unwrap()
         });
-        Systemd { calls, state, runtime, connection }
+        Systemd { calls, state, limit, runtime, connection }
     }
 }
 
 impl Systemd {
+    /// What limits the job of reboot.target, in microseconds, and what happens then.
+    pub fn limit_reboots(&self, microseconds: u64, action: &str) {
+        *self.limit.lock().unwrap() = (microseconds, action.to_owned());
+    }
+
     /// The boot is over.
     pub fn startup_finished(&self, system_state: &str) {
         self.state.lock().unwrap().system_state = system_state.to_owned();

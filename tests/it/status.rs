@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use iotdm_tests::{Daemon, Hub, wait_until};
+use iotdm_tests::{Bus, Daemon, Hub, wait_until};
 use serde_json::{Value, json};
 
 fn read(file: &Path) -> Value {
@@ -53,4 +53,40 @@ fn the_status_file_follows_the_connection_and_the_request_and_goes_with_the_daem
 
     assert!(daemon.stop().success());
     assert!(!file.exists());
+}
+
+#[test]
+fn what_would_end_a_hang_is_systemds_word_and_is_told_by_dry_runs_and_the_status() {
+    let (hub, bus) = (Hub::start(), Bus::start());
+    let _logind = bus.logind();
+    let mut daemon = Daemon::with_logind(&hub, &bus);
+    daemon.start_connected(&hub);
+    let status = || hub.invoke("getRebootStatus", "{}").1["ifItHangs"].clone();
+    let forced = |seconds: Value| json!({"watchdog": null, "forcedAfterSeconds": seconds});
+    // Nobody to ask.
+    assert_eq!(status(), forced(Value::Null));
+    let systemd = bus.systemd("running", &[]);
+    let expected = forced(json!(1800));
+    if Path::new("/sys/class/watchdog/watchdog0").exists() {
+        assert_eq!(status()["watchdog"], 600);
+    } else {
+        assert_eq!(status(), expected);
+    }
+    let (code, checked) = hub.invoke("rebootDevice", r#"{"check":true}"#);
+    assert_eq!((code, &checked["status"]), (200, &json!("checked")));
+    assert_eq!(checked["ifItHangs"]["forcedAfterSeconds"], 1800);
+    assert_eq!(checked["message"], "the device would reboot at once");
+    for (limit, action, seconds) in [
+        (90_500_000, "reboot-force", json!(91)),
+        (u64::MAX, "reboot-force", Value::Null),
+        (90_000_000, "none", Value::Null),
+        (90_000_000, "poweroff-force", Value::Null),
+    ] {
+        systemd.limit_reboots(limit, action);
+        assert_eq!(status()["forcedAfterSeconds"], seconds, "{limit} {action}");
+    }
+    // A real request says nothing of it.
+    let (_, accepted) = hub.invoke("rebootDevice", r#"{"id":"r-1","delaySeconds":3600}"#);
+    assert_eq!(accepted.get("ifItHangs"), None);
+    assert!(daemon.stop().success());
 }

@@ -16,7 +16,7 @@ mod wish;
 
 use std::time::Duration;
 
-use iotdm_proto::reply::{BootHistoryReply, CallError, StatusReply};
+use iotdm_proto::reply::{BootHistoryReply, CallError, IfItHangs, StatusReply};
 use iotdm_proto::report::{self, Feature, RebootError, RebootErrorCode, RebootStatus, Report};
 use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
 use serde_json::Value;
@@ -25,6 +25,7 @@ use self::accept::Check;
 use self::remember::Kept;
 use self::short::short;
 use self::wish::Wished;
+use super::boots::BootCounts;
 use super::effect::{Effect, Notice};
 use super::event::Event;
 use super::guard::Guards;
@@ -177,6 +178,11 @@ impl Agent {
         self.core.told()
     }
 
+    /// The boots by their cause.
+    pub fn boot_counts(&self) -> BootCounts {
+        self.core.record.boot_counts()
+    }
+
     /// The running boot's id.
     pub fn boot_id(&self) -> &str {
         &self.core.record.boot.boot_id
@@ -260,10 +266,12 @@ impl Core {
                     (phase, refuse(&rid, error))
                 }
             },
-            (phase, Event::Surveyed { rid, outlook, uptime }) => {
+            (phase, Event::Surveyed { rid, outlook, uptime, if_it_hangs }) => {
                 match self.checks.iter().position(|check| check.rid == rid) {
-                    Some(index) => self.checked(phase, index, outlook, now),
-                    None => (phase, vec![grant(&rid, &self.survey(&outlook.permission, uptime))]),
+                    Some(index) => self.checked(phase, index, outlook, if_it_hangs, now),
+                    None => {
+                        (phase, vec![grant(&rid, &self.survey(&outlook.permission, uptime, if_it_hangs))])
+                    }
                 }
             }
 
@@ -470,7 +478,12 @@ impl Core {
     }
 
     /// The reply to `getRebootStatus`.
-    fn survey(&self, permission: &Result<(), Refusal>, uptime: Duration) -> StatusReply {
+    fn survey(
+        &self,
+        permission: &Result<(), Refusal>,
+        uptime: Duration,
+        if_it_hangs: IfItHangs,
+    ) -> StatusReply {
         let inhibitors = match permission {
             Err(Refusal::Blocked(holders)) => holders.clone(),
             _ => Vec::new(),
@@ -484,6 +497,7 @@ impl Core {
             message: permission.as_ref().err().map(Refusal::message),
             health: self.known_health().map(|known| known.told.clone()),
             reboot_required: self.told_need(),
+            if_it_hangs: Some(if_it_hangs),
         }
     }
 

@@ -4,15 +4,67 @@
 use iotdm_proto::reply::PastBoot;
 use iotdm_proto::report::{Boot, BootCause, BootDetail};
 
+use serde::{Deserialize, Serialize};
+
 use super::event::{Start, Traces};
 use super::record::Record;
 
 /// How many boots are remembered, the running one included.
 const MAX_BOOTS: usize = 32;
 
+/// How many boots the daemon has seen, by what ended the boot before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BootCounts {
+    /// See [`BootCause::Requested`].
+    pub requested: u64,
+    /// See [`BootCause::Local`].
+    pub local: u64,
+    /// See [`BootCause::Unclean`].
+    pub unclean: u64,
+    /// See [`BootCause::Unknown`]; and those that an earlier version has counted
+    /// without their cause.
+    pub unknown: u64,
+}
+
+impl BootCounts {
+    /// Those of one cause.
+    pub fn of(mut self, cause: BootCause) -> u64 {
+        *self.count(cause)
+    }
+
+    fn count(&mut self, cause: BootCause) -> &mut u64 {
+        match cause {
+            BootCause::Requested => &mut self.requested,
+            BootCause::Local => &mut self.local,
+            BootCause::Unclean => &mut self.unclean,
+            BootCause::Unknown => &mut self.unknown,
+        }
+    }
+}
+
 impl Record {
+    /// The boots by their cause. Where they were not counted so yet, as far as that
+    /// can be told.
+    pub fn boot_counts(&self) -> BootCounts {
+        self.boot_counts.unwrap_or_else(|| {
+            let mut counts = BootCounts::default();
+            for boot in self.boots.iter().filter(|boot| boot.cause != BootCause::Unknown) {
+                *counts.count(boot.cause) += 1;
+            }
+            counts.unclean = counts.unclean.max(self.boot.unclean_count.unwrap_or_default());
+            let known = counts.requested + counts.local + counts.unclean;
+            counts.unknown = self.boot.count.unwrap_or(1).saturating_sub(known);
+            counts
+        })
+    }
+
     /// Takes the boot of `start`, which had that `cause`, for the running one.
     pub(super) fn begin_boot(&mut self, start: &Start, cause: BootCause) {
+        let mut counts = self.boot_counts();
+        let counted = counts.count(cause);
+        *counted = counted.saturating_add(1);
+        self.boot_counts = Some(counts);
         let before = &self.boot;
         let unclean = u64::from(cause == BootCause::Unclean);
         self.boot = Boot {
@@ -87,7 +139,48 @@ fn detail(known: Option<&[String]>, traces: &Traces, cause: BootCause) -> Option
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use iotdm_proto::Time;
+    use iotdm_proto::report::Clock;
+
     use super::*;
+
+    fn start(boot_id: &str) -> Start {
+        Start {
+            boot_id: boot_id.to_owned(),
+            boot_time: Time::from_unix_millis(0),
+            clock: Clock::Synchronized,
+            shut_down: None,
+            uptime: Duration::ZERO,
+            granted: Vec::new(),
+            traces: Traces::default(),
+            need: None,
+        }
+    }
+
+    #[test]
+    fn each_boot_counts_once_also_those_that_are_not_remembered_any_more() {
+        use BootCause::{Local, Requested, Unclean};
+        let mut record = Record::new(first_boot(&start("0")));
+        record.note_boot();
+        let counts = |requested, local, unclean, unknown| BootCounts { requested, local, unclean, unknown };
+        assert_eq!(record.boot_counts(), counts(0, 0, 0, 1));
+        for number in 1..=90 {
+            let cause = [Requested, Local, Unclean][number % 3];
+            record.begin_boot(&start(&number.to_string()), cause);
+        }
+        assert_eq!(record.boot_counts(), counts(30, 30, 30, 1));
+        assert_eq!(record.boot_counts().of(Unclean), 30);
+        // Of an earlier version's record only what it has counted is known.
+        record.boot_counts = None;
+        let derived = record.boot_counts();
+        assert_eq!((derived.unclean, record.boot.count), (30, Some(91)));
+        assert_eq!(derived.requested + derived.local + derived.unclean + derived.unknown, 91);
+        record.begin_boot(&start("91"), Local);
+        let later = BootCounts { local: derived.local + 1, ..derived };
+        assert_eq!(record.boot_counts(), later, "no count goes back");
+    }
 
     #[test]
     fn only_what_the_machine_tells_is_told() {

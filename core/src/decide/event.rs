@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use iotdm_proto::Time;
+use iotdm_proto::reply::IfItHangs;
 use iotdm_proto::report::Clock;
 
 use super::health::Observed;
@@ -68,6 +69,8 @@ pub enum Event {
         outlook: Outlook,
         /// Since the kernel booted.
         uptime: Duration,
+        /// What would end a shutdown that hangs.
+        if_it_hangs: IfItHangs,
     },
     /// Whether the record is on disk.
     Saved(Result<(), String>),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::age::Age;
+use super::boots::BootCounts;
 use super::guard::Guards;
 use super::health::KnownHealth;
 use super::ids::GrantedRequest;
@@ -79,6 +80,9 @@ pub struct Record {
     /// The last boots, the running one last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boots: Vec<PastBoot>,
+    /// All of them by their cause. Absent until a boot has followed one that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_counts: Option<BootCounts>,
     /// The dumps of panics that were there at the last start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panics: Option<Vec<String>>,
@@ -166,6 +170,7 @@ impl Record {
             reboot_required: None,
             asked_for: None,
             boots: Vec::new(),
+            boot_counts: None,
             panics: None,
             lost: false,
             damaged: None,

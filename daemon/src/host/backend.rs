@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use iotdm_core::decide::event::Start;
 use iotdm_core::decide::refusal::Refusal;
 use iotdm_proto::Time;
-use iotdm_proto::reply::PreflightCheck;
+use iotdm_proto::reply::{IfItHangs, PreflightCheck};
 use iotdm_proto::report::Clock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ pub use super::logind::Shutdown;
 use super::preflight::Preflight;
 use super::sighting::Sighting;
 use super::simulate::Simulation;
-use super::{boot, clock, notice, required, traces};
+use super::{boot, clock, hang, notice, required, traces};
 
 /// The two ways.
 #[derive(Debug, Clone)]
@@ -138,6 +138,17 @@ impl Backend {
         match self {
             Backend::Logind(logind, _) => logind.shutdown().await,
             Backend::Simulate(_) => Shutdown { under_way: Some(false), stopping: Vec::new() },
+        }
+    }
+
+    /// What would end a shutdown that hangs; that of a pretended machine does not.
+    pub async fn if_it_hangs(&self) -> IfItHangs {
+        match self {
+            Backend::Logind(logind, _) => hang::look(logind, Path::new("/")).await.unwrap_or_else(|error| {
+                tracing::debug!("what would end a shutdown that hangs is not known: {error}");
+                IfItHangs::default()
+            }),
+            Backend::Simulate(_) => IfItHangs::default(),
         }
     }
 

@@ -25,6 +25,10 @@ pub struct Arguments {
     /// iotdm-preflight.service
     #[arg(long, hide = true, exclusive = true)]
     pub preflight: bool,
+    /// Wait until the hub has acknowledged something in this run of the daemon; for
+    /// iotdm-agentd-connected.service
+    #[arg(long, hide = true, exclusive = true)]
+    pub wait_connected: bool,
     /// Say whether an initrd is whole; for the preflight check boot-image
     #[arg(long, hide = true, exclusive = true, value_name = "FILE")]
     pub check_initrd: Option<PathBuf>,

@@ -39,6 +39,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// `[preflight]`
     pub preflight: PreflightConfig,
+    /// `[metrics]`
+    pub metrics: MetricsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// The file that the value of `hub.proxy` came from: it may hold a password.
@@ -177,6 +179,14 @@ pub struct PreflightConfig {
     /// has a third.
     #[serde(deserialize_with = "preflight_timeout")]
     pub timeout: Duration,
+}
+
+/// The daemon's numbers, for monitoring.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Whether they are written to a file in the runtime directory.
+    pub textfile: bool,
 }
 
 /// What is logged.

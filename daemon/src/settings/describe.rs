@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use iotdm_core::decide::windows::Window;
+use iotdm_proto::reply::IfItHangs;
 use jiff::SignedDuration;
 
 use super::Settings;
 use super::config::{
-    BackendKind, Config, HealthConfig, HubConfig, LogConfig, ProvisioningConfig, RebootConfig, WhenRequired,
+    BackendKind, Config, HealthConfig, HubConfig, LogConfig, MetricsConfig, ProvisioningConfig, RebootConfig,
+    WhenRequired,
 };
 use crate::connection::dial::Transport;
 use crate::connection::identity::{Proof, Source};
@@ -17,8 +19,8 @@ pub fn describe(settings: &Settings) -> String {
     let Settings { config, credentials, state_dir, runtime_dir: _ } = settings;
     // Every key by its name, so that a new one is not forgotten here. Where the
     // device's name, its hub and its secrets come from is seen from the credentials.
-    let Config { hub, provisioning, reboot, health, preflight, log: LogConfig { level }, proxy_file: _ } =
-        config;
+    let Config { hub, provisioning, reboot, health, preflight, metrics, log, proxy_file: _ } = config;
+    let (MetricsConfig { textfile }, LogConfig { level }) = (metrics, log);
     let HealthConfig { units, ignore_units, wait } = health;
     let HubConfig {
         connection_string_file: _,
@@ -125,6 +127,7 @@ pub fn describe(settings: &Settings) -> String {
          ignore_units     {}\n\
          health.wait      {}\n\
          preflight        {}\n\
+         textfile         {textfile}\n\
          log level        {level}\n\
          state directory  {}\n{warnings}",
         spelled(*keep_alive),
@@ -140,6 +143,18 @@ pub fn describe(settings: &Settings) -> String {
         spelled(preflight.timeout),
         state_dir.display(),
     )
+}
+
+/// What would end a reboot that hangs, with what an administrator should know of that.
+pub fn if_it_hangs(found: IfItHangs, dangers: &[String]) -> String {
+    let after = |what: &str, seconds: Option<u64>| match seconds {
+        Some(seconds) => format!("{what} after {}", spelled(Duration::from_secs(seconds))),
+        None => format!("no {what}"),
+    };
+    let warnings: String = dangers.iter().map(|danger| format!("warning          {danger}\n")).collect();
+    let watchdog = after("watchdog", found.watchdog);
+    let forced = after("forced reboot", found.forced_after_seconds);
+    format!("if it hangs      {watchdog}, {forced}\n{warnings}")
 }
 
 fn listed(units: &[String]) -> String {
@@ -238,6 +253,7 @@ mod tests {
             ("health.ignore_units", plain(), r#""apt-daily.service""#.to_owned()),
             ("health.wait", plain(), r#""7m""#.to_owned()),
             ("preflight.timeout", plain(), r#""30s""#.to_owned()),
+            ("metrics.textfile", plain(), "true".to_owned()),
             ("log.level", plain(), r#""debug""#.to_owned()),
         ] {
             let before = described(&lines);
@@ -262,6 +278,17 @@ mod tests {
             module.contains("\ndevice           gw1\nmodule           iotdm\nauthentication"),
             "{module}"
         );
+    }
+
+    #[test]
+    fn what_ends_a_hang_is_said_with_its_dangers() {
+        let found = IfItHangs { watchdog: None, forced_after_seconds: Some(1800) };
+        assert_eq!(
+            if_it_hangs(found, &["no way back".to_owned()]),
+            "if it hangs      no watchdog, forced reboot after 30m\nwarning          no way back\n"
+        );
+        let found = IfItHangs { watchdog: Some(90), forced_after_seconds: None };
+        assert_eq!(if_it_hangs(found, &[]), "if it hangs      watchdog after 1m 30s, no forced reboot\n");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
 use super::config::{
-    Config, HealthConfig, HubConfig, LogConfig, PreflightConfig, ProvisioningConfig, RebootConfig,
+    Config, HealthConfig, HubConfig, LogConfig, MetricsConfig, PreflightConfig, ProvisioningConfig,
+    RebootConfig,
 };
 
 /// Every key, as `section.key`, in alphabetical order.
@@ -17,6 +18,7 @@ pub(super) fn all() -> Vec<String> {
         ("reboot", fields_of::<RebootConfig>()),
         ("health", fields_of::<HealthConfig>()),
         ("preflight", fields_of::<PreflightConfig>()),
+        ("metrics", fields_of::<MetricsConfig>()),
         ("log", fields_of::<LogConfig>()),
     ];
     assert_eq!(sections.map(|(name, _)| name), fields_of::<Config>(), "each section has its line here");

@@ -34,6 +34,14 @@ def unpack(deb: Path, target: Path) -> Path:
     return target
 
 
+def debian(name: str, directory: Path) -> Path:
+    """A package of this machine's own Debian, downloaded into `directory`."""
+    user = ["--option=APT::Sandbox::User=root"]
+    subprocess.run(["apt-get", *user, "--quiet", "download", name], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    found, = directory.glob(f"{name}_*.deb")
+    return found
+
+
 def next_version(deb: Path, directory: Path) -> Path:
     """The package's successor: another revision, whose agentd.toml has other words; the program is the same."""
     content = directory / "content"

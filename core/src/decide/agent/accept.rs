@@ -1,7 +1,7 @@
 //! Requests: checked, granted or refused, and recorded before they are
 //! answered.
 
-use iotdm_proto::reply::{CallError, CancelReply, Granted, RebootReply};
+use iotdm_proto::reply::{CallError, CancelReply, Granted, IfItHangs, RebootReply};
 use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
 use iotdm_proto::request::{CancelRequest, InvalidPayload, OnPreflight};
 use iotdm_proto::{ErrorCode, OnInhibitor, RebootRequest, Time};
@@ -157,7 +157,14 @@ impl Core {
 
     /// Replies to a dry run, or decides about a call that the daemon's own request was to
     /// make room for, knowing the outlook.
-    pub(super) fn checked(&mut self, phase: Phase, index: usize, outlook: Outlook, now: Time) -> Step {
+    pub(super) fn checked(
+        &mut self,
+        phase: Phase,
+        index: usize,
+        outlook: Outlook,
+        if_it_hangs: IfItHangs,
+        now: Time,
+    ) -> Step {
         let Check { rid, id, request } = self.checks.swap_remove(index);
         if !request.check {
             return match (self.granted(&id), self.busy(&phase)) {
@@ -169,15 +176,13 @@ impl Core {
             };
         }
         let preflight = outlook.preflight.clone();
-        let effects = match self.verdict(&request, false, outlook, now) {
-            Ok(terms) => {
-                let reply = self.reply(&id, &request, Granted::Checked, &terms);
-                vec![grant(&rid, &RebootReply { preflight, ..reply })]
-            }
-            Err(Refusal::NotNeeded(why)) => vec![grant(&rid, &self.not_needed(&id, &request, why))],
-            Err(refusal) => refuse_all(&[rid], &refusal),
+        let reply = match self.verdict(&request, false, outlook, now) {
+            Ok(terms) => self.reply(&id, &request, Granted::Checked, &terms),
+            Err(Refusal::NotNeeded(why)) => self.not_needed(&id, &request, why),
+            Err(refusal) => return (phase, refuse_all(&[rid], &refusal)),
         };
-        (phase, effects)
+        let reply = RebootReply { preflight, if_it_hangs: Some(if_it_hangs), ..reply };
+        (phase, vec![grant(&rid, &reply)])
     }
 
     /// Decides about a new request, knowing the outlook. If it is refused, the phase
@@ -258,6 +263,7 @@ impl Core {
             self.needed()?;
         }
         let at = self.settings.guards.open(request.not_before.unwrap_or(now).max(now), earliest);
+        let reboots = if request.check { "would reboot" } else { "reboots" };
         let (status, message) = if at > now {
             // Who inhibits it now matters only to a reboot now; that the machine would
             // not come back may be mended by then.
@@ -273,16 +279,17 @@ impl Core {
                 (true, false) => ", its turn when its next window opens",
             };
             let warning = warning.unwrap_or_default();
-            (RebootStatus::Scheduled, format!("the device reboots at {at}{opens}{warning}"))
+            (RebootStatus::Scheduled, format!("the device {reboots} at {at}{opens}{warning}"))
         } else {
             match outlook.weigh(request.manners) {
                 Weighed::Stop(refusal) => return Err(refusal),
                 Weighed::Wait(why) => {
-                    let message = format!("the device reboots once it may: {}", why.message());
+                    let message = format!("the device {reboots} once it may: {}", why.message());
                     (RebootStatus::Waiting, message)
                 }
                 Weighed::Go => {
-                    (RebootStatus::Rebooting, "the device reboots once this reply is delivered".to_owned())
+                    let when = if request.check { "at once" } else { "once this reply is delivered" };
+                    (RebootStatus::Rebooting, format!("the device {reboots} {when}"))
                 }
             }
         };
@@ -299,6 +306,7 @@ impl Core {
             not_before: terms.not_before,
             boot_id: self.record.boot.boot_id.clone(),
             preflight: Vec::new(),
+            if_it_hangs: None,
             ignored: request.ignored.clone(),
         }
     }

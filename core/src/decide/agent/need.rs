@@ -64,10 +64,11 @@ impl Core {
         RebootReply {
             id: id.to_owned(),
             status: Granted::NotNeeded,
-            message: why,
+            message: if request.check { format!("the device would not reboot: {why}") } else { why },
             not_before: None,
             boot_id: self.record.boot.boot_id.clone(),
             preflight: Vec::new(),
+            if_it_hangs: None,
             ignored: request.ignored.clone(),
         }
     }

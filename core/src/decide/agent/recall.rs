@@ -114,6 +114,7 @@ impl Core {
             not_before: None,
             boot_id: self.record.boot.boot_id.clone(),
             preflight: Vec::new(),
+            if_it_hangs: None,
             ignored: Vec::new(),
         };
         if self.granted(id).is_none() {

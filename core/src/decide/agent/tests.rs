@@ -17,7 +17,7 @@ mod road;
 mod sizes;
 mod wishes;
 
-use iotdm_proto::reply::Inhibitor;
+use iotdm_proto::reply::{IfItHangs, Inhibitor};
 use iotdm_proto::report::{BootCause, Clock, Reboot};
 use jiff::tz::TimeZone;
 use serde_json::json;
@@ -243,7 +243,12 @@ fn straight() -> Vec<Event> {
 }
 
 fn surveyed(rid: &str, permission: Result<(), Refusal>) -> Event {
-    Event::Surveyed { rid: rid.into(), outlook: Outlook::of(permission), uptime: Duration::from_secs(77) }
+    Event::Surveyed {
+        rid: rid.into(),
+        outlook: Outlook::of(permission),
+        uptime: Duration::from_secs(77),
+        if_it_hangs: IfItHangs { watchdog: None, forced_after_seconds: Some(1800) },
+    }
 }
 
 /// The record on disk after the first `length` events of the straight path.

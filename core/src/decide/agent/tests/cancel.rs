@@ -66,6 +66,7 @@ fn the_status_says_how_things_are() {
             "boot": {"bootId": "boot-1", "bootTime": "1970-01-01T00:00:00.000Z", "cause": "unknown",
                      "clock": "synchronized", "count": 1, "uncleanCount": 0},
             "uptimeSeconds": 77, "inhibitors": [], "canReboot": true,
+            "ifItHangs": {"watchdog": null, "forcedAfterSeconds": 1800},
         })
     );
     play_at(&mut agent, scheduled());

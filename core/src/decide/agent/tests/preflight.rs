@@ -154,15 +154,43 @@ fn a_dry_run_tells_what_each_check_says() {
             ],
         },
         uptime: Duration::from_secs(77),
+        if_it_hangs: IfItHangs::default(),
     };
     let body = &bodies(&agent.handle(surveyed(Ok(()), None), at(101)))[0];
     assert_eq!(body["preflight"], json!([{"name": "fstab", "passed": true}]));
+    assert_eq!(body["ifItHangs"], json!({"watchdog": null, "forcedAfterSeconds": null}));
     agent.handle(call("1", dry), at(102));
     let effects = agent.handle(surveyed(Ok(()), Some("no device")), at(103));
     assert_eq!(log(&effects).last().unwrap(), "reply 1 423 preflightFailed");
     // How things are is asked without them: nobody waits 15 s for that.
     let effects = agent.handle(method("2", "getRebootStatus", ""), at(104));
     assert_eq!(effects, [Effect::Survey { rid: "2".into(), preflight: false }]);
+}
+
+/// Nothing in it sounds as if it had been done.
+#[test]
+fn a_dry_run_says_what_would_happen() {
+    let mut agent = idle();
+    for (payload, permission, expected) in [
+        ("", Ok(()), "the device would reboot at once"),
+        (r#","delaySeconds":600"#, Ok(()), "the device would reboot at 1970-01-01T00:11:40.000Z"),
+        (
+            r#","onInhibitor":"wait""#,
+            Err(blocked()),
+            "the device would reboot once it may: shutdown is inhibited by apt (upgrading)",
+        ),
+        (
+            r#","onlyIfRequired":true"#,
+            Ok(()),
+            "the device would not reboot: whether the machine needs a reboot is not known, so it is left alone",
+        ),
+    ] {
+        agent.handle(call("1", &format!(r#"{{"check":true{payload}}}"#)), at(100));
+        let effects = agent.handle(super::surveyed("1", permission), at(100));
+        let body = &bodies(&effects)[0];
+        assert_eq!(body["message"], expected);
+        assert_eq!(body["ifItHangs"], json!({"watchdog": null, "forcedAfterSeconds": 1800}), "{payload}");
+    }
 }
 
 /// What is told of an end.
