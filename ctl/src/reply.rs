@@ -80,6 +80,7 @@ mod tests {
             not_before: None,
             boot_id: "b".into(),
             preflight: Vec::new(),
+            if_it_hangs: None,
             ignored: Vec::new(),
         };
         let reply = MethodReply { status: GRANTED.into(), payload: json!(granted) };

@@ -214,6 +214,7 @@ impl Core {
             not_before,
             boot_id: self.record.boot.boot_id.clone(),
             preflight: Vec::new(),
+            if_it_hangs: None,
             ignored: Vec::new(),
         }
     }
