@@ -18,6 +18,11 @@ const MAX_LENGTH: u64 = 4 * 1024 * 1024;
 /// replaced under the daemon's hands.
 pub fn own_directory(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    check_directory(dir)
+}
+
+/// Whether `dir` is one that [`own_directory`] takes.
+pub fn check_directory(dir: &Path) -> io::Result<()> {
     let metadata = fs::metadata(dir)?;
     let us = geteuid().as_raw();
     if metadata.uid() != us {

@@ -14,3 +14,4 @@ pub mod lock;
 pub mod run;
 pub mod service;
 pub mod settings;
+pub mod way;

@@ -34,6 +34,21 @@ pub fn take(dir: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
+/// Whether a daemon has locked the state directory `dir`; a missing one has none.
+///
+/// The lock is shared for an instant to find that out.
+pub fn is_held(dir: &Path) -> std::io::Result<bool> {
+    let opened = match File::open(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match opened.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Ok(true),
+        // Where there are no such locks, daemons do not hold any.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,11 +57,14 @@ mod tests {
     fn the_second_is_told_of_the_first_until_that_has_gone() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("state");
+        assert!(!is_held(&dir).unwrap());
         let first = take(&dir).unwrap();
+        assert!(is_held(&dir).unwrap());
         let refused = format!("{:#}", take(&dir).unwrap_err());
         assert!(refused.contains("another iotdm-agentd runs already with the state directory "), "{refused}");
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0, "nothing was changed");
         drop(first);
+        assert!(!is_held(&dir).unwrap());
         take(&dir).unwrap();
     }
 }

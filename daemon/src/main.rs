@@ -1,6 +1,5 @@
 //! The program: arguments in, exit code out.
 
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,7 +15,7 @@ use iotdm_agentd::service;
 use iotdm_agentd::settings::cli::Arguments;
 use iotdm_agentd::settings::config::BackendKind;
 use iotdm_agentd::settings::{Settings, as_service, describe, exit_code};
-use tokio::runtime::Runtime;
+use iotdm_agentd::way;
 
 /// The real system bus. Only here is it named, so that no test can reboot the
 /// machine that it runs on.
@@ -70,8 +69,16 @@ fn main() -> ExitCode {
             }
         };
     }
+    // Other files than the service's are judged as whoever asks.
+    let of_service = arguments.config.is_none() && arguments.state_dir.is_none();
     if arguments.check_config {
-        return check_config(&arguments);
+        let again = || as_service::run_again(&["--check-config"]);
+        return of_service.then(again).flatten().unwrap_or_else(|| check_config(&arguments));
+    }
+    if arguments.test {
+        let json = if arguments.json { &["--test", "--json"][..] } else { &["--test"] };
+        let again = || as_service::run_again(json);
+        return of_service.then(again).flatten().unwrap_or_else(|| test(&arguments));
     }
     let settings = match Settings::load(&arguments) {
         Ok(settings) => settings,
@@ -87,35 +94,40 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let bus = bus();
-    let served = runtime().context("cannot start").and_then(|runtime| {
-        let served = runtime.block_on(service::serve(&settings, bus));
-        // A look-up that waits for a name server which does not answer must not
-        // hold up the end of the program.
-        runtime.shutdown_background();
-        served
-    });
-    match served {
+    match to_its_end(service::serve(&settings, bus())).and_then(|served| served) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cannot_run(&error, EXIT_FAILURE),
     }
 }
 
+/// The D-Bus address of the system bus.
 fn bus() -> String {
     std::env::var("DBUS_SYSTEM_BUS_ADDRESS").unwrap_or_else(|_| SYSTEM_BUS.to_owned())
 }
 
-fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+fn to_its_end<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start")?;
+    let done = runtime.block_on(work);
+    // A look-up that waits for a name server which does not answer must not hold up
+    // the end of the program.
+    runtime.shutdown_background();
+    Ok(done)
+}
+
+/// Tries the way to the hub, and says how far it leads.
+fn test(arguments: &Arguments) -> ExitCode {
+    match to_its_end(way::test(arguments, bus(), Path::new("/"))) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("iotdm-agentd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Says what would be used, or what is wrong with it.
 fn check_config(arguments: &Arguments) -> ExitCode {
-    // Other files than the service's are judged as whoever asks.
-    let of_service = arguments.config.is_none() && arguments.state_dir.is_none();
-    if let Some(code) = of_service.then(as_service::check_config).flatten() {
-        return code;
-    }
     let settings = Settings::load(arguments).and_then(|settings| {
         settings.check_certificates()?;
         Ok(settings)
@@ -139,10 +151,9 @@ fn check_config(arguments: &Arguments) -> ExitCode {
 /// What would end a reboot that hangs, and what an administrator should know of that.
 fn if_it_hangs() -> String {
     let root = Path::new("/");
-    let found = runtime()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(hang::look(&Logind::new(bus()), root)));
-    match found {
+    let logind = Logind::new(bus());
+    let found = to_its_end(hang::look(&logind, root)).map_err(|error| format!("{error:#}"));
+    match found.and_then(|found| found) {
         Ok(found) => describe::if_it_hangs(found, &hang::dangers(found, root)),
         Err(error) => format!("if it hangs      not known: {error}\n"),
     }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::connection::dial::Road;
 use crate::connection::hub;
 use crate::connection::identity::Source;
+use crate::connection::observe::Observer;
 use crate::connection::provisioning;
 use crate::connection::tls::Tls;
 use crate::host::backend::Backend;
@@ -141,13 +142,14 @@ async fn life(
     daemon.run(effects, answered, hub_events, machine, stop).await
 }
 
-fn hub_options(settings: &Settings) -> hub::Options {
+/// How the hub is reached by these settings.
+pub fn hub_options(settings: &Settings) -> hub::Options {
     let source = &settings.credentials.source;
     let HubConfig { transport, proxy, keep_alive, sas_ttl, model_id, .. } = settings.config.hub.clone();
     hub::Options {
         source: source.clone(),
         assignment_file: assignment_file(settings),
-        road: Road { transport, proxy },
+        road: Road { transport, proxy, observer: Observer::default() },
         tls: Tls::new(settings.config.hub.ca_file.clone(), source.proof().certificate().cloned()),
         keep_alive,
         sas_ttl,

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::transcript::PATIENCE;
-use crate::{Bus, Hub, Transcript, program};
+use crate::{Bus, Hub, Ran, Transcript, program};
 
 /// A daemon's home, and the daemon while it runs.
 #[derive(Debug)]
@@ -106,24 +106,32 @@ impl Daemon {
         let socket = self.path("notify");
         let _ = fs::remove_file(&socket);
         self.notified = listen(&socket);
-        fs::create_dir_all(self.runtime_dir()).unwrap();
+        let mut command = self.command();
+        let mut child = command.env("NOTIFY_SOCKET", &socket).stderr(Stdio::piped()).spawn().unwrap();
+        self.log = Transcript::of(child.stderr.take().unwrap());
+        self.child = Some(child);
+    }
+
+    /// Has the way to the hub tried, beside the daemon if that runs; what was printed.
+    pub fn test(&self, options: &[&str]) -> Ran {
+        self.command().arg("--test").args(options).output().unwrap().into()
+    }
+
+    fn command(&self) -> Command {
         let nobody = format!("unix:path={}", self.path("no-bus").display());
-        let mut child = Command::new(program("iotdm-agentd"))
+        fs::create_dir_all(self.runtime_dir()).unwrap();
+        let mut command = Command::new(program("iotdm-agentd"));
+        command
             .arg("--config")
             .arg(self.path("agentd.toml"))
             .arg("--state-dir")
             .arg(self.state_dir())
-            .env("NOTIFY_SOCKET", &socket)
             .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.as_ref().unwrap_or(&nobody))
             .env("RUNTIME_DIRECTORY", self.runtime_dir())
             .env_remove("JOURNAL_STREAM")
             .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        self.log = Transcript::of(child.stderr.take().unwrap());
-        self.child = Some(child);
+            .stdin(Stdio::null());
+        command
     }
 
     /// Starts the daemon and waits until the hub has its report.

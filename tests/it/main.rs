@@ -23,4 +23,5 @@ mod remember;
 mod servers;
 mod slow_disk;
 mod status;
+mod way;
 mod wishes;

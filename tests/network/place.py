@@ -1,6 +1,7 @@
 """A hub and a gateway at the two ends of a line, the programs as users have them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pyharness.daemon import Daemon
 from pyharness.hub import Hub
 from pyharness.line import HUB, Line
 from pyharness.process import Process
+from pyharness.programs import program
 
 DEVICE = "gw1"
 # The hub's name, which a file in place of /etc/hosts leads to the line's other end.
@@ -70,6 +72,15 @@ class Place:
             self.directory, self._hub.ca_file, f"{known};GatewayHostName={NAME}:{port}" if string else None,
             f'reboot.simulate_duration = "500ms"\nreboot.max_per_hour = 60\nlog.level = "debug"\n{settings}\n',
             inside=self._inside(self.line.gateway), log=self.log)
+
+    def try_way(self) -> tuple[int, dict[str, dict]]:
+        """Has the daemon's settings try the way to the hub; the exit code, and each step by its name."""
+        command = [*self._inside(self.line.gateway), program("iotdm-agentd"), "--config", self.directory / "agentd.toml",
+                   "--state-dir", self.directory / "state", "--test", "--json"]
+        environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.directory}/no-bus"}
+        # A minute is what is promised.
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False, timeout=60)
+        return done.returncode, {step["step"]: step for step in json.loads(done.stdout)["steps"]}
 
     def stop(self) -> None:
         assert self._daemon.stop() == 0, f"see {self.log}"

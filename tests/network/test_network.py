@@ -2,7 +2,8 @@
 
 import phases
 import pytest
-from place import Place
+from place import SETTINGS, Place
+from pyharness.line import HUB, HUB6
 
 
 @pytest.fixture
@@ -54,3 +55,44 @@ def test_no_call_is_lost_when_tokens_are_renewed(campaign):
 def test_a_family_that_is_dead_hides_no_other(campaign):
     campaign.phase("family", phases.one_family_dead)
     assert campaign.failures() == 0, campaign
+
+
+def test_the_way_is_tried_in_networks_that_are_broken(campaign):
+    place = campaign.place
+    # Beside a daemon, which has no runtime directory here and so does not say how it is.
+    status, steps = place.try_way()
+    assert status == 0 and steps["tls"]["result"] == "ok", steps
+    assert steps["connack"]["result"] == "skipped" and "whose connection" in steps["connack"]["detail"], steps
+    assert not place.said("closed the connection")
+    place.stop()
+
+    def broken_at(step: str, words: str) -> None:
+        status, steps = place.try_way()
+        assert status == 1 and steps[step]["result"] == "failed", steps
+        assert words in f"{steps[step]['detail']}: {steps[step]['remedy']}", steps
+        assert steps["connack"]["result"] == "skipped", steps
+
+    status, steps = place.try_way()
+    assert status == 0 and steps["twin"]["result"] == "ok", steps
+    # One family swallows everything: the daemon gets through, and a person is told.
+    place.resolve(HUB6, HUB)
+    place.line.dead6 = True
+    status, steps = place.try_way()
+    assert status == 0 and steps["tcp"]["result"] == "warning" and steps["twin"]["result"] == "ok", steps
+    assert "mend the route for IPv6" in steps["tcp"]["remedy"], steps
+    connects = {one["family"]: one["connects"] for one in steps["tcp"]["connections"]}
+    assert connects == {"IPv4": True, "IPv6": False} and "does not answer within 10 s" in steps["tcp"]["detail"], steps
+    place.line.dead6 = False
+    place.resolve(HUB)
+    # A firewall that swallows all of it, a cable that is out, a name that nobody knows.
+    place.line.dead = True
+    broken_at("tcp", "does not answer within 10 s: check the port in the connection string, and have the firewall")
+    place.line.dead = False
+    place.line.plug("down")
+    broken_at("tcp", "unreachable")
+    place.line.plug("up")
+    place.resolve()
+    broken_at("name", "check the name, and this machine's network and name servers")
+    place.resolve(HUB)
+    place.start(SETTINGS)
+    place.wait_connected()

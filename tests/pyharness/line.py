@@ -58,10 +58,11 @@ class Line:
         ip("netns", "add", namespace)
         ip("link", "set", name, "netns", namespace)
         ip("-n", namespace, "link", "set", "lo", "up")
+        # Up first: while it is down, the kernel makes no route to the peer of an IPv6 address.
+        ip("-n", namespace, "link", "set", name, "up")
         for own, peer in addresses:
             nodad = ["nodad"] if ":" in own else []
             ip("-n", namespace, "address", "add", own, "peer", peer, "dev", name, *nodad)
-        ip("-n", namespace, "link", "set", name, "up")
         return device
 
     def _carry(self) -> None:

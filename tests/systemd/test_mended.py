@@ -1,5 +1,6 @@
 """What is mended on a machine is taken up without anybody restarting the daemon."""
 
+import json
 import time
 
 from machines import gateways
@@ -20,6 +21,21 @@ def wait_for(machine, **expected: str) -> dict[str, str]:
         assert time.monotonic() < deadline, f"{shown}, expected {expected}"
         time.sleep(0.2)
     return shown
+
+
+def tested(machine, status: int) -> dict:
+    said = machine.run("sh", "-c", "iotdm-agentd --test --json; echo status $?")
+    found, end = said.rsplit("status ", 1)
+    assert end.strip() == str(status), said
+    return json.loads(found)
+
+
+def step_of(found: dict, name: str) -> dict:
+    return next(step for step in found["steps"] if step["step"] == name)
+
+
+def result_of(found: dict, name: str) -> str:
+    return step_of(found, name)["result"]
 
 
 def start_without(machine, *missing: str) -> None:
@@ -111,14 +127,30 @@ def test_root_judges_the_settings_as_the_service_would(machine, hub):
     said = machine.run("iotdm-agentd", "--check-config")
     assert "judged as        iotdm, in a unit like iotdm-agentd.service\n" in said, said
     assert "key (hidden) from /etc/iotdm/connection-string\n" in said
+    # A test of the way, in the service's sandbox: in a container there is no watchdog to warn of.
+    found = tested(machine, 0)
+    assert found["judgedAs"] == "iotdm, in a unit like iotdm-agentd.service" and found["daemonRuns"] is False
+    for step in ["configuration", "name", "tcp", "tls", "connack", "twin", "logind", "polkit", "state-directory"]:
+        assert result_of(found, step) == "ok", found
     # What root could read is not for the service.
     (machine.root / "etc/iotdm/ca.pem").chmod(0o600)
     check = "iotdm-agentd --check-config 2>&1; echo status $?"
     said = machine.run("sh", "-c", check)
     assert "cannot read ca_file /etc/iotdm/ca.pem: Permission denied" in said and said.endswith("status 1\n"), said
+    assert result_of(tested(machine, 1), "configuration") == "failed"
     (machine.root / "etc/iotdm/ca.pem").chmod(0o644)
     # What root could not read is, if it is the service's.
     encrypt = "systemd-creds encrypt --with-key=host --name=connection-string /etc/iotdm/connection-string /etc/iotdm/connection-string.cred"
     machine.run("sh", "-c", f"{encrypt} && rm /etc/iotdm/connection-string && systemctl daemon-reload")
     said = machine.run("sh", "-c", check)
     assert "key (hidden) from /etc/iotdm/connection-string.cred\n" in said and said.endswith("status 0\n"), said
+    assert result_of(tested(machine, 0), "connack") == "ok"
+
+    # Beside the daemon the test takes no connection from it, and leaves its directory.
+    gateways.enable(machine)
+    hub.wait_connected(DEVICE)
+    found = tested(machine, 0)
+    assert found["daemonRuns"] is True and "the running daemon" in step_of(found, "connack")["detail"], found
+    assert '"connected": true' in machine.run("cat", "/run/iotdm/status.json")
+    assert machine.show(UNIT, "NRestarts")["NRestarts"] == "0"
+    assert "another client" not in machine.journal(f"--unit={UNIT}") and "closed the connection" not in machine.journal(f"--unit={UNIT}")

@@ -24,7 +24,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 
-use crate::connection::outage::{Class, Outage};
+use crate::connection::observe::{Milestone, Observer};
+use crate::connection::outage::Outage;
 use crate::connection::proxy::Proxy;
 use crate::connection::tls;
 
@@ -54,6 +55,8 @@ pub struct Road {
     pub transport: Transport,
     /// The HTTP proxy through which servers are reached, if there is one.
     pub proxy: Option<Proxy>,
+    /// Who is told how far an attempt has come.
+    pub observer: Observer,
 }
 
 /// How long each step to a server may take: finding its address, TCP, the proxy,
@@ -90,20 +93,41 @@ impl Road {
         let (host, port) = (server.host.as_str(), server.port_or(self.transport.port()));
         let stream = match &self.proxy {
             None => reach(host, port).await?,
+            Some(proxy) => reach(proxy.endpoint.host.as_str(), proxy.port()).await?,
+        };
+        if let Ok(address) = stream.peer_addr() {
+            self.observer.tell(Milestone::Connected(address));
+        }
+        let stream = match &self.proxy {
+            None => stream,
             Some(proxy) => {
-                let stream = reach(proxy.endpoint.host.as_str(), proxy.port()).await?;
                 let tunnel = proxy.tunnel(stream, host, port);
-                within(tunnel, &format!("the proxy {proxy}, or {host}:{port} behind it,")).await?
+                let stream =
+                    within(tunnel, &format!("the proxy {proxy}, or {host}:{port} behind it,")).await?;
+                self.observer.tell(Milestone::Tunnelled);
+                stream
             }
         };
         let target = format!("{host}:{port}");
         let certificate = client.certificate.clone();
         let stream = within(secure(stream, host, client, &target), &target).await?;
+        self.observer.tell(Milestone::Secured(version(&stream)));
         match self.transport {
             Transport::Mqtt => Ok(Box::new(stream)),
             Transport::WebSocket => {
-                Ok(Box::new(within(upgrade(stream, &target, certificate.as_deref()), &target).await?))
+                let upgraded = within(upgrade(stream, &target, certificate.as_deref()), &target).await?;
+                let (stream, date) = upgraded;
+                self.observer.tell(Milestone::Upgraded(date));
+                Ok(Box::new(stream))
             }
+        }
+    }
+
+    /// The host and port that TCP connects to on the way to `server`.
+    pub fn first_hop<'a>(&'a self, server: &'a Endpoint) -> (&'a str, u16) {
+        match &self.proxy {
+            None => (server.host.as_str(), server.port_or(self.transport.port())),
+            Some(proxy) => (proxy.endpoint.host.as_str(), proxy.port()),
         }
     }
 }
@@ -115,18 +139,22 @@ async fn within<T>(step: impl Future<Output = Result<T, Outage>>, whom: &str) ->
     timeout(PATIENCE, step).await.map_err(late)?
 }
 
+/// The addresses of `host`, in the system's order.
+pub async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, Outage> {
+    let look_up = async {
+        let unknown = |error| {
+            Outage::unreachable(format!("cannot find the address of {host}: {error}"))
+                .mended_by("check the name, and this machine's network and name servers")
+        };
+        Ok(lookup_host((host, port)).await.map_err(unknown)?.collect())
+    };
+    within(look_up, &format!("the name server, asked for {host},")).await
+}
+
 /// TCP to `host`, by whichever of its addresses answers first.
 async fn reach(host: &str, port: u16) -> Result<TcpStream, Outage> {
     let target = format!("{host}:{port}");
-    let look_up = async {
-        let found = lookup_host((host, port)).await;
-        let unknown = |error| {
-            let remedy = "check the name, and this machine's network and name servers";
-            Outage::unreachable(format!("cannot find the address of {host}: {error}: {remedy}"))
-        };
-        Ok(alternating(found.map_err(unknown)?))
-    };
-    let addresses = within(look_up, &format!("the name server, asked for {host},")).await?;
+    let addresses = alternating(look_up(host, port).await?);
     let connect = async {
         let stream = race(addresses).await;
         stream.map_err(|error| Outage::unreachable(format!("cannot reach {target}: {error}")))
@@ -141,8 +169,7 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream, Outage> {
 
 /// The addresses of both families by turns, beginning with the family of the first
 /// one, which the system prefers.
-fn alternating(addresses: impl Iterator<Item = SocketAddr>) -> VecDeque<SocketAddr> {
-    let addresses: Vec<_> = addresses.collect();
+fn alternating(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
         addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
@@ -191,13 +218,20 @@ async fn secure(
     Ok(secured)
 }
 
+/// The version of TLS on `stream`, for people.
+fn version(stream: &tokio_rustls::client::TlsStream<TcpStream>) -> String {
+    let version = stream.get_ref().1.protocol_version().and_then(|version| version.as_str());
+    version.unwrap_or("TLS").replace("TLSv1_", "TLS 1.")
+}
+
 /// Asks the server for a WebSocket on `stream`. The result is the stream of bytes
-/// in its binary messages, whose bounds mean nothing to MQTT.
+/// in its binary messages, whose bounds mean nothing to MQTT, and the server's time,
+/// where it says that.
 async fn upgrade<S>(
     stream: S,
     target: &str,
     certificate: Option<&str>,
-) -> Result<impl Duplex + use<S>, Outage>
+) -> Result<(impl Duplex + use<S>, Option<String>), Outage>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
@@ -206,14 +240,13 @@ where
         // side of the handshake is over, so that its refusal shows only here.
         tungstenite::Error::Io(error) => Outage::broken(&error, target, certificate),
         tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => Outage::closed(target),
-        tungstenite::Error::Http(response) if matches!(response.status().as_u16(), 429 | 500..) => Outage {
-            class: Class::Busy { retry_after: None },
-            message: format!("{target} is not available now ({})", response.status()),
-        },
-        tungstenite::Error::Http(response) => Outage::refused(format!(
-            "{target} refused the WebSocket with {}: check that it is a hub, and hub.proxy",
-            response.status()
-        )),
+        tungstenite::Error::Http(response) if matches!(response.status().as_u16(), 429 | 500..) => {
+            Outage::busy(format!("{target} is not available now ({})", response.status()), None)
+        }
+        tungstenite::Error::Http(response) => {
+            Outage::refused(format!("{target} refused the WebSocket with {}", response.status()))
+                .mended_by("check that it is a hub, and hub.proxy")
+        }
         other => Outage::refused(format!("{target} does not speak MQTT over WebSocket: {other}")),
     };
     let uri = format!("wss://{target}{WEBSOCKET_PATH}").parse();
@@ -225,7 +258,9 @@ where
         .max_message_size(Some(MAX_WEBSOCKET_MESSAGE))
         .max_frame_size(Some(MAX_WEBSOCKET_MESSAGE));
     let upgraded = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
-    Ok(bytes_of(upgraded.map_err(refused)?.0))
+    let (socket, response) = upgraded.map_err(refused)?;
+    let date = response.headers().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned);
+    Ok((bytes_of(socket), date))
 }
 
 fn bytes_of<S>(socket: WebSocketStream<S>) -> impl Duplex
@@ -267,8 +302,8 @@ mod tests {
             |texts: &[&str]| -> Vec<SocketAddr> { texts.iter().map(|text| text.parse().unwrap()).collect() };
         let found = parsed(&["[::1]:1", "[::2]:1", "127.0.0.1:1", "[::3]:1", "127.0.0.2:1"]);
         let expected = parsed(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "127.0.0.2:1", "[::3]:1"]);
-        assert_eq!(Vec::from(alternating(found.into_iter())), expected);
-        assert!(alternating(std::iter::empty()).is_empty());
+        assert_eq!(Vec::from(alternating(found)), expected);
+        assert!(alternating(Vec::new()).is_empty());
     }
 
     #[tokio::test]

@@ -221,7 +221,7 @@ impl Connector {
     async fn log_in(&mut self, stream: Stream, login: &Login, now: SystemTime) -> Result<Mqtt, Outage> {
         let target = login.target();
         let target = format!("{}:{}", target.host, target.port_or(self.road.transport.port()));
-        let options = self.connect_options(login, now);
+        let options = connect_options(login, self.sas_ttl, self.model_id.as_deref(), now);
         let connected = Mqtt::connect(stream, target, &options, self.keep_alive).await;
         match (&connected, &mut self.who) {
             (Ok(_), Who::Provisioned(provisioning)) => provisioning.succeeded(),
@@ -267,46 +267,54 @@ impl Connector {
         };
         session.serve(dial, hurry, listen, events).await
     }
+}
 
-    fn connect_options(&self, login: &Login, now: SystemTime) -> ConnectOptions {
-        let (host, id) = (&login.hub.host, &login.id);
-        let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
-        let model = self.model_id.as_deref().map(|model| format!("&model-id={}", sas::encoded(model)));
-        let model = model.unwrap_or_default();
-        // In whole seconds, rounded up: rounded down, a token of 5 s would lose a good
-        // part of its life.
-        let expiry = Time::from(now).unix_seconds() + self.sas_ttl.as_secs() + 1;
-        let proof = &login.proof;
-        ConnectOptions {
-            client_id: id.to_string(),
-            user: format!("{host}/{id}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
-            password: proof.token(&format!("{host}/{}", id.path()), expiry, None),
-            certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
-            remedy: match &id.module {
-                None => format!(
-                    "its {proof}, that the device exists and is enabled there, and this machine's clock"
-                ),
-                Some(module) => format!(
-                    "its {proof}, that the device exists, is enabled and has a module {module} there, and this \
-                     machine's clock"
-                ),
-            },
-        }
+/// What CONNECT says for `login`, with a token that is valid for `sas_ttl` from
+/// `now` on.
+pub(super) fn connect_options(
+    login: &Login,
+    sas_ttl: Duration,
+    model_id: Option<&str>,
+    now: SystemTime,
+) -> ConnectOptions {
+    let (host, id) = (&login.hub.host, &login.id);
+    let agent = concat!("iotdm-agentd%2F", env!("CARGO_PKG_VERSION"));
+    let model = model_id.map(|model| format!("&model-id={}", sas::encoded(model))).unwrap_or_default();
+    // In whole seconds, rounded up: rounded down, a token of 5 s would lose a good
+    // part of its life.
+    let expiry = Time::from(now).unix_seconds() + sas_ttl.as_secs() + 1;
+    let proof = &login.proof;
+    ConnectOptions {
+        client_id: id.to_string(),
+        user: format!("{host}/{id}/?api-version={API_VERSION}{model}&DeviceClientType={agent}"),
+        password: proof.token(&format!("{host}/{}", id.path()), expiry, None),
+        certificate: proof.certificate().map(|files| files.certificate.display().to_string()),
+        remedy: match &id.module {
+            None => {
+                format!("its {proof}, that the device exists and is enabled there, and this machine's clock")
+            }
+            Some(module) => format!(
+                "its {proof}, that the device exists, is enabled and has a module {module} there, and this \
+                 machine's clock"
+            ),
+        },
     }
+}
+
+/// The day that a clock says which is certainly wrong: one before this program was
+/// made.
+pub fn impossible_day(now: SystemTime) -> Option<String> {
+    let built =
+        option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok()).unwrap_or(NOT_BEFORE);
+    let now = Time::from(now);
+    // The day is enough; with the time, each attempt would have another message.
+    (now.unix_seconds() < built).then(|| now.to_string().get(..10).unwrap_or_default().to_owned())
 }
 
 /// Puts before the outage's message that the clock is wrong, where the clock
 /// certainly is: that is the likely cause of the outage.
 fn by_the_clock(outage: Outage, now: SystemTime) -> Outage {
-    let built =
-        option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok()).unwrap_or(NOT_BEFORE);
-    let now = Time::from(now);
-    if now.unix_seconds() >= built {
-        return outage;
-    }
-    // The day is enough; with the time, each attempt would have another message.
-    let now = now.to_string();
-    let day = now.get(..10).unwrap_or_default();
+    let Some(day) = impossible_day(now) else { return outage };
     let message = format!(
         "this machine's clock is wrong, it says {day}: as soon as it is set, the hub is tried again; {}",
         outage.message

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
 use crate::connection::dial::Stream;
-use crate::connection::outage::{Class, Outage};
+use crate::connection::outage::Outage;
 
 /// A session that the server has accepted.
 pub struct Mqtt {
@@ -104,14 +104,15 @@ impl Mqtt {
                 mqtt.goes_on = session_present;
                 Ok(mqtt)
             }
-            Ok(Ok(Packet::ConnAck(ConnAck { code: ConnectReturnCode::ServiceUnavailable, .. }))) => {
-                Err(Outage {
-                    class: Class::Busy { retry_after: None },
-                    message: format!("{} is not available to {who} now", mqtt.target),
-                })
-            }
-            Ok(Ok(Packet::ConnAck(_))) => {
-                Err(Outage::refused(format!("{} refused {who}: check {}", mqtt.target, options.remedy)))
+            Ok(Ok(Packet::ConnAck(ConnAck { code, .. }))) => {
+                let outage = match code {
+                    ConnectReturnCode::ServiceUnavailable => {
+                        Outage::busy(format!("{} is not available to {who} now", mqtt.target), None)
+                    }
+                    _ => Outage::refused(format!("{} refused {who}", mqtt.target))
+                        .mended_by(format!("check {}", options.remedy)),
+                };
+                Err(outage.noting(spelled(code)))
             }
             Ok(Ok(_)) => Err(mqtt.not_mqtt("another packet than CONNACK came first")),
         }
@@ -220,5 +221,17 @@ impl Mqtt {
 
     fn not_mqtt(&self, why: &str) -> Outage {
         Outage::unreachable(format!("{} sent what is no MQTT packet that a hub sends: {why}", self.target))
+    }
+}
+
+/// The return code of CONNACK. Source: MQTT 3.1.1, table 3.1.
+fn spelled(code: ConnectReturnCode) -> &'static str {
+    match code {
+        ConnectReturnCode::Success => "CONNACK 0, accepted",
+        ConnectReturnCode::RefusedProtocolVersion => "CONNACK 1, protocol version refused",
+        ConnectReturnCode::BadClientId => "CONNACK 2, client id refused",
+        ConnectReturnCode::ServiceUnavailable => "CONNACK 3, server unavailable",
+        ConnectReturnCode::BadUserNamePassword => "CONNACK 4, bad user name or password",
+        ConnectReturnCode::NotAuthorized => "CONNACK 5, not authorized",
     }
 }

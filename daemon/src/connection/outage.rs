@@ -13,6 +13,8 @@ pub struct Outage {
     pub class: Class,
     /// The cause and, where there is one, the remedy.
     pub message: String,
+    /// The remedy alone, as it stands in `message` after a colon.
+    pub remedy: Option<String>,
 }
 
 /// What is to be expected of trying again.
@@ -35,19 +37,47 @@ pub enum Class {
 }
 
 impl Outage {
+    fn of(class: Class, message: impl Into<String>) -> Self {
+        Outage { class, message: message.into(), remedy: None }
+    }
+
     /// The network or the other side is not there.
     pub fn unreachable(message: impl Into<String>) -> Self {
-        Outage { class: Class::Unreachable, message: message.into() }
+        Self::of(Class::Unreachable, message)
+    }
+
+    /// The other side wants to be asked later.
+    pub fn busy(message: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        Self::of(Class::Busy { retry_after }, message)
     }
 
     /// The other side, `whom`, ended the connection without saying why.
     pub fn closed(whom: &str) -> Self {
-        Outage { class: Class::Closed, message: format!("{whom} closed the connection") }
+        Self::of(Class::Closed, format!("{whom} closed the connection"))
     }
 
     /// The other side said no, or what is on this machine cannot be used.
     pub fn refused(message: impl Into<String>) -> Self {
-        Outage { class: Class::Refused, message: message.into() }
+        Self::of(Class::Refused, message)
+    }
+
+    /// The same, with what a person can do about it.
+    pub fn mended_by(self, remedy: impl Into<String>) -> Self {
+        let remedy = remedy.into();
+        Outage { message: format!("{}: {remedy}", self.message), remedy: Some(remedy), ..self }
+    }
+
+    /// The same, with what else is known of it, for those who know the protocol.
+    pub fn noting(self, note: &str) -> Self {
+        Outage { message: format!("{} ({note})", self.message), ..self }
+    }
+
+    /// The message without the remedy.
+    pub fn cause(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => self.message.replacen(&format!(": {remedy}"), "", 1),
+            None => self.message.clone(),
+        }
     }
 
     /// A connection to `target` that broke, or that could not be made secure.
@@ -72,8 +102,12 @@ impl Outage {
 fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -> Outage {
     let why = match error {
         rustls::Error::InvalidCertificate(why) => {
-            let message = format!("the certificate of {target} {}", explain_certificate(why));
-            return Outage { class: Class::Untrusted, message };
+            let (why, remedy) = explain_certificate(why);
+            let outage = Outage::of(Class::Untrusted, format!("the certificate of {target} {why}"));
+            return match remedy {
+                Some(remedy) => outage.mended_by(remedy),
+                None => outage,
+            };
         }
         rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13)
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
@@ -81,11 +115,12 @@ fn explain_tls(error: &rustls::Error, target: &str, certificate: Option<&str>) -
         }
         rustls::Error::AlertReceived(alert) => match certificate.filter(|_| is_about_certificate(*alert)) {
             Some(file) => {
-                let message = format!(
-                    "{target} does not take the certificate in {file} ({alert:?}): check that it is the device's, \
-                     has not expired, and that the hub knows it or its CA"
+                return Outage::refused(format!(
+                    "{target} does not take the certificate in {file} ({alert:?})"
+                ))
+                .mended_by(
+                    "check that it is the device's, has not expired, and that the hub knows it or its CA",
                 );
-                return Outage::refused(message);
             }
             None => format!("it ended the handshake with {alert:?}"),
         },
@@ -120,30 +155,36 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-fn explain_certificate(why: &CertificateError) -> String {
-    match why {
-        CertificateError::UnknownIssuer => format!("is of a CA that this machine does not trust: {INSTALL}"),
-        CertificateError::BadSignature => format!(
+/// What is wrong with a server's certificate, and what helps.
+fn explain_certificate(why: &CertificateError) -> (String, Option<String>) {
+    const CLOCK: &str = "check the clock";
+    let (why, remedy) = match why {
+        CertificateError::UnknownIssuer => ("is of a CA that this machine does not trust", INSTALL),
+        CertificateError::BadSignature => (
             "is of a CA that this machine does not trust, although it trusts one of that name, or is signed by an RSA \
-             key of fewer than 2048 bits: {INSTALL}"
+             key of fewer than 2048 bits",
+            INSTALL,
         ),
-        CertificateError::Other(other) if other.to_string() == VERSION_1 => {
-            "is of X.509 version 1, which says too little to be checked: the server needs one of version 3".to_owned()
-        }
+        CertificateError::Other(other) if other.to_string() == VERSION_1 => (
+            "is of X.509 version 1, which says too little to be checked",
+            "the server needs one of version 3",
+        ),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            format!("has a key or a signature of a kind that is not supported: the server needs {KEYS}")
+            let why = "has a key or a signature of a kind that is not supported";
+            return (why.to_owned(), Some(format!("the server needs {KEYS}")));
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "is for another name: check the hub's name in the connection string, or provisioning.global_endpoint"
-                .to_owned()
-        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+            "is for another name",
+            "check the hub's name in the connection string, or provisioning.global_endpoint",
+        ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "has expired, by this machine's clock: check the clock".to_owned()
+            ("has expired, by this machine's clock", CLOCK)
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "is not valid yet, by this machine's clock: check the clock".to_owned()
+            ("is not valid yet, by this machine's clock", CLOCK)
         }
-        other => format!("cannot be accepted: {other:?}"),
-    }
+        other => return (format!("cannot be accepted: {other:?}"), None),
+    };
+    (why.to_owned(), Some(remedy.to_owned()))
 }

@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn bounds(class: Class) -> Vec<u64> {
-        let (mut pace, outage) = (Pace::new(), Outage { class, message: String::new() });
+        let (mut pace, outage) = (Pace::new(), Outage { class, ..Outage::unreachable("") });
         (0..9).map(|_| pace.after(&outage, 1.0).as_secs()).collect()
     }
 

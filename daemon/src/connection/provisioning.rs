@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::connection::dial::Road;
 use crate::connection::identity::{Enrolment, Login};
 use crate::connection::mqtt::{ConnectOptions, Incoming, Mqtt};
-use crate::connection::outage::{Class, Outage};
+use crate::connection::outage::Outage;
 use crate::connection::tls::Tls;
 use crate::durable;
 
@@ -105,8 +105,21 @@ impl Provisioning {
                 assignment
             }
         };
-        let Assignment { assigned_hub: hub, device_id, .. } = known;
-        Ok(Login { hub, id: device_id.into(), gateway: None, proof: self.enrolment.proof.clone() })
+        Ok(self.assigned(known))
+    }
+
+    /// The device as it was assigned before, if it was.
+    pub fn known(&self) -> Option<Login> {
+        Some(self.assigned(self.assignment.clone()?))
+    }
+
+    /// What the service answers now; nobody takes note of it.
+    pub async fn ask(&self, road: &Road, tls: &mut Tls) -> Result<Login, Outage> {
+        Ok(self.assigned(register(&self.enrolment, road, tls).await?))
+    }
+
+    fn assigned(&self, Assignment { assigned_hub: hub, device_id, .. }: Assignment) -> Login {
+        Login { hub, id: device_id.into(), gateway: None, proof: self.enrolment.proof.clone() }
     }
 
     /// Takes note that the hub could not be connected to, or that it `refused` the
@@ -193,19 +206,16 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
                     let status = text("/registrationState/status").unwrap_or("without a status");
                     let why = text("/registrationState/errorMessage").map(|why| format!(" ({why})"));
                     return Err(Outage::refused(format!(
-                        "the enrolment of {registration_id} in {id_scope} is {status}{}: check it in the \
-                         provisioning service",
+                        "the enrolment of {registration_id} in {id_scope} is {status}{}",
                         why.unwrap_or_default()
-                    )));
+                    ))
+                    .mended_by("check it in the provisioning service"));
                 }
                 429 | 500.. => {
-                    return Err(Outage {
-                        class: Class::Busy { retry_after: answer.retry_after },
-                        message: format!(
-                            "the provisioning service wants to be asked later ({})",
-                            answer.status
-                        ),
-                    });
+                    return Err(Outage::busy(
+                        format!("the provisioning service wants to be asked later ({})", answer.status),
+                        answer.retry_after,
+                    ));
                 }
                 status => {
                     // The service lets everybody connect, and says only now whose
@@ -215,10 +225,11 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
                         _ => "provisioning.id_scope, registration_id and the enrolment".to_owned(),
                     };
                     return Err(Outage::refused(format!(
-                        "{} refused {registration_id} in {id_scope} with {status} ({}): check {check}",
+                        "{} refused {registration_id} in {id_scope} with {status} ({})",
                         mqtt.target(),
                         text("/message").unwrap_or("no reason given")
-                    )));
+                    ))
+                    .mended_by(format!("check {check}")));
                 }
             }
         }

@@ -71,22 +71,24 @@ impl Proxy {
             // says can be in the buffer yet.
             Some(200..=299) if stream.buffer().is_empty() => Ok(stream.into_inner()),
             None | Some(200..=299) => {
-                Err(Outage::refused(format!("what answers at {self} is not an HTTP proxy: check hub.proxy")))
+                let outage = Outage::refused(format!("what answers at {self} is not an HTTP proxy"));
+                Err(outage.mended_by("check hub.proxy"))
             }
             Some(407) => Err(Outage::refused(format!(
-                "the proxy {self} wants a user and a password ({status}{reason}): give those that it takes in \
-                 hub.proxy = \"http://user:password@…\"",
+                "the proxy {self} wants a user and a password ({status}{reason})",
                 status = 407,
                 reason = spaced(reason),
-            ))),
+            ))
+            .mended_by("give those that it takes in hub.proxy = \"http://user:password@…\"")),
             Some(status @ (502..=504 | 429)) => Err(Outage::unreachable(format!(
                 "the proxy {self} cannot reach {host}:{port} ({status}{})",
                 spaced(reason)
             ))),
             Some(status) => Err(Outage::refused(format!(
-                "the proxy {self} does not connect to {host}:{port} ({status}{}): allow that there",
+                "the proxy {self} does not connect to {host}:{port} ({status}{})",
                 spaced(reason)
-            ))),
+            ))
+            .mended_by("allow that there")),
         }
     }
 }

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 use zeroize::Zeroizing;
 
 use crate::connection::der::{self, KeyKind};
+use crate::connection::observe::{Milestone, Observer};
 use crate::connection::outage::{KEYS, Outage};
 
 /// The files of the certificate that this machine shows, in PEM.
@@ -38,6 +40,8 @@ pub struct Tls {
     trusted: Option<Trusted>,
     /// Whether the CAs are to be read again even if no file seems to have changed.
     distrusted: bool,
+    /// Who is told which certificates servers show.
+    observer: Observer,
     /// The latest configuration, which holds the TLS sessions that can be resumed,
     /// and the state of the files that it was made from.
     made: Option<(Vec<Stamp>, Arc<ClientConfig>)>,
@@ -76,7 +80,20 @@ impl Tls {
     /// Trusts the system's CAs and those in `ca_file`; shows what is in `files`.
     pub fn new(ca_file: Option<PathBuf>, files: Option<CertificateFiles>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Tls { provider, ca_file, files, trusted: None, distrusted: false, made: None }
+        Tls {
+            provider,
+            ca_file,
+            files,
+            trusted: None,
+            distrusted: false,
+            observer: Observer::default(),
+            made: None,
+        }
+    }
+
+    /// Has the certificates that servers show from now on told to `observer`.
+    pub fn observe(&mut self, observer: Observer) {
+        (self.observer, self.made) = (observer, None);
     }
 
     /// What a connection is secured with now: CAs that were installed and a
@@ -153,7 +170,7 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .context("the crypto provider lacks TLS 1.2 or 1.3")?
-            .with_root_certificates(roots);
+            .with_root_certificates(roots.clone());
         let mut config = match &self.files {
             None => builder.with_no_client_auth(),
             Some(files) => {
@@ -165,9 +182,61 @@ impl Tls {
             }
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        // Without any CA there is no verifier, and no certificate is accepted.
+        if self.observer.listens()
+            && let Ok(judge) =
+                WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone()).build()
+        {
+            let shown = Shown { judge, observer: self.observer.clone() };
+            config.dangerous().set_certificate_verifier(Arc::new(shown));
+        }
         let config = Arc::new(config);
         self.made = Some((stamps, config.clone()));
         Ok(config)
+    }
+}
+
+/// Shows a server's certificates to the observer, and has them judged as always.
+#[derive(Debug)]
+struct Shown {
+    judge: Arc<WebPkiServerVerifier>,
+    observer: Observer,
+}
+
+impl ServerCertVerifier for Shown {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = std::iter::once(own).chain(others).map(|certificate| certificate.clone().into_owned());
+        self.observer.tell(Milestone::Shown(chain.collect()));
+        self.judge.verify_server_cert(own, others, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.judge.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.judge.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.judge.supported_verify_schemes()
     }
 }
 
@@ -205,8 +274,13 @@ impl CertificateFiles {
         Ok(())
     }
 
+    /// The certificate, and those between it and its CA.
+    pub fn chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        read_certificates("certificate_file", &self.certificate)
+    }
+
     fn read(&self) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let chain = read_certificates("certificate_file", &self.certificate)?;
+        let chain = self.chain()?;
         let file = self.private_key.display();
         let pem =
             fs::read(&self.private_key).with_context(|| format!("cannot read private_key_file {file}"))?;

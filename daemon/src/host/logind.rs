@@ -122,11 +122,12 @@ impl Logind {
         Logind { address }
     }
 
-    /// Whether the machine would be rebooted if we asked now.
-    pub async fn permission(&self) -> Result<(), Refusal> {
-        let unavailable = |error| Refusal::LogindUnavailable(explain(&error));
-        let manager = self.manager().await.map_err(unavailable)?;
-        let inhibitors = manager.list_inhibitors().await.map_err(unavailable)?;
+    /// Who holds up reboots at present, and what logind says about whether it would
+    /// reboot the machine if we asked now: "yes", or another word.
+    pub async fn ask(&self) -> Result<(Vec<Inhibitor>, String), String> {
+        let explain = |error| explain(&error);
+        let manager = self.manager().await.map_err(explain)?;
+        let inhibitors = manager.list_inhibitors().await.map_err(explain)?;
         let blocking: Vec<Inhibitor> = inhibitors
             .into_iter()
             .filter(|(what, _, _, mode, ..)| {
@@ -135,10 +136,16 @@ impl Logind {
             .map(|(_, who, why, _, uid, pid)| Inhibitor { who: short(&who), why: short(&why), uid, pid })
             .take(MAX_INHIBITORS)
             .collect();
+        Ok((blocking, manager.can_reboot().await.map_err(explain)?))
+    }
+
+    /// Whether the machine would be rebooted if we asked now.
+    pub async fn permission(&self) -> Result<(), Refusal> {
+        let (blocking, answer) = self.ask().await.map_err(Refusal::LogindUnavailable)?;
         if !blocking.is_empty() {
             return Err(Refusal::Blocked(blocking));
         }
-        match manager.can_reboot().await.map_err(unavailable)?.as_str() {
+        match answer.as_str() {
             "yes" => Ok(()),
             "na" => {
                 Err(Refusal::LogindUnavailable("logind says that this machine cannot be rebooted".to_owned()))

@@ -1,17 +1,23 @@
-//! Checks the configuration as the service would: root can read what the service's
-//! user cannot, and cannot read the encrypted credential. So root has systemd run
-//! the same check in a transient unit with the user, the credentials and the view of
-//! the files that iotdm-agentd.service has, drop-ins included.
+//! Checks the configuration, and tests the way to the hub, as the service would: root
+//! can read what the service's user cannot, cannot read the encrypted credential, and
+//! is kept from nothing. So root has systemd run the same in a transient unit with the
+//! user, the credentials, the view of the files and the sandbox that
+//! iotdm-agentd.service has, drop-ins included.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// The unit whose settings are taken.
 const UNIT: &str = "iotdm-agentd.service";
-/// Set for the check in the transient unit, which must not make another one.
+/// Set for what runs in the transient unit, which must not make another one.
 const WITHIN: &str = "IOTDM_CHECK_IN_UNIT";
-/// The settings of the unit that decide what it can read.
-const TAKEN: [&str; 28] = [
+/// How long the transient unit may take, if whoever waits for it has gone: more than
+/// any check or test takes.
+const AT_MOST: &str = "RuntimeMaxSec=2min";
+/// The settings of the unit that decide what it can read and what it may do. Not its
+/// runtime directory, which systemd would remove under a running daemon; and not what
+/// decides which programs can be run, since it runs none but this.
+const TAKEN: [&str; 54] = [
     "User",
     "Group",
     "SupplementaryGroups",
@@ -40,11 +46,38 @@ const TAKEN: [&str; 28] = [
     "NoNewPrivileges",
     "CapabilityBoundingSet",
     "AmbientCapabilities",
+    "UMask",
+    "PrivateNetwork",
+    "PrivateIPC",
+    "ProcSubset",
+    "ProtectProc",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "RestrictNetworkInterfaces",
+    "SystemCallArchitectures",
+    "SystemCallFilter",
+    "SystemCallErrorNumber",
+    "IPAddressAllow",
+    "IPAddressDeny",
+    "SocketBindAllow",
+    "SocketBindDeny",
+    "LimitCORE",
 ];
 
-/// Runs the check in a transient unit; its exit code. Nothing where that is not
-/// possible or not wanted: as another user, without systemd or without the unit.
-pub fn check_config() -> Option<ExitCode> {
+/// Runs this program with `arguments` in a transient unit; its exit code. Nothing where
+/// that is not possible or not wanted: as another user, without systemd or without the
+/// unit.
+pub fn run_again(arguments: &[&str]) -> Option<ExitCode> {
     let wanted = nix::unistd::geteuid().is_root() && std::env::var_os(WITHIN).is_none();
     if !wanted || !Path::new("/run/systemd/system").exists() {
         return None;
@@ -54,8 +87,8 @@ pub fn check_config() -> Option<ExitCode> {
     let program = std::env::current_exe().ok()?;
     let mut run = Command::new("systemd-run");
     run.args(["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]);
-    run.args(properties(&String::from_utf8_lossy(&unit.stdout)));
-    run.arg(format!("--setenv={WITHIN}=1")).arg("--").arg(program).arg("--check-config");
+    run.args(properties(&String::from_utf8_lossy(&unit.stdout))).arg(format!("--property={AT_MOST}"));
+    run.arg(format!("--setenv={WITHIN}=1")).arg("--").arg(program).args(arguments);
     let ended = run.status().ok()?;
     // Ended by a signal, it has no code.
     Some(ended.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
@@ -106,12 +139,15 @@ mod tests {
             r"SetCredential=connection-string:\n",
             "ProtectHome=yes",
             "CapabilityBoundingSet=",
+            "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+            "SystemCallFilter=~@privileged @resources @keyring @memlock",
         ] {
             assert!(has(property), "{property} in {taken:?}");
         }
         let last: Vec<&str> = taken.iter().rev().take(2).map(String::as_str).collect();
         assert_eq!(last, ["--property=LoadCredential=", "--property=User=other"]);
         assert!(!taken.iter().any(|taken| taken.contains("ExecStart") || taken.contains("Restart")));
+        assert!(!taken.iter().any(|taken| taken.contains("RuntimeDirectory") || taken.contains("ExecPaths")));
         assert!(!has("User=no"));
     }
 }

@@ -17,6 +17,13 @@ pub struct Arguments {
     /// Say what would be used, secrets masked, and what is missing; then exit
     #[arg(long)]
     pub check_config: bool,
+    /// Try the way to the hub step by step, and what a reboot takes; say what is in
+    /// the way and what helps; then exit. A running daemon keeps its connection
+    #[arg(long, conflicts_with = "check_config")]
+    pub test: bool,
+    /// With --test: print one JSON object
+    #[arg(long, requires = "test")]
+    pub json: bool,
     /// Show the people on this machine which reboot is to come; for
     /// iotdm-notice.service
     #[arg(long, hide = true, exclusive = true)]
@@ -40,6 +47,8 @@ or from the file that hub.connection_string_file names; never from an argument.
 
 Exit codes:
   0 stopped, 1 failure, 2 usage, 78 configuration
+  With --test: 0 nothing is in the way (warnings may be), 1 a step has failed,
+  78 the settings or the secret have to be mended first
 
 Example:
 As an ordinary user, without rebooting anything, with reboot.backend = \"simulate\" \
