@@ -556,7 +556,10 @@ impl Daemon {
                 tracing::warn!("the hub answered {status} about the twin; asking again later");
             }
             Action::LogRefused { status, body } => {
-                tracing::error!("the hub does not take the reported properties: {status} {body}");
+                tracing::error!(
+                    "the hub does not take the reported properties: {status} {body}; {}",
+                    self.agent.status()
+                );
             }
             Action::LogShortened { status, body, what } => tracing::warn!(
                 "the hub does not take the reported properties ({status} {body}); they are sent again without {what}"

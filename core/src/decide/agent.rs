@@ -157,6 +157,9 @@ impl Agent {
         let Some(reboot) = self.core.record.pending() else { return "no reboot pending".to_owned() };
         match (&self.phase, reboot.status, reboot.not_before) {
             (Phase::Rebooting, ..) => format!("reboot {} asked of logind", reboot.id),
+            (Phase::Announcing, ..) if self.core.needs_the_hub() => {
+                format!("reboot {} waits until the hub has its report", reboot.id)
+            }
             (_, RebootStatus::Scheduled, Some(at)) => format!("reboot {} scheduled for {at}", reboot.id),
             (Phase::Scheduled, RebootStatus::Waiting, Some(at)) => {
                 format!("reboot {} waits until {at}", reboot.id)

@@ -92,6 +92,7 @@ fn it_goes_in_its_window_once_the_hub_knows_and_causes_no_second_reboot() {
     effects.extend(agent.handle(permission(Ok(())), at(TURN_AT + 1)));
     assert_eq!(log(&effects).last().unwrap(), &format!("report {id} rebooting started"));
     assert!(log(&effects).contains(&"deadline None".to_owned()), "the hub is waited for");
+    assert_eq!(agent.status(), format!("reboot {id} waits until the hub has its report"));
     // Nothing but the hub's word leads on.
     assert_eq!(reboots(&play_at(&mut agent, [(TURN_AT + 9, Event::DeadlinePassed)])), 0);
     effects = agent.handle(Event::Reported, at(TURN_AT + 10));
