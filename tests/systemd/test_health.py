@@ -1,6 +1,8 @@
 """What the twin tells of the machine's health and boots, with a real systemd."""
 
 import json
+import re
+from pathlib import Path
 
 from machines.gateways import DEVICE, UNIT
 
@@ -37,6 +39,11 @@ def wait_health(hub, state: str, **expected) -> dict:
     return hub.wait_reported(DEVICE, holds)
 
 
+def journal_of(said: str) -> str:
+    """The journal that a run of iotdm-ctl has named on stderr."""
+    return Path(re.search(r"^journal (.+)$", said, re.MULTILINE)[1]).read_text()
+
+
 def woken_so_far(machine) -> int:
     """How often the daemon was given the processor."""
     return int(machine.run("sh", "-c", f"cat /proc/$(systemctl show --value -p MainPID {UNIT})/schedstat").split()[2])
@@ -47,8 +54,16 @@ def test_a_service_that_fails_at_boot_is_named_until_it_is_mended(gateway, hub):
     assert healthy["failedCount"] == 0 and "failedUnits" not in healthy
     write_units(gateway, {"gateway-app.service": FAILS_AT_BOOT})
     gateway.run("systemctl", "enable", "gateway-app.service")
-    done = hub.ctl("reboot", DEVICE, "--id", "r-1", "--interval", "1s")
+    hub.create("other")
+    done = hub.ctl("reboot", DEVICE, "other", "--id", "r-1", "--canary", "1", "--interval", "1s")
     print(done.stdout, done.stderr)
+    assert done.returncode == 7
+    assert f"{DEVICE}: the device came back unhealthy: gateway-app.service\n" in done.stderr
+    assert "2 devices: 1 unhealthy, 1 not started\n" in done.stdout and "gateway-app.service" in done.stdout
+    assert '"sent":{"device":"other"' not in journal_of(done.stderr), "nobody else is touched"
+    assert "degraded (gateway-app.service)" in hub.done("status", DEVICE)
+    unhealthy = hub.done("query", "--ready-made", "unhealthy")
+    assert DEVICE in unhealthy and "gateway-app.service" in unhealthy and "other" not in unhealthy
     reported = wait_health(hub, "degraded", failedUnits=["gateway-app.service"])
     boot = gateway.wait_boot(2)
     assert reported["health"]["bootId"] == reported["reboot"]["bootId"] == boot.boot_id
@@ -77,9 +92,11 @@ def test_a_service_that_fails_at_boot_is_named_until_it_is_mended(gateway, hub):
     reported = hub.wait_reported(DEVICE, lambda reported: reported["boot"]["count"] == 3)
     assert (reported["boot"]["cause"], reported["boot"]["uncleanCount"]) == ("unclean", 1)
     assert "detail" not in reported["boot"]
-    history = hub.done("invoke", DEVICE, "getBootHistory", "--output", "json")
-    print(history)
-    assert [boot["cause"] for boot in json.loads(history)["payload"]["boots"]] == ["unclean", "requested", "unknown"]
+    print(hub.done("history", DEVICE))
+    boots = json.loads(hub.done("history", DEVICE, "--output", "json"))
+    assert [boot["cause"] for boot in boots] == ["unclean", "requested", "unknown"]
+    assert boots[1]["requestId"] == "r-1" and boots[0]["bootId"] == reported["boot"]["bootId"]
+    assert hub.done("query", "--ready-made", "crashing") == "no rows\n", "one power cut is no crash"
 
 
 def test_a_timer_that_elapses_all_the_time_costs_nothing(gateway, hub):

@@ -15,8 +15,7 @@ UPGRADE_DBUS = ["env", "DEBIAN_FRONTEND=noninteractive", "dpkg-reconfigure", "db
 
 
 def only_if_required(hub, request: str) -> dict:
-    payload = json.dumps({"id": request, "onlyIfRequired": True})
-    return json.loads(hub.done("invoke", DEVICE, "rebootDevice", "--payload", payload, "--output", "json"))["payload"]
+    return json.loads(hub.done("reboot", DEVICE, "--id", request, "--if-required", "--interval", "1s", "--output", "json"))
 
 
 def ask_itself(gateway, opens: datetime, closes: datetime) -> None:
@@ -29,21 +28,22 @@ def ask_itself(gateway, opens: datetime, closes: datetime) -> None:
 
 def test_a_reboot_where_packages_ask_for_one(gateway, hub):
     assert "rebootRequired" not in hub.reported(DEVICE)
-    assert only_if_required(hub, "too-early")["status"] == "notNeeded"
+    assert only_if_required(hub, "too-early")["outcome"] == "notNeeded"
     gateway.run(*UPGRADE_DBUS)
     reported = hub.wait_reported(DEVICE, lambda reported: "rebootRequired" in reported)
     required = reported["rebootRequired"]
     assert (required["required"], required["reasons"], required["reasonCount"]) == (True, ["dbus"], 1), required
     gateway.run("sh", "-c", ASK % "linux-image-6.1.0-49-amd64")
     hub.wait_reported(DEVICE, lambda reported: reported["rebootRequired"]["reasonCount"] == 2)
+    assert DEVICE in hub.done("query", "--ready-made", "needs-reboot")
 
-    assert only_if_required(hub, "needed")["status"] == "accepted"
+    assert only_if_required(hub, "needed")["outcome"] == "completed"
     boot = gateway.wait_boot(2)
     reported = hub.wait_reported(DEVICE, lambda reported: reported["boot"]["bootId"] == boot.boot_id)
     assert (reported["reboot"]["id"], reported["reboot"]["status"]) == ("needed", "completed")
     # The flag went with /run, and no kernel tells.
     assert "rebootRequired" not in reported
-    assert only_if_required(hub, "too-late")["status"] == "notNeeded"
+    assert only_if_required(hub, "too-late")["outcome"] == "notNeeded"
     assert hub.reported(DEVICE)["reboot"]["id"] == "needed"
 
     # In a window that is closed now the machine asks itself, and waits.

@@ -60,7 +60,7 @@ fn the_numbers_of_the_devices() {
         "iotdm_device_unclean_boots{device=\"gw1\"} 3",
         "iotdm_device_boot_info{device=\"gw1\",cause=\"unclean\",detail=\"watchdog\"} 1",
         "iotdm_device_agent_info{device=\"gw1\",version=\"1.0.0\"} 1",
-        "iotdm_device_agent_info{device=\"gw2\",version=\"2\\\\\\\"\\n\"} 1",
+        "iotdm_device_agent_info{device=\"gw2\",version=\"2\\\\\\\"\\\\u000a\"} 1",
     ] {
         assert!(lines.contains(&line), "no {line} in {run:#?}");
     }

@@ -10,7 +10,7 @@ use iotdm_proto::health::HealthState;
 use serde_json::Value;
 
 use super::row::DeviceStatus;
-use crate::output::Output;
+use crate::output::{Output, printable};
 
 /// A measured value of a device, of which there may be several with labels of their
 /// own.
@@ -166,9 +166,10 @@ fn seconds(instant: Option<&Value>) -> Option<f64> {
     Some(instant.since(Time::from_unix_millis(0)).as_secs_f64())
 }
 
-/// A label's value as the format has it: a device can write anything there.
+/// A label's value as the format has it: a device can write anything there. Of the
+/// escapes that text for terminals has, the format knows none.
 fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    printable(value).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 #[cfg(test)]
@@ -177,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_label_ends_where_it_should() {
-        assert_eq!(escaped("a\"} 1\nb\\"), "a\\\"} 1\\nb\\\\");
+        assert_eq!(escaped("a\"} 1\nb\\"), "a\\\"} 1\\\\u000ab\\\\");
+        assert_eq!(escaped("\u{1b}[2J"), "\\\\u001b[2J");
     }
 
     #[test]
