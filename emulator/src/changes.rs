@@ -1,21 +1,32 @@
-//! Which devices have changed, or have connected or left, since configurations were
-//! last evaluated.
+//! Which devices have changed, or have connected or left: since configurations were
+//! last evaluated, and from now on for whoever looks on.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 use iotdm_proto::Identity;
 
+/// How many changes a slow reader may be behind before it misses some.
+const BACKLOG: usize = 4096;
+
 /// The devices that have changed. Nothing is noted while nobody wants to know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Changes {
     since: Mutex<Since>,
     noted: Notify,
     /// Whether there are configurations, whose result the changes may change.
     matter: AtomicBool,
+    told: broadcast::Sender<Identity>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        let told = broadcast::channel(BACKLOG).0;
+        Changes { since: Mutex::default(), noted: Notify::new(), matter: AtomicBool::default(), told }
+    }
 }
 
 /// What has changed since it was last asked for.
@@ -28,8 +39,12 @@ pub struct Since {
 }
 
 impl Changes {
-    /// Takes note that a device or module has changed.
+    /// Takes note that a device or module has changed, or is gone.
     pub fn note(&self, id: &Identity) {
+        if self.told.receiver_count() > 0 {
+            // An error only means that the last reader has gone since.
+            let _ = self.told.send(id.clone());
+        }
         if self.matter.load(Ordering::Relaxed) {
             self.lock().ids.insert(id.clone());
             self.noted.notify_one();
@@ -46,6 +61,11 @@ impl Changes {
     /// Says whether changes of devices matter from now on.
     pub fn matter(&self, matter: bool) {
         self.matter.store(matter, Ordering::Relaxed);
+    }
+
+    /// The devices and modules that change from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Identity> {
+        self.told.subscribe()
     }
 
     /// Waits until something has changed, and returns what.

@@ -62,6 +62,11 @@ pub enum Command {
     /// Prints the id scope. The key is made by the service and written to --out; the devices of a group have keys
     /// derived from the group's: iotdm-ctl device derive-key.
     Enrol(Enrol),
+    /// Print a link that shows the running hub in a browser: devices, twins, events, and methods to call
+    ///
+    /// The link is good for one browser, within an hour; what it opens, for twelve hours or until the emulator
+    /// stops. `serve` prints one as it starts.
+    Browse(Browse),
     /// Print environment variables: eval "$(iotdm-emulator env)"
     Env(Environment),
     /// Say how other programs come to trust the emulator's CA
@@ -98,6 +103,18 @@ pub struct Serve {
     /// Throttle as one unit of this tier is throttled [default: not at all]
     #[arg(long, value_name = "TIER", ignore_case = true)]
     pub tier: Option<Tier>,
+}
+
+/// The options of `browse`.
+#[derive(Debug, Args)]
+pub struct Browse {
+    /// Whose rights the link gives: service sees and does as much as the page can, registryRead sees devices alone
+    #[arg(long, value_name = "POLICY", default_value = crate::policies::OWNER,
+        value_parser = ["iothubowner", "service", "registryRead", "registryReadWrite"])]
+    pub policy: String,
+    /// The running emulator's directory
+    #[command(flatten)]
+    pub data: Data,
 }
 
 /// The options of `events`.

@@ -17,9 +17,9 @@ use serde_json::Value;
 
 use crate::data_dir::DataDir;
 
-/// How long a token is valid, in seconds: each request gets a token of its own,
+/// How long a token is valid: each request gets a token of its own,
 /// so that some minutes allow for clocks that differ.
-const TOKEN_LIFE: u64 = 300;
+const TOKEN_LIFE: Duration = Duration::from_secs(300);
 
 /// How long the emulator may be silent before a command gives up.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ pub fn tls(dir: &DataDir) -> Result<ClientConfig> {
 pub struct Emulator {
     service: ServiceConnectionString,
     client: Client,
+    token_life: Duration,
 }
 
 impl Emulator {
@@ -69,6 +70,11 @@ impl Emulator {
     /// The provisioning service of the emulator that runs on `dir`.
     pub fn open_provisioning(dir: &DataDir) -> Result<Self> {
         Emulator::with(dir, &dir.policy("provisioningserviceowner"), READ_TIMEOUT)
+    }
+
+    /// The emulator that runs on `dir`, as one policy and with tokens of this life.
+    pub fn open_as(dir: &DataDir, policy: &str, token_life: Duration) -> Result<Self> {
+        Ok(Emulator { token_life, ..Emulator::with(dir, &dir.policy(policy), READ_TIMEOUT)? })
     }
 
     /// The emulator that runs on `dir` and listens for HTTPS at `https`, whatever its
@@ -103,7 +109,7 @@ impl Emulator {
             .read_timeout(read_timeout)
             .build()
             .context("cannot set up HTTPS")?;
-        Ok(Emulator { service, client })
+        Ok(Emulator { service, client, token_life: TOKEN_LIFE })
     }
 
     /// The emulator's name, without a port.
@@ -121,7 +127,7 @@ impl Emulator {
         body: Option<Value>,
     ) -> Result<Response> {
         let host = self.service.host_name.to_string();
-        let expiry = Time::from(SystemTime::now()).unix_seconds() + TOKEN_LIFE;
+        let expiry = Time::from(SystemTime::now()).unix_seconds() + self.token_life.as_secs();
         let token = sas::sign(&host, &self.service.key, expiry, Some(&self.service.policy));
         let mut request = self
             .client

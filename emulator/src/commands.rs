@@ -16,10 +16,12 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::advice;
-use crate::cli::{Enrol, Environment, Events, Send};
+use crate::cli::{Browse, Enrol, Environment, Events, Send};
 use crate::client::{Emulator, directory};
 use crate::data_dir::DataDir;
+use crate::output::print_line;
 use crate::pki::Reach;
+use crate::visits::VISIT_LIFE;
 
 /// How long `events` waits for the next message, a week: devices may be silent
 /// for long.
@@ -34,8 +36,7 @@ pub fn environment(options: Environment) -> Result<()> {
             bail!("{} is missing; is {device} a device of this emulator?", file.display());
         }
     }
-    println!("{}", advice::environment(&dir, options.device.as_ref()));
-    Ok(())
+    print_line(&advice::environment(&dir, options.device.as_ref())).map(drop)
 }
 
 /// Prints how other programs come to trust the emulator's CA.
@@ -43,8 +44,7 @@ pub fn trust(dir: Option<PathBuf>) -> Result<()> {
     let dir = existing(dir)?;
     let pem = std::fs::read(dir.ca()).with_context(|| format!("cannot read {}", dir.ca().display()))?;
     let reach = Reach::read(&pem).with_context(|| format!("{} is damaged", dir.ca().display()))?;
-    println!("{}", advice::trust(&dir, &reach));
-    Ok(())
+    print_line(&advice::trust(&dir, &reach)).map(drop)
 }
 
 /// Prints what devices send from now on, until the emulator stops or the asked
@@ -58,20 +58,27 @@ pub async fn events(options: Events) -> Result<()> {
     }
     let mut response = emulator.request("/emulator/events", Method::GET, &query, None).await?;
     eprintln!("waiting for what devices send");
-    let (mut left, mut stdout) = (options.count.unwrap_or(u64::MAX), std::io::stdout().lock());
-    let mut pending = Vec::new();
+    let (mut left, mut pending) = (options.count.unwrap_or(u64::MAX), Vec::new());
     while left > 0 {
         let Some(part) = response.chunk().await.context("the emulator has stopped")? else { break };
         pending.extend_from_slice(&part);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n').filter(|_| left > 0) {
             let event: Vec<u8> = pending.drain(..=end).take(end).collect();
-            writeln!(stdout, "{}", line(&String::from_utf8_lossy(&event)))
-                .and_then(|()| stdout.flush())
-                .context("cannot write to standard output")?;
+            if !print_line(&line(&String::from_utf8_lossy(&event)))? {
+                return Ok(());
+            }
             left -= 1;
         }
     }
     Ok(())
+}
+
+/// Prints a link that lets a browser in, with the rights of a policy.
+pub async fn browse(options: Browse) -> Result<()> {
+    let emulator = Emulator::open_as(&existing(options.data.dir)?, &options.policy, VISIT_LIFE)?;
+    let answer: Value = emulator.request("/emulator/tickets", Method::POST, &[], None).await?.json().await?;
+    let url = answer.get("url").and_then(Value::as_str).context("the emulator gave no link")?;
+    print_line(&line(url)).map(drop)
 }
 
 /// Sends a cloud-to-device message.
@@ -127,8 +134,8 @@ pub async fn enrol(options: Enrol) -> Result<()> {
         };
         write().with_context(|| format!("cannot write {}", file.display()))?;
     }
-    print!("{}", std::fs::read_to_string(dir.id_scope()).context("cannot read the id scope")?);
-    Ok(())
+    let scope = std::fs::read_to_string(dir.id_scope()).context("cannot read the id scope")?;
+    print_line(scope.trim_end()).map(drop)
 }
 
 /// Refuses a name for a key's file where something else than a file would be

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::cli::FaultCommand;
 use crate::client::Emulator;
 use crate::faults::FaultKind;
+use crate::output::print_line;
 
 /// The path of the faults, which `http` has a route for.
 const FAULTS: &str = "/emulator/faults";
@@ -36,7 +37,7 @@ pub async fn run(command: FaultCommand) -> Result<()> {
         }
         FaultCommand::List { data } => {
             let faults = Emulator::open(data.dir)?.request(FAULTS, Method::GET, &[], None).await?;
-            println!("{}", line(&faults.text().await.context("the answer broke off")?));
+            print_line(&line(&faults.text().await.context("the answer broke off")?))?;
         }
         FaultCommand::Clear { device, data } => {
             let device = device.map(|device| ("deviceId", device.to_string()));

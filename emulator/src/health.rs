@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::client::{Emulator, directory};
 use crate::data_dir::DataDir;
+use crate::output::print_line;
 
 /// How long each of the two listeners may take; a container is asked every few
 /// seconds.
@@ -47,8 +48,7 @@ pub async fn run(dir: Option<PathBuf>) -> Result<()> {
     timeout(PATIENCE, answer).await.with_context(|| silent("HTTPS", listening.https))??;
     let answer = ask_mqtt(&dir, &emulator, listening.mqtts);
     timeout(PATIENCE, answer).await.with_context(|| silent("MQTT", listening.mqtts))??;
-    println!("serving mqtts={} https={}", listening.mqtts, listening.https);
-    Ok(())
+    print_line(&format!("serving mqtts={} https={}", listening.mqtts, listening.https)).map(drop)
 }
 
 async fn ask_mqtt(dir: &DataDir, emulator: &Emulator, address: SocketAddr) -> Result<()> {

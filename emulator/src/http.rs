@@ -8,6 +8,7 @@ mod bulk;
 mod configurations;
 mod devices;
 mod faults;
+mod glass;
 mod headers;
 mod jobs;
 mod keys;
@@ -85,6 +86,9 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let faults = get(ServiceConnect, UNMETERED, faults::list)
         .and(post(ServiceConnect, UNMETERED, faults::add))
         .and(delete(ServiceConnect, UNMETERED, faults::clear));
+    let visiting = Access::WithOrVisiting(ServiceConnect);
+    let seen_twin = get(visiting, UNMETERED, glass::twin);
+    let called_there = post(visiting, Method, methods::invoke);
     let (individual, group) = (EnrolmentKind::Individual, EnrolmentKind::Group);
     let of_device = "/{id_scope}/registrations/{id}";
     Routes::new()
@@ -122,6 +126,13 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/emulator/faults", faults)
         .route("/emulator/messages/{device}", post(ServiceConnect, UNMETERED, messages::send))
         .route("/emulator/events", get(ServiceConnect, UNMETERED, messages::events))
+        .route("/", get(Access::ByHandler, UNMETERED, glass::page))
+        .route("/emulator/tickets", post(Access::ByHandler, UNMETERED, glass::issue_ticket))
+        .route("/emulator/glass/stream", get(Access::ByHandler, UNMETERED, glass::stream))
+        .route("/emulator/glass/twins/{device}", seen_twin.clone())
+        .route("/emulator/glass/twins/{device}/modules/{module}", seen_twin)
+        .route("/emulator/glass/twins/{device}/methods", called_there.clone())
+        .route("/emulator/glass/twins/{device}/modules/{module}/methods", called_there)
         .route("/$iothub/websocket", get(Access::ByHandler, UNMETERED, websocket::upgrade))
         .into_router(hub)
         .method_not_allowed_fallback(missing::method)
@@ -149,7 +160,7 @@ pub async fn serve(
     mut stop: watch::Receiver<()>,
 ) {
     let certificate = ClientCertificate::shown_in(&stream);
-    let client = Client { certificate, stranger: Some(stranger.clone()) };
+    let client = Client { certificate, stranger: Some(stranger.clone()), stop: Some(stop.clone()) };
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
@@ -234,7 +245,7 @@ mod tests {
     }
 
     /// A method and a path of each route that asks for a token.
-    const GUARDED: [(&str, &str); 15] = [
+    const GUARDED: [(&str, &str); 19] = [
         ("GET", "/devices"),
         ("POST", "/devices"),
         ("POST", "/devices/keys/regenerate"),
@@ -250,6 +261,10 @@ mod tests {
         ("POST", "/emulator/faults"),
         ("POST", "/emulator/messages/gw1"),
         ("GET", "/emulator/events"),
+        ("POST", "/emulator/tickets"),
+        ("GET", "/emulator/glass/stream"),
+        ("GET", "/emulator/glass/twins/gw1"),
+        ("POST", "/emulator/glass/twins/gw1/methods"),
     ];
 
     #[tokio::test]
@@ -281,6 +296,8 @@ mod tests {
             ("PATCH", "/twins/gw1/modules/m", Some("gw1/m")),
             ("POST", "/twins/methods/methods", Some("methods")),
             ("GET", "/twins/methods/modules/methods", Some("methods/methods")),
+            ("POST", "/emulator/glass/twins/gw1/methods", Some("gw1")),
+            ("POST", "/emulator/glass/twins/gw1/modules/m/methods", Some("gw1/m")),
             ("POST", "/devices/query", None),
             ("GET", "/devices", None),
             ("GET", "/jobs/v2/gw1", None),
@@ -304,6 +321,8 @@ mod tests {
         let hub = hub(&dir);
         hub.faults.add(None, Fault::new(FaultKind::ThrottleService, 1));
         for (method, path) in [
+            ("GET", "/"),
+            ("GET", "/emulator/glass/stream"),
             ("GET", "/emulator/faults"),
             ("POST", "/emulator/messages/gw1"),
             ("GET", "/$iothub/websocket"),

@@ -8,11 +8,12 @@ mod call;
 mod register;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use iotdm_proto::DeviceId;
 use iotdm_proto::sas::SasToken;
 use iotdm_proto::twin::Object;
+use iotdm_proto::{DeviceId, Identity, ModuleId};
 use serde_json::{Value, json};
 
 use crate::address::Address;
@@ -31,9 +32,10 @@ use crate::link::{Closed, Link, Presence};
 use crate::links::Links;
 use crate::messages::Messages;
 use crate::notifications::{About, Notifications};
-use crate::policies::{Policies, Right};
+use crate::policies::{OWNER, Policies, Right};
 use crate::proof::{self, Proof};
 use crate::provisioning::Provisioning;
+use crate::recent::Recent;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::registry::Registry;
 use crate::store::Store;
@@ -41,7 +43,7 @@ use crate::subscriptions::Subscriptions;
 use crate::telemetry::Telemetry;
 use crate::throttle::Throttle;
 use crate::twin::{Notification, TwinChange};
-use iotdm_proto::{Identity, ModuleId};
+use crate::visits::{Grant, VISIT_LIFE, Visits};
 
 /// The name in the store of the address that the devices' files were last
 /// written for.
@@ -69,6 +71,10 @@ pub struct Hub {
     pub changes: Arc<Changes>,
     /// What the hub tells of devices, to whoever looks on.
     pub notifications: Notifications,
+    /// The last events of both kinds.
+    pub recent: Arc<Recent>,
+    /// Who looks at the hub in a browser.
+    pub visits: Visits,
     /// Who may become a device of this hub, and who has.
     pub provisioning: Provisioning,
     /// How much may still be asked of the hub, by its tier.
@@ -99,16 +105,19 @@ impl Hub {
         let messages = Messages::open(store.clone())?;
         let configurations = Configurations::open(store.clone())?;
         let changes = Arc::<Changes>::default();
+        let recent = Arc::<Recent>::default();
         let registry = Registry::open(store.clone(), changes.clone())?;
         let hub = Hub {
             registry,
             links: Links::new(changes.clone()),
             jobs,
             messages,
-            telemetry: Telemetry::default(),
+            telemetry: Telemetry::new(recent.clone()),
             configurations,
             changes,
-            notifications: Notifications::default(),
+            notifications: Notifications::new(recent.clone()),
+            recent,
+            visits: Visits::default(),
             provisioning,
             throttle,
             faults: Faults::default(),
@@ -152,6 +161,29 @@ impl Hub {
     /// (`/twins/gw1`).
     pub fn authorize(&self, token: &SasToken, right: Right, path: &str) -> Result<(), HubRefusal> {
         self.policies.check(token, right, now().unix_seconds(), &self.address.resources(path))
+    }
+
+    /// What a service's `token` gives over the resource `path`, for as long as the token
+    /// is valid.
+    pub fn grant(&self, token: &SasToken, path: &str) -> Result<Grant, HubRefusal> {
+        let now = now().unix_seconds();
+        let policy = self.policies.verify(token, now, &self.address.resources(path))?;
+        let left = Duration::from_secs(token.expiry().saturating_sub(now)).min(VISIT_LIFE);
+        Ok(Grant { policy: policy.name.clone(), rights: policy.rights(), until: Instant::now() + left })
+    }
+
+    /// The address that lets one browser in, once, with all rights.
+    pub fn owners_ticket_url(&self) -> Result<String, HubRefusal> {
+        let rights = crate::policies::rights(OWNER);
+        let now = Instant::now();
+        let until = now + crate::visits::TICKET_LIFE + VISIT_LIFE;
+        self.ticket_url(Grant { policy: OWNER.to_owned(), rights, until })
+    }
+
+    /// The address that lets one browser in, once.
+    pub fn ticket_url(&self, grant: Grant) -> Result<String, HubRefusal> {
+        let ticket = self.visits.issue(grant, Instant::now())?;
+        Ok(format!("https://{}/?ticket={ticket}", self.address.for_services()))
     }
 
     /// Creates a device or module, its twin and its connection-string file, and
@@ -202,7 +234,7 @@ impl Hub {
 
     /// Tells whoever looks on of an `operation` on a device or module.
     pub fn note(&self, about: About, id: &Identity, operation: &str, body: impl FnOnce() -> Value) {
-        self.notifications.note(&self.address.host, about, id, operation, body);
+        self.notifications.note(&self.address.host, about, id, operation, body());
     }
 
     /// Tells the device, and whoever looks on, that services have changed a twin: its

@@ -60,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         match command {
             Command::Serve(options) => serve::run(options).await,
             Command::Fault(fault) => fault_command::run(fault).await,
+            Command::Browse(options) => commands::browse(options).await,
             Command::Events(options) => commands::events(options).await,
             Command::Send(options) => commands::send(options).await,
             Command::Enrol(options) => commands::enrol(options).await,

@@ -1,14 +1,17 @@
-//! What the hub itself has to tell of devices, for whoever looks on at the time:
-//! changes of twins, and what becomes of identities and their connections.
+//! What the hub itself has to tell of devices, for whoever looks on at the time (the
+//! last ones are kept for the page in the browser): changes of twins, and what becomes of identities and their connections.
 //!
 //! Source: "Create and read IoT Hub non-telemetry events"; the bodies of twin changes
 //! hold what has changed.
 
+use std::sync::Arc;
+
+use iotdm_proto::Identity;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::clock::now;
-use iotdm_proto::Identity;
+use crate::recent::Recent;
 
 /// How many a slow reader may be behind before it misses some.
 const BACKLOG: usize = 1024;
@@ -25,29 +28,21 @@ pub enum About {
 }
 
 /// The stream of notifications.
-pub struct Notifications(broadcast::Sender<(About, Value)>);
-
-impl Default for Notifications {
-    fn default() -> Self {
-        Notifications(broadcast::channel(BACKLOG).0)
-    }
-}
+pub struct Notifications(broadcast::Sender<(About, Value)>, Arc<Recent>);
 
 impl Notifications {
+    /// A stream whose last notifications `recent` keeps.
+    pub fn new(recent: Arc<Recent>) -> Self {
+        Notifications(broadcast::channel(BACKLOG).0, recent)
+    }
+
     /// Tells of an `operation` (`updateTwin`) on a device or module of the hub
     /// `hub`.
-    pub fn note(
-        &self,
-        hub: &str,
-        about: About,
-        id: &Identity,
-        operation: &str,
-        body: impl FnOnce() -> Value,
-    ) {
-        if self.0.receiver_count() > 0 {
-            // An error only means that the last reader has gone since.
-            let _ = self.0.send((about, json(hub, about, id, operation, body())));
-        }
+    pub fn note(&self, hub: &str, about: About, id: &Identity, operation: &str, body: Value) {
+        let notification = json(hub, about, id, operation, body);
+        self.1.keep(&notification);
+        // An error only means that nobody looks on.
+        let _ = self.0.send((about, notification));
     }
 
     /// The notifications from now on.
@@ -93,8 +88,13 @@ mod tests {
         assert_eq!(shown["systemProperties"]["iothub-message-source"], "twinChangeEvents");
         assert_eq!(shown["properties"]["opType"], "updateTwin");
         assert_eq!((&shown["moduleId"], &shown["body"]["version"]), (&json!("m"), &json!(3)));
-        // Nobody listens, and nothing is made for nobody.
-        let none = Notifications::default();
-        none.note("h", About::Identity, &"gw1".parse().unwrap(), "x", || panic!("for nobody"));
+    }
+
+    #[test]
+    fn what_nobody_listens_to_is_kept() {
+        let recent = Arc::<Recent>::default();
+        let none = Notifications::new(recent.clone());
+        none.note("h", About::Identity, &"gw1".parse().unwrap(), "x", json!({}));
+        assert!(recent.listen().0[0].contains("deviceLifecycleEvents"));
     }
 }

@@ -91,6 +91,17 @@ impl Policies {
         now: u64,
         resources: &[String],
     ) -> Result<(), HubRefusal> {
+        let policy = self.verify(token, now, resources)?;
+        if policy.rights().contains(&right) {
+            return Ok(());
+        }
+        let message = format!("Unauthorized: policy {} lacks the right {right}", policy.name);
+        Err(ErrorCode::IotHubUnauthorizedAccess.because(message))
+    }
+
+    /// The policy that has signed `token`, for one of `resources`, as [`Policies::check`]
+    /// takes them.
+    pub fn verify(&self, token: &SasToken, now: u64, resources: &[String]) -> Result<&Policy, HubRefusal> {
         let Some(policy) = self.0.iter().find(|policy| Some(policy.name.as_str()) == token.policy()) else {
             return Err(ErrorCode::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
         };
@@ -102,22 +113,25 @@ impl Policies {
             }
         }
         match verified {
-            Ok(()) => {}
+            Ok(()) => Ok(policy),
             Err(error @ (SasError::Expired(_) | SasError::Scope(_))) => {
-                return Err(ErrorCode::IotHubUnauthorized.because(format!("Unauthorized: {error}")));
+                Err(ErrorCode::IotHubUnauthorized.because(format!("Unauthorized: {error}")))
             }
-            Err(error) => {
-                return Err(ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}")));
-            }
-        }
-        let rights = POLICIES.iter().find(|(name, _)| *name == policy.name).map(|(_, rights)| *rights);
-        if rights.is_some_and(|rights| rights.contains(&right)) {
-            Ok(())
-        } else {
-            let message = format!("Unauthorized: policy {} lacks the right {right}", policy.name);
-            Err(ErrorCode::IotHubUnauthorizedAccess.because(message))
+            Err(error) => Err(ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}"))),
         }
     }
+}
+
+impl Policy {
+    /// What the policy allows.
+    pub fn rights(&self) -> &'static [Right] {
+        rights(&self.name)
+    }
+}
+
+/// What the policy of this name allows.
+pub fn rights(policy: &str) -> &'static [Right] {
+    POLICIES.iter().find(|(name, _)| *name == policy).map_or(&[], |(_, rights)| *rights)
 }
 
 impl fmt::Display for Right {

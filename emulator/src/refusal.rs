@@ -24,6 +24,8 @@ use crate::random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ErrorCode {
+    /// A request of a kind that the hub does not have.
+    GenericBadRequest = 400_000,
     /// A request that makes no sense for its target.
     InvalidOperation = 400_003,
     /// A value that is not allowed.

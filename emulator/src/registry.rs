@@ -174,6 +174,7 @@ impl Registry {
         let mut devices = self.lock();
         gone.iter().for_each(|id| drop(devices.remove(id)));
         drop(devices);
+        gone.iter().for_each(|id| self.changes.note(id));
         gone.iter().for_each(then);
         Ok(())
     }

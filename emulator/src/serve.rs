@@ -1,6 +1,6 @@
 //! `iotdm-emulator serve`: from the command line to a running hub.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use crate::cli::Serve;
 use crate::data_dir::DataDir;
 use crate::device::IdentityChange;
 use crate::hub::Hub;
+use crate::output::print_line;
 use crate::pki::Authority;
 use crate::refusal::ErrorCode;
 use crate::server;
@@ -70,7 +71,9 @@ pub async fn run(options: Serve) -> Result<()> {
         async move { hub.mend_files().await }
     });
     dir.write(&dir.listening(), &format!("{listening}\n"))?;
-    println_flushed(&format!("ready {listening} data={}", dir.path().display()))?;
+    print_line(&format!("ready {listening} data={}", dir.path().display()))?;
+    // To the log, since standard output has the one line that programs wait for.
+    info!("the hub in a browser, by this link once: {}", hub.owners_ticket_url()?);
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => info!("stopping on SIGTERM"),
@@ -105,10 +108,4 @@ async fn listen(bind: IpAddr, port: u16, option: &str) -> Result<TcpListener> {
             format!("cannot listen on {address}{remedy} choose another port with {option} (0: a free one)");
         anyhow::Error::new(error).context(advice)
     })
-}
-
-/// Prints a line at once, also into a pipe, where somebody waits for it.
-fn println_flushed(line: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }

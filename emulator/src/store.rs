@@ -77,7 +77,8 @@ struct Row {
 impl Store {
     /// Opens the store in `file`, or makes one.
     pub fn open(file: &Path) -> Result<Self> {
-        let name = || format!("cannot open the store {}", file.display());
+        let name =
+            || format!("cannot open the store {}; choose another directory with --data", file.display());
         // redb would follow a link, and make the file readable by everybody.
         let private = open_private(file).with_context(name)?;
         let database =

@@ -1,36 +1,38 @@
-//! Telemetry: messages from devices, for whoever looks on at the time. What
-//! nobody looks at is gone.
+//! Telemetry: messages from devices, for whoever looks on at the time. Of what
+//! nobody looks at, the last ones are kept for the page in the browser.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use iotdm_proto::Identity;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;
 
 use crate::clock::now;
-use iotdm_proto::Identity;
+use crate::recent::Recent;
 
 /// How many messages a slow reader may be behind before it misses some: all
 /// of them are kept in memory.
 const BACKLOG: usize = 1024;
 
 /// The stream of messages that devices send.
-pub struct Telemetry(broadcast::Sender<Value>);
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Telemetry(broadcast::channel(BACKLOG).0)
-    }
-}
+pub struct Telemetry(broadcast::Sender<Value>, Arc<Recent>);
 
 impl Telemetry {
+    /// A stream whose last messages `recent` keeps.
+    pub fn new(recent: Arc<Recent>) -> Self {
+        Telemetry(broadcast::channel(BACKLOG).0, recent)
+    }
+
     /// Passes a message of `sender` on; `bag` are its properties, as the topic has
     /// them.
     pub fn note(&self, sender: &Identity, bag: &str, payload: &[u8]) {
-        if self.0.receiver_count() > 0 {
-            // An error only means that the last reader has gone since.
-            let _ = self.0.send(json(sender, bag, payload));
-        }
+        let message = json(sender, bag, payload);
+        self.1.keep(&message);
+        // An error only means that nobody looks on.
+        let _ = self.0.send(message);
     }
 
     /// The messages from now on.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::request::{Body, Target};
+use super::request::{Body, Client, Target};
 use crate::hub::Hub;
 use crate::notifications::About;
 use crate::refusal::HubRefusal;
@@ -55,24 +55,32 @@ pub(super) async fn purge(
 /// Shows telemetry from now on, and of the hub's notifications those that are asked
 /// for, one JSON document a line, for as long as the client stays. A client that is
 /// too slow misses some of it.
-pub(super) async fn events(State(hub): State<Arc<Hub>>, Query(wanted): Query<EventsQuery>) -> Response {
-    let streams = (hub.telemetry.listen(), hub.notifications.listen(), wanted);
-    let lines = futures_util::stream::unfold(streams, |(mut telemetry, mut notifications, wanted)| async {
-        loop {
-            let received = tokio::select! {
-                message = telemetry.recv() => message.map(Some),
-                told = notifications.recv() => told.map(|(about, event)| wanted.wants(about).then_some(event)),
-            };
-            match received {
-                Ok(Some(event)) if wanted.is_of_whom_it_asks(&event) => {
-                    let line = Bytes::from(format!("{event}\n"));
-                    return Some((Ok::<_, Infallible>(line), (telemetry, notifications, wanted)));
+pub(super) async fn events(
+    State(hub): State<Arc<Hub>>,
+    client: Client,
+    Query(wanted): Query<EventsQuery>,
+) -> Response {
+    let streams = (hub.telemetry.listen(), hub.notifications.listen(), client, wanted);
+    let lines = futures_util::stream::unfold(
+        streams,
+        |(mut telemetry, mut notifications, mut client, wanted)| async {
+            loop {
+                let received = tokio::select! {
+                    message = telemetry.recv() => message.map(Some),
+                    told = notifications.recv() => told.map(|(about, event)| wanted.wants(about).then_some(event)),
+                    () = client.stops() => return None,
+                };
+                match received {
+                    Ok(Some(event)) if wanted.is_of_whom_it_asks(&event) => {
+                        let line = Bytes::from(format!("{event}\n"));
+                        return Some((Ok::<_, Infallible>(line), (telemetry, notifications, client, wanted)));
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
                 }
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
             }
-        }
-    });
+        },
+    );
     axum::body::Body::from_stream(lines).into_response()
 }
 

@@ -3,6 +3,7 @@
 //! either is 404, or 405 for a method.
 
 use axum::extract::Request;
+use axum::http::Method;
 
 use crate::refusal::{ErrorCode, HubRefusal};
 
@@ -34,7 +35,12 @@ const MISSING: [(&str, &str, &str); 20] = [
 
 /// The refusal of a path that no route has.
 pub(super) async fn path(request: Request) -> HubRefusal {
-    refusal(request.method().as_str(), request.uri().path(), ErrorCode::GenericNotFound)
+    not_found(request.method(), request.uri().path())
+}
+
+/// The same, of a path by its name.
+pub(super) fn not_found(method: &Method, path: &str) -> HubRefusal {
+    refusal(method.as_str(), path, ErrorCode::GenericNotFound)
 }
 
 /// The refusal of a method that a path does not have.

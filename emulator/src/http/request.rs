@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use iotdm_proto::sas::SasToken;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::certificates::ClientCertificate;
@@ -34,13 +35,22 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Refuses unless the request has a token that gives `right` over what the
 /// request's path names.
 pub(super) fn authorize(hub: &Hub, parts: &Parts, right: Right) -> Result<(), HubRefusal> {
+    hub.authorize(&presented_token(parts)?, right, &signed_path(parts))
+}
+
+/// The token that a request shows.
+pub(super) fn presented_token(parts: &Parts) -> Result<SasToken, HubRefusal> {
     let unauthorized =
         |why: &str| ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {why}"));
     let token = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| unauthorized("no token"))?;
     let token = token.to_str().map_err(|_| unauthorized("the token is not text"))?;
-    let token: SasToken = token.parse().map_err(|error| unauthorized(&format!("{error}")))?;
+    token.parse().map_err(|error| unauthorized(&format!("{error}")))
+}
+
+/// What a request is about, as tokens name it.
+pub(super) fn signed_path(parts: &Parts) -> String {
     let path = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8_lossy();
-    hub.authorize(&token, right, path.trim_end_matches('/'))
+    path.trim_end_matches('/').to_owned()
 }
 
 /// The device, or the module of a device, that the route's pattern calls
@@ -69,12 +79,23 @@ pub(super) struct Client {
     pub(super) certificate: Option<ClientCertificate>,
     /// The client's place among the strangers; `None` where nobody counts them.
     pub(super) stranger: Option<Arc<Stranger>>,
+    /// Whose sender is gone once the emulator stops; `None` where it never does.
+    pub(super) stop: Option<watch::Receiver<()>>,
 }
 
 impl Client {
     /// Takes note that the client has proved who it is.
     pub(super) fn becomes_known(&self) {
         self.stranger.iter().for_each(|stranger| stranger.becomes_known());
+    }
+
+    /// Waits until the emulator stops, which answers without an end have to heed.
+    pub(super) async fn stops(&mut self) {
+        match &mut self.stop {
+            // Nothing is ever sent: an error means that the sender is gone.
+            Some(stop) => while stop.changed().await.is_ok() {},
+            None => std::future::pending().await,
+        }
     }
 }
 

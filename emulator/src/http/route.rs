@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use axum::{Extension, Router, middleware};
 
+use super::glass;
 use super::request::{Client, authorize, forget_body};
 use crate::hub::Hub;
 use crate::policies::Right;
@@ -36,6 +37,8 @@ pub(super) const UNMETERED: Option<Operation> = None;
 pub(super) enum Access {
     /// Whoever shows a token that gives the right.
     With(Right),
+    /// The same, and visitors whose visit gives the right.
+    WithOrVisiting(Right),
     /// Anybody, as far as the route goes: its handler finds out who asks, and
     /// keeps nothing of a stranger's body.
     ByHandler,
@@ -154,8 +157,13 @@ impl<H: Handler<T, Arc<Hub>>, T: 'static> Handler<T, Arc<Hub>> for Guarded<H> {
     fn call(self, request: Request, hub: Arc<Hub>) -> Self::Future {
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            if let Access::With(right) = self.access {
-                if let Err(refusal) = authorize(&hub, &parts, right) {
+            let checked = match self.access {
+                Access::With(right) => Some(authorize(&hub, &parts, right)),
+                Access::WithOrVisiting(right) => Some(glass::authorize(&hub, &parts, right)),
+                Access::ByHandler => None,
+            };
+            if let Some(checked) = checked {
+                if let Err(refusal) = checked {
                     forget_body(Request::from_parts(parts, body)).await;
                     return self.respond(refusal);
                 }

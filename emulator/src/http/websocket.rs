@@ -27,7 +27,7 @@ const READ_BUFFER: usize = 4 * 1024;
 /// Accepts the subprotocol in both spellings that official clients offer.
 pub(super) async fn upgrade(
     State(hub): State<Arc<Hub>>,
-    Client { certificate, stranger }: Client,
+    Client { certificate, stranger, .. }: Client,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     stranger.iter().for_each(|stranger| stranger.allow(MAX_UNKNOWN));

@@ -87,7 +87,10 @@ impl Job {
         let work = match text("type") {
             Some("scheduleDeviceMethod") => Work::Method(part("cloudToDeviceMethod")?),
             Some("scheduleUpdateTwin") => Work::Twin(part("updateTwin")?),
-            _ => return Err(invalid("type is scheduleDeviceMethod or scheduleUpdateTwin".into())),
+            _ => {
+                let why = "type is scheduleDeviceMethod or scheduleUpdateTwin";
+                return Err(ErrorCode::GenericBadRequest.bad_request(why));
+            }
         };
         work.check()?;
         let query_condition =
@@ -239,7 +242,6 @@ mod tests {
     fn each_bad_body_is_refused() {
         for change in [
             json!({"jobId": "other"}),
-            json!({"type": "reboot"}),
             json!({"type": "scheduleUpdateTwin"}),
             json!({"type": "scheduleUpdateTwin", "updateTwin": {"tags": 1}}),
             json!({"cloudToDeviceMethod": {"methodName": "a b"}}),
@@ -250,6 +252,8 @@ mod tests {
             let error = Job::parse("j", &body(change.clone()), at(0)).unwrap_err();
             assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{change}");
         }
+        let unknown = Job::parse("j", &body(json!({"type": "reboot"})), at(0)).unwrap_err();
+        assert_eq!((unknown.code, unknown.message.as_str()), (ErrorCode::GenericBadRequest, "BadRequest"));
         assert!(Job::parse("a b", &body(json!({"jobId": null})), at(0)).is_err());
         let job = Job::parse("j", &body(json!({"queryCondition": "deviceId ="})), at(0)).unwrap();
         assert!(job.condition().unwrap_err().message.starts_with("SQL query parse failed"));

@@ -33,6 +33,48 @@ fn text(path: &Path) -> &str {
 }
 
 #[tokio::test]
+async fn a_reader_that_leaves_is_no_failure() {
+    let hub = Hub::start();
+    for arguments in [&["trust"][..], &["env"], &["health"], &["browse"], &["fault", "list"], &["events"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command();
+        command.args(arguments).arg("--data").arg(hub.data()).stdout(writer).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // The copy of the pipe that this process has, and what `events` waits for.
+        drop(command);
+        let happens = async {
+            loop {
+                let mut device = Device::connect(&hub, "gw1").await;
+                device.publish("devices/gw1/messages/events/", "x").await;
+            }
+        };
+        let output = tokio::select! {
+            output = timeout(DEADLINE, child.wait_with_output()) => output.unwrap().unwrap(),
+            () = happens => unreachable!(),
+        };
+        let said = stderr(&output);
+        assert!(output.status.success() && !said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_written_to_is_named_with_the_remedy() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let below = |name: &str| file.path().join(name);
+    for (variable, value) in
+        [("HOME", below("")), ("XDG_STATE_HOME", below("state")), ("HOME", "relative".into())]
+    {
+        let mut command = command();
+        command.env_remove("HOME").env_remove("XDG_STATE_HOME").env(variable, value);
+        let output = command.args(["serve", "--mqtt-port", "0", "--https-port", "0"]).output().await.unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("--data") && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_in_the_directory_is_readable_by_others() {
     let hub = Hub::start();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;

@@ -16,6 +16,7 @@ mod connect;
 mod data_directory;
 mod durability;
 mod faults;
+mod glass;
 mod hostile;
 mod hostile_text;
 mod identities;
