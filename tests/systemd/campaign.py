@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,7 +118,7 @@ def machine(name: str, suffering: Suffering, deb: Path, hub: Hub, place: Path):
     root = image.copy(debian, place / "root")
     image.install(root, deb)
     gateways.relax_for_container(root)
-    return subjects.container(root, hub, place / "layer", f"iotdm-campaign-{uuid.uuid4().hex[:8]}", suffering)
+    return subjects.container(root, hub, place / "layer", suffering)
 
 
 def shut_down_slowly(arguments: argparse.Namespace) -> int:

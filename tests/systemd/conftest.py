@@ -1,12 +1,22 @@
 """The machines and the hub that the tests ask for."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from machines import gateways, image, package
 from pyharness.hub import Hub
+
+
+# Where tests run beside each other, one machine in QEMU at a time: each uses a
+# whole processor, and time clients find their server at one port only. As these
+# take longest, they begin first.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("qemu"):
+            item.add_marker(pytest.mark.xdist_group("qemu"))
+    items.sort(key=lambda item: item.get_closest_marker("qemu") is None)
 
 
 @pytest.fixture(scope="session")
@@ -22,22 +32,27 @@ def debian() -> Path:
 @pytest.fixture(scope="session")
 def bare(debian, tmp_path_factory):
     """A root without the package, and without the kernel that a container has no use for."""
-    root = image.copy(debian, tmp_path_factory.mktemp("bare") / "root")
-    subprocess.run(f"rm -r {root}/boot/* {root}/lib/modules/*", shell=True, check=True)
-    yield root
-    shutil.rmtree(root)
+    with image.layer(debian, tmp_path_factory.mktemp("bare") / "machine") as root:
+        _remove_kernel(root)
+        yield root
 
 
 @pytest.fixture(scope="session")
-def installed(bare, deb, tmp_path_factory):
-    """A root with the package installed, but neither configured nor enabled."""
-    yield from _installed(bare, deb, tmp_path_factory.mktemp("installed"))
+def installed(debian, deb, tmp_path_factory):
+    """A bare root with the package installed, but neither configured nor enabled."""
+    # Beside the bare one: Linux lays no third layer over two, and each machine is one.
+    with image.layer(debian, tmp_path_factory.mktemp("installed") / "machine") as root:
+        _remove_kernel(root)
+        _install(root, deb)
+        yield root
 
 
 @pytest.fixture(scope="session")
 def installed_newer(deb, tmp_path_factory):
     """The same in a newer Debian."""
-    yield from _installed(image.newer_debian(), deb, tmp_path_factory.mktemp("newer"))
+    with image.layer(image.newer_debian(), tmp_path_factory.mktemp("newer") / "machine") as root:
+        _install(root, deb)
+        yield root
 
 
 @pytest.fixture
@@ -70,9 +85,10 @@ def gateway(machine, hub):
     return machine
 
 
-def _installed(base: Path, deb: Path, place: Path):
-    root = image.copy(base, place / "root")
+def _remove_kernel(root: Path) -> None:
+    subprocess.run(f"rm -r {root}/boot/* {root}/lib/modules/*", shell=True, check=True)
+
+
+def _install(root: Path, deb: Path) -> None:
     image.install(root, deb)
     gateways.relax_for_container(root)
-    yield root
-    shutil.rmtree(root)

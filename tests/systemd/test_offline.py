@@ -8,8 +8,11 @@ GROUPS = "00000550"
 
 
 def listens_to_the_network(machine) -> bool:
-    sockets = machine.run("cat", "/proc/net/netlink").splitlines()[1:]
-    return any(socket.split()[3] == GROUPS for socket in sockets)
+    """Whether the daemon does: others that share the host's network have sockets of their own in the same list."""
+    pid = machine.show(UNIT, "MainPID")["MainPID"]
+    opened = machine.run("sh", "-c", f"readlink /proc/{pid}/fd/*").split()
+    sockets = [line.split() for line in machine.run("cat", "/proc/net/netlink").splitlines()[1:]]
+    return any(socket[3] == GROUPS and f"socket:[{socket[-1]}]" in opened for socket in sockets)
 
 
 def test_the_hub_appears_later(machine, hub):

@@ -26,7 +26,7 @@ TRIALS = 2 * len(STAGES)
 def campaign(request, installed, tmp_path):
     wire = Wire(DEVICE)
     with (Hub(tmp_path / "hub", verbose=True, listener=wire.hear) as hub,
-          subjects.container(installed, hub, tmp_path / "machine", "iotdm-powercuts", request.param) as subject):
+          subjects.container(installed, hub, tmp_path / "machine", request.param) as subject):
         campaign = Campaign(subject, hub, wire, SEED)
         campaign.settle()
         yield campaign

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,8 +39,8 @@ class Boot:
 @dataclass
 class Container:
     root: Path
-    # Unique on the host, as others may run machines, too.
-    name: str
+    # Unique on the host, as others run machines, too.
+    name: str = field(default_factory=lambda: f"iotdm-test-{uuid.uuid4().hex[:8]}")
     boots: list[Boot] = field(default_factory=list)
     # How each boot that is over ended: REBOOT or another status.
     ends: list[int] = field(default_factory=list)

@@ -1,6 +1,5 @@
 """A gateway: a machine with the package installed, configured and enabled."""
 
-import uuid
 from pathlib import Path
 
 from pyharness.hub import Hub
@@ -51,7 +50,7 @@ def of_root(root: Path, place: Path):
 
 def switched_off(root: Path):
     """A machine of this root, which is gone once the test that uses it is over."""
-    machine = Container(root, name=f"iotdm-test-{uuid.uuid4().hex[:8]}")
+    machine = Container(root)
     yield machine
     machine.dispose()
     # pytest shows this for a test that failed.

@@ -46,7 +46,7 @@ def _cached(role: str, suite: str, packages: list[str], arch: str, also: list[st
     recipe = f"{suite} {packages} {arch} {also} {inspect.getsource(_make)}"
     root = CACHE / f"debian-{role}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "lock", "w") as lock:
+    with open(CACHE / f"{role}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
             for old in CACHE.glob(f"debian-{role}-*"):
@@ -136,3 +136,9 @@ def _mirror() -> str:
         if "security" not in uri:
             return uri
     raise RuntimeError("no Debian mirror in /etc/apt/sources.list or sources.list.d")
+
+
+if __name__ == "__main__":
+    # Beforehand, so that no test has to wait for it.
+    for made in [debian(), newer_debian()]:
+        print(made)

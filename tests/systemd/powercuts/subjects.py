@@ -51,8 +51,8 @@ class Box:
     # How many seconds a trial's events are waited for.
     patience = 120
 
-    def __init__(self, root: Path, name: str, suffering: Suffering) -> None:
-        self.machine = Container(root, name)
+    def __init__(self, root: Path, suffering: Suffering) -> None:
+        self.machine = Container(root)
         self.suffer(suffering)
 
     def suffer(self, suffering: Suffering) -> None:
@@ -134,13 +134,13 @@ def configure(root: Path, hub: Hub) -> None:
 
 
 @contextlib.contextmanager
-def container(installed: Path, hub: Hub, place: Path, name: str, suffering: Suffering):
+def container(installed: Path, hub: Hub, place: Path, suffering: Suffering):
     """A container on a layer over a root with the package installed."""
     with image.layer(installed, place) as root:
         configure(root, hub)
         if suffering.slow:
             slow_disk.install(root, fsync=SLOWNESS, rename=SLOWNESS)
-        box = Box(root, name, suffering)
+        box = Box(root, suffering)
         box.switch_on()
         try:
             yield box
