@@ -26,6 +26,7 @@ mod hub;
 mod interrupt;
 mod manual;
 mod prometheus;
+mod modules;
 mod reboot;
 mod shells;
 mod token;
