@@ -18,7 +18,7 @@ fn hub() -> FakeHub {
             "deviceId": "gw1", "etag": "AAA=", "status": "enabled",
             "authentication": {"type": "sas", "symmetricKey": {"primaryKey": "YQ==", "secondaryKey": "Yg=="}},
         })),
-        _ if request.is_call() => HttpResponse::reply(200, json!({"status": "accepted"})),
+        _ if request.is_call() => HttpResponse::reply(200, json!({"status": "accepted", "boots": []})),
         _ => HttpResponse::twin(json!({})),
     })
 }
@@ -30,6 +30,7 @@ fn what_is_sent_is_about_the_module() {
         (&["reboot", "gw1", "--no-wait", "--when-online"], format!("PATCH {TWIN}")),
         (&["cancel", "gw1"], format!("POST {TWIN}/methods")),
         (&["invoke", "gw1", "m"], format!("POST {TWIN}/methods")),
+        (&["history", "gw1"], format!("POST {TWIN}/methods")),
         (&["status", "gw1"], format!("GET {TWIN}")),
         (&["twin", "show", "gw1"], format!("GET {TWIN}")),
         (&["twin", "update", "gw1", "--tags", "{}"], format!("PATCH {TWIN}")),
