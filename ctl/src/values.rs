@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap_complete::Shell;
+use iotdm_proto::names::NameError;
 use iotdm_proto::request::MAX_AHEAD;
 use iotdm_proto::request::OnPreflight;
 use iotdm_proto::{DeviceId, ModuleId, OnInhibitor};
@@ -60,7 +61,7 @@ impl FromStr for ModuleArg {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "" => Ok(ModuleArg(None)),
-            name => name.parse().map(|name| ModuleArg(Some(name))).map_err(|error| format!("{error}")),
+            name => module_id(name).map(|name| ModuleArg(Some(name))),
         }
     }
 }
@@ -269,24 +270,38 @@ pub fn job_id(text: &str) -> Result<String, String> {
 
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
+    in_a_url(text, "device")
+}
+
+/// A module id that can stand in a URL.
+pub fn module_id(text: &str) -> Result<ModuleId, String> {
+    in_a_url(text, "module")
+}
+
+fn in_a_url<T: FromStr<Err = NameError>>(text: &str, what: &str) -> Result<T, String> {
     // As segments of a path these two mean this folder and the one above. HTTP
     // clients resolve them before anything is sent, percent-encoded or not.
     if matches!(text, "." | "..") {
-        return Err("such a device cannot be named in a URL".into());
+        return Err(format!("such a {what} cannot be named in a URL"));
     }
-    text.parse().map_err(|error: iotdm_proto::names::NameError| error.to_string())
+    text.parse().map_err(|error: NameError| error.to_string())
 }
 
 /// The id of a device that is to be created. Ids with which no device could connect
 /// are refused, though the hub takes them.
 pub fn new_device_id(text: &str) -> Result<DeviceId, String> {
     let id = device_id(text)?;
+    can_connect(text, "device").map(|()| id)
+}
+
+/// Refuses an id with which no `what`, a device or a module, could connect.
+pub fn can_connect(text: &str, what: &str) -> Result<(), String> {
     let why = match text.chars().find(|c| ";#+".contains(*c)) {
         Some(';') => "a ; ends a part of a connection string",
         Some(_) => "# and + are wildcards in the topics of MQTT",
-        None => return Ok(id),
+        None => return Ok(()),
     };
-    Err(format!("a device called {text} could never connect: {why}"))
+    Err(format!("a {what} called {text} could never connect: {why}"))
 }
 
 /// The shells that can be completed for: those with which it is tested.

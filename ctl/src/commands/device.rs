@@ -28,7 +28,7 @@ use crate::exit::Exit;
 use crate::hub::HubClient;
 use crate::output::{Output, arguments, cell, say};
 use crate::prompt::confirm;
-use crate::values::new_device_id;
+use crate::values::can_connect;
 use crate::{secret_file, times};
 
 /// How many devices the registry takes in one HTTP request.
@@ -47,7 +47,7 @@ pub async fn create(hub: &HubClient, output: Output, args: DeviceCreateArgs) -> 
         if args.disabled {
             return Err(Usage(NO_STATUS.to_owned()).into());
         }
-        new_device_id(module.as_str()).map_err(|why| Usage(format!("--module: {why}")))?;
+        can_connect(module.as_str(), "module").map_err(|why| Usage(format!("--module: {why}")))?;
     }
     if let Some(path) = &args.from {
         return bulk::create(hub, output, path, &args).await;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use azure_core::credentials::Secret;
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
-use iotdm_proto::names::NameError;
 use serde::Deserialize;
 
 use super::Target;
@@ -16,6 +15,7 @@ use crate::credential::{Credential, Login, TokenFile};
 use crate::error::Usage;
 use crate::output::printable;
 use crate::secret_file::read;
+use crate::values::module_id;
 
 /// The whole of `ctl.toml`.
 #[derive(Deserialize)]
@@ -66,8 +66,8 @@ pub(super) fn profile(file: &Path, name: Option<&str>, ca_file: Option<PathBuf>)
     };
     let base = file.parent().unwrap_or(Path::new("."));
     let ca_file = ca_file.or(profile.ca_file.take().map(|path| base.join(path)));
-    let module = profile.module.take().map(|name| name.parse()).transpose();
-    let module = module.map_err(|error: NameError| refuse(format!("[hub.{name}] module: {error}")))?;
+    let module = profile.module.take().map(|name| module_id(&name)).transpose();
+    let module = module.map_err(|error| refuse(format!("[hub.{name}] module: {error}")))?;
     match (profile.connection_string_file.take(), profile.host_name.take()) {
         (Some(path), None) if !profile.has_credential() => {
             let target = Target::of(read("connection_string_file", &base.join(path))?, ca_file);

@@ -142,7 +142,7 @@ const CODES: [(u32, &str, i32, &str); 33] = [
     (403_012, "DeviceDisabled", 1, "the hub refused"),
     (404_001, "DeviceNotFound", 5, "no such device"),
     (404_002, "JobNotFound", 1, "the hub refused"),
-    (404_010, "ModuleNotFound", 1, "the hub refused"),
+    (404_010, "ModuleNotFound", 5, "no such module"),
     (404_103, "DeviceNotOnline", 4, "offline"),
     (404_104, "DeviceConnectionClosedRemotely", 4, "connection broke"),
     (409_001, "DeviceAlreadyExists", 1, "it exists already"),

@@ -25,6 +25,7 @@ mod hostile;
 mod hub;
 mod interrupt;
 mod manual;
+mod modules;
 mod prometheus;
 mod reboot;
 mod shells;

@@ -97,3 +97,54 @@ async fn lists_and_refusals() {
     assert_eq!(service.send("DELETE", "/devices/gw1/modules/a", Value::Null).await.status, 204);
     assert_eq!(service.read("/devices/gw1/modules").await.as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn queries_over_modules_give_rows_or_an_error() {
+    let hub = Hub::start();
+    let service = Service::owner(&hub);
+    for device in ["gw2", "gw3"] {
+        service.send("PUT", &format!("/devices/{device}"), json!({})).await;
+    }
+    for path in ["gw1/modules/iotdm", "gw1/modules/other", "gw2/modules/iotdm"] {
+        service.send("PUT", &format!("/devices/{path}"), json!({})).await;
+    }
+    let change = json!({"tags": {"ring": 1}, "properties": {"desired": {"a": {"b": "x"}}}});
+    service.send("PATCH", "/twins/gw2/modules/iotdm", change).await;
+    let mut device = Device::listening(&hub, "gw1", &[METHOD_CALLS]).await;
+    let found = async |condition: &str| {
+        let text = format!("SELECT deviceId, moduleId FROM devices.modules WHERE {condition}");
+        let rows = service.send("POST", "/devices/query", json!({ "query": text })).await;
+        assert_eq!(rows.status, 200, "{condition}: {:?}", rows.body);
+        let rows = rows.body.as_array().unwrap().clone();
+        let id = |row: &Value| {
+            format!("{}/{}", row["deviceId"].as_str().unwrap(), row["moduleId"].as_str().unwrap())
+        };
+        rows.iter().map(id).collect::<Vec<_>>().join(" ")
+    };
+    for (condition, ids) in [
+        ("moduleId = 'iotdm'", "gw1/iotdm gw2/iotdm"),
+        ("moduleId = 'iotdm' AND devices.deviceId = 'gw2'", "gw2/iotdm"),
+        ("devices.modules.moduleId = 'iotdm' AND devices.modules.deviceId = 'gw1'", "gw1/iotdm"),
+        ("deviceId IN ['gw1', 'gw3'] AND ModuleId != 'iotdm'", "gw1/other"),
+        ("tags.ring = 1 AND properties.desired.a.b = 'x'", "gw2/iotdm"),
+        ("moduleId = 'iotdm' AND NOT is_defined(tags.ring)", "gw1/iotdm"),
+        // Each has its own connection.
+        ("connectionState = 'Connected'", ""),
+        ("moduleId = 'none'", ""),
+    ] {
+        assert_eq!(found(condition).await, ids, "{condition}");
+    }
+    device.ping().await;
+    for text in [
+        "SELECT * FROM devices.modules WHERE module = 'iotdm'",
+        "SELECT * FROM devices.modules WHERE modules.moduleId = 'iotdm'",
+        "SELECT * FROM devices.modules WHERE ring = 1",
+        "SELECT * FROM devices.modules WHERE properties.a.b = 'x'",
+        "SELECT * FROM devices WHERE moduleId = 'iotdm'",
+        "SELECT * FROM modules",
+        "SELECT COUNT() AS n, deviceId FROM devices.modules GROUP BY deviceId",
+    ] {
+        let refused = service.send("POST", "/devices/query", json!({ "query": text })).await;
+        refused.refused(400, "ArgumentInvalid");
+    }
+}

@@ -28,6 +28,7 @@ use super::which::Selection;
 use crate::error::Usage;
 use crate::journals;
 use crate::output::arguments;
+use crate::values;
 
 /// A run's journal, open for writing and locked.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(super) struct Plan {
     /// The hub, with its port.
     pub(super) hub: String,
     /// The module of each device that the run is for, if not the device itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "module_id")]
     pub(super) module: Option<ModuleId>,
     /// What is asked of each device.
     pub(super) request: RunRequest,
@@ -163,6 +164,12 @@ fn device_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeviceId
     #[derive(Deserialize)]
     struct Item(#[serde(deserialize_with = "device_id")] DeviceId);
     Ok(Vec::<Item>::deserialize(deserializer)?.into_iter().map(|item| item.0).collect())
+}
+
+/// Reads the id of a module, as [`device_id`] does that of a device.
+fn module_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ModuleId>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| values::module_id(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 impl Plan {
