@@ -290,7 +290,8 @@ mod tests {
                     "failedCount": 1, "since": "2026-11-22T18:36:25.000Z", "hubReachedAfterSeconds": 12.1},
                 "rebootRequired": {"required": true, "since": "2026-11-24T06:25:00.000Z",
                     "reasons": ["linux-image-6.1.0-49-amd64"], "reasonCount": 1,
-                    "runningKernel": "6.1.0-44-amd64", "installedKernel": "6.1.0-49-amd64"},
+                    "runningKernel": "6.1.0-44-amd64", "installedKernel": "6.1.0-49-amd64",
+                    "askedFor": "6f1ed002ab5595859014ebf0951522d9"},
                 "ifItHangs": {"watchdog": 600, "forcedAfterSeconds": 1800},
             })
         );

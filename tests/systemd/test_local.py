@@ -1,11 +1,12 @@
 """What the daemon tells its own machine: its status, whether the hub was reached, what would end a hang, its numbers."""
 
 import json
+import re
 import subprocess
 import time
 
 import pytest
-from machines import gateways, package
+from machines import package
 from machines.gateways import DEVICE, UNIT
 
 STATUS = "/run/iotdm/status.json"
@@ -50,9 +51,8 @@ def test_a_boot_is_complete_once_the_hub_has_acknowledged(gateway, hub, deb):
     # status goes with the daemon and comes back with it.
     hub.stop()
     (machine.root / "root" / deb.name).write_bytes(deb.read_bytes())
-    began = time.monotonic()
+    # run() gives up long before the unit would.
     machine.run("apt-get", "install", "-y", "--reinstall", f"/root/{deb.name}")
-    assert time.monotonic() - began < 100, "well below the time that the unit waits"
     assert state(machine, CONNECTED)[0] == "active"
     machine.run("systemctl", "stop", UNIT)
     assert machine.run("ls", "/run/iotdm", check=False) == ""
@@ -137,10 +137,9 @@ def test_the_numbers_are_served_by_node_exporter(gateway, hub, promtool, tmp_pat
     (machine.root / "root" / deb.name).write_bytes(deb.read_bytes())
     machine.run("mkdir", "-p", "/etc/default")
     (machine.root / "etc/default/prometheus-node-exporter").write_text(
-        'ARGS="--web.listen-address=127.0.0.1:0 --collector.disable-defaults --collector.textfile '
-        f'--collector.textfile.directory={COLLECTED}"\n')
-    machine.run("apt-get", "install", "-y", "--no-install-recommends", "--no-download",
-                "--option=Dpkg::Options::=--force-confold", f"/root/{deb.name}")
+        'ARGS="--web.listen-address=127.0.0.1:0 --collector.disable-defaults --collector.textfile"\n')
+    machine.run("apt-get", "install", "-y", "--no-install-recommends", "--option=Dpkg::Options::=--force-confold",
+                f"/root/{deb.name}")
     machine.run("ln", "-s", f"/run/iotdm/{file.name}", f"{COLLECTED}/")
     listening = machine.wait_journal(r"Listening on", "--unit=prometheus-node-exporter")
     port = listening.rsplit(":", 1)[1].strip('"\n ')
@@ -151,9 +150,7 @@ def test_the_numbers_are_served_by_node_exporter(gateway, hub, promtool, tmp_pat
     served = scrape()
     numbers = machine.run("cat", f"/run/iotdm/{file.name}")
     assert "node_textfile_scrape_error 0" in served
-    for line in numbers.splitlines():
-        if not line.startswith("# HELP"):
-            assert line.split(" ")[0] in served, line
+    assert len(samples(numbers)) > 20 and samples(numbers) <= samples(served)
     hub.ctl("invoke", DEVICE, "rebootDevice", "--payload", '{"delaySeconds":-1}')
     machine.run("sh", "-c", f"until grep -q 'code=\"invalidPayload\"}} 1' /run/iotdm/{file.name}; do sleep 0.5; done")
     assert 'iotdm_refusals_total{code="invalidPayload"} 1' in scrape()
@@ -174,6 +171,12 @@ FETCH = """
 import sys, urllib.request
 print(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/metrics", timeout=20).read().decode())
 """
+
+
+def samples(text: str) -> set:
+    """What is ours, whatever the order of the labels and the form of the number."""
+    found = re.findall(r"^(iotdm_\w+)(?:\{(.*)\})? (\S+)$", text, re.M)
+    return {(name, frozenset(labels.split(",")), float(value)) for name, labels, value in found}
 
 
 def in_machine(machine, path: str) -> bool:

@@ -25,12 +25,11 @@ use self::accept::Check;
 use self::remember::Kept;
 use self::short::short;
 use self::wish::Wished;
-use super::boots::BootCounts;
 use super::effect::{Effect, Notice};
 use super::event::Event;
 use super::guard::Guards;
 use super::health::Observed;
-use super::record::{Asked, Record};
+use super::record::{Asked, BootCounts, Record};
 use super::refusal::{Refusal, grant, refuse};
 use super::request::{DesiredReboot, Request};
 

@@ -4,28 +4,11 @@
 use iotdm_proto::reply::PastBoot;
 use iotdm_proto::report::{Boot, BootCause, BootDetail};
 
-use serde::{Deserialize, Serialize};
-
 use super::event::{Start, Traces};
-use super::record::Record;
+use super::record::{BootCounts, Record};
 
 /// How many boots are remembered, the running one included.
 const MAX_BOOTS: usize = 32;
-
-/// How many boots the daemon has seen, by what ended the boot before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BootCounts {
-    /// See [`BootCause::Requested`].
-    pub requested: u64,
-    /// See [`BootCause::Local`].
-    pub local: u64,
-    /// See [`BootCause::Unclean`].
-    pub unclean: u64,
-    /// See [`BootCause::Unknown`]; and those that an earlier version has counted
-    /// without their cause.
-    pub unknown: u64,
-}
 
 impl BootCounts {
     /// Those of one cause.

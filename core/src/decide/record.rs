@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::age::Age;
-use super::boots::BootCounts;
 use super::guard::Guards;
 use super::health::KnownHealth;
 use super::ids::GrantedRequest;
@@ -93,6 +92,21 @@ pub struct Record {
     /// Where a damaged record was set aside, in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
+}
+
+/// How many boots the daemon has seen, by what ended the boot before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BootCounts {
+    /// See [`iotdm_proto::report::BootCause::Requested`].
+    pub requested: u64,
+    /// See [`iotdm_proto::report::BootCause::Local`].
+    pub local: u64,
+    /// See [`iotdm_proto::report::BootCause::Unclean`].
+    pub unclean: u64,
+    /// See [`iotdm_proto::report::BootCause::Unknown`]; and those that an earlier
+    /// version has counted without their cause.
+    pub unknown: u64,
 }
 
 /// How far the asking of logind is.

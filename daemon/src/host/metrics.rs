@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use iotdm_core::decide::boots::BootCounts;
+use iotdm_core::decide::record::BootCounts;
 use iotdm_proto::health::HealthState;
 use iotdm_proto::report::{BootCause, RebootStatus};
 use iotdm_proto::text::harmless;
