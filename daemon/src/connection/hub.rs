@@ -327,7 +327,6 @@ mod tests {
     use iotdm_proto::sas::SasToken;
 
     use super::*;
-    use crate::connection::dial::Transport;
     use crate::connection::identity::Origin;
 
     /// The spellings of `azure-iot-device` 2.14.0, whose module clients have
@@ -343,16 +342,7 @@ mod tests {
                 proof: Proof::Key { key: key.clone(), origin: Origin { file: "f".into(), command: None } },
             };
             assert_eq!(login.target().to_string(), "edge.example:18883");
-            let connector = Connector::new(Options {
-                source: Source::Fixed(login.clone()),
-                assignment_file: "a".into(),
-                road: Road { transport: Transport::Mqtt, proxy: None },
-                tls: Tls::new(None, None),
-                keep_alive: Duration::from_secs(60),
-                sas_ttl: Duration::from_secs(3600),
-                model_id: None,
-            });
-            connector.connect_options(&login, SystemTime::UNIX_EPOCH)
+            connect_options(&login, Duration::from_secs(3600), None, SystemTime::UNIX_EPOCH)
         };
         for (id, resource) in [("gw1", "devices/gw1"), ("gw1/iotdm", "devices/gw1/modules/iotdm")] {
             let options = said(id);
