@@ -44,6 +44,7 @@ const COMMANDS: [&[&str]; 37] = [
     &["status"],
     &["status", "gw1", "gw2"],
     &["status", "gw1"],
+    &["history", "gw1"],
     &["device", "create", "gw1"],
     &["device", "create", "--from", "FOLDER/list"],
     &["device", "show", "gw1"],
@@ -164,7 +165,7 @@ fn in_all_forms(answer: fn(&HttpRequest) -> HttpResponse) {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((command, form)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let tables = ["query", "status", "reboot", "cancel"].contains(&command[0])
+                    let tables = ["query", "status", "history", "reboot", "cancel"].contains(&command[0])
                         || command.starts_with(&["device", "list"])
                         || command.starts_with(&["job", "list"]);
                     let words =
