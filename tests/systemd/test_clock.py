@@ -11,8 +11,8 @@ from machines.gateways import DEVICE, UNIT
 from machines.vm import BOOT
 from pyharness.hub import Hub
 
-# Several boots, each of which may take BOOT seconds.
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(6 * BOOT)]
+# Several boots, of which some may take as long as BOOT seconds.
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(4 * BOOT)]
 
 
 @pytest.fixture

@@ -23,8 +23,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "iotd
 GATEWAY = ["ca-certificates", "dbus", "iproute2", "libpam-systemd", "polkitd", "systemd", "systemd-sysv"]
 # The Debian whose systemd, 257, is the first that has block inhibitors bind root as well.
 NEWER = "trixie"
-# For the tests with a whole machine.
-KERNEL = ["initramfs-tools", "linux-image-cloud-amd64", "systemd-timesyncd"]
+# For the tests with a whole machine, whose watchdog the kernels for clouds have no driver for.
+KERNEL = ["initramfs-tools", "linux-image-amd64", "systemd-timesyncd"]
+# What such a machine needs to find its root; its initrd is unpacked by an emulated processor at each boot.
+INITRD = ["ext4", "virtio_blk", "virtio_pci"]
 
 
 def debian() -> Path:
@@ -43,7 +45,7 @@ def debian_arm() -> Path:
 
 
 def _cached(role: str, suite: str, packages: list[str], arch: str, also: list[str]) -> Path:
-    recipe = f"{suite} {packages} {arch} {also} {inspect.getsource(_make)}"
+    recipe = f"{suite} {packages} {INITRD} {arch} {also} {inspect.getsource(_make)}"
     root = CACHE / f"debian-{role}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{role}.lock", "w") as lock:
@@ -100,6 +102,11 @@ def _make(root: Path, suite: str, packages: list[str], arch: str, also: list[str
     if "systemd-timesyncd" in packages:
         # A test that wants a time client enables this one, with a server of its own.
         subprocess.run(["systemctl", f"--root={root}", "--quiet", "disable", "systemd-timesyncd"], check=True)
+    if set(KERNEL) <= set(packages):
+        with open(root / "etc/initramfs-tools/modules", "a") as modules:
+            modules.write("\n".join([*INITRD, ""]))
+        (root / "etc/initramfs-tools/conf.d/tests").write_text("MODULES=list\n")
+        subprocess.run(["chroot", root, "update-initramfs", "-u"], check=True)
     if also:
         # These packages are of another architecture, which debootstrap knows nothing of.
         subprocess.run(["chroot", root, "dpkg", "--add-architecture", also[0].split(":")[1]], check=True)

@@ -1,4 +1,5 @@
-"""A whole machine with its own kernel, in QEMU, with power to switch on and to cut.
+"""A whole machine with its own kernel, in QEMU, with power to switch on and to cut,
+memory that outlives a crash of the kernel (ERST), and a hardware watchdog.
 
 The host's loopback is 10.0.2.2 inside; the hub's ports are forwarded in the
 guest, so that the same connection string leads there.
@@ -18,7 +19,9 @@ HOST = "10.0.2.2"
 SHELL = 2323
 # For how many seconds a boot is waited for: without KVM it takes about 20 s on an idle
 # machine, and ten times as long on a busy one.
-BOOT = 600
+BOOT = 300
+# After how many seconds the watchdog resets a machine on which nobody feeds it once it has been opened.
+WATCHDOG = 10
 
 
 class VirtualMachine:
@@ -51,9 +54,11 @@ class VirtualMachine:
                 ["qemu-system-x86_64", "-accel", "tcg", "-m", "1024", "-display", "none",
                  "-kernel", self.kernel, "-initrd", self.initrd,
                  # On a busy host the emulated timer may fail the kernel's test of timers, and the kernel then panics.
-                 "-append", "root=/dev/vda rw quiet console=ttyS0 no_timer_check",
+                 "-append", "root=/dev/vda rw quiet console=ttyS0 no_timer_check panic=1",
                  "-drive", f"file={self.disk},format=raw,if=virtio", "-nic", f"user,model=virtio,hostfwd=tcp:127.0.0.1:{self.shell}-:{SHELL}",
                  "-rtc", f"base={clock}",
+                 "-object", f"memory-backend-file,id=nv,mem-path={self.directory}/nv,size=64K,share=on",
+                 "-device", "acpi-erst,memdev=nv", "-device", "i6300esb",
                  "-chardev", f"file,id=console,path={self.directory}/console,append=on", "-serial", "chardev:console",
                  "-qmp", f"unix:{address}"])
             monitor, _ = listener.accept()
@@ -70,10 +75,18 @@ class VirtualMachine:
             with shell.makefile() as said:
                 return said.read()
 
-    def wait_reset(self, timeout: float) -> None:
-        """Waits until the guest itself has reset the machine."""
+    def crash(self, script: str) -> None:
+        """Runs a script in the guest by which the machine is reset, and waits for that."""
+        life = self.lives[-1]
+        with socket.create_connection(("127.0.0.1", self.shell), timeout=BOOT) as shell:
+            shell.sendall(f"{script}\n".encode())
+            self.wait_reset(BOOT, life)
+
+    def wait_reset(self, timeout: float, life: Life | None = None) -> None:
+        """Waits until the guest itself has reset the machine in this life, or in any."""
         with self._changed:
-            reset = self._changed.wait_for(lambda: any(life.end == power.REBOOT for life in self.lives), timeout)
+            reset = self._changed.wait_for(
+                lambda: any(one.end == power.REBOOT for one in ([life] if life else self.lives)), timeout)
         assert reset, f"no reset in {timeout} s"
 
     def cut_power(self) -> None:
@@ -125,7 +138,9 @@ class VirtualMachine:
 
 
 def prepare(root: Path, ports: list[int]) -> None:
-    """Gives the machine a network, the hub's ports on its own loopback, and a shell that the host can reach."""
+    """Gives the machine a network, the hub's ports on its own loopback, a shell that the host can reach, and a
+    patience of WATCHDOG seconds to the hardware's watchdog."""
+    (root / "etc/modprobe.d/watchdog.conf").write_text(f"options i6300esb heartbeat={WATCHDOG}\n")
     (root / "etc/systemd/network/any.network").write_text("[Match]\nName=en*\n[Network]\nDHCP=ipv4\n")
     units, system = ["systemd-networkd.service"], root / "etc/systemd/system"
     for port in ports:
