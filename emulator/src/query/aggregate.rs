@@ -147,11 +147,13 @@ mod tests {
 
     use super::*;
 
+    /// What the query makes of twins that have the documents as tags.
     fn rows(text: &str, documents: &[Value]) -> Vec<Value> {
         let query: Query = text.parse().unwrap();
         let mut groups = Groups::new(&query).unwrap();
-        for document in documents.iter().filter(|document| query.selects(document)) {
-            groups.add(document);
+        let twins = documents.iter().map(|tags| json!({ "tags": tags }));
+        for twin in twins.filter(|twin| query.selects(twin)) {
+            groups.add(&twin);
         }
         groups.rows().map(|(_, row)| row).collect()
     }
@@ -166,8 +168,9 @@ mod tests {
             json!({"n": 9, "name": "w"}),
             json!({"site": "gone", "n": -1}),
         ];
-        let text = "SELECT site, COUNT() AS count, SUM(n) AS sum, AVG(n) AS avg, MIN(n) AS min, MAX(name) AS max \
-                    FROM devices WHERE NOT is_defined(site) OR site != 'gone' GROUP BY site";
+        let text = "SELECT tags.site AS site, COUNT() AS count, SUM(tags.n) AS sum, AVG(tags.n) AS avg, \
+                    MIN(tags.n) AS min, MAX(tags.name) AS max FROM devices \
+                    WHERE NOT is_defined(tags.site) OR tags.site != 'gone' GROUP BY tags.site";
         assert_eq!(
             rows(text, &documents),
             [
@@ -180,21 +183,22 @@ mod tests {
 
     #[test]
     fn nothing_to_count_is_still_a_row() {
-        let text = "SELECT COUNT() AS n, SUM(a) AS sum, AVG(a) AS avg, MIN(a) AS min FROM devices";
+        let text =
+            "SELECT COUNT() AS n, SUM(tags.a) AS sum, AVG(tags.a) AS avg, MIN(tags.a) AS min FROM devices";
         assert_eq!(rows(text, &[]), [json!({"n": 0, "sum": 0})]);
-        assert!(rows("SELECT COUNT() AS n FROM devices GROUP BY a", &[]).is_empty());
+        assert!(rows("SELECT COUNT() AS n FROM devices GROUP BY tags.a", &[]).is_empty());
     }
 
     #[test]
     fn mixed_types_are_undefined() {
         let documents = [json!({"a": 1}), json!({"a": "x"}), json!({"a": 2})];
-        let text = "SELECT COUNT() AS n, SUM(a), AVG(a), MIN(a), MAX(a) FROM devices";
+        let text = "SELECT COUNT() AS n, SUM(tags.a), AVG(tags.a), MIN(tags.a), MAX(tags.a) FROM devices";
         assert_eq!(rows(text, &documents), [json!({"n": 3})]);
     }
 
     #[test]
     fn groups_tell_text_from_numbers() {
         let documents = [json!({"a": 1}), json!({"a": "1"}), json!({"a": null}), json!({})];
-        assert_eq!(rows("SELECT COUNT() AS n FROM devices GROUP BY a", &documents).len(), 4);
+        assert_eq!(rows("SELECT COUNT() AS n FROM devices GROUP BY tags.a", &documents).len(), 4);
     }
 }
