@@ -13,6 +13,7 @@ mod fleet;
 mod guards;
 mod health;
 mod mended;
+mod model;
 mod modules;
 mod notice;
 mod once;
