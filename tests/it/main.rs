@@ -7,6 +7,8 @@
     reason = "tests may fail loudly, and so may their helpers, which clippy.toml's permission does not reach"
 )]
 
+mod azure;
+mod configurations;
 mod connection;
 mod credentials;
 mod fleet;
