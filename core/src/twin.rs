@@ -235,6 +235,7 @@ mod tests {
             health: None,
             reboot_required: None,
             agent: None,
+            device_information: None,
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod call_timeouts;
 mod cancel;
+mod configuration;
 mod device;
 mod history;
 mod invoke;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::call_timeouts::*;
 pub use self::cancel::*;
+pub use self::configuration::*;
 pub use self::device::*;
 pub use self::history::*;
 pub use self::invoke::*;
@@ -119,6 +121,12 @@ pub enum Command {
         /// What to do with the jobs.
         #[command(subcommand)]
         command: JobCommand,
+    },
+    /// See and delete automatic device configurations, such as reboot --as-configuration makes
+    Configuration {
+        /// What to do with the configurations.
+        #[command(subcommand)]
+        command: ConfigurationCommand,
     },
     /// Check that the hub is reached, and what it lets you do
     Check(CheckArgs),

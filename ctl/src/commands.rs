@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod check;
 pub mod completions;
+pub mod configuration;
 pub mod device;
 pub mod history;
 pub mod invoke;

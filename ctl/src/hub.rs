@@ -3,7 +3,7 @@
 //! [`HubClient`] is the handle. `client` holds it, `http` has the request and
 //! the response as values, `exchange` sends (and sends again), `throttle` and
 //! `pace` keep within the hub's limits, `reach` knows whether the hub is there, and each area of the interface has a
-//! file of its own: `twins`, `methods`, `registry`, `jobs`, `pages` (queries
+//! file of its own: `twins`, `methods`, `registry`, `jobs`, `configurations`, `pages` (queries
 //! and lists) and `probe` (what we may do).
 //!
 //! Source: the REST reference of IoT Hub and the generated clients of the
@@ -11,6 +11,7 @@
 //! while a command waits.
 
 mod client;
+mod configurations;
 mod error;
 mod exchange;
 mod http;

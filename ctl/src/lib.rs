@@ -36,7 +36,7 @@ use std::path::PathBuf;
 
 use clap::Parser as _;
 
-use crate::cli::{CheckArgs, Cli, Command, DeviceCommand, JobCommand, TwinCommand};
+use crate::cli::{CheckArgs, Cli, Command, ConfigurationCommand, DeviceCommand, JobCommand, TwinCommand};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::{Exit, exit_of};
 use crate::hub::HubClient;
@@ -84,10 +84,10 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         | Command::Reboot(_)
         | Command::Cancel(_)
         | Command::Job { command: JobCommand::List(_) }
+        | Command::Configuration { command: ConfigurationCommand::List }
         | Command::Device { command: DeviceCommand::List(_) } => {}
         _ if output.format() == Format::Csv => {
-            let message =
-                "--output csv is for query, status, history, reboot, cancel, device list and job list";
+            let message = "--output csv is for query, status, history, reboot, cancel, device list, job list and configuration list";
             return Err(Usage(message.into()).into());
         }
         _ => {}
@@ -113,7 +113,8 @@ async fn dispatch(
     state_home: Option<PathBuf>,
 ) -> anyhow::Result<Exit> {
     use commands::{
-        cancel, check, completions, device, history, invoke, job, query, reboot, sas_token, status, twin,
+        cancel, check, completions, configuration, device, history, invoke, job, query, reboot, sas_token,
+        status, twin,
     };
     match command {
         Command::Reboot(args) => return reboot::run(hub, output, *args, state_home).await,
@@ -129,6 +130,11 @@ async fn dispatch(
             JobCommand::List(args) => job::list(hub, output, args).await,
             JobCommand::Show(args) => job::show(hub, output, args).await,
             JobCommand::Cancel(args) => job::cancel(hub, output, args).await,
+        },
+        Command::Configuration { command } => match command {
+            ConfigurationCommand::List => configuration::list(hub, output).await,
+            ConfigurationCommand::Show(args) => configuration::show(hub, output, args).await,
+            ConfigurationCommand::Delete(args) => configuration::delete(hub, output, args).await,
         },
         Command::Query(args) => query::run(hub, output, args).await,
         Command::Twin { command } => match command {

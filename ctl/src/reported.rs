@@ -215,6 +215,7 @@ pub(crate) mod tests {
     pub(crate) fn full_report() -> Report {
         let at = Some(Time::from_unix_millis(0));
         Report {
+            device_information: None,
             reboot_time: at,
             reboot: Some(Reboot {
                 id: "r-1".into(),

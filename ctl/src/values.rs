@@ -268,6 +268,19 @@ pub fn job_id(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of one of the hub's configurations: 1 to 128 characters of `a-z`, `0-9` and
+/// `-+%_*!`, so that it can stand in `[[…]]` of a query. The portal asks for the same.
+///
+/// Source: "Automatic device and module management".
+pub fn configuration(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-+%_*!".contains(&b);
+    if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("the name of a configuration has 1 to 128 characters of a-z, 0-9 and - + % _ * !".into())
+    }
+}
+
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
     in_a_url(text, "device")

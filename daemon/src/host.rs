@@ -8,6 +8,7 @@ pub mod connected;
 pub mod hang;
 pub mod health;
 pub mod ids;
+pub mod information;
 mod journal;
 mod lines;
 pub mod log;

@@ -1,5 +1,6 @@
 //! The program: arguments in, exit code out.
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ use iotdm_agentd::settings::cli::Arguments;
 use iotdm_agentd::settings::config::BackendKind;
 use iotdm_agentd::settings::{Settings, as_service, describe, exit_code};
 use iotdm_agentd::way;
+use iotdm_proto::model::MODEL;
 
 /// The real system bus. Only here is it named, so that no test can reboot the
 /// machine that it runs on.
@@ -24,6 +26,9 @@ const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.print_model {
+        return print_model();
+    }
     // From here on there are keys in memory: no core file, also where a program
     // collects them that heeds no limit, and no look from the user's other
     // processes.
@@ -123,6 +128,17 @@ fn test(arguments: &Arguments) -> ExitCode {
             eprintln!("iotdm-agentd: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints the model. That nobody reads it to its end is no failure.
+fn print_model() -> ExitCode {
+    match io::stdout().lock().write_all(MODEL.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("iotdm-agentd: the model cannot be printed: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::host::notify::Notify;
 use crate::host::sighting::Sighting;
 use crate::host::status::{Connection, Status, StatusFile, Whom};
 use crate::host::store::Store;
-use crate::host::{boot, log};
+use crate::host::{boot, information, log};
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -279,6 +279,18 @@ impl Daemon {
         tokio::spawn(permission(self.backend.clone(), self.obstacle.clone()));
     }
 
+    /// Finds out whether what the machine says of itself has changed. An upgrade of
+    /// the system tells nobody; a connection is made often enough to notice.
+    fn look_at_machine(&self) {
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            if let Ok(information) = spawn_blocking(|| information::look(Path::new("/"))).await {
+                // Sending fails only when the loop, which receives, has ended.
+                let _ = answers.send(Event::Information(Box::new(information))).await;
+            }
+        });
+    }
+
     async fn on_hub(&mut self, event: HubEvent) {
         match event {
             HubEvent::Connected { link, hub, id } => {
@@ -288,6 +300,7 @@ impl Daemon {
                 self.connection.begin(hub, id.into(), Time::from(SystemTime::now()));
                 self.link = Some(link);
                 self.look_for_obstacles();
+                self.look_at_machine();
             }
             HubEvent::Subscribed => {
                 let actions = self.twin.connected(self.began.elapsed());

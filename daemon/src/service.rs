@@ -26,6 +26,7 @@ use crate::connection::tls::Tls;
 use crate::host::backend::Backend;
 use crate::host::health::{self, Wanted};
 use crate::host::ids::Ids;
+use crate::host::information;
 use crate::host::logind::Logind;
 use crate::host::metrics::Metrics;
 use crate::host::notify::Notify;
@@ -111,7 +112,10 @@ async fn life(
     // The backend asks the bus about the clock, so that READY=1 means that the bus
     // was asked. Nothing about the hub is begun before.
     let start = tokio::select! {
-        start = backend.start(Path::new("/"), state_dir) => Start { granted: known.requests, ..start? },
+        start = backend.start(Path::new("/"), state_dir) => {
+            let information = Some(information::look(Path::new("/")));
+            Start { granted: known.requests, information, ..start? }
+        }
         () = &mut stop => return Ok(RunEnd::Stopped),
     };
     let mut notify = Notify::default();

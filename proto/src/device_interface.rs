@@ -126,6 +126,7 @@ fn objects() -> Vec<(&'static str, Value)> {
         ("Reported: health", report["health"].clone()),
         ("Reported: rebootRequired", report["rebootRequired"].clone()),
         ("Reported: agent", report["agent"].clone()),
+        ("Reported: deviceInformation", report["deviceInformation"].clone()),
         ("Reported: the keys", report),
         ("The wish", json(&full::wish())),
     ]

@@ -2,6 +2,7 @@
 //! without `..`, so that a new field does not compile until it is here as well,
 //! and lists of keys can be held against them.
 
+use crate::device_information::{ComponentMark, DeviceInformation};
 use crate::health::{Health, HealthState};
 use crate::need::RebootRequired;
 use crate::reply::{
@@ -146,6 +147,7 @@ pub(crate) fn report() -> Report {
             wish_error: Some("id: must be given".into()),
             last_wish: Some("w-1".into()),
         }),
+        device_information: Some(device_information()),
     }
 }
 
@@ -191,6 +193,20 @@ fn reboot_required() -> RebootRequired {
         running_kernel: Some("6.1.0-44-amd64".into()),
         installed_kernel: Some("6.1.0-49-amd64".into()),
         asked_for: Some("6f1ed002ab5595859014ebf0951522d9".into()),
+    }
+}
+
+fn device_information() -> DeviceInformation {
+    DeviceInformation {
+        mark: ComponentMark::Component,
+        manufacturer: Some("raspberrypi".into()),
+        model: Some("Raspberry Pi 4 Model B Rev 1.4".into()),
+        sw_version: Some("6.12.25+rpt-rpi-v8".into()),
+        os_name: Some("Debian GNU/Linux 12 (bookworm)".into()),
+        processor_architecture: Some("aarch64".into()),
+        processor_manufacturer: Some("brcm".into()),
+        total_storage: Some(30_334_636),
+        total_memory: Some(3_885_396),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Nothing here does I/O or reads a clock; time is an argument.
 
 pub mod connection_string;
+pub mod device_information;
 #[cfg(test)]
 mod device_interface;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub mod health;
 pub mod identity;
 pub mod key;
 pub mod method;
+pub mod model;
 pub mod names;
 pub mod need;
 pub mod reply;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::device_information::DeviceInformation;
 use crate::health::Health;
 use crate::need::RebootRequired;
 use crate::time::Time;
@@ -33,12 +34,16 @@ pub struct Report {
     /// `agent`: the daemon itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// `deviceInformation`: what the machine says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_information: Option<DeviceInformation>,
 }
 
 impl Report {
     /// The keys of the daemon's part. The daemon leaves other keys of the same
     /// twin alone.
-    pub const KEYS: [&str; 6] = ["rebootTime", "reboot", "boot", "health", "rebootRequired", "agent"];
+    pub const KEYS: [&str; 7] =
+        ["rebootTime", "reboot", "boot", "health", "rebootRequired", "agent", "deviceInformation"];
 }
 
 /// The keys, at whatever depth, whose values are instants ([`Time`]). A hub may
@@ -337,6 +342,12 @@ mod tests {
                 "version": "1.0.0", "methods": ["rebootDevice"], "features": ["health"], "damagedRecord": "/var/lib/iotdm/damaged", "lastWish": "w-1",
                 "wishError": "id: must be given",
             },
+            "deviceInformation": {
+                "__t": "c", "manufacturer": "raspberrypi", "model": "Raspberry Pi 4 Model B Rev 1.4",
+                "swVersion": "6.12.25+rpt-rpi-v8", "osName": "Debian GNU/Linux 12 (bookworm)",
+                "processorArchitecture": "aarch64", "processorManufacturer": "brcm", "totalStorage": 30_334_636,
+                "totalMemory": 3_885_396,
+            },
         });
         assert_eq!(serde_json::to_value(full::report()).unwrap(), value);
         assert_eq!(serde_json::from_value::<Report>(value).unwrap(), full::report());
@@ -386,6 +397,7 @@ mod tests {
             health: None,
             reboot_required: None,
             agent: None,
+            device_information: None,
         };
         assert_eq!(serde_json::to_value(&report).unwrap(), json!({}));
     }

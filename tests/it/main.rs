@@ -7,12 +7,15 @@
     reason = "tests may fail loudly, and so may their helpers, which clippy.toml's permission does not reach"
 )]
 
+mod azure;
+mod configurations;
 mod connection;
 mod credentials;
 mod fleet;
 mod guards;
 mod health;
 mod mended;
+mod model;
 mod modules;
 mod notice;
 mod once;

@@ -252,3 +252,27 @@ fn a_gateway_of_iot_edge_stands_between_a_module_and_its_hub() {
     daemon.notified.wait_for("STATUS=connected to myhub.example as gw1/iotdm");
     ctl(&hub, &["reboot", "gw1", "--interval", "1s"]).ends(0, &[]);
 }
+
+#[test]
+fn a_configuration_of_modules_reaches_those_that_their_own_twins_select() {
+    let hub = Hub::start();
+    let mut daemon = module(&hub, "gw1");
+    start(&mut daemon, "gw1");
+    ctl(&hub, &["twin", "update", "gw1", "--tags", r#"{"ring":"a"}"#]).ends(0, &[]);
+    let line = ["reboot", "--as-configuration", "wave", "--id", "r-1", "--yes", "--interval", "1s"];
+    let refused = ctl(&hub, &[&line[..], &["--where", "tags.ring = 'a'"]].concat());
+    refused.ends(2, &["--where-module"]);
+    let which = ["--where-module", "tags.ring = 'a'", "--on-preflight", "wait"];
+    ctl(&hub, &[&line[..], &which].concat()).ends(0, &["1 targeted, 1 applied, 1 completed"]);
+    assert_eq!(twin(&hub)["properties"]["desired"]["reboot"]["onPreflight"], "wait");
+    assert_eq!(twin(&hub)["properties"]["reported"]["reboot"]["id"], "r-1");
+    assert!(hub.twin()["properties"]["desired"].get("reboot").is_none());
+    let made = hub.ctl(&["-o", "json", "configuration", "show", "wave"]).json();
+    assert_eq!(made["content"]["moduleContent"]["properties.desired.reboot"]["id"], "r-1");
+    assert_eq!(
+        made["targetCondition"],
+        "FROM devices.modules WHERE moduleId = 'iotdm' AND ((tags.ring = 'a') \
+         AND ARRAY_CONTAINS(properties.reported.agent.features, 'preflight'))"
+    );
+    assert!(daemon.stop().success());
+}

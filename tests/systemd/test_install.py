@@ -24,6 +24,11 @@ def test_from_apt_install_to_purge(bare_machine, deb, hub):
     running = machine.show(UNIT, "ActiveState", "UnitFileState", "MainPID", "NRestarts")
     assert (running["ActiveState"], running["UnitFileState"], running["NRestarts"]) == ("active", "enabled", "0")
     assert_is_nobody_special(machine, running["MainPID"])
+    # Also from within its sandbox.
+    told = hub.wait_reported(DEVICE, lambda reported: "deviceInformation" in reported)["deviceInformation"]
+    assert told["osName"].startswith("Debian") and told["totalStorage"] > 0 and told["totalMemory"] > 0, told
+    installed = machine.run("cat", "/usr/share/iotdm/dtmi/iotdm/gateway-1.expanded.json")
+    assert machine.run("iotdm-agentd", "--print-model") == installed
 
     # An upgrade restarts what runs.
     machine.run("apt-get", "install", "-y", "--reinstall", f"/root/{deb.name}")

@@ -16,6 +16,7 @@ mod wish;
 
 use std::time::Duration;
 
+use iotdm_proto::device_information::DeviceInformation;
 use iotdm_proto::reply::{BootHistoryReply, CallError, IfItHangs, StatusReply};
 use iotdm_proto::report::{self, Feature, RebootError, RebootErrorCode, RebootStatus, Report};
 use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
@@ -72,6 +73,8 @@ struct Core {
     hub_reached_after: Option<Duration>,
     /// The daemon has been there since its first start in the running boot.
     whole_boot: bool,
+    /// What the machine says of itself.
+    information: Option<DeviceInformation>,
 }
 
 /// What the device's own configuration says.
@@ -421,6 +424,7 @@ impl Core {
             (phase, Event::ClockSet { clock, boot_time }) => self.clock_set(phase, clock, boot_time, now),
             (phase, Event::Health { observed, report }) => (phase, self.observed(observed, report, now)),
             (phase, Event::Need(need)) => (phase, self.need_changed(need, now)),
+            (phase, Event::Information(information)) => (phase, self.introduced(*information)),
             (phase, Event::HubReached { uptime }) => (phase, self.hub_reached(uptime, now)),
             (phase, Event::ShutdownBegan) => {
                 let mut effects = self.going_down(true, now);
@@ -476,7 +480,15 @@ impl Core {
                 wish_error: self.wish_error(),
                 last_wish: self.record.last_wish.clone(),
             }),
+            device_information: self.information.clone(),
         })
+    }
+
+    /// The machine has said what it is: reported if that is news.
+    fn introduced(&mut self, information: DeviceInformation) -> Vec<Effect> {
+        let is_news = self.information.as_ref() != Some(&information);
+        self.information = Some(information);
+        if is_news { vec![self.report()] } else { Vec::new() }
     }
 
     /// The reply to `getRebootStatus`.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use iotdm_proto::Time;
+use iotdm_proto::device_information::DeviceInformation;
 use iotdm_proto::reply::IfItHangs;
 use iotdm_proto::report::Clock;
 
@@ -32,6 +33,8 @@ pub struct Start {
     pub traces: Traces,
     /// Whether the machine needs a reboot, where that is known.
     pub need: Option<Need>,
+    /// What the machine says of itself.
+    pub information: Option<DeviceInformation>,
 }
 
 /// What is found on the machine that tells how the boot before ended.
@@ -115,6 +118,8 @@ pub enum Event {
     },
     /// Whether the machine needs a reboot has changed.
     Need(Option<Need>),
+    /// What the machine says of itself, which may have changed.
+    Information(Box<DeviceInformation>),
     /// The hub has answered for the first time since the daemon started.
     HubReached {
         /// Since the kernel booted.

@@ -14,7 +14,8 @@ use super::TwinRequest;
 /// What is left out, a step at a time, when the hub has no room for the whole:
 /// another application may have filled the twin. The outcome itself, its ids, the
 /// boots and what was last asked for are never left out.
-const DISPENSABLE: [&[&str]; 8] = [
+const DISPENSABLE: [&[&str]; 9] = [
+    &["deviceInformation"],
     &["rebootRequired", "reasons"],
     &["health", "failedUnits"],
     &["reboot", "failedBefore"],
@@ -24,6 +25,14 @@ const DISPENSABLE: [&[&str]; 8] = [
     &["reboot", "reason"],
     &["reboot", "operator"],
 ];
+
+/// What is told again beside a change, though it has not changed itself: in each patch
+/// of a component its mark, as the conventions of IoT Plug and Play ask; and with a
+/// new boot its cause, so that whoever routes changes of twins by it hears of the
+/// second power loss in a row as well. Each is an object, the key in it whose change
+/// counts if not every one does, and the key that is told again.
+const TOLD_AGAIN: [(&str, Option<&str>, &str); 2] =
+    [("deviceInformation", None, "__t"), ("boot", Some("bootId"), "cause")];
 
 /// What is to be said, and what the hub is known to have.
 #[derive(Debug)]
@@ -189,7 +198,7 @@ impl Reporter {
                 Next::Wait
             }
             Known::Values { values, refused } => {
-                let patch = diff(&values, &self.wanted);
+                let patch = with_company(diff(&values, &self.wanted), &self.wanted);
                 if patch.is_empty() {
                     self.known = Known::Values { values, refused: None };
                     Next::InSync
@@ -213,6 +222,20 @@ impl Reporter {
         self.requests += 1;
         format!("{}-{:x}", self.run, self.requests)
     }
+}
+
+/// The `patch` with what is told again beside the changes in it.
+fn with_company(mut patch: Object, wanted: &Object) -> Object {
+    for (object, trigger, key) in TOLD_AGAIN {
+        let unchanged = wanted.get(object).and_then(|wanted| wanted.get(key));
+        let changed = patch.get_mut(object).and_then(Value::as_object_mut);
+        if let (Some(value), Some(changed)) = (unchanged, changed)
+            && trigger.is_none_or(|trigger| changed.contains_key(trigger))
+        {
+            changed.insert(key.to_owned(), value.clone());
+        }
+    }
+    patch
 }
 
 /// Takes the value at `path` away; `false` if there is none.
@@ -279,6 +302,7 @@ mod tests {
             health: None,
             reboot_required: None,
             agent: Some(agent),
+            device_information: None,
         }
     }
 
@@ -451,6 +475,7 @@ mod tests {
             },
             "rebootRequired": {"required": true, "reasons": ["dbus"], "reasonCount": 1, "askedFor": "d"},
             "agent": {"version": "1", "methods": ["rebootDevice"], "wishError": "id: must be given", "lastWish": "w"},
+            "deviceInformation": {"__t": "c", "model": "m"},
         });
         let report: Report = serde_json::from_value(full.clone()).unwrap();
         let mut reporter = Reporter::new("r".to_owned());
@@ -472,6 +497,7 @@ mod tests {
         assert_eq!(
             left_out,
             [
+                "deviceInformation",
                 "rebootRequired.reasons",
                 "health.failedUnits",
                 "reboot.failedBefore",
@@ -496,6 +522,47 @@ mod tests {
         ] {
             assert!(sent.pointer(kept).is_some(), "{kept}: {sent}");
         }
+    }
+
+    #[test]
+    fn a_component_is_marked_and_a_boot_says_its_cause_each_time() {
+        let information = |memory: u64| {
+            let information = json!({"__t": "c", "osName": "Debian", "totalMemory": memory});
+            serde_json::from_value(information).unwrap()
+        };
+        let boot = |id: &str, cause: &str| {
+            let time = "1970-01-01T00:00:01.000Z";
+            let boot = json!({"bootId": id, "bootTime": time, "cause": cause, "clock": "synchronized"});
+            serde_json::from_value(boot).unwrap()
+        };
+        let first = Report { device_information: information(1), boot: boot("b1", "unclean"), ..report("1") };
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&first);
+        get(reporter.connected());
+        let (rid, sent) = patch(reporter.read(empty()));
+        assert_eq!(sent["deviceInformation"], json!({"__t": "c", "osName": "Debian", "totalMemory": 1}));
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+        assert_eq!(reporter.want(&first), Next::InSync);
+        let second = Report { device_information: information(2), boot: boot("b2", "unclean"), ..first };
+        let (rid, sent) = patch(reporter.want(&second));
+        let expected = json!({
+            "deviceInformation": {"__t": "c", "totalMemory": 2}, "boot": {"bootId": "b2", "cause": "unclean"},
+        });
+        assert_eq!(sent, expected);
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+        // Another change of a boot says nothing of its cause.
+        let clock = |mut boot: iotdm_proto::report::Boot| {
+            boot.clock = iotdm_proto::report::Clock::Unsynchronized;
+            boot
+        };
+        let third = Report { boot: second.boot.clone().map(clock), ..second };
+        let (rid, sent) = patch(reporter.want(&third));
+        assert_eq!(sent, json!({"boot": {"clock": "unsynchronized"}}));
+        // For want of room, what the machine says of itself goes first, as a whole.
+        let Next::Shorten { what, .. } = reporter.patched(&rid, 400, b"full") else { panic!() };
+        assert_eq!(what, "deviceInformation");
+        let (_, sent) = patch(reporter.shortened());
+        assert_eq!(sent, json!({"boot": {"clock": "unsynchronized"}, "deviceInformation": null}));
     }
 
     #[test]

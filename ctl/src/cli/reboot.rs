@@ -55,6 +55,14 @@ journal knows the module. --job is for devices alone, as the hub's jobs are.
 With --job the hub calls the devices, also when this program is gone. It is followed
 until each has replied, and an outcome of accepted says no more than that.
 
+With --as-configuration the request is a wish of an automatic device configuration of
+the hub's, which reaches each device that --where selects, now or later, once: all at
+once, without canaries, so give a --deadline. It is followed until all that it targets
+are accounted for, and stays in force until iotdm-ctl configuration delete. Devices
+whose agent does not know --on-preflight or --if-required are left out by its target
+condition. With --module it is one of modules, which --where-module selects: the hub
+looks at the module's twin alone. It needs the right to write the registry as well, as a policy with registryReadWrite has it.
+
 Examples:
   iotdm-ctl reboot gw1 --reason 'kernel update'
   iotdm-ctl reboot gw1 --at 2026-11-30T02:00:00Z --on-inhibitor wait --no-wait
@@ -65,6 +73,7 @@ Examples:
   iotdm-ctl reboot --where \"tags.site = 'north'\" --if-required --canary 2 --soak 10m
   iotdm-ctl reboot --devices-from gateways.txt --yes -o jsonl
   iotdm-ctl reboot --module iotdm --where \"tags.site = 'north'\"
+  iotdm-ctl reboot --where \"tags.ring = 'all'\" --as-configuration kernel-2026-12 --deadline 2026-12-24T00:00:00Z
 
 With -o json, one DEVICE gives an object and several an array; jsonl gives a line
 for each as it ends. Keys: device, id, outcome (accepted, checked, completed,
@@ -80,6 +89,7 @@ It needs the right to connect as a service, as the policy \"service\" has it.";
 #[derive(Debug, Args)]
 #[command(after_help = REBOOT_HELP)]
 #[command(group(ArgGroup::new("which").args(["devices", "condition", "where_module", "devices_from", "resume"]).required(true).multiple(true)))]
+#[command(group(ArgGroup::new("by_twin").args(["when_online", "as_configuration"])))]
 pub struct RebootArgs {
     /// Which devices.
     #[command(flatten)]
@@ -93,6 +103,9 @@ pub struct RebootArgs {
     /// How to go through many devices.
     #[command(flatten)]
     pub fleet: FleetArgs,
+    /// Whether the hub is to do it, by a configuration.
+    #[command(flatten)]
+    pub configuration: AsConfigurationArgs,
 }
 
 /// Which devices to reboot.
@@ -153,8 +166,8 @@ pub struct RequestArgs {
     /// Leave the request in the twin, for a device that is offline now
     #[arg(long, conflicts_with_all = ["check", "dry_run", "connect_timeout", "response_timeout"])]
     pub when_online: bool,
-    /// With --when-online: do not reboot after this time (RFC 3339)
-    #[arg(long, value_name = "TIME", requires = "when_online")]
+    /// With --when-online or --as-configuration: do not reboot after this time (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "by_twin")]
     pub deadline: Option<Time>,
 }
 
@@ -271,6 +284,20 @@ pub struct FleetArgs {
     pub yes: bool,
 }
 
+/// Whether the request becomes a configuration of the hub's.
+#[derive(Debug, Args)]
+#[command(next_help_heading = FLEET)]
+pub struct AsConfigurationArgs {
+    /// Create an automatic device configuration of this name, which reaches devices
+    /// that are selected later as well, and follow its metrics
+    #[arg(long, value_name = "NAME", value_parser = values::configuration, conflicts_with_all = ["job", "check", "dry_run", "connect_timeout", "response_timeout", "max_in_flight", "canary", "max_failures", "max_per_second", "until", "soak", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
+    pub as_configuration: Option<String>,
+    /// With --as-configuration: which one wins where several set the same, the highest
+    /// [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
+    pub priority: Option<u32>,
+}
+
 const REPORT_HELP: &str = "\
 Example:
   iotdm-ctl report ~/.local/state/iotdm/reboots/20261123T063446-134Z-acC1QV.jsonl > run.html
@@ -333,6 +360,15 @@ mod tests {
         let fleet = FleetArgs::augment_args(Command::new("x"));
         for option in names(&fleet).into_iter().filter(|option| !["job", "yes"].contains(option)) {
             assert!(conflicts.contains(option), "--job does not refuse {option}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_heeds_no_rule_for_many_devices() {
+        let conflicts = conflicts_of(&reboot(), "as_configuration");
+        let fleet = FleetArgs::augment_args(Command::new("x"));
+        for option in names(&fleet).into_iter().filter(|option| *option != "yes") {
+            assert!(conflicts.contains(option), "--as-configuration does not refuse {option}");
         }
     }
 

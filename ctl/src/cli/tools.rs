@@ -24,9 +24,10 @@ lacks something, 8 when a right is missing, 9 when the hub throttles. With -o js
 prints an array of {\"check\", \"result\", \"detail\"}; result is ok, failed or skipped.
 
 Rights: reboot, cancel, invoke, twin, query, status, job and device list need to connect
-as a service (the policy \"service\"); device show needs to read the registry
-(\"registryRead\"); every other device command and sas-token --device need to write it
-(\"registryReadWrite\"), for who may only read it sees no keys. With Microsoft Entra ID
+as a service (the policy \"service\"); device show, configuration list and configuration
+show need to read the registry (\"registryRead\"); every other device and configuration
+command and sas-token --device need to write it (\"registryReadWrite\"), for who may only
+read it sees no keys; reboot --as-configuration needs all three. With Microsoft Entra ID
 the role \"IoT Hub Data Contributor\" has all of them.";
 
 /// `check`

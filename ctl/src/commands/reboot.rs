@@ -8,6 +8,7 @@
 
 mod asked;
 mod before;
+mod configuration;
 mod deadline;
 mod device_outcome;
 mod fleet;
@@ -40,6 +41,7 @@ use tokio::sync;
 use tokio::time::Instant;
 
 pub(crate) use self::asked::{asked, module_of_journal};
+use self::configuration::Asked;
 use self::device_outcome::{DeviceOutcome, OutcomeClass};
 use self::fleet::{Beginning, Gone, Open, Start, StopReason, Work, roll};
 use self::gate::Gate;
@@ -51,7 +53,7 @@ use self::request::{RunRequest, Way, new_id};
 use self::results::Results;
 use self::rules::Rules;
 use self::which::Selection;
-use crate::cli::{FleetArgs, RebootArgs, ReportArgs, Until, WaitArgs, WhichArgs};
+use crate::cli::{AsConfigurationArgs, FleetArgs, RebootArgs, ReportArgs, Until, WaitArgs, WhichArgs};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
 use crate::hub::HubClient;
@@ -98,6 +100,13 @@ pub async fn run(
         let message = "--job: IoT Hub's jobs are for devices, not for modules of them: leave out --job, or give \
                        --module '' where the daemon is the device itself";
         return Err(Usage(message.to_owned()).into());
+    }
+    if let Some(asked) = as_configuration(hub, &args)? {
+        if output.format() == Format::Csv {
+            return Err(Usage("--output csv is not for --as-configuration".to_owned()).into());
+        }
+        let request = RunRequest::new(args.request, false)?;
+        return configuration::run(hub, &Results::new(output), &request, asked, &args.waiting).await;
     }
     let run = match &args.which.resume {
         Some(path) => {
@@ -176,6 +185,37 @@ pub async fn run(
         say(format_args!("to go on: {}", journal.how_to_resume()));
     }
     Ok(results.exit(summary::exit(&outcomes, stop)))
+}
+
+/// The configuration that the hub is to do it by, if any. What has to be given with
+/// what is not left to clap, which asks for nothing that something else excludes.
+fn as_configuration(hub: &HubClient, args: &RebootArgs) -> Result<Option<Asked>, Usage> {
+    let AsConfigurationArgs { as_configuration, priority } = &args.configuration;
+    let Some(name) = as_configuration.clone() else {
+        return match priority {
+            Some(_) => {
+                Err(Usage("--priority: it is of a configuration, say which with --as-configuration".into()))
+            }
+            None => Ok(None),
+        };
+    };
+    let (device, module) = (args.which.condition.clone(), args.which.where_module.clone());
+    let refuse = |why: &str| Err(Usage(format!("--as-configuration: {why}")));
+    let condition = match (hub.module(), device, module) {
+        (None, Some(condition), None) => condition,
+        (None, ..) => return refuse("a configuration selects devices by a condition, give --where"),
+        (Some(_), None, Some(condition)) => condition,
+        (Some(_), ..) => {
+            return refuse("the hub selects modules by their own twins, give --where-module and no --where");
+        }
+    };
+    Ok(Some(Asked {
+        name,
+        condition,
+        priority: priority.unwrap_or_default(),
+        deadline: args.request.deadline,
+        yes: args.fleet.yes,
+    }))
 }
 
 /// Prints the report of the run that wrote a journal.

@@ -195,6 +195,9 @@ impl HubRefusal {
             RefusalKind::Quota => "; add units to the hub, or wait until its day ends, at midnight UTC",
             RefusalKind::NotInTier => "; a hub of a standard tier, or the free one, has it",
             RefusalKind::Other if self.name.as_deref() == Some("JobNotFound") => "; see iotdm-ctl job list",
+            RefusalKind::Other if self.name.as_deref() == Some("ConfigurationNotFound") => {
+                "; see iotdm-ctl configuration list"
+            }
             RefusalKind::Exists | RefusalKind::Server | RefusalKind::Other => "",
         }
     }

@@ -16,6 +16,9 @@ fn hub() -> FakeHub {
         ("POST", "/devices/query") => HttpResponse::ok(rows(request.body["query"].as_str().unwrap())),
         ("GET", "/jobs/v2/query") => HttpResponse::ok(json!([job()])),
         (_, "/jobs/v2/r-1" | "/jobs/v2/r-1/cancel") => HttpResponse::ok(job()),
+        ("GET", "/configurations") => HttpResponse::ok(json!([configuration()])),
+        ("DELETE", "/configurations/wave") => HttpResponse::ok(Value::Null).status(204),
+        (_, "/configurations/wave") => HttpResponse::ok(configuration()),
         ("GET", "/statistics/devices") => {
             HttpResponse::ok(json!({"totalDeviceCount": 2, "disabledDeviceCount": 0}))
         }
@@ -57,6 +60,15 @@ fn job() -> Value {
     json!({
         "jobId": "r-1", "type": "scheduleDeviceMethod", "status": "completed",
         "deviceJobStatistics": {"deviceCount": 2, "succeededCount": 1, "failedCount": 1},
+    })
+}
+
+fn configuration() -> Value {
+    json!({
+        "id": "wave", "priority": 7, "targetCondition": "tags.site = 'north'",
+        "content": {"deviceContent": {"properties.desired.reboot": {"id": "r-1"}}},
+        "systemMetrics": {"results": {"targetedCount": 2, "appliedCount": 2}},
+        "metrics": {"results": {"completed": 1, "failed": 1, "pending": 0}},
     })
 }
 

@@ -22,7 +22,7 @@ const EVIL: &str = "=x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}2J\u{9d}0;t\u{9c}\0\u{8}\t\u
 
 /// The commands, each with arguments with which it asks the hub or prints
 /// something.
-const COMMANDS: [&[&str]; 37] = [
+const COMMANDS: [&[&str]; 40] = [
     &["reboot", "gw1", "--id", "r-1"],
     &["reboot", "gw1", "--id", "r-1", "--no-wait"],
     &["reboot", "gw1", "--id", "r-1", "--check"],
@@ -59,6 +59,9 @@ const COMMANDS: [&[&str]; 37] = [
     &["job", "list"],
     &["job", "show", "r-1"],
     &["job", "cancel", "r-1"],
+    &["configuration", "list"],
+    &["configuration", "show", "r-1"],
+    &["configuration", "delete", "r-1", "--yes"],
     &["check"],
     &["sas-token", "--device", "gw1"],
 ];
@@ -93,7 +96,13 @@ fn evil(request: &HttpRequest) -> HttpResponse {
         "deviceId": "gw1", "status": EVIL, "error": {"code": EVIL, "description": EVIL},
         "outcome": {"deviceMethodResponse": {"status": 409, "payload": {"error": {"code": EVIL, "message": EVIL}}}},
     });
+    let configuration = json!({
+        "id": EVIL, "priority": EVIL, "createdTimeUtc": EVIL, "targetCondition": EVIL, "content": {key.as_str(): EVIL},
+        "systemMetrics": {"results": {"targetedCount": EVIL}}, "metrics": {"results": {key.as_str(): EVIL}},
+    });
     match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/configurations") => HttpResponse::ok(json!([configuration])),
+        (_, path) if path.starts_with("/configurations/") => HttpResponse::ok(configuration),
         ("POST", "/devices/query") => match request.body["query"].as_str().unwrap() {
             sql if sql.contains("devices.jobs") => HttpResponse::ok(json!([device_job])),
             sql if sql.contains("WHERE a = 1") => {
@@ -167,7 +176,8 @@ fn in_all_forms(answer: fn(&HttpRequest) -> HttpResponse) {
                 while let Some((command, form)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let tables = ["query", "status", "history", "reboot", "cancel"].contains(&command[0])
                         || command.starts_with(&["device", "list"])
-                        || command.starts_with(&["job", "list"]);
+                        || command.starts_with(&["job", "list"])
+                        || command.starts_with(&["configuration", "list"]);
                     let words =
                         command.iter().map(|word| if *word == "FOLDER/list" { list.as_str() } else { word });
                     let arguments: Vec<&str> = words.chain(["-o", form]).collect();

@@ -59,6 +59,7 @@ impl Backend {
                     granted: Vec::new(),
                     traces: traces::find(root),
                     need: required::look(root),
+                    information: None,
                 })
             }
             Backend::Simulate(simulation) => simulation.start(Time::from(SystemTime::now())),

@@ -74,6 +74,7 @@ impl Simulation {
             granted: Vec::new(),
             traces: Traces::default(),
             need: None,
+            information: None,
         })
     }
 

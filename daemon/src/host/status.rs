@@ -229,6 +229,7 @@ mod tests {
             status: "connected".into(),
             connection,
             report: Report {
+                device_information: None,
                 reboot_time: None,
                 reboot: None,
                 boot: None,

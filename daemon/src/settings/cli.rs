@@ -24,6 +24,9 @@ pub struct Arguments {
     /// With --test: print one JSON object
     #[arg(long, requires = "test")]
     pub json: bool,
+    /// Print the model that the device follows (DTDL, as JSON); then exit
+    #[arg(long, exclusive = true)]
+    pub print_model: bool,
     /// Show the people on this machine which reboot is to come; for
     /// iotdm-notice.service
     #[arg(long, hide = true, exclusive = true)]

@@ -13,6 +13,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use iotdm_core::decide::guard::Guards;
 use iotdm_core::decide::windows::Window;
 use iotdm_proto::Endpoint;
+use iotdm_proto::model::MODEL_ID;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
@@ -73,7 +74,8 @@ pub struct HubConfig {
     /// its end.
     #[serde(deserialize_with = "sas_ttl")]
     pub sas_ttl: Duration,
-    /// The digital twin model that the device says it follows.
+    /// The digital twin model that the device says it follows, if any: by default the
+    /// daemon's own.
     #[serde(deserialize_with = "model_id")]
     pub model_id: Option<String>,
 }
@@ -208,7 +210,7 @@ impl Default for HubConfig {
             proxy: None,
             keep_alive: Duration::from_secs(4 * 60),
             sas_ttl: Duration::from_secs(60 * 60),
-            model_id: None,
+            model_id: Some(MODEL_ID.to_owned()),
         }
     }
 }
@@ -375,14 +377,20 @@ fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::E
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-/// A model's name. Source: "Digital Twins Definition Language", DTMI.
+/// A model's name, or an empty text for none. Source: "Digital Twins Definition
+/// Language", DTMI.
 fn model_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_:;.".contains(&b);
     if text.len() <= 128 && text.starts_with("dtmi:") && text.bytes().all(fits) {
         return Ok(Some(text));
     }
-    Err(serde::de::Error::custom(format!("{text:?} is not a model such as dtmi:com:example:Gateway;1")))
+    Err(serde::de::Error::custom(format!(
+        "{text:?} is not a model such as dtmi:com:example:Gateway;1, nor \"\" for none"
+    )))
 }
 
 /// An id scope, which the service makes of letters, digits and hyphens.
@@ -674,7 +682,6 @@ mod tests {
         expected.hub.certificate_file = Some("/etc/iotdm/device.pem".into());
         expected.hub.private_key_file = Some("/etc/iotdm/device.key".into());
         expected.hub.proxy = Some("http://proxy.example:3128".parse().unwrap());
-        expected.hub.model_id = Some("dtmi:com:example:Gateway;1".into());
         expected.provisioning.id_scope = Some("0ne00000000".into());
         expected.provisioning.registration_id = Some("gateway1".into());
         expected.provisioning.symmetric_key_file =

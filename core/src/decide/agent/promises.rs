@@ -758,6 +758,7 @@ fn start(boot: u32, seconds: i64) -> Start {
         granted: Vec::new(),
         traces: Traces::default(),
         need: None,
+        information: None,
     }
 }
 

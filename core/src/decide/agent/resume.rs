@@ -114,6 +114,7 @@ impl Agent {
             observed: None,
             hub_reached_after: None,
             whole_boot,
+            information: start.information,
         };
         core.count(start.uptime);
         core.note_need(start.need.as_ref());

@@ -1,6 +1,7 @@
 //! The report made short: whatever others choose as names and messages, all of it fits
 //! into 10 KiB of the twin's 32, which other programs of the device share.
 
+use iotdm_proto::device_information::DeviceInformation;
 use iotdm_proto::report::Report;
 
 /// The longest name of a unit, package or kernel that is reported, in bytes of JSON.
@@ -25,6 +26,22 @@ pub(super) fn short(mut report: Report) -> Report {
     if let Some(agent) = &mut report.agent {
         let texts = [&mut agent.damaged_record, &mut agent.wish_error];
         texts.into_iter().flatten().for_each(|text| cut(text, MAX_TEXT));
+    }
+    if let Some(information) = &mut report.device_information {
+        let DeviceInformation {
+            mark: _,
+            manufacturer,
+            model,
+            sw_version,
+            os_name,
+            processor_architecture,
+            processor_manufacturer,
+            total_storage: _,
+            total_memory: _,
+        } = information;
+        let texts =
+            [manufacturer, model, sw_version, os_name, processor_architecture, processor_manufacturer];
+        texts.into_iter().flatten().for_each(|text| cut(text, MAX_NAME));
     }
     report
 }

@@ -64,6 +64,7 @@ fn start(boot_id: &str, booted: i64) -> Start {
         granted: Vec::new(),
         traces: Traces::default(),
         need: None,
+        information: None,
     }
 }
 

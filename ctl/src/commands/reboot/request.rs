@@ -86,12 +86,18 @@ impl RunRequest {
     /// features does not know. Such a daemon would reboot all the same.
     pub(super) fn restraint_not_among(&self, features: &[String]) -> Option<&'static str> {
         let has = |feature: Feature| features.iter().any(|known| known == feature.as_str());
-        let terms = &self.request.terms;
+        self.restraints().into_iter().find(|(feature, _)| !has(*feature)).map(|(_, key)| key)
+    }
+
+    /// The keys of the request that restrain the reboot, each with the feature of
+    /// daemons that know it.
+    pub(super) fn restraints(&self) -> Vec<(Feature, &'static str)> {
+        let Terms { on_preflight, only_if_required, .. } = &self.request.terms;
         let restraints = [
-            (terms.on_preflight.is_some(), Feature::Preflight, "onPreflight"),
-            (terms.only_if_required, Feature::OnlyIfRequired, "onlyIfRequired"),
+            (on_preflight.is_some(), Feature::Preflight, "onPreflight"),
+            (*only_if_required, Feature::OnlyIfRequired, "onlyIfRequired"),
         ];
-        restraints.into_iter().find(|(given, feature, _)| *given && !has(*feature)).map(|(_, _, key)| key)
+        restraints.into_iter().filter(|(given, ..)| *given).map(|(_, feature, key)| (feature, key)).collect()
     }
 
     /// Whether only a machine that needs a reboot is to be rebooted.
@@ -116,8 +122,18 @@ impl RunRequest {
 
     /// The twin patch that wishes for the reboot, until `deadline`.
     pub(super) fn wish(&self, deadline: Option<Time>) -> Value {
+        with_wish(&self.as_wish(deadline))
+    }
+
+    /// The wish for the reboot, until `deadline`, where there is no earlier one to be
+    /// taken back.
+    pub(super) fn whole_wish(&self, deadline: Option<Time>) -> Value {
+        json!(self.as_wish(deadline))
+    }
+
+    fn as_wish(&self, deadline: Option<Time>) -> Wish {
         let not_before = self.request.not_before(Time::from(SystemTime::now()));
-        with_wish(&Wish { id: self.id.clone(), not_before, deadline, terms: self.request.terms.clone() })
+        Wish { id: self.id.clone(), not_before, deadline, terms: self.request.terms.clone() }
     }
 
     /// How long it is until the reboot may begin.

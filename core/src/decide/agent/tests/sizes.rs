@@ -1,6 +1,7 @@
 //! How much of the twin the report takes, whatever others put into it.
 
 use iotdm_proto::Wish;
+use iotdm_proto::device_information::{ComponentMark, DeviceInformation};
 use iotdm_proto::health::{Health, HealthState};
 use iotdm_proto::request::{MAX_ID, MAX_OPERATOR, MAX_REASON};
 
@@ -26,6 +27,17 @@ fn all_of_it_fits_into_ten_kibibytes_with_the_worst_values() {
             reasons: names(256),
             running_kernel: Some("\"".repeat(64)),
             installed_kernel: Some(names(1).remove(0)),
+        }),
+        information: Some(DeviceInformation {
+            mark: ComponentMark::Component,
+            manufacturer: Some(wide(64)),
+            model: Some("\\".repeat(64)),
+            sw_version: Some(wide(64)),
+            os_name: Some(wide(64)),
+            processor_architecture: Some(wide(64)),
+            processor_manufacturer: Some(wide(64)),
+            total_storage: Some(u64::MAX),
+            total_memory: Some(u64::MAX),
         }),
         ..start(&"b".repeat(36), 0)
     };
@@ -91,6 +103,7 @@ fn all_of_it_fits_into_ten_kibibytes_with_the_worst_values() {
         assert_eq!(count, 20);
     }
     assert_eq!(report["rebootRequired"]["reasonCount"], 256);
+    assert_eq!(report["deviceInformation"].as_object().map(|told| told.len()), Some(9));
     assert!(
         report["agent"]["damagedRecord"].is_string() && report["agent"]["wishError"].is_string(),
         "{report}"
