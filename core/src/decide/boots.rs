@@ -139,6 +139,7 @@ mod tests {
             granted: Vec::new(),
             traces: Traces::default(),
             need: None,
+            information: None,
         }
     }
 

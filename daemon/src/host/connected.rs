@@ -100,6 +100,7 @@ mod tests {
 
     fn status(connection: Connection) -> Status {
         let report = Report {
+            device_information: None,
             reboot_time: None,
             reboot: None,
             boot: None,

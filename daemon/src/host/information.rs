@@ -93,7 +93,7 @@ fn system(text: &str) -> Option<String> {
     let of = |wanted: &str| {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         // As in a shell, the last assignment counts.
-        let value = pairs.filter(|(key, _)| key.trim() == wanted).last().map(|(_, value)| unquoted(value));
+        let value = pairs.rev().find(|(key, _)| key.trim() == wanted).map(|(_, value)| unquoted(value));
         value.filter(|value| !value.is_empty())
     };
     of("PRETTY_NAME").or_else(|| of("NAME"))

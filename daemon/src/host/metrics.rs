@@ -245,6 +245,7 @@ mod tests {
         connection.begin("hub".into(), whom, at);
         connection.last_acknowledgement = Some(at);
         let report = Report {
+            device_information: None,
             reboot_time: Some(at),
             reboot: None,
             boot: None,
