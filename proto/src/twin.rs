@@ -344,4 +344,19 @@ mod tests {
         tags.patch(Section::Tags, &object(json!({"a": null, "c": "x"})), None).unwrap();
         assert_eq!(size(&json!({"k": [1, true, "ü"]})), 1 + 8 + 4 + 2);
     }
+
+    #[test]
+    fn properties_have_32_kib_and_tags_8() {
+        for (section, most) in
+            [(Section::Desired, 32_768), (Section::Reported, 32_768), (Section::Tags, 8_192)]
+        {
+            // 4,096 bytes each, with its key.
+            let full: Object =
+                (0..most / 4096).map(|part| (format!("k{part}"), json!("x".repeat(4094)))).collect();
+            let mut properties = Properties::default();
+            properties.replace(section, &full).unwrap();
+            let over = properties.patch(section, &object(json!({"k": ""})), None);
+            assert_eq!(over, Err(TwinError::Size { size: most + 1, limit: most }));
+        }
+    }
 }

@@ -163,6 +163,22 @@ fn the_first_start_ever_has_no_reboot_time_and_a_damaged_record_is_told() {
 }
 
 #[test]
+fn a_damaged_record_is_told_until_the_next_boot() {
+    let told = |effects: &[Effect]| match effects.last() {
+        Some(Effect::Report(report)) => report.agent.as_ref().unwrap().damaged_record.clone(),
+        other => panic!("no report, but {other:?}"),
+    };
+    let aside = Some("/x/state.damaged-0".to_owned());
+    let (_, effects) = resumed(Some(record_after(9)), aside.clone(), start("boot-2", 120), SETTINGS, at(130));
+    assert_eq!(told(&effects), aside);
+    let record = last_saved(&effects);
+    let (_, effects) = resume(Some(record.clone()), "boot-2", 120);
+    assert_eq!(told(&effects), aside, "the daemon's restart does not mend it");
+    let (_, effects) = resume(Some(record), "boot-3", 500);
+    assert_eq!(told(&effects), None);
+}
+
+#[test]
 fn a_restart_in_the_same_boot_says_the_same() {
     let (_, first) = resume(Some(record_after(9)), "boot-2", 120);
     let Some(Effect::Report(before)) = first.last().cloned() else { panic!("no report") };

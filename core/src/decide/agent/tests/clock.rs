@@ -59,6 +59,17 @@ fn a_reboot_into_1970_is_completed_and_its_times_follow_the_clock() {
 }
 
 #[test]
+fn a_down_time_between_a_wrong_clock_and_a_right_one_is_not_told() {
+    let (mut agent, mut effects) = resumed(None, None, unsynchronized("boot-1", 0), SETTINGS, at(5));
+    for event in straight() {
+        effects.extend(agent.handle(event, at(100)));
+    }
+    let (_, effects) = resume(Some(last_saved(&effects)), "boot-2", TRUE_TIME);
+    let reboot = reported(&effects).reboot.unwrap();
+    assert_eq!((reboot.status, reboot.down_seconds), (RebootStatus::Completed, None));
+}
+
+#[test]
 fn a_clock_that_loses_its_source_changes_nothing() {
     let mut agent = idle();
     assert!(agent.handle(set(Clock::Unsynchronized, 9000), at(9100)).is_empty());

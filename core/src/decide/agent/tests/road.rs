@@ -3,6 +3,21 @@
 use super::*;
 
 #[test]
+fn the_status_says_how_far_a_request_is() {
+    let said = |events: Vec<(i64, Event)>| {
+        let mut agent = idle();
+        play_at(&mut agent, events);
+        agent.status()
+    };
+    let at_once = |length: usize| straight().into_iter().take(length).map(|event| (100, event)).collect();
+    assert_eq!(said(vec![]), "no reboot pending");
+    assert_eq!(said(at_once(3)), "reboot a accepted");
+    assert_eq!(said(at_once(7)), "reboot a asked of logind");
+    assert_eq!(said(scheduled()), "reboot a scheduled for 1970-01-01T00:11:40.000Z");
+    assert_eq!(said(waiting()), "reboot a waits for an inhibitor");
+}
+
+#[test]
 fn the_straight_path_in_order() {
     let (mut agent, effects) = resume(None, "boot-1", 0);
     assert_eq!(log(&effects), ["save nothing", "report nothing"]);
