@@ -10,6 +10,7 @@ use iotdm_core::decide::agent::{Agent, Settings};
 use iotdm_core::decide::effect::Effect;
 use iotdm_core::decide::event::{Event, Start, Traces};
 use iotdm_core::decide::guard::Guards;
+use iotdm_core::decide::windows::Turn;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
 use iotdm_proto::Time;
 use iotdm_proto::report::Clock;
