@@ -256,6 +256,6 @@ fn what_makes_no_sense_with_a_configuration_is_refused() {
     hub.ctl(&["reboot", "gw1", "--as-configuration", "wave", "--yes"]).ends(2, &["--where"]);
     hub.ctl(&["reboot", "gw1", "--priority", "1"]).ends(2, &["--as-configuration"]);
     hub.ctl(&["reboot", "gw1", "--deadline", "2026-12-01T00:00:00Z"]).ends(2, &["--when-online"]);
-    hub.ctl(&["reboot", "--resume", "x", "--as-configuration", "wave"]).ends(2, &["--where"]);
+    hub.ctl(&["reboot", "--resume", "x", "--as-configuration", "wave"]).ends(2, &["--resume"]);
     assert_eq!(hub.ctl(&["-o", "json", "configuration", "list"]).json(), json!([]));
 }

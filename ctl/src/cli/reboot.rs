@@ -290,7 +290,7 @@ pub struct FleetArgs {
 pub struct AsConfigurationArgs {
     /// Create an automatic device configuration of this name, which reaches devices
     /// that are selected later as well, and follow its metrics
-    #[arg(long, value_name = "NAME", value_parser = values::configuration, conflicts_with_all = ["job", "check", "dry_run", "connect_timeout", "response_timeout", "max_in_flight", "canary", "max_failures", "max_per_second", "until", "soak", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
+    #[arg(long, value_name = "NAME", value_parser = values::configuration, conflicts_with_all = ["resume", "job", "check", "dry_run", "connect_timeout", "response_timeout", "max_in_flight", "canary", "max_failures", "max_per_second", "until", "soak", "at_most", "per", "order_by", "gate", "gate_timeout", "spread", "retry_failed", "report"])]
     pub as_configuration: Option<String>,
     /// With --as-configuration: which one wins where several set the same, the highest
     /// [default: 0]
