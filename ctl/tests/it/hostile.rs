@@ -22,7 +22,7 @@ const EVIL: &str = "=x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}2J\u{9d}0;t\u{9c}\0\u{8}\t\u
 
 /// The commands, each with arguments with which it asks the hub or prints
 /// something.
-const COMMANDS: [&[&str]; 40] = [
+const COMMANDS: [&[&str]; 41] = [
     &["reboot", "gw1", "--id", "r-1"],
     &["reboot", "gw1", "--id", "r-1", "--no-wait"],
     &["reboot", "gw1", "--id", "r-1", "--check"],
