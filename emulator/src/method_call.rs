@@ -126,9 +126,11 @@ mod tests {
             (json!({"methodName": "m", "responseTimeoutInSeconds": 5.5}), ErrorCode::ArgumentInvalid),
             (json!({"methodName": "m", "connectTimeoutInSeconds": -1}), ErrorCode::ArgumentInvalid),
             (json!({"methodName": "m", "connectTimeoutInSeconds": "soon"}), ErrorCode::ArgumentInvalid),
-            (json!({"methodName": "m", "payload": "x".repeat(MAX_PAYLOAD)}), ErrorCode::MessageTooLarge),
+            // 128 KiB and a byte, with the quotes.
+            (json!({"methodName": "m", "payload": "x".repeat(131_071)}), ErrorCode::MessageTooLarge),
         ] {
             assert_eq!(MethodCall::parse(body).unwrap_err().code, code);
         }
+        assert!(MethodCall::parse(json!({"methodName": "m", "payload": "x".repeat(131_070)})).is_ok());
     }
 }

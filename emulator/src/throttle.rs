@@ -151,6 +151,44 @@ mod tests {
         assert!(throttle.take_at(Operation::Query, at(3200)).is_err());
     }
 
+    /// The numbers of "IoT Hub quotas and throttling" for one unit.
+    #[test]
+    fn each_tier_has_its_documented_numbers() {
+        for (operation, f1, s1, s2, s3, seconds) in [
+            (Operation::Registry, 100, 100, 100, 5000, 60),
+            (Operation::Query, 20, 20, 20, 1000, 60),
+            (Operation::Method, 40, 40, 120, 6144, 1),
+            (Operation::TwinRead, 100, 100, 100, 500, 1),
+            (Operation::TwinUpdate, 50, 50, 50, 250, 1),
+            (Operation::Connection, 100, 100, 120, 6000, 1),
+            (Operation::JobDevice, 10, 10, 10, 50, 1),
+        ] {
+            for (tier, allowed) in [(Tier::F1, f1), (Tier::S1, s1), (Tier::S2, s2), (Tier::S3, s3)] {
+                let throttle = Throttle::new(Some(tier));
+                let now = Instant::now();
+                let at_once = (0..).take_while(|_| throttle.take_at(operation, now).is_ok()).count();
+                assert_eq!(at_once, allowed, "{operation:?} of {tier:?}");
+                // Not more after a long time, either, and half of it after half of the time.
+                let half = now + Duration::from_secs(3600) + Duration::from_millis(seconds * 500);
+                let again = (0..)
+                    .take_while(|_| throttle.take_at(operation, now + Duration::from_secs(3600)).is_ok());
+                assert_eq!(again.count(), allowed, "{operation:?} of {tier:?}");
+                let regained = (0..).take_while(|_| throttle.take_at(operation, half).is_ok()).count();
+                assert_eq!(regained, allowed / 2, "{operation:?} of {tier:?}");
+            }
+        }
+        let jobs = [
+            (None, usize::MAX),
+            (Some(Tier::F1), 1),
+            (Some(Tier::S1), 1),
+            (Some(Tier::S2), 5),
+            (Some(Tier::S3), 10),
+        ];
+        for (tier, concurrent) in jobs {
+            assert_eq!(Throttle::new(tier).concurrent_jobs(), concurrent, "{tier:?}");
+        }
+    }
+
     #[test]
     fn without_a_tier_nothing_is_refused() {
         let throttle = Throttle::new(None);

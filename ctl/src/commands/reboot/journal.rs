@@ -421,6 +421,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::Until;
     use crate::commands::reboot::outcome::Outcome;
 
     fn plan() -> Plan {
@@ -493,6 +494,34 @@ mod tests {
         assert_eq!(outcome.told.reported.reboot_time, Some(json!("U")));
         let line = json!(Line::Outcome(outcome.clone()));
         assert_eq!(line, EARLIER.lines().last().unwrap().parse::<serde_json::Value>().unwrap());
+    }
+
+    #[test]
+    fn nothing_of_a_plan_is_lost() {
+        let home = tempfile::tempdir().unwrap();
+        let rules = Rules {
+            max_in_flight: 3,
+            canary: 2,
+            max_failures: Some(4),
+            max_per_second: 7,
+            until: Some(Until::Strict),
+            soak: Some(60_000),
+            at_most: Some(1),
+            gate: Some("true".into()),
+            gate_timeout: Some(90),
+            spread: Some(1500),
+        };
+        let groups = vec![Some(json!("north")), None, Some(json!(7))];
+        let full = Plan { rules, groups, offline: vec![device("gw2")], ..plan() };
+        let full = Plan { way: Way::Twin { deadline: Some(full.at) }, ..full };
+        let journal = Journal::create(Some(home.path()), full.clone()).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        assert_eq!(Journal::resume(&path).unwrap().1, full);
+        let later = fs::read_to_string(&path).unwrap().replacen("\"version\":2", "\"version\":4", 1);
+        fs::write(&path, later).unwrap();
+        let error = Journal::resume(&path).unwrap_err().to_string();
+        assert!(error.contains("another version"), "{error}");
     }
 
     #[test]
