@@ -158,10 +158,9 @@ the daemon then is: its connection, and what it reports. --where is about the de
 twin all the same, where the tags are, and --where-module about the module's.
 
 With -o json, one DEVICE gives an object, else an array. Keys: deviceId, moduleId (of a
-module), connectionState,
-wish (in the desired properties, until its outcome is known), and as the device reports
-them: rebootTime, reboot, boot, agent, health, rebootRequired. With -o csv the last column
-is the time of the outcome. With -o prometheus it prints numbers in Prometheus's text
+module), connectionState, wish (in the desired properties, until its outcome is known),
+and as the device reports them: rebootTime, reboot, boot, agent, health, rebootRequired,
+deviceInformation. With -o csv the last column is the time of the outcome. With -o prometheus it prints numbers in Prometheus's text
 format, iotdm_device_connected{device=\"gw1\"} and others, for node_exporter's textfile
 collector.
 

@@ -65,7 +65,7 @@ fn job() -> Value {
 
 fn configuration() -> Value {
     json!({
-        "id": "wave", "priority": 7, "targetCondition": "tags.site = 'north'",
+        "id": "wave", "priority": 7, "targetCondition": "tags.ring = 2",
         "content": {"deviceContent": {"properties.desired.reboot": {"id": "r-1"}}},
         "systemMetrics": {"results": {"targetedCount": 2, "appliedCount": 2}},
         "metrics": {"results": {"completed": 1, "failed": 1, "pending": 0}},
