@@ -1,7 +1,6 @@
 """The hub in a browser: the page that the emulator's link opens, in Chromium."""
 
 import json
-import time
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse
@@ -196,7 +195,5 @@ def test_the_test_of_contrast_finds_what_is_faint(page):
 def test_the_emulator_stops_at_once_while_somebody_looks(hub, page):
     page.open(link(hub))
     page.when("document.getElementById('devices')?.rows.length === 1")
-    began = time.monotonic()
     hub.stop()
-    # Two seconds are what connections get that do not end by themselves.
-    assert time.monotonic() - began < 1.9
+    assert "did not end in time" not in hub.log()

@@ -32,7 +32,7 @@ def debian() -> Path:
 @pytest.fixture(scope="session")
 def bare(debian, tmp_path_factory):
     """A root without the package, and without the kernel that a container has no use for."""
-    with image.layer(debian, tmp_path_factory.mktemp("bare") / "machine") as root:
+    with image.base(debian, tmp_path_factory.mktemp("bare") / "machine") as root:
         _remove_kernel(root)
         yield root
 
@@ -41,7 +41,7 @@ def bare(debian, tmp_path_factory):
 def installed(debian, deb, tmp_path_factory):
     """A bare root with the package installed, but neither configured nor enabled."""
     # Beside the bare one: Linux lays no third layer over two, and each machine is one.
-    with image.layer(debian, tmp_path_factory.mktemp("installed") / "machine") as root:
+    with image.base(debian, tmp_path_factory.mktemp("installed") / "machine") as root:
         _remove_kernel(root)
         _install(root, deb)
         yield root
@@ -50,7 +50,7 @@ def installed(debian, deb, tmp_path_factory):
 @pytest.fixture(scope="session")
 def installed_newer(deb, tmp_path_factory):
     """The same in a newer Debian."""
-    with image.layer(image.newer_debian(), tmp_path_factory.mktemp("newer") / "machine") as root:
+    with image.base(image.newer_debian(), tmp_path_factory.mktemp("newer") / "machine") as root:
         _install(root, deb)
         yield root
 

@@ -112,4 +112,4 @@ def test_a_timer_that_elapses_all_the_time_costs_nothing(gateway, hub):
     print(f"{ticks} runs of the timer; the daemon was scheduled {woken} times in 20 s")
     assert hub.reported(DEVICE)["$version"] == version
     # Its watchdog and its connection apart.
-    assert woken <= ticks / 2, woken
+    assert woken <= 10, woken

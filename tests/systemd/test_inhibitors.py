@@ -28,14 +28,15 @@ def test_refused_by_name_and_rebooted_on_release(gateway, hub):
     hub.wait_reported(DEVICE, lambda reported: reported.get("reboot", {}).get("status") == "waiting")
     assert gateway.ends == []
 
-    released = datetime.now(UTC)
     inhibitor.release(gateway)
+    released = datetime.now(UTC)
     gateway.wait_boot(2)
     reported = hub.wait_reported(DEVICE, lambda reported: reported["reboot"]["status"] == "completed")
     assert reported["reboot"]["id"] == "patient"
     assert reported["boot"]["cause"] == "requested"
     started = instant(reported["reboot"]["startedAt"])
-    assert (started - released).total_seconds() < 1
+    # By the event: the daemon looks at nothing by itself before the hour of `wait_seconds` is over.
+    assert (started - released).total_seconds() < 10
 
 
 def test_waiting_ends_when_the_time_is_up(gateway, hub):

@@ -119,11 +119,11 @@ def test_what_would_end_a_hang_is_what_systemd_says(gateway, hub):
 
 @pytest.fixture(scope="module")
 def promtool(tmp_path_factory):
-    deb = package.debian("prometheus", tmp_path_factory.mktemp("debian"))
+    deb = package.debian("prometheus")
     return package.unpack(deb, tmp_path_factory.mktemp("prometheus")) / "usr/bin/promtool"
 
 
-def test_the_numbers_are_served_by_node_exporter(gateway, hub, promtool, tmp_path):
+def test_the_numbers_are_served_by_node_exporter(gateway, hub, promtool):
     machine = gateway
     file = machine.root / "run/iotdm/iotdm.prom"
     assert not in_machine(machine, "/run/iotdm/iotdm.prom"), "unless it is asked for"
@@ -133,7 +133,7 @@ def test_the_numbers_are_served_by_node_exporter(gateway, hub, promtool, tmp_pat
     assert machine.run("stat", "--format=%a", f"/run/iotdm/{file.name}").strip() == "644"
 
     # Debian's, as its administrator would have it.
-    deb = package.debian("prometheus-node-exporter", tmp_path)
+    deb = package.debian("prometheus-node-exporter")
     (machine.root / "root" / deb.name).write_bytes(deb.read_bytes())
     machine.run("mkdir", "-p", "/etc/default")
     (machine.root / "etc/default/prometheus-node-exporter").write_text(
@@ -147,8 +147,11 @@ def test_the_numbers_are_served_by_node_exporter(gateway, hub, promtool, tmp_pat
     def scrape() -> str:
         return subprocess.run(["python3", "-c", FETCH, port], capture_output=True, text=True, check=True).stdout
 
-    served = scrape()
-    numbers = machine.run("cat", f"/run/iotdm/{file.name}")
+    # Of one and the same file, which changes now and then.
+    numbers = served = ""
+    while numbers != machine.run("cat", f"/run/iotdm/{file.name}"):
+        numbers = machine.run("cat", f"/run/iotdm/{file.name}")
+        served = scrape()
     assert "node_textfile_scrape_error 0" in served
     assert len(samples(numbers)) > 20 and samples(numbers) <= samples(served)
     hub.ctl("invoke", DEVICE, "rebootDevice", "--payload", '{"delaySeconds":-1}')

@@ -14,7 +14,7 @@ from machines.vm import BOOT
 CLOCK_CHIP = timedelta(seconds=1)
 
 # Several boots, of which some may take as long as BOOT seconds.
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(4 * BOOT)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(7 * BOOT)]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_what_was_told_of_a_reboot_while_the_disk_was_full_stays_true(machine, h
     machine.power_on()
     gateways.enable(machine)
     hub.wait_connected(DEVICE)
-    asked = hub.ctl("reboot", DEVICE, "--id", "full", "--delay", "4s", "--no-wait")
+    asked = hub.ctl("reboot", DEVICE, "--id", "full", "--delay", "20s", "--no-wait")
     assert asked.returncode == 0, asked.stderr
     machine.run("sh", "-c", f"dd if=/dev/zero of={STATE}/fill bs=4k 2>/dev/null; test -s {STATE}/fill")
     machine.wait_journal("the record cannot be saved in the state directory: No space left", f"--unit={UNIT}")

@@ -53,7 +53,8 @@ def _cached(role: str, suite: str, packages: list[str], arch: str, also: list[st
         if not root.exists():
             for old in CACHE.glob(f"debian-{role}-*"):
                 shutil.rmtree(old)
-            unfinished = CACHE / f"debian-unfinished-{os.getpid()}"
+            # With the role in its name, what an earlier run left unfinished goes with the old ones.
+            unfinished = CACHE / f"debian-{role}-unfinished"
             _make(unfinished, suite, packages, arch, also)
             unfinished.rename(root)
     return root
@@ -89,6 +90,26 @@ def layer(source: Path, place: Path):
         yield place / "root"
     finally:
         subprocess.run(["umount", "--recursive", place], check=True)
+
+
+@contextlib.contextmanager
+def base(source: Path, place: Path):
+    """A root that begins as `source`, for the layers of machines to lie upon.
+
+    Where the cache is on an overlay itself, as the disk of a container is, it is
+    a copy: Linux lays no third layer over two.
+    """
+    kind = subprocess.run(["stat", "--file-system", "--format=%T", source], capture_output=True, text=True, check=True)
+    if kind.stdout.strip() != "overlayfs":
+        with layer(source, place) as root:
+            yield root
+        return
+    place.mkdir()
+    root = copy(source, place / "root")
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
 
 
 def _make(root: Path, suite: str, packages: list[str], arch: str, also: list[str]) -> None:
