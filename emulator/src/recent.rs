@@ -66,6 +66,12 @@ fn without_body(event: &Value, length: usize) -> Value {
             crate::device::extend(&mut short, json!({ name: value }));
         }
     }
+    // What kind of event it is, which tells a change of a twin from telemetry.
+    for (place, name) in [("systemProperties", "iothub-message-source"), ("properties", "opType")] {
+        if let Some(value) = event.get(place).and_then(|values| values.get(name)) {
+            crate::device::extend(&mut short, json!({ place: { name: value } }));
+        }
+    }
     short
 }
 
@@ -85,5 +91,17 @@ mod tests {
         let large = told.recv().await.unwrap();
         assert!(large.contains("gw1") && large.contains("bytes") && large.len() < 100, "{large}");
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_large_change_of_a_twin_is_still_told_as_one() {
+        let event = json!({
+            "body": "x".repeat(LARGEST),
+            "systemProperties": { "iothub-message-source": "twinChangeEvents", "correlation-id": "c" },
+            "properties": { "opType": "updateTwin", "more": "m" },
+        });
+        let short = without_body(&event, LARGEST);
+        assert_eq!(short["systemProperties"], json!({ "iothub-message-source": "twinChangeEvents" }));
+        assert_eq!(short["properties"], json!({ "opType": "updateTwin" }));
     }
 }

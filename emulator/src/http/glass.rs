@@ -24,8 +24,8 @@ use iotdm_proto::Identity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{sleep, sleep_until};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::sleep_until;
 
 use super::missing;
 use super::request::{Client, Target, presented_token, signed_path};
@@ -261,14 +261,22 @@ impl Watch {
             None => std::future::pending().await,
         };
         let end = tokio::time::Instant::from_std(self.until);
+        // Over all that happens to others meanwhile, so that a browser which is gone is noticed.
+        let silent = tokio::time::Instant::now() + SILENCE;
         loop {
             tokio::select! {
                 changed = self.changed.recv() => {
-                    let missed = matches!(changed, Err(RecvError::Lagged(_)));
+                    let mut missed = matches!(changed, Err(RecvError::Lagged(_)));
                     let mut ids: BTreeSet<Identity> = changed.ok().into_iter().collect();
                     // Many changes at a time are one message.
-                    while ids.len() < BATCH && let Ok(id) = self.changed.try_recv() {
-                        ids.insert(id);
+                    while ids.len() < BATCH {
+                        match self.changed.try_recv() {
+                            Ok(id) => {
+                                ids.insert(id);
+                            }
+                            Err(TryRecvError::Lagged(_)) => missed = true,
+                            Err(_) => break,
+                        }
                     }
                     match &self.only {
                         Some(only) if missed || ids.contains(only) => return Some(twin_message(&self.hub, only)),
@@ -282,7 +290,7 @@ impl Watch {
                         return Some(message("event", &event));
                     }
                 }
-                () = sleep(SILENCE) => return Some(":\n\n".to_owned()),
+                () = sleep_until(silent) => return Some(":\n\n".to_owned()),
                 () = sleep_until(end) => return None,
                 () = self.client.stops() => return None,
             }
