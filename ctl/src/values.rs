@@ -281,6 +281,15 @@ pub fn configuration(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a configuration that may be another tool's, and that can stand in a URL.
+/// Whether there is one of that name is for the hub to say.
+pub fn any_configuration(text: &str) -> Result<String, String> {
+    if matches!(text, "" | "." | "..") || text.chars().any(char::is_control) {
+        return Err("such a configuration cannot be named in a URL".into());
+    }
+    Ok(text.to_owned())
+}
+
 /// A device id that can stand in a URL.
 pub fn device_id(text: &str) -> Result<DeviceId, String> {
     in_a_url(text, "device")

@@ -25,7 +25,7 @@ pub enum ConfigurationCommand {
 #[derive(Debug, Args)]
 pub struct ConfigurationArgs {
     /// The configuration
-    #[arg(value_name = "NAME", value_parser = values::configuration)]
+    #[arg(value_name = "NAME", value_parser = values::any_configuration)]
     pub name: String,
 }
 
@@ -33,7 +33,7 @@ pub struct ConfigurationArgs {
 #[derive(Debug, Args)]
 pub struct ConfigurationDeleteArgs {
     /// The configuration
-    #[arg(value_name = "NAME", value_parser = values::configuration)]
+    #[arg(value_name = "NAME", value_parser = values::any_configuration)]
     pub name: String,
     /// Do not ask
     #[arg(long)]

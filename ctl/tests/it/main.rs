@@ -13,6 +13,7 @@ mod common;
 
 mod check;
 mod commands;
+mod configuration;
 mod device;
 mod errors;
 mod exits;

@@ -4,18 +4,21 @@
 //!
 //! Source: "Automatic device and module management using the Azure CLI".
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use iotdm_proto::Time;
 use iotdm_proto::report::{Feature, RebootStatus};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 
+use super::deadline::read_until;
 use super::request::RunRequest;
 use super::results::Results;
 use crate::cli::WaitArgs;
 use crate::commands::selection::{Conditions, in_a_question, selected};
 use crate::error::or_interrupt;
-use crate::exit::Exit;
+use crate::exit::{Exit, exit_of};
 use crate::hub::{HubClient, HubError, RefusalKind, check_length, literal};
 use crate::output::{Format, arguments, say};
 use crate::prompt::confirm;
@@ -72,7 +75,13 @@ pub(super) async fn run(
     let mut exit = Exit::Done;
     if !waiting.no_wait {
         let stopped = || format!("interrupted: stopped waiting for configuration {name}; {stays}");
-        let followed = or_interrupt(follow(hub, name, targeted > 0, waiting), stopped).await?;
+        let deadline = Instant::now() + request.until_due() + waiting.wait_timeout(false);
+        let following = follow(hub, name, targeted > 0, (deadline, waiting.interval));
+        let followed = or_interrupt(following, stopped).await;
+        if followed.as_ref().is_err_and(|error| exit_of(error) != Exit::Interrupted) {
+            say(format_args!("iotdm-ctl: configuration {name} is followed no longer; {stays}"));
+        }
+        let followed = followed?;
         exit = followed.exit();
         if exit == Exit::TimedOut {
             say(format_args!(
@@ -236,14 +245,20 @@ impl Followed {
     }
 }
 
-/// Follows a configuration until all that it targets is accounted for or the time is
-/// over. `some` tells that there was something to target when it was made.
-async fn follow(hub: &HubClient, name: &str, some: bool, waiting: &WaitArgs) -> anyhow::Result<Followed> {
-    let deadline = Instant::now() + waiting.wait_timeout(false);
-    let mut last = String::new();
+/// Follows a configuration until all that it targets is accounted for or the deadline is
+/// over; it is looked at once in an interval. `some` tells that there was something to
+/// target when it was made. A hub that has trouble is asked again until the deadline.
+async fn follow(
+    hub: &HubClient,
+    name: &str,
+    some: bool,
+    (deadline, interval): (Instant, Duration),
+) -> anyhow::Result<Followed> {
+    let (mut last, what) = (String::new(), format!("configuration {name}"));
     loop {
-        let next = Instant::now() + waiting.interval;
-        let configuration = hub.configuration(name).await.with_context(|| format!("configuration {name}"))?;
+        let next = Instant::now() + interval;
+        let read = async || hub.configuration(name).await;
+        let configuration = read_until(deadline, interval, &what, read).await.context(what.clone())?;
         let counts = Counts::of(&configuration);
         let now = counts.to_string();
         if now != last {

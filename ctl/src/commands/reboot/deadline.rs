@@ -1,8 +1,11 @@
-//! Until when the outcome on a device is waited for.
+//! Until when an outcome is waited for.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+
+use crate::hub::HubError;
+use crate::output::say;
 
 /// How long reading the twin for the last time may take, beyond the time that the
 /// user wants to wait: long enough for a hub that answers at all.
@@ -35,6 +38,30 @@ pub(super) enum Look {
     Failed,
     /// The hub itself was away.
     Away,
+}
+
+/// Reads something that the hub works off by itself, and that is named `what`. A hub that
+/// has trouble is asked again, once in an interval, until the deadline.
+pub(super) async fn read_until<T>(
+    deadline: Instant,
+    interval: Duration,
+    what: &str,
+    read: impl AsyncFn() -> Result<T, HubError>,
+) -> Result<T, HubError> {
+    let mut is_told = false;
+    loop {
+        let began = Instant::now();
+        match read().await {
+            Err(error) if error.is_transient() && began < deadline => {
+                if !is_told {
+                    say(format_args!("iotdm-ctl: {what}: {error}; trying again"));
+                    is_told = true;
+                }
+            }
+            result => return result,
+        }
+        sleep_until((began + interval).min(deadline)).await;
+    }
 }
 
 impl Deadline {

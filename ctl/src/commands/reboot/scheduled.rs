@@ -10,6 +10,7 @@ use iotdm_proto::{DeviceId, MethodName, RequestId};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::deadline::read_until;
 use super::device_outcome::{DeviceOutcome, Told};
 use super::outcome::Outcome;
 use super::request::RunRequest;
@@ -19,7 +20,7 @@ use crate::cli::WaitArgs;
 use crate::commands::job;
 use crate::commands::selection::{Conditions, selected};
 use crate::error::{Usage, or_interrupt};
-use crate::exit::Exit;
+use crate::exit::{Exit, exit_of};
 use crate::hub::{HubClient, HubError, HubRefusal, MethodCall, check_length, literal};
 use crate::output::{Format, arguments, cell, say};
 use crate::reply::MethodReply;
@@ -85,7 +86,14 @@ pub(super) async fn run(
             arguments([id])
         )
     };
-    let Some(job) = or_interrupt(follow(hub, id, waiting), notice).await? else {
+    let followed = or_interrupt(follow(hub, id, waiting), notice).await;
+    if followed.as_ref().is_err_and(|error| exit_of(error) != Exit::Interrupted) {
+        say(format_args!(
+            "iotdm-ctl: job {id} is followed no longer; it stays in force, see iotdm-ctl job show {}",
+            arguments([id])
+        ));
+    }
+    let Some(job) = followed? else {
         say(format_args!(
             "iotdm-ctl: job {id} has not ended in time; it stays in force, see iotdm-ctl job show {}",
             arguments([id])
@@ -216,10 +224,11 @@ async fn rows(hub: &HubClient, job: &Value, id: &str, waiting: &WaitArgs) -> any
 /// time.
 async fn follow(hub: &HubClient, id: &str, waiting: &WaitArgs) -> anyhow::Result<Option<Value>> {
     let deadline = Instant::now() + waiting.wait_timeout(false);
-    let mut last = String::new();
+    let (mut last, what) = (String::new(), format!("job {id}"));
     loop {
         let next = Instant::now() + waiting.interval;
-        let job = hub.job(id).await.with_context(|| format!("job {id}"))?;
+        let read = async || hub.job(id).await;
+        let job = read_until(deadline, waiting.interval, &what, read).await.context(what.clone())?;
         let (status, counts) = (cell(job.get("status")), job.get("deviceJobStatistics"));
         let of = |key: &str| cell(counts.and_then(|counts| counts.get(key)));
         let now = format!(
