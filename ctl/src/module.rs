@@ -41,6 +41,9 @@ pub fn of_command(
     }
     let has_none = match command {
         Command::Job { .. } => Some("IoT Hub's jobs are for devices, not for modules of them"),
+        Command::Configuration { .. } => {
+            Some("configurations are the hub's; each says itself what it is for")
+        }
         Command::Check(_) => Some("check asks about the hub, not about devices or modules of them"),
         Command::SasToken(args) if args.device.is_none() => Some("say of which device with --device"),
         _ => None,

@@ -70,6 +70,7 @@ pub(crate) async fn modules(
     devices: Option<&[DeviceId]>,
     condition: Option<&str>,
 ) -> anyhow::Result<BTreeMap<DeviceId, bool>> {
+    check_module_condition(hub, condition).await?;
     let mut found = BTreeMap::new();
     for sql in of_modules(hub, "deviceId, connectionState", devices, condition)? {
         let note = |id, row: Value| {
@@ -79,6 +80,16 @@ pub(crate) async fn modules(
         each_row(hub, &sql, "--where-module", note).await?;
     }
     Ok(found)
+}
+
+/// Has the hub look at a condition of `--where-module` by itself: what is put around it
+/// afterwards must not make sense of half a condition.
+pub(crate) async fn check_module_condition(hub: &HubClient, condition: Option<&str>) -> anyhow::Result<()> {
+    let Some(condition) = condition else { return Ok(()) };
+    let sql = format!("SELECT deviceId FROM devices.modules WHERE {condition}");
+    check_length(&sql)?;
+    let page = hub.query(&sql, Some(1)).next().await;
+    page.with_context(|| format!("--where-module: the query \"{sql}\" failed")).map(drop)
 }
 
 /// Says how many of the devices that `--where` selects are left out, and why.

@@ -10,7 +10,9 @@ use anyhow::Context as _;
 
 use self::row::{COLUMNS, DeviceStatus, Times};
 use crate::cli::StatusArgs;
-use crate::commands::selection::{Conditions, each_row, of_devices, of_modules};
+use crate::commands::selection::{
+    Conditions, check_module_condition, each_once, each_row, of_devices, of_modules,
+};
 use crate::error::Usage;
 use crate::exit::{Exit, exit_of};
 use crate::hub::{HubClient, ROWS_OF_A_PAGE};
@@ -77,6 +79,8 @@ async fn queries(hub: &HubClient, args: &StatusArgs, count: &mut u32) -> anyhow:
             Some(found)
         }
     };
+    check_module_condition(hub, module).await?;
+    *count += u32::from(module.is_some());
     Ok(of_modules(hub, "*", devices.as_deref(), module)?)
 }
 
@@ -95,7 +99,7 @@ async fn now(hub: &HubClient, args: &StatusArgs) -> anyhow::Result<Now> {
             }
         }
     }
-    for device in &args.devices {
+    for device in &each_once(args.devices.iter().cloned()) {
         match hub.twin(device).await.with_context(|| device.to_string()) {
             Ok(twin) => now.statuses.push(DeviceStatus::of(&twin)),
             Err(error) if exit_of(&error) == Exit::NoSuchDevice => {

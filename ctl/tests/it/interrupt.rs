@@ -1,6 +1,7 @@
 //! Ctrl-C wherever the program can be: it exits 130 and says what is true
 //! then.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
@@ -77,6 +78,29 @@ fn while_connecting() {
     drop(connection);
     run.ends(130, &[]);
     assert_eq!(run.stderr, "iotdm-ctl: interrupted: nothing was changed\n");
+}
+
+/// The twin that shows the request is the module's.
+#[test]
+fn while_many_modules_are_rebooted() {
+    let called = Mutex::new(BTreeSet::new());
+    let (hub, waits) = hub(move |request, _| {
+        let (mut called, device) = (called.lock().unwrap(), request.path.split('/').nth(2)?.to_owned());
+        match request.path.as_str() {
+            "/devices/query" => Some(devices(6)),
+            _ if request.is_call() => {
+                called.insert(device);
+                Some(accepted())
+            }
+            _ => (!called.contains(&device)).then(|| HttpResponse::twin(json!({"agent": {}}))),
+        }
+    });
+    let options = ["--module", "m", "--canary", "0", "--interval", "10ms"];
+    let child = spawn(hub.command(&[&FLEET[..], &options].concat()));
+    // Of the six each was called whose twin is read again.
+    (0..6).for_each(|_| waits.recv().unwrap());
+    let hint = "iotdm-ctl status --module m --where-module \"properties.reported.reboot.id = 'r-1'\"";
+    interrupted(child).ends(130, &[hint]);
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn what_is_sent_is_about_the_module() {
 fn queries_are_about_the_modules_of_the_name() {
     let of = |condition: &str| format!("FROM devices.modules WHERE moduleId = 'iotdm'{condition}");
     let at = "deviceId, connectionState";
+    let alone = || "SELECT deviceId FROM devices.modules WHERE version > 1".to_owned();
     for (arguments, queries) in [
         (
             &["query", "SELECT deviceId FROM devices WHERE version > 1"][..],
@@ -63,12 +64,13 @@ fn queries_are_about_the_modules_of_the_name() {
         (&["status"], vec![format!("SELECT * {}", of(""))]),
         (
             &["status", "--where-module", "version > 1"],
-            vec![format!("SELECT * {}", of(" AND (version > 1)"))],
+            vec![alone(), format!("SELECT * {}", of(" AND (version > 1)"))],
         ),
         (
             &["status", "--where", "tags.a = 1", "--where-module", "version > 1"],
             vec![
                 "SELECT deviceId FROM devices WHERE tags.a = 1".to_owned(),
+                alone(),
                 format!("SELECT * {}", of(" AND (version > 1) AND deviceId IN ['gw1']")),
             ],
         ),
@@ -91,7 +93,7 @@ fn queries_are_about_the_modules_of_the_name() {
         ),
         (
             &["cancel", "--where-module", "version > 1"],
-            vec![format!("SELECT {at} {}", of(" AND (version > 1)"))],
+            vec![alone(), format!("SELECT {at} {}", of(" AND (version > 1)"))],
         ),
     ] {
         let hub = hub();
@@ -103,6 +105,43 @@ fn queries_are_about_the_modules_of_the_name() {
             .collect();
         assert_eq!(asked, queries, "{arguments:?}");
     }
+}
+
+/// In parentheses beside another condition it would make sense, of the wrong modules.
+#[test]
+fn half_a_condition_is_none() {
+    let half = "a = 1) OR (b = 2";
+    let hub = FakeHub::start(move |request, _| {
+        let query = request.body["query"].as_str().unwrap_or_default();
+        match query.strip_prefix("SELECT deviceId FROM devices.modules WHERE ") {
+            Some(condition) if condition == half => HttpResponse::classic(400, "ArgumentInvalid"),
+            _ => HttpResponse::ok(json!([{"deviceId": "gw1"}])),
+        }
+    });
+    for arguments in [
+        &["reboot", "--yes", "--no-wait"][..],
+        &["reboot", "--yes", "--no-wait", "--where", "tags.a = 1"],
+        &["reboot", "--yes", "--no-wait", "--as-configuration", "wave"],
+        &["cancel"],
+        &["status"],
+        &["device", "delete", "--yes"],
+    ] {
+        let run = hub.run(&[&["--module", "m"], arguments, &["--where-module", half]].concat());
+        run.ends(1, &["--where-module", "ArgumentInvalid"]);
+    }
+    let changes = |request: &crate::common::HttpRequest| request.path != "/devices/query";
+    assert!(!hub.requests().iter().any(changes), "{:?}", hub.lines());
+}
+
+/// What is told to be typed is about the module as well.
+#[test]
+fn hints_name_the_module() {
+    let hub = FakeHub::start(|request, _| match request.is_call() {
+        true => HttpResponse::reply(200, json!({"id": request.reboot_id(), "status": "accepted"})),
+        false => HttpResponse::twin(json!({"agent": {}})),
+    });
+    hub.run(&["--module", "m", "reboot", "gw1", "--interval", "10ms", "--wait-timeout", "50ms"])
+        .ends(6, &["see iotdm-ctl status --module m gw1"]);
 }
 
 #[test]
@@ -136,6 +175,8 @@ fn what_is_not_for_modules_is_refused_with_the_reason() {
         (&["job", "list"], "--module: IoT Hub's jobs are for devices"),
         (&["query", "SELECT * FROM devices.jobs"], "--module: IoT Hub's jobs are for devices"),
         (&["query", "--ready-made", "agents"], "IoT Hub groups devices only"),
+        (&["configuration", "list"], "--module: configurations are the hub's"),
+        (&["configuration", "delete", "wave", "--yes"], "--module: configurations are the hub's"),
         (&["check"], "--module: check asks about the hub"),
         (&["sas-token"], "--module: say of which device with --device"),
         (&["device", "disable", "gw1"], "a module has no status of its own"),

@@ -38,6 +38,13 @@ fn hub() -> FakeHub {
 }
 
 #[test]
+fn a_device_that_is_named_twice_is_told_once() {
+    let run = hub().run(&["status", "gw1", "gw1", "-o", "prometheus"]);
+    run.ends(0, &[]);
+    assert_eq!(run.stdout.matches("iotdm_device_connected{device=\"gw1\"} 1\n").count(), 1, "{run:#?}");
+}
+
+#[test]
 fn the_numbers_of_the_devices() {
     let hub = hub();
     let run = hub.run(&["status", "-o", "prometheus"]);

@@ -39,6 +39,9 @@ pub(super) fn narrowed(sql: &str, module: &ModuleId) -> Result<String, Usage> {
     let condition = clause.and_then(|clause| words.get(clause)).map(|clause| text(clause.end..sql.len()));
     let condition = match condition {
         Some("") => return refuse("the query has nothing after WHERE"),
+        Some(condition) if closes_too_much(condition) => {
+            return refuse("the condition after WHERE has a ) without its (");
+        }
         Some(condition) => format!(" AND ({condition})"),
         None => String::new(),
     };
@@ -49,21 +52,47 @@ pub(super) fn narrowed(sql: &str, module: &ModuleId) -> Result<String, Usage> {
     Ok(format!("{select}FROM devices.modules{named} WHERE {of_alias}moduleId = {module}{condition}"))
 }
 
+/// Whether a condition ends a parenthesis that it has not begun: between two others it
+/// would make sense, though another one.
+fn closes_too_much(condition: &str) -> bool {
+    let mut open = 0_usize;
+    for (_, c) in outside_of_texts(condition) {
+        open = match c {
+            '(' => open + 1,
+            ')' if open == 0 => return true,
+            ')' => open - 1,
+            _ => open,
+        };
+    }
+    false
+}
+
+/// The characters of a query outside of texts in quotes, and the quotes that begin
+/// those.
+fn outside_of_texts(sql: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut quote = None;
+    let mut chars = sql.char_indices();
+    std::iter::from_fn(move || {
+        loop {
+            let (index, c) = chars.next()?;
+            match quote {
+                Some(_) if c == '\\' => drop(chars.next()),
+                Some(end) if c == end => quote = None,
+                Some(_) => {}
+                None => {
+                    quote = matches!(c, '\'' | '"').then_some(c);
+                    return Some((index, c));
+                }
+            }
+        }
+    })
+}
+
 /// The words of a query, outside of texts in quotes.
 fn words(sql: &str) -> Vec<Range<usize>> {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '$');
     let (mut words, mut begun) = (Vec::new(), None);
-    let mut quote = None;
-    let mut chars = sql.char_indices();
-    while let Some((index, c)) = chars.next() {
-        if let Some(end) = quote {
-            match c {
-                '\\' => drop(chars.next()),
-                _ if c == end => quote = None,
-                _ => {}
-            }
-            continue;
-        }
+    for (index, c) in outside_of_texts(sql) {
         match (is_part(c), begun) {
             (true, None) => begun = Some(index),
             (false, Some(start)) => {
@@ -71,9 +100,6 @@ fn words(sql: &str) -> Vec<Range<usize>> {
                 begun = None;
             }
             _ => {}
-        }
-        if matches!(c, '\'' | '"') {
-            quote = Some(c);
         }
     }
     words.extend(begun.map(|start| start..sql.len()));
@@ -103,6 +129,11 @@ mod tests {
                 format!("WHERE {name} AND (tags.from = 'GROUP \\' BY' OR b = \"WHERE '\")"),
             ),
             (
+                "SELECT a FROM devices WHERE (a = ')') OR IS_DEFINED(b)",
+                "SELECT a ",
+                format!("WHERE {name} AND ((a = ')') OR IS_DEFINED(b))"),
+            ),
+            (
                 "SELECT m.a FROM devices m WHERE m.b=1;",
                 "SELECT m.a ",
                 format!("AS m WHERE m.{name} AND (m.b=1)"),
@@ -122,6 +153,7 @@ mod tests {
             ("SELECT * FROM devices GROUP BY tags.a", "groups devices only"),
             ("SELECT * FROM devices WHERE a = 1 GROUP BY tags.a", "groups devices only"),
             ("SELECT * FROM devices WHERE ", "nothing after WHERE"),
+            ("SELECT * FROM devices WHERE a = 1) OR (b = 2", "a ) without its ("),
             ("SELECT * FROM devices AS a b c", "in the place of WHERE"),
         ] {
             let error = of(sql).unwrap_err();

@@ -647,24 +647,34 @@ impl Rebooter<'_> {
         if let Some(trouble) = trouble {
             sentence.push_str(&format!("; the last look failed: {trouble}"));
         }
-        sentence.push_str(&format!(
-            "; it stays in force, see iotdm-ctl status {}",
-            arguments([call.device.as_str()])
-        ));
+        let status = self.status_command();
         sentence
+            .push_str(&format!("; it stays in force, see {status} {}", arguments([call.device.as_str()])));
+        sentence
+    }
+
+    /// The command that shows how devices are, or the modules of them that are meant.
+    fn status_command(&self) -> String {
+        match self.hub.module() {
+            Some(module) => format!("iotdm-ctl status --module {}", arguments([module.as_str()])),
+            None => "iotdm-ctl status".to_owned(),
+        }
     }
 
     /// What is the case when Ctrl-C ends the waiting.
     pub(super) fn what_stays(&self) -> String {
         let (in_force, id) = (self.in_force.borrow(), self.request.id());
+        let status = self.status_command();
+        // The twin that has the report is the module's where one is meant.
+        let condition = if self.hub.module().is_some() { "--where-module" } else { "--where" };
         let mut sentence = match in_force.len() {
             0 => "interrupted: stopped waiting; no request is in force".to_owned(),
             several if several > NAMED => format!(
-                "interrupted: stopped waiting; the request {id} stays in force on {several} devices, see iotdm-ctl \
-                 status --where \"properties.reported.reboot.id = '{id}'\""
+                "interrupted: stopped waiting; the request {id} stays in force on {several} devices, see \
+                 {status} {condition} \"properties.reported.reboot.id = '{id}'\""
             ),
             _ => format!(
-                "interrupted: stopped waiting; the request {id} stays in force, see iotdm-ctl status {}",
+                "interrupted: stopped waiting; the request {id} stays in force, see {status} {}",
                 arguments(in_force.iter().map(DeviceId::as_str))
             ),
         };
