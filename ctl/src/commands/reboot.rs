@@ -110,7 +110,7 @@ pub async fn run(
     }
     let run = match &args.which.resume {
         Some(path) => {
-            let resume = resume(hub, path, &args.fleet);
+            let resume = resume(hub, path, &args.fleet, &args.waiting);
             or_interrupt(resume, || "interrupted: nothing was sent".to_owned()).await?
         }
         None => {
@@ -123,18 +123,11 @@ pub async fn run(
             }
             let check = args.request.check || args.fleet.dry_run;
             let request = RunRequest::new(args.request, check)?;
-            let begin = begin(hub, (request, way), &args.which, &args.fleet, state_home.as_deref());
+            let how = (&args.fleet, &args.waiting);
+            let begin = begin(hub, (request, way), &args.which, how, state_home.as_deref());
             or_interrupt(begin, || "interrupted: nothing was sent".to_owned()).await?
         }
     };
-    if run.rules.at_most.is_some() && args.waiting.no_wait {
-        let message = "--no-wait: a place in a group (--at-most) is free once the device is back";
-        return Err(Usage(message.to_owned()).into());
-    }
-    if run.rules.soak.is_some() && run.rules.canary == 0 && !run.request.is_dry_run() {
-        let message = "--soak: it is canaries that are watched; say how many with --canary N";
-        return Err(Usage(message.to_owned()).into());
-    }
     if !one {
         hub.no_faster_than(run.rules.max_per_second);
     }
@@ -231,7 +224,7 @@ async fn begin(
     hub: &HubClient,
     (request, way): (RunRequest, Way),
     which: &WhichArgs,
-    fleet: &FleetArgs,
+    (fleet, waiting): (&FleetArgs, &WaitArgs),
     state_home: Option<&Path>,
 ) -> anyhow::Result<Run> {
     let selection = which::devices(hub, which, fleet).await?;
@@ -241,6 +234,9 @@ async fn begin(
         false => Rules::default(),
     };
     let rules = rules.overruled_by(fleet);
+    if !request.is_dry_run() {
+        check(&rules, fleet, waiting)?;
+    }
     let (past, unwell) = (Past::default(), BTreeSet::new());
     let mut run = Run { request, way, rules, selection, journal: None, past, unwell };
     let devices = &run.selection.devices;
@@ -269,9 +265,32 @@ async fn begin(
     Ok(run)
 }
 
+/// Refuses rules, of the command line or of a journal, that cannot be kept so.
+fn check(rules: &Rules, fleet: &FleetArgs, waiting: &WaitArgs) -> Result<(), Usage> {
+    let needs_the_outcome = match rules {
+        Rules { at_most: Some(_), .. } => {
+            Some("a place in a group (--at-most) is free once the device is back")
+        }
+        Rules { soak: Some(_), canary: 1.., .. } => Some("canaries are watched (--soak) once they are back"),
+        Rules { until: Some(Until::Healthy | Until::Strict), .. } => {
+            Some("that a device is healthy (--until) is known once it is back")
+        }
+        _ => None,
+    };
+    if let Some(why) = needs_the_outcome.filter(|_| waiting.no_wait) {
+        return Err(Usage(format!("--no-wait: {why}")));
+    }
+    // A journal's --soak says nothing where its run goes on without canaries.
+    if fleet.soak.is_some() && rules.canary == 0 {
+        let message = "--soak: it is canaries that are watched; say how many with --canary N";
+        return Err(Usage(message.to_owned()));
+    }
+    Ok(())
+}
+
 /// Takes up what an earlier run has left. Rules on the command line go before
 /// those of the journal.
-async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs) -> anyhow::Result<Run> {
+async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs, waiting: &WaitArgs) -> anyhow::Result<Run> {
     let (journal, plan, mut past) = Journal::resume(path)?;
     let here = hub.endpoint().to_string();
     if plan.hub != here {
@@ -283,6 +302,7 @@ async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs) -> anyhow::Resu
         let message = format!("--resume {}: the run has no groups for --at-most", path.display());
         return Err(Usage(message).into());
     }
+    check(&rules, fleet, waiting)?;
     if fleet.retry_failed {
         let run_id = plan.request.id();
         let again = to_retry(hub, &plan.devices, &past, run_id).await?;

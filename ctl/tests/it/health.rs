@@ -197,6 +197,23 @@ fn what_cannot_be_kept_is_refused_before_the_call() {
     }
 }
 
+/// Its time is over while it stops something, and only then it is seen to be unwell.
+#[test]
+fn a_canary_is_not_let_go_while_it_cannot_be_said_how_it_is() {
+    let stopping: fn(&Value) -> Value = |id| with_health(id, json!({"bootId": "b", "state": "stopping"}));
+    let mut script: After = vec![well, well];
+    script.extend([stopping; 40]);
+    script.push(unwell);
+    let fleet = Scripted::new(&[("gw1", script), ("gw2", vec![well])]);
+    let run = fleet.hub().run(&[&ALL[..], &["--soak", "100ms"]].concat());
+    run.ends(7, &["the canary has become unhealthy while it was watched (--soak): gateway-app.service"]);
+    assert_eq!(fleet.calls(), ["gw1"]);
+    // It is not waited for without an end.
+    let fleet = Scripted::new(&[("gw1", vec![well, stopping]), ("gw2", vec![well])]);
+    let run = fleet.hub().run(&[&ALL[..], &["--soak", "100ms", "--wait-timeout", "200ms"]].concat());
+    run.ends(7, &["the canary has not settled while it was watched (--soak): it is up, and stopping"]);
+}
+
 /// A daemon that says that it can tell its health, on a machine where nobody can.
 #[test]
 fn a_device_that_says_nothing_of_its_health_is_not_waited_for_for_ever() {

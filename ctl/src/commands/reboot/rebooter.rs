@@ -118,11 +118,14 @@ impl Rebooter<'_> {
         let mut call = Call { device, request, before: Before::default(), patience, track: &track };
         let mut result = self.reboot(&mut call, sent, may_ask, &mut told, &mut unsent).await;
         self.in_force.borrow_mut().remove(device);
+        let mut is_final = true;
         if let Some(soak) = self.soak.filter(|_| is_canary)
             && let Ok(OutcomeWithError { outcome: Outcome::Completed, .. }) = &result
-            && let Err(worse) = self.soak(&call, &told.reported, sent, soak).await
         {
-            result = worse;
+            match self.soak(&call, &told.reported, sent, soak).await {
+                Ok(is_over) => is_final = is_over,
+                Err(worse) => result = worse,
+            }
         }
         let mut hubs_fault = false;
         let OutcomeWithError { outcome, error, note } = match result {
@@ -153,7 +156,8 @@ impl Rebooter<'_> {
         }
         let device = device.clone();
         let outcome = DeviceOutcome { device, id, outcome, told, error, note, hubs_fault, unsent };
-        if let Some(journal) = self.journal
+        // A canary that was not watched to the end is one still over --resume.
+        if let Some(journal) = self.journal.filter(|_| is_final)
             && let Err(error) = journal.outcome(&outcome)
         {
             track.remark(format_args!("{error}"));
@@ -270,18 +274,22 @@ impl Rebooter<'_> {
     }
 
     /// Watches a canary whose reboot is complete, and which reports this, for as long as
-    /// `soak` says, or until no other device will be started. What it then came to,
-    /// if it did not stay as it was, is the error.
+    /// `soak` says, or until no other device will be started; returns whether that time
+    /// is over. What it then came to, if it did not stay as it was, is the error.
     async fn soak(
         &self,
         call: &Call<'_>,
         reported: &Reported,
         sent: Option<&Sent>,
         soak: Duration,
-    ) -> Result<(), anyhow::Result<OutcomeWithError>> {
+    ) -> Result<bool, anyhow::Result<OutcomeWithError>> {
         let since = sent.and_then(|sent| sent.soaks_since);
-        if let (None, Some(journal)) = (since, self.journal) {
-            journal.soaks(call.device).map_err(|error| Err(error.into()))?;
+        if let (None, Some(journal)) = (since, self.journal)
+            && let Err(error) = journal.soaks(call.device)
+        {
+            // The run stops for it, so that nobody has to wait for the canary.
+            call.track.remark(format_args!("{error}"));
+            return Ok(false);
         }
         let ends = Instant::now() + left(soak, since);
         call.track.now("completed", &format!(", watched for {:#} as a canary", friendly(left(soak, since))));
@@ -290,13 +298,25 @@ impl Rebooter<'_> {
         let mut has_stopped = self.has_stopped.subscribe();
         loop {
             let now = Instant::now();
+            // Whether this look finds the canary as it was.
+            let is_settled;
             let worse = match self.hub.twin(call.device).await {
                 Ok(twin) => {
                     trouble_since = None;
-                    match canary.look(&twin) {
+                    let state = canary.look(&twin);
+                    is_settled = state == State::Same;
+                    match state {
                         State::Same => {
                             was_away = false;
                             None
+                        }
+                        State::Unsettled(word) => {
+                            was_away = false;
+                            (now >= ends + call.patience).then(|| {
+                                format!(
+                                    "the canary has not settled while it was watched (--soak): it is {word}"
+                                )
+                            })
                         }
                         State::Worse(why) => Some(why),
                         // A device that connects anew, with a new token, is no longer
@@ -310,6 +330,7 @@ impl Rebooter<'_> {
                     }
                 }
                 Err(error) if error.is_transient() => {
+                    is_settled = false;
                     let since = *trouble_since.get_or_insert_with(|| {
                         call.track.remark(format_args!("{error}; trying again"));
                         now
@@ -325,10 +346,11 @@ impl Rebooter<'_> {
                 let outcome = OutcomeWithError::bare(Outcome::Unhealthy);
                 return Err(Ok(OutcomeWithError { error: Some(error), ..outcome }));
             }
-            // The last look is one that told something.
-            let is_settled = trouble_since.is_none() && !was_away;
-            if *has_stopped.borrow() || (now >= ends && is_settled) {
-                return Ok(());
+            if now >= ends && is_settled {
+                return Ok(true);
+            }
+            if *has_stopped.borrow() {
+                return Ok(false);
             }
             let next = now + self.waiting.interval;
             let next = if is_settled { next.min(ends) } else { next };

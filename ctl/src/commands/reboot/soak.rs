@@ -26,6 +26,8 @@ pub(super) enum State {
     Same,
     /// It is not connected.
     Disconnected,
+    /// It runs, and whether it is well cannot be said; how far it is.
+    Unsettled(String),
     /// It is not as it was, in a sentence.
     Worse(String),
 }
@@ -33,9 +35,13 @@ pub(super) enum State {
 impl Canary {
     /// The canary that was watched so and reports this.
     pub(super) fn new(watch: &Watch, reported: &Reported) -> Self {
+        // By the boot of the request, as it may have booted again where the time began in
+        // an earlier invocation.
+        let is_ours = reported.request_id() == Some(watch.id.as_str());
+        let boot_id = reported.new_boot_id().filter(|_| is_ours).or(reported.running_boot_id());
         Canary {
             judge: watch.minds_health(reported).then(|| watch.health_judge(reported)),
-            boot_id: reported.running_boot_id().map(str::to_owned),
+            boot_id: boot_id.map(str::to_owned),
             reboot_time: reported.reboot_time.clone(),
         }
     }
@@ -51,15 +57,17 @@ impl Canary {
         if is_another_boot {
             return State::Worse("the canary has booted again while it was watched (--soak)".to_owned());
         }
-        if let Some(judge) = &self.judge
-            && let Verdict::Unwell(units) = judge.look(&reported)
-        {
+        let verdict = self.judge.as_ref().map(|judge| judge.look(&reported));
+        if let Some(Verdict::Unwell(units)) = verdict {
             return State::Worse(format!(
                 "the canary has become unhealthy while it was watched (--soak): {units}"
             ));
         }
-        match twin.get("connectionState").and_then(Value::as_str) {
-            Some("Disconnected") => State::Disconnected,
+        let is_away = twin.get("connectionState").and_then(Value::as_str) == Some("Disconnected");
+        match verdict {
+            _ if is_away => State::Disconnected,
+            // One that tells nothing of its health was taken for well before.
+            Some(Verdict::NotYet(word)) if reported.health.is_some() => State::Unsettled(word),
             _ => State::Same,
         }
     }
@@ -101,7 +109,14 @@ mod tests {
             other => panic!("{other:?}"),
         };
         worse(&twin("Connected", "b", failed("app.service")), "unhealthy while it was watched (--soak): app");
-        worse(&twin("Connected", "c", running), "booted again");
+        let again = twin("Connected", "c", running.clone());
+        worse(&again, "booted again");
+        let late = Canary::new(&watch, &again.reported());
+        assert!(matches!(late.look(&again), State::Worse(_)), "between two invocations");
+        let state = |state: &str| twin("Connected", "b", json!({"bootId": "b", "state": state}));
+        assert_eq!(canary.look(&state("stopping")), State::Unsettled("up, and stopping".into()));
+        assert!(matches!(canary.look(&state("maintenance")), State::Unsettled(_)));
+        assert_eq!(canary.look(&twin("Connected", "b", Value::Null)), State::Same);
 
         let foreign = |time: &str| {
             Twin::from(
