@@ -4,6 +4,7 @@
 //! The daemon's own replies are in [`iotdm_proto::reply`]. Somebody else's
 //! program may answer the same methods otherwise.
 
+use iotdm_proto::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,6 +39,12 @@ impl MethodReply {
         }
     }
 
+    /// Whether the device refused since it is going down, for whatever other reason.
+    pub fn says_that_it_goes_down(&self) -> bool {
+        let code = self.payload.pointer("/error/code").and_then(Value::as_str);
+        self.is_refusal() && code == Some(ErrorCode::ShuttingDown.as_str())
+    }
+
     /// The id of the request that the reply is about.
     pub fn request_id(&self) -> Option<&str> {
         self.text("id")
@@ -65,7 +72,6 @@ impl MethodReply {
 
 #[cfg(test)]
 mod tests {
-    use iotdm_proto::ErrorCode;
     use iotdm_proto::reply::{GRANTED, Granted, RebootReply};
     use serde_json::json;
 

@@ -96,6 +96,15 @@ impl Reported {
         text(self.reboot.as_ref(), "bootId")
     }
 
+    /// Whether the machine has booted since the newest request was accepted, as far as
+    /// the device tells.
+    pub fn has_booted_since_the_request(&self) -> bool {
+        match (self.previous_boot_id(), self.running_boot_id()) {
+            (Some(before), Some(running)) => before != running,
+            _ => false,
+        }
+    }
+
     /// The id of the wish that the device took up last, whatever became of it.
     pub fn last_wish(&self) -> Option<&str> {
         text(self.agent.as_ref(), "lastWish")

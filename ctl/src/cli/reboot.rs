@@ -40,7 +40,8 @@ A device that reports its health is waited for until it is healthy again: its bo
 finished, and no unit is wrong that was not when it accepted the request. Units that had
 failed before are named, and counted only by --until healthy=strict. One that has to be
 active (health.units of the device's configuration) always counts. A device that comes back
-unhealthy has failed, and keeps its place in its group. With --soak the canaries are
+unhealthy or without an orderly shutdown has failed, and keeps its place in its group
+until --resume finds it healthy. With --soak the canaries are
 watched for so long after that: one that turns unhealthy, boots again or goes away
 has failed, too.
 
@@ -267,7 +268,8 @@ pub struct FleetArgs {
     /// Spread the starts evenly over so long
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub spread: Option<Duration>,
-    /// With --resume: ask those that failed, refused or were cancelled again, with a new id
+    /// With --resume: ask those that failed, refused or were cancelled again, with a new
+    /// id, unless they have booted since they failed
     #[arg(long)]
     pub retry_failed: bool,
     /// Let the hub's own scheduler call the devices, and follow its job

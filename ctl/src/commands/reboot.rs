@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use iotdm_proto::report::RebootStatus;
 use iotdm_proto::{DeviceId, RequestId, Time};
 use tokio::sync;
 use tokio::time::Instant;
@@ -43,7 +44,7 @@ use tokio::time::Instant;
 pub(crate) use self::asked::{asked, module_of_journal};
 use self::configuration::Asked;
 use self::device_outcome::{DeviceOutcome, OutcomeClass};
-use self::fleet::{Beginning, Gone, Open, Start, StopReason, Work, roll};
+use self::fleet::{Beginning, Gone, Open, Standing, Start, StopReason, Work, roll};
 use self::gate::Gate;
 use self::health::{Judge, Verdict};
 use self::journal::{Journal, Past, Plan};
@@ -319,23 +320,38 @@ async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs, waiting: &WaitA
         offline: plan.offline.into_iter().collect::<BTreeSet<_>>(),
     };
     let unwell = match rules.at_most {
-        Some(_) => still_unwell(hub, &past, rules.until == Some(Until::Strict)).await?,
+        Some(_) => still_unwell(hub, &past, rules.until).await?,
         None => BTreeSet::new(),
     };
     Ok(Run { request: plan.request, way: plan.way, rules, selection, journal: Some(journal), past, unwell })
 }
 
-/// The devices that came back unhealthy and have not become well since.
-async fn still_unwell(hub: &HubClient, past: &Past, is_strict: bool) -> anyhow::Result<BTreeSet<DeviceId>> {
+/// The devices that may have been left away or unwell and have not become well since.
+/// Those that failed are looked at if they have booted all the same.
+async fn still_unwell(
+    hub: &HubClient,
+    past: &Past,
+    until: Option<Until>,
+) -> anyhow::Result<BTreeSet<DeviceId>> {
     let mut unwell = BTreeSet::new();
-    for device in past.outcomes.values().filter(|on| on.outcome == Outcome::Unhealthy).map(|on| &on.device) {
+    let has_failed = |on: &DeviceOutcome| on.outcome == Outcome::Failed;
+    for on in past.outcomes.values().filter(|on| has_failed(on) || on.may_be_away(false)) {
+        let device = &on.device;
         let twin = match hub.twin(device).await {
             Ok(twin) => twin,
             Err(error) if Exit::from(&error) == Exit::NoSuchDevice => continue,
             Err(error) => return Err(error).with_context(|| device.to_string()),
         };
         let reported = twin.reported();
-        let is_well = matches!(Judge::of(&reported, is_strict).look(&reported), Verdict::Well(_));
+        if has_failed(on) && !reported.has_booted_since_the_request() {
+            continue;
+        }
+        let verdict = Judge::now(&reported, until == Some(Until::Strict)).look(&reported);
+        let is_well = match verdict {
+            Verdict::Well(_) => true,
+            Verdict::Unwell(_) => until == Some(Until::Booted),
+            Verdict::NotYet(_) => reported.health.is_none(),
+        };
         let is_there = twin.get("connectionState").and_then(|state| state.as_str()) != Some("Disconnected");
         if !(is_well && is_there) {
             unwell.insert(device.clone());
@@ -345,7 +361,8 @@ async fn still_unwell(hub: &HubClient, past: &Past, is_strict: bool) -> anyhow::
 }
 
 /// The devices that failed and can be asked anew. Where the earlier request is
-/// still pending on the device, another would be refused, or reboot it twice.
+/// still pending on the device, another would be refused, or reboot it twice; where it
+/// failed and the machine has booted since, its reboot is done.
 async fn to_retry(
     hub: &HubClient,
     devices: &[DeviceId],
@@ -361,13 +378,19 @@ async fn to_retry(
             Err(error) => return Err(error).with_context(|| device.to_string()),
         };
         let earlier = past.ids.get(device).unwrap_or(run_id).as_str();
-        let is_pending = reported.request_id() == Some(earlier)
-            && !reported.known_status().is_some_and(|status| status.is_final());
-        match is_pending {
-            true => say(format_args!(
-                "iotdm-ctl: {device}: request {earlier} is still pending there, it is not asked again"
-            )),
-            false => again.push(device.clone()),
+        let status = reported.known_status();
+        let why = match reported.request_id() == Some(earlier) {
+            true if !status.is_some_and(|status| status.is_final()) => {
+                Some(format!("request {earlier} is still pending there"))
+            }
+            true if status == Some(RebootStatus::Failed) && reported.has_booted_since_the_request() => {
+                Some("it has booted since".to_owned())
+            }
+            _ => None,
+        };
+        match why {
+            Some(why) => say(format_args!("iotdm-ctl: {device}: {why}, it is not asked again")),
+            None => again.push(device.clone()),
         }
     }
     Ok(again)
@@ -474,9 +497,13 @@ fn beginning(run: &Run) -> Beginning {
         if past.outcomes.contains_key(device) {
             return None;
         }
-        // Who has gone away since the start takes a place of its group as well.
-        let is_away = has_groups && past.unreached.contains(device) && !selection.offline.contains(device);
-        Some(Open { index, is_under_way: past.sent.contains_key(device) || is_away })
+        let has_gone = has_groups && past.unreached.contains(device) && !selection.offline.contains(device);
+        let standing = match () {
+            () if past.sent.contains_key(device) => Standing::Asked,
+            () if has_gone => Standing::Away,
+            () => Standing::New,
+        };
+        Some(Open { index, standing })
     };
     let since_last = past.last_sent.map(|last| Time::from(SystemTime::now()).since(last));
     let gap = rules.gap(selection.devices.len());

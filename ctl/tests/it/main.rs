@@ -11,6 +11,7 @@
 
 mod common;
 
+mod again;
 mod check;
 mod commands;
 mod configuration;

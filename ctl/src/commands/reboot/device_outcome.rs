@@ -1,7 +1,9 @@
 //! What became of a run's request on one device, as it is printed and journalled.
 
+use iotdm_proto::report::RebootErrorCode;
 use iotdm_proto::{DeviceId, RequestId};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::outcome::Outcome;
 use crate::exit::Exit;
@@ -140,16 +142,18 @@ impl DeviceOutcome {
     /// though it was there when the run began.
     pub(super) fn may_be_away(&self, was_offline: bool) -> bool {
         match self.outcome {
-            Outcome::Offline => !was_offline,
-            Outcome::TimedOut | Outcome::Accepted | Outcome::Unhealthy => true,
+            Outcome::Offline => !was_offline || !self.unsent,
+            Outcome::TimedOut | Outcome::Accepted | Outcome::Unclean | Outcome::Unhealthy => true,
+            Outcome::Failed => {
+                let code = self.told.reported.error_code().and_then(Value::as_str);
+                code == Some(RebootErrorCode::UncleanBoot.as_str())
+            }
+            Outcome::Refused => self.told.reply.as_ref().is_some_and(MethodReply::says_that_it_goes_down),
             Outcome::Error | Outcome::NotAuthorized | Outcome::Throttled => !self.unsent,
             Outcome::Checked
             | Outcome::Completed
-            | Outcome::Unclean
-            | Outcome::Failed
             | Outcome::Cancelled
             | Outcome::NotNeeded
-            | Outcome::Refused
             | Outcome::NoSuchDevice
             | Outcome::NotStarted => false,
         }
@@ -165,11 +169,12 @@ impl DeviceOutcome {
         }
     }
 
-    /// The outcome without what only JSON output shows, for keeping many of them.
+    /// The outcome without what only JSON output shows, for keeping many of them. A
+    /// later run has to know which devices were going down ([`DeviceOutcome::may_be_away`]).
     pub(super) fn brief(mut self) -> Self {
         let reboot_time = self.told.reported.reboot_time;
         self.told = Told {
-            reply: None,
+            reply: self.told.reply.filter(MethodReply::says_that_it_goes_down),
             reported: Reported { reboot_time, ..Reported::default() },
             seconds: self.told.seconds,
         };
@@ -185,6 +190,41 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
     use crate::reported::tests::full_report;
+
+    #[test]
+    fn a_place_is_kept_until_the_device_is_known_to_be_well() {
+        let on = |outcome: Outcome, told: Told, unsent: bool| DeviceOutcome {
+            outcome,
+            told,
+            unsent,
+            ..DeviceOutcome::not_started(&"gw1".parse().unwrap(), &"r-1".parse().unwrap())
+        };
+        let failed = |code: &str| {
+            let reported = Reported::from(&json!({"reboot": {"error": {"code": code}}}));
+            on(Outcome::Failed, Told { reported, ..Told::default() }, false)
+        };
+        let refused = |code: &str| {
+            let reply = MethodReply { status: 409, payload: json!({"error": {"code": code}}) };
+            on(Outcome::Refused, Told { reply: Some(reply), ..Told::default() }, false)
+        };
+        let bare = |outcome: Outcome, unsent: bool| on(outcome, Told::default(), unsent);
+        for (outcome, was_offline, expected) in [
+            (bare(Outcome::Completed, false), false, false),
+            (bare(Outcome::Unclean, false), false, true),
+            (bare(Outcome::Unhealthy, false), false, true),
+            (failed("uncleanBoot"), false, true),
+            (failed("neverWentDown"), false, false),
+            (refused("shuttingDown"), false, true),
+            (refused("rebootPending"), false, false),
+            (bare(Outcome::Refused, true), false, false),
+            (bare(Outcome::Offline, true), true, false),
+            (bare(Outcome::Offline, true), false, true),
+            // Its link broke during the call.
+            (bare(Outcome::Offline, false), true, true),
+        ] {
+            assert_eq!(outcome.may_be_away(was_offline), expected, "{outcome:?}");
+        }
+    }
 
     #[test]
     fn the_help_names_every_key() {

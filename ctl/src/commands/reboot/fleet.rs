@@ -34,8 +34,21 @@ pub(super) enum StopReason {
 pub(super) struct Open {
     /// The device's number in the run's order.
     pub(super) index: usize,
-    /// Whether an earlier invocation has asked it, so that it may be away.
-    pub(super) is_under_way: bool,
+    /// How it stands with the device.
+    pub(super) standing: Standing,
+}
+
+/// How it stands with a device that has no final outcome yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its turn is yet to come.
+    New,
+    /// Its turn is yet to come, but it has gone away since the run began, so that it
+    /// takes a place of its group as it is.
+    Away,
+    /// An earlier invocation may have asked it, so that it may be away, and its outcome
+    /// is looked for.
+    Asked,
 }
 
 /// What is known before the first start.
@@ -171,14 +184,18 @@ pub(super) async fn roll(
     let mut places = Places::new(groups, rules.at_most.unwrap_or(usize::MAX));
     held.into_iter().for_each(|index| places.take(index));
     let mut under_way = VecDeque::new();
-    for Open { index, is_under_way } in &open {
-        match is_under_way {
-            true => {
+    for Open { index, standing } in &open {
+        match standing {
+            Standing::Asked => {
                 places.take(*index);
                 under_way.push_back(*index);
             }
-            false => places.queue(*index),
+            Standing::Away => places.queue_with_place(*index),
+            Standing::New => {}
         }
+    }
+    for Open { index, .. } in open.iter().filter(|device| device.standing == Standing::New) {
+        places.queue(*index);
     }
     let mut stop = match () {
         () if canary_failed => Some(StopReason::Canary),
@@ -285,6 +302,7 @@ mod tests {
         outcomes: Vec<Gone>,
         groups: Vec<usize>,
         under_way: Vec<usize>,
+        gone: Vec<usize>,
         failed: Vec<usize>,
         held: Vec<usize>,
         /// How often the gate is closed before it opens for the first time.
@@ -340,6 +358,7 @@ mod tests {
             outcomes: outcomes.to_vec(),
             groups: Vec::new(),
             under_way: Vec::new(),
+            gone: Vec::new(),
             failed: Vec::new(),
             held: Vec::new(),
             closed: Cell::default(),
@@ -362,7 +381,12 @@ mod tests {
                 tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
             let stop = runtime.unwrap().block_on(async {
                 self.begun.set(Some(Instant::now()));
-                let open = |index| Open { index, is_under_way: self.under_way.contains(&index) };
+                let standing = |index: usize| match () {
+                    () if self.under_way.contains(&index) => Standing::Asked,
+                    () if self.gone.contains(&index) => Standing::Away,
+                    () => Standing::New,
+                };
+                let open = |index| Open { index, standing: standing(index) };
                 let is_over = |index: &usize| self.failed.contains(index);
                 let beginning = Beginning {
                     devices: self.outcomes.len(),
@@ -467,6 +491,31 @@ mod tests {
         let held =
             Devices { failed: vec![1], held: vec![1], groups: vec![0, 1, 0, 1], ..devices(&[SUCCESS; 4]) };
         assert_eq!(held.roll(rules(1)), (2, Some(StopReason::Groups(1))));
+    }
+
+    #[test]
+    fn who_was_not_reached_has_its_place_and_waits_for_its_turn() {
+        // 1 was not reached and holds the place of its group, before 0 and 2.
+        let at_most = Rules { at_most: Some(1), max_in_flight: 50, ..Rules::default() };
+        let gone = || Devices { gone: vec![1], groups: vec![0, 0, 0, 1], ..devices(&[SUCCESS; 4]) };
+        let fleet = gone();
+        assert_eq!(fleet.roll(at_most.clone()), (4, None));
+        assert_eq!(*fleet.started.borrow(), [1, 3, 0, 2]);
+        assert_eq!(fleet.most_of_group.get(), 1);
+        // The gate and the spread are for it as well.
+        let fleet = gone();
+        assert_eq!(fleet.roll(Rules { gate: Some("x".into()), ..at_most.clone() }), (4, None));
+        assert_eq!(fleet.asked.borrow().len(), 4);
+        let fleet = gone();
+        fleet.roll(Rules { spread: Some(40_000), ..at_most.clone() });
+        let seconds: Vec<u64> = fleet.times.borrow().iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [0, 10, 20, 30]);
+        // So are the canaries, and what stops the run.
+        let fleet = Devices { gone: vec![3], ..devices(&[FAILURE, SUCCESS, SUCCESS, SUCCESS]) };
+        let fleet = Devices { groups: vec![0, 1, 2, 3], ..fleet };
+        assert_eq!(fleet.roll(Rules { canary: 1, ..at_most.clone() }), (1, Some(StopReason::Canary)));
+        let fleet = Devices { failed: vec![0], ..gone() };
+        assert_eq!(fleet.roll(Rules { max_failures: Some(0), ..at_most }), (0, Some(StopReason::Failures)));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::reported::Reported;
 /// How many units a sentence names at most, so that it stays one to read.
 const NAMED: usize = 10;
 
-/// By what a device is judged: only the health of the boot that followed the
-/// request counts, beside what had failed before.
+/// By what a device is judged: only the health of the running boot counts, beside
+/// what had failed before.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Judge {
     boot_id: Option<String>,
@@ -31,14 +31,23 @@ pub(super) enum Verdict {
 }
 
 impl Judge {
-    /// A judge of the boot that followed the newest request of a device that
-    /// reports this.
+    /// A judge of a device that reports this and has booted for its newest request. If
+    /// it has booted again since, the boot that runs now counts: of the one before
+    /// nothing will be told any more.
     pub(super) fn of(reported: &Reported, is_strict: bool) -> Self {
-        Judge {
-            boot_id: reported.new_boot_id().map(str::to_owned),
-            failed_before: reported.failed_before(),
-            is_strict,
-        }
+        let later =
+            reported.running_boot_id().filter(|running| Some(*running) != reported.previous_boot_id());
+        Judge::of_boot(later.or(reported.new_boot_id()), reported, is_strict)
+    }
+
+    /// A judge of the boot that runs now, whatever became of the newest request.
+    pub(super) fn now(reported: &Reported, is_strict: bool) -> Self {
+        Judge::of_boot(reported.running_boot_id(), reported, is_strict)
+    }
+
+    fn of_boot(boot_id: Option<&str>, reported: &Reported, is_strict: bool) -> Self {
+        let (boot_id, failed_before) = (boot_id.map(str::to_owned), reported.failed_before());
+        Judge { boot_id, failed_before, is_strict }
     }
 
     /// Judges what a device reports.

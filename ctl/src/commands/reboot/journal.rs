@@ -346,7 +346,6 @@ impl Past {
     /// is known, or that the hub kept us from, is to be taken up again.
     fn note(&mut self, outcome: DeviceOutcome) {
         if outcome.outcome == Outcome::Offline {
-            self.sent.remove(&outcome.device);
             self.unreached.insert(outcome.device.clone());
         }
         if outcome.can_be_resumed() {
@@ -358,7 +357,10 @@ impl Past {
 
     /// Takes note that a device is to be asked anew, by another id.
     pub(super) fn ask_anew(&mut self, device: DeviceId, id: &RequestId) {
-        self.outcomes.remove(&device);
+        // One that was going down may be away until its turn comes.
+        if self.outcomes.remove(&device).is_some_and(|outcome| outcome.may_be_away(false)) {
+            self.unreached.insert(device.clone());
+        }
         self.sent.remove(&device);
         self.ids.insert(device, id.clone());
     }
@@ -422,7 +424,9 @@ mod tests {
 
     use super::*;
     use crate::cli::Until;
+    use crate::commands::reboot::device_outcome::Told;
     use crate::commands::reboot::outcome::Outcome;
+    use crate::reply::MethodReply;
 
     fn plan() -> Plan {
         let request = serde_json::from_value(json!({"id": "r-1", "reason": "why"})).unwrap();
@@ -533,7 +537,8 @@ mod tests {
         }
         let unsent = DeviceOutcome { unsent: true, ..on_device("gw1", Outcome::Error) };
         journal.outcome(&unsent).unwrap();
-        journal.outcome(&on_device("gw2", Outcome::Offline)).unwrap();
+        let offline = DeviceOutcome { unsent: true, ..on_device("gw2", Outcome::Offline) };
+        journal.outcome(&offline).unwrap();
         journal.outcome(&on_device("gw3", Outcome::Refused)).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
@@ -549,6 +554,43 @@ mod tests {
         let (_, _, past) = Journal::resume(&path).unwrap();
         assert!(past.sent.is_empty() && past.outcomes.is_empty(), "{past:?}");
         assert_eq!(past.ids.get(&device("gw3")), Some(&id));
+    }
+
+    /// The link broke during the call, so that the device may be rebooting.
+    #[test]
+    fn who_went_offline_during_the_call_may_have_got_it() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        journal.sent(&device("gw1"), &Before::default()).unwrap();
+        journal.outcome(&on_device("gw1", Outcome::Offline)).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let (_, _, past) = Journal::resume(&path).unwrap();
+        assert!(past.sent.contains_key(&device("gw1")) && past.outcomes.is_empty(), "{past:?}");
+    }
+
+    /// What a device that was going down said keeps its group's place over `--resume`.
+    #[test]
+    fn a_device_that_goes_down_for_another_is_known_later() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        let refused = |id: &str, code: &str| {
+            let reply =
+                MethodReply { status: 409, payload: json!({"error": {"code": code, "message": "m"}}) };
+            let told = Told { reply: Some(reply), ..Told::default() };
+            DeviceOutcome { told, ..on_device(id, Outcome::Refused) }
+        };
+        journal.outcome(&refused("gw1", "shuttingDown")).unwrap();
+        journal.outcome(&refused("gw2", "rebootPending")).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let (_, _, mut past) = Journal::resume(&path).unwrap();
+        let may_be_away = |id: &str| past.outcomes[&device(id)].may_be_away(false);
+        assert!(may_be_away("gw1") && !may_be_away("gw2"), "{past:?}");
+        // So it does where it is asked anew.
+        let id = "r-2".parse().unwrap();
+        ["gw1", "gw2"].into_iter().for_each(|again| past.ask_anew(device(again), &id));
+        assert!(past.unreached.iter().eq([&device("gw1")]), "{past:?}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(super) struct Places {
     queues: Vec<VecDeque<usize>>,
     /// How many devices of each group are away.
     away: Vec<usize>,
+    /// The devices that are to be started and count as away already.
+    placed: BTreeSet<usize>,
     /// The next device of each group that has both a place and a device left.
     next: BTreeSet<usize>,
 }
@@ -22,7 +24,8 @@ impl Places {
     pub(super) fn new(group_of: Vec<usize>, at_most: usize) -> Self {
         let groups = group_of.iter().max().map_or(0, |last| last + 1);
         let queues = vec![VecDeque::new(); groups];
-        Places { at_most: at_most.max(1), group_of, queues, away: vec![0; groups], next: BTreeSet::new() }
+        let (at_most, away) = (at_most.max(1), vec![0; groups]);
+        Places { at_most, group_of, queues, away, placed: BTreeSet::new(), next: BTreeSet::new() }
     }
 
     /// The device is to be started, after those that were queued before.
@@ -32,6 +35,14 @@ impl Places {
         };
         queue.push_back(device);
         self.settle(device);
+    }
+
+    /// The device is to be started, after those that were queued before, and counts as
+    /// away until then as well.
+    pub(super) fn queue_with_place(&mut self, device: usize) {
+        self.take(device);
+        self.placed.insert(device);
+        self.queue(device);
     }
 
     /// The first device in the run's order of which the group has a place.
@@ -48,7 +59,9 @@ impl Places {
         {
             queue.pop_front();
         }
-        if let Some(away) = self.away.get_mut(group) {
+        if !self.placed.remove(&device)
+            && let Some(away) = self.away.get_mut(group)
+        {
             *away += 1;
         }
         self.settle(device);
@@ -74,7 +87,7 @@ impl Places {
         let front = self.queues.get(group).and_then(|queue| queue.front().copied());
         let has_place = self.away.get(group).is_some_and(|away| *away < self.at_most);
         match front {
-            Some(front) if has_place => drop(self.next.insert(front)),
+            Some(front) if has_place || self.placed.contains(&front) => drop(self.next.insert(front)),
             Some(front) => drop(self.next.remove(&front)),
             None => {}
         }
@@ -112,6 +125,22 @@ mod tests {
         assert_eq!(places.first(), None);
         places.release(0);
         assert_eq!(places.first(), Some(1));
+    }
+
+    #[test]
+    fn who_has_a_place_already_needs_no_other() {
+        let mut places = Places::new(vec![0, 0, 0, 0], 1);
+        places.queue_with_place(2);
+        places.queue_with_place(3);
+        places.queue(0);
+        assert_eq!(places.first(), Some(2));
+        places.take(2);
+        assert_eq!(places.first(), Some(3));
+        places.take(3);
+        places.release(2);
+        assert_eq!(places.first(), None, "3 is away yet");
+        places.release(3);
+        assert_eq!((places.first(), places.held()), (Some(0), 1));
     }
 
     #[test]

@@ -206,10 +206,18 @@ impl Rebooter<'_> {
         };
         call.patience = self.waiting.wait_timeout(until_healthy);
         let mut deadline = Deadline::new(call.request.until_due() + call.patience);
+        let mut was_unheard = false;
         let (outcome, twin) = loop {
             let asked = Instant::now();
             if ask {
-                told.reply = self.ask(call, unsent).await?;
+                told.reply = match self.ask(call, unsent).await {
+                    // It may have heard of the request all the same, and be going down.
+                    Err(error) if was_unheard && is_of_the_moment(&error) => {
+                        track.remark(format_args!("{error:#}; looking for its outcome in the twin"));
+                        None
+                    }
+                    asked => asked?,
+                };
             } else {
                 self.in_force.borrow_mut().insert(device.clone());
                 track.now("sent before", ", looking for its outcome");
@@ -247,7 +255,8 @@ impl Rebooter<'_> {
             match self.wait(call, &watch, &mut deadline, unheard_since, so_far).await? {
                 Waited::Outcome(outcome, twin) => break (outcome, twin),
                 Waited::Unheard => {
-                    track.remark(format_args!("it has not heard of the request; asking again"))
+                    was_unheard = true;
+                    track.remark(format_args!("it has not heard of the request; asking again"));
                 }
             }
         };
@@ -743,6 +752,12 @@ fn since(called: Option<Time>, reported: &Reported, request: &RunRequest) -> Opt
             begun.zip(ended).filter(|(begun, ended)| begun <= ended).map(|(begun, ended)| ended.since(begun))
         }
     }
+}
+
+/// Whether another try may end otherwise: the device is offline, or the hub has trouble.
+fn is_of_the_moment(error: &anyhow::Error) -> bool {
+    let is_of_now = |error: &HubError| error.is_offline() || error.is_transient();
+    error.downcast_ref().is_some_and(is_of_now)
 }
 
 /// What the device grants, in its own word if it has one.

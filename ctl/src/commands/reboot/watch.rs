@@ -113,7 +113,11 @@ impl Watch {
                 let tells_no_health = reported.health.is_none();
                 Seen::Pending(Some(Stage { tells_no_health, ..Stage::of(word) }))
             }
-            Verdict::Well(note) => Seen::completed(note),
+            Verdict::Well(note) if reported.is_of_the_running_boot() => Seen::completed(note),
+            Verdict::Well(note) => {
+                let again = "it has booted again since";
+                Seen::completed(Some(note.map_or(again.to_owned(), |note| format!("{again}; {note}"))))
+            }
             Verdict::Unwell(units) => Seen::Outcome(OutcomeWithError::unhealthy(&units)),
         }
     }
@@ -237,7 +241,9 @@ mod tests {
             assert_eq!(outcome(until(Until::Strict).look(&reported)), strict, "{health}");
         }
         let later = boot(json!({"bootId": "c", "state": "running"}), "c", "local");
-        assert_eq!(outcome(by_id().look(&later)), None, "the health of another boot");
+        assert_eq!(outcome(by_id().look(&later)), Some(Outcome::Completed), "the boot that runs now counts");
+        let still = boot(json!({"bootId": "b", "state": "running"}), "c", "local");
+        assert_eq!(outcome(by_id().look(&still)), None, "the health of an earlier boot");
         let crashed = boot(json!({"bootId": "c", "state": "running"}), "c", "unclean");
         assert_eq!(outcome(by_id().look(&crashed)), Some(Outcome::Unclean));
 
