@@ -23,6 +23,7 @@ use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
 use serde_json::Value;
 
 use self::accept::Check;
+use self::need::Told;
 use self::remember::Kept;
 use self::short::short;
 use self::wish::Wished;
@@ -67,6 +68,10 @@ struct Core {
     wish_crowded: bool,
     /// Which need for a reboot there is, if any ([`crate::decide::need::Need::digest`]).
     need: Option<String>,
+    /// Whether the hub has heard of the newest request's outcome.
+    outcome: Told,
+    /// The newest record could not be written, so that its report may be held back.
+    unsaved: bool,
     /// What systemd was last heard of the machine's units.
     observed: Option<Observed>,
     /// How long after the kernel's start the hub first answered in this run.
@@ -215,7 +220,11 @@ impl Agent {
 
     /// Decides what follows from `event` at the instant `now`.
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Effect> {
+        let tell_again = self.core.follow_outcome(&event, now);
         let (phase, mut effects) = self.core.step(std::mem::take(&mut self.phase), event, now);
+        if tell_again {
+            effects.push(self.core.report());
+        }
         let (phase, more) = self.core.consider_wish(phase, now);
         effects.extend(more);
         let (phase, more) = self.core.consider_need(phase, now);
@@ -352,11 +361,10 @@ impl Core {
                 }
             }
             // What was looked at before may be otherwise by now, and the window closed.
-            (Phase::Announcing, Event::Reported) if self.needs_the_hub() && self.announced_long_ago(now) => {
+            (Phase::Announcing, Event::Reported)
+                if self.needs_the_hub() && (self.announced_long_ago(now) || self.is_out_of_time(now)) =>
+            {
                 self.not_begun();
-                if let Some(plan) = &mut self.record.plan {
-                    plan.wait_until = None;
-                }
                 let mut effects = vec![self.save()];
                 let (phase, more) = self.proceed(now);
                 effects.extend(more);

@@ -214,6 +214,7 @@ impl Core {
         let reply = self.reply(&id, &request, granted, &terms);
         let before = Box::new((phase, self.record.clone()));
         if self.is_own() {
+            self.not_begun();
             self.unmake_own();
         }
         self.remember(&reply);

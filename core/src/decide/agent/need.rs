@@ -1,6 +1,8 @@
 //! Whether the machine needs a reboot: requests that are for no other machine, and the
 //! one that the daemon makes itself.
 
+use std::time::Duration;
+
 use iotdm_proto::OnInhibitor;
 use iotdm_proto::Time;
 use iotdm_proto::need::RebootRequired;
@@ -10,6 +12,7 @@ use iotdm_proto::request::{MAX_REASON, OnPreflight};
 
 use super::{Core, Phase, Step};
 use crate::decide::effect::{Effect, Note};
+use crate::decide::event::Event;
 use crate::decide::ids::GrantedRequest;
 use crate::decide::need::Need;
 use crate::decide::outlook::Manners;
@@ -20,6 +23,20 @@ use crate::decide::request::Request;
 /// How the id of a request begins that the daemon makes itself; which need it is for
 /// follows.
 const OWN: &str = "required:";
+
+/// For how long the outcome of somebody's request stands in the twin before the daemon's
+/// own request takes its place there: whoever waits for an outcome reads the twin again
+/// and again, and would never see it.
+const READ_FIRST: Duration = Duration::from_secs(600);
+
+/// Whether the hub has heard of the newest request's outcome.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Told {
+    /// It has not acknowledged it in this run of the daemon.
+    NotYet,
+    /// It has, then.
+    At(Time),
+}
 
 impl Core {
     /// What is known of it has changed.
@@ -79,9 +96,10 @@ impl Core {
     }
 
     /// Whether the pending request is the daemon's own and makes room for another: until
-    /// its turn has come, and while something is in the way.
+    /// its turn has come, while something is in the way, and while the hub does not take
+    /// the report that it begins.
     pub(super) fn gives_way(&self, phase: &Phase) -> bool {
-        matches!(phase, Phase::Scheduled | Phase::Waiting { .. }) && self.is_own()
+        matches!(phase, Phase::Scheduled | Phase::Waiting { .. } | Phase::Announcing) && self.is_own()
     }
 
     /// The id of the request that the daemon makes for the present need, if it is to.
@@ -101,7 +119,11 @@ impl Core {
         let wanted = self.own_id();
         match (phase, self.record.pending()) {
             (Phase::Idle, None) => match wanted.filter(|id| self.is_unheard_of(id)) {
-                Some(id) => self.ask_oneself(id, now),
+                Some(id) => match self.outcome_stays(now) {
+                    Some(Duration::ZERO) => self.ask_oneself(id, now),
+                    Some(rest) => (Phase::Idle, vec![Effect::Deadline(Some(rest))]),
+                    None => (Phase::Idle, Vec::new()),
+                },
                 None => (Phase::Idle, Vec::new()),
             },
             (
@@ -113,6 +135,12 @@ impl Core {
                     None => self.withdraw_own(now),
                 }
             }
+            // The record is tried to be written, and logind was not asked.
+            (Phase::Asking, Some(reboot))
+                if reboot.requested_by == RequestedBy::Device && wanted.is_none() =>
+            {
+                self.withdraw_own(now)
+            }
             (phase, _) => (phase, Vec::new()),
         }
     }
@@ -122,6 +150,35 @@ impl Core {
     fn is_unheard_of(&self, id: &str) -> bool {
         let busy = self.record.going_down || self.wish_comes();
         !busy && self.record.asked_for != self.need && self.granted(id).is_none()
+    }
+
+    /// Takes note of whether the hub has heard of the newest request's outcome. What the
+    /// hub acknowledges while the record is not on disk may be an older report, so then
+    /// the outcome is to be told again once it is: that is what is returned.
+    pub(super) fn follow_outcome(&mut self, event: &Event, now: Time) -> bool {
+        match (event, self.outcome) {
+            (Event::Reported, Told::NotYet) if !self.unsaved => self.outcome = Told::At(now),
+            (Event::Saved(saved), outcome) => {
+                let was_unsaved = std::mem::replace(&mut self.unsaved, saved.is_err());
+                let ended = self.record.reboot.as_ref().is_some_and(|reboot| reboot.status.is_final());
+                return was_unsaved && saved.is_ok() && ended && matches!(outcome, Told::NotYet);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// For how long the newest request's outcome has still to stand in the twin, where the
+    /// daemon's own request would take its place; `None` until the hub has it.
+    fn outcome_stays(&self, now: Time) -> Option<Duration> {
+        let Some(newest) = &self.record.reboot else { return Some(Duration::ZERO) };
+        match (self.outcome, newest.requested_by) {
+            (Told::NotYet, _) => None,
+            (Told::At(_), RequestedBy::Device) => Some(Duration::ZERO),
+            (Told::At(at), RequestedBy::Method | RequestedBy::Twin) => {
+                Some(READ_FIRST.saturating_sub(now.since(at)))
+            }
+        }
     }
 
     fn ask_oneself(&mut self, id: String, now: Time) -> Step {
@@ -189,14 +246,15 @@ impl Core {
         self.conclude(RebootStatus::Cancelled, None, now)
     }
 
-    /// Forgets that the daemon has asked for what it has: it may do so again.
+    /// Forgets the daemon's own request, which is pending: it may be made again, and does
+    /// not count as one that was granted.
     pub(super) fn unmake_own(&mut self) {
-        let newest = self.record.reboot.as_ref();
-        let own = newest.filter(|reboot| reboot.requested_by == RequestedBy::Device);
-        if let Some(id) = own.map(|reboot| reboot.id.clone()) {
-            self.record.granted.retain(|request| request.id != id);
-            self.record.asked_for = None;
-        }
+        let own = self.record.pending().filter(|reboot| reboot.requested_by == RequestedBy::Device);
+        let Some(id) = own.map(|reboot| reboot.id.clone()) else { return };
+        self.record.granted.retain(|request| request.id != id);
+        // Nothing was granted since, or it would have taken its place.
+        self.record.granted_at.pop();
+        self.record.asked_for = None;
     }
 
     /// For people: who asks for the reboot.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use iotdm_proto::report::{RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use iotdm_proto::{OnInhibitor, Time};
 
+use super::need::Told;
 use super::{Core, LOOK_AGAIN, Phase, Step};
 use crate::decide::effect::{Effect, Note};
 use crate::decide::outlook::{Manners, Outlook, Weighed};
@@ -253,6 +254,13 @@ impl Core {
         if self.own_id().is_some() {
             self.record.asked_for.clone_from(&self.need);
         }
+        // What was in the way is not any more, and the hub is waited for however long
+        // it is away.
+        if self.needs_the_hub()
+            && let Some(plan) = &mut self.record.plan
+        {
+            plan.wait_until = None;
+        }
         effects.push(self.save());
         // Before the report: a twin that has it already is answered at once.
         effects.push(match self.needs_the_hub() {
@@ -345,6 +353,12 @@ impl Core {
 
     /// Writes the pending request's outcome into the record.
     pub(super) fn end(&mut self, status: RebootStatus, error: Option<RebootError>, now: Time) {
+        // Somebody's reboot would have met the need, and there was none.
+        let is_unasked = self.own_id().is_some_and(|id| self.granted(&id).is_none());
+        if is_unasked && !self.is_own() {
+            self.record.asked_for = None;
+        }
+        self.outcome = Told::NotYet;
         if let Some(reboot) = &mut self.record.reboot {
             reboot.status = status;
             reboot.completed_at = Some(now);

@@ -1,7 +1,7 @@
 //! The promises about a request's life, under random orders of events, crashes of
 //! the daemon, power cuts, full disks, slow shutdowns and lost records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use iotdm_proto::reply::{Inhibitor, PreflightCheck};
 use iotdm_proto::report::{BootCause, Clock, RequestedBy};
@@ -18,6 +18,10 @@ use crate::decide::memory::Memory;
 use crate::decide::need::Need;
 use crate::decide::outlook::Outlook;
 use crate::decide::windows::{Turn, Window};
+
+/// For how long the outcome of somebody's request stands in the twin, in seconds,
+/// before the daemon's own request takes its place.
+const READ_FIRST: i64 = 600;
 
 /// How far a window of six hours from midnight on is used.
 const TURN: Turn =
@@ -172,6 +176,9 @@ struct World {
     need: Option<Need>,
     stale: bool,
     needs_else: bool,
+    /// For which request logind may have been asked before the daemon started: it goes
+    /// on, whatever the clock says since.
+    begun: Option<String>,
     /// The clock was set since a request was last accepted, or announced.
     jumped: bool,
     now: i64,
@@ -190,12 +197,22 @@ struct World {
     /// The state directory was lost in this history, by whatever way.
     was_lost: bool,
     /// The newest record could not be written, so reports are held back.
-    unsaved: bool,
+    unsaved: Option<Box<Record>>,
+    held: Option<Report>,
     /// What the daemon wants the twin to say, and what the twin says.
     wanted: Option<Report>,
     twin: Option<Report>,
     /// The outcomes that the twin was told of, by id.
     outcomes: BTreeMap<String, RebootStatus>,
+    /// The outcome of somebody's request that the twin was not told of yet, and since
+    /// when it tells the one that it tells.
+    owed: Option<String>,
+    told_at: Option<i64>,
+    /// The daemon's own requests that have had an outcome of their own, or were called
+    /// off by an operator.
+    spent: BTreeSet<String>,
+    /// The need that stood when the machine last went down for a request.
+    met: Option<String>,
     /// For which request the machine went down last.
     went_down_for: Option<String>,
     /// What logind was asked and has not answered.
@@ -240,6 +257,7 @@ impl World {
             need: None,
             stale,
             needs_else: false,
+            begun: None,
             jumped: false,
             now: 0,
             boot: 1,
@@ -252,10 +270,15 @@ impl World {
             set_by: 0,
             volatile,
             was_lost: false,
-            unsaved: false,
+            unsaved: None,
+            held: None,
             wanted: None,
             twin: None,
             outcomes: BTreeMap::new(),
+            owed: None,
+            told_at: None,
+            spent: BTreeSet::new(),
+            met: None,
             went_down_for: None,
             permission_asked: false,
             reboot_asked: None,
@@ -326,12 +349,16 @@ impl World {
                 self.reporting = false;
                 self.twin = self.wanted.clone();
                 self.is_told_once();
+                self.is_told_at_last();
                 self.feed(Event::Reported);
             }
             Step::Deadline => {
-                if let Some(deadline) = self.deadline.take() {
+                let mut at_once = 0;
+                while let Some(deadline) = self.deadline.take_if(|at| at_once == 0 || *at <= self.now) {
                     self.now = self.now.max(deadline);
                     self.feed(Event::DeadlinePassed);
+                    at_once += 1;
+                    assert!(at_once < 5, "the daemon does not come to rest: {:?}", self.agent.phase);
                 }
             }
             Step::GoesDown { seen } => {
@@ -386,11 +413,15 @@ impl World {
                 self.booted += jump;
                 self.set_by += jump;
                 self.deadline = self.deadline.map(|deadline| deadline + jump);
+                self.told_at = self.told_at.map(|at| at + jump);
                 let boot_time = Time::from_unix_millis(self.booted * 1000);
                 self.feed(Event::ClockSet { clock: Clock::Synchronized, boot_time });
             }
             Step::Disk { full } => {
                 self.disk_full = *full;
+                if let Some(record) = self.unsaved.take() {
+                    self.carry_out(vec![Effect::Save(record)]);
+                }
                 self.feed(Event::StorageMayWork);
             }
             Step::Days { days, powered: true } => {
@@ -413,6 +444,9 @@ impl World {
                 });
                 self.needs_else |= need != self.need;
                 self.need.clone_from(&need);
+                if self.own_id().is_none() {
+                    self.met = None;
+                }
                 self.feed(Event::Need(need));
             }
             Step::Loop { pairs } => {
@@ -473,12 +507,22 @@ impl World {
             self.reboots.remove(id);
             self.outcomes.remove(id);
         }
-        self.accepted_at.push(now);
+        // Nor does what was taken back count as one that was granted.
+        if !id.starts_with("required:") {
+            self.accepted_at.push(now);
+        }
         let of_late = self.accepted_at.iter().filter(|at| now - **at < 3600).count();
         assert!(of_late <= 30 || self.was_lost, "{of_late} requests were accepted within an hour");
     }
 
+    /// The id of the daemon's own request for the present need.
+    fn own_id(&self) -> Option<String> {
+        Some(format!("required:{}", self.need.as_ref()?.digest()?))
+    }
+
     fn call(&mut self, rid: String, name: &str, payload: String) {
+        let own = self.agent.core.record.pending().filter(|_| name == "cancelReboot");
+        self.spent.extend(own.map(|reboot| reboot.id.clone()).filter(|id| id.starts_with("required:")));
         let fresh_id = format!("fresh-{rid}");
         self.feed(Event::Called { rid, name: name.to_owned(), payload: payload.into_bytes(), fresh_id });
     }
@@ -501,6 +545,9 @@ impl World {
             (self.file, self.keeping) = (Vec::new(), None);
         }
         let known = self.disk.as_ref().is_some_and(|record| record.boot.boot_id == before && !record.lost);
+        if self.disk.as_ref().and_then(Record::pending).is_some_and(|reboot| reboot.started_at.is_some()) {
+            self.met = self.own_id();
+        }
         self.boot += 1;
         self.under_way = false;
         self.booted = self.now;
@@ -526,7 +573,18 @@ impl World {
         self.deadline = None;
         self.reporting = false;
         self.connected = false;
-        (self.wanted, self.unsaved) = (None, false);
+        (self.wanted, self.unsaved, self.held) = (None, None, None);
+        // A disk that never took what the twin was told since the first start is as good as
+        // one that was lost.
+        self.was_lost |= self.twin.is_some() && self.disk.as_ref().is_none_or(|record| record.lost);
+        let asked = self.disk.as_ref().filter(|record| record.asked.is_some());
+        self.begun = asked.and_then(Record::pending).map(|reboot| reboot.id.clone());
+        // What is not on the disk is done anew.
+        let newest = self.disk.as_ref().and_then(|record| record.reboot.as_ref());
+        let ended = newest.filter(|reboot| reboot.status.is_final()).map(|reboot| &reboot.id);
+        self.owed.take_if(|id| ended != Some(id));
+        let told = self.twin.as_ref().and_then(|twin| twin.reboot.as_ref()).map(|reboot| &reboot.id);
+        self.told_at.take_if(|_| ended != told);
         self.write_file(false);
         let start = Start {
             shut_down: self.shut_down.clone(),
@@ -546,94 +604,136 @@ impl World {
     }
 
     fn feed(&mut self, event: Event) {
-        self.agent.count(self.uptime());
-        let effects = self.agent.handle(event, Time::from_unix_millis(self.now * 1000));
+        let effects = self.decide(event);
         self.carry_out(effects);
     }
 
+    fn decide(&mut self, event: Event) -> Vec<Effect> {
+        self.agent.count(self.uptime());
+        self.agent.handle(event, Time::from_unix_millis(self.now * 1000))
+    }
+
+    /// As the loop does: the effects in their order, and then those of the answers.
     fn carry_out(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                Effect::Save(record) => {
-                    let saved = if self.disk_full { Err("full".to_owned()) } else { Ok(()) };
-                    self.unsaved = saved.is_err();
-                    if saved.is_ok() {
-                        self.disk = Some(*record);
-                    }
-                    self.feed(Event::Saved(saved));
-                }
-                Effect::Reply { rid, status, body } => {
-                    if let Some(id) = self.id_of_call.get(&rid).filter(|_| status == 200) {
-                        // Of what was lost, the twin is the memory.
-                        let on_disk = self.on_disk(id).map(|granted| granted.reply(&[]));
-                        assert!(self.was_lost || on_disk == Some(body), "answered 200 but not on disk");
-                        self.granted.insert(id.clone());
-                        self.undelivered.push(rid);
-                    }
-                }
-                Effect::Reboot { .. } => {
-                    let id = self.agent.core.record.pending().map(|reboot| reboot.id.clone());
-                    let id = id.expect("a reboot that nobody asked for");
-                    let own = id.starts_with("required:");
-                    assert!(own || self.granted.contains(&id), "rebooted before the answer");
-                    let due = self.agent.core.record.reboot.as_ref().and_then(|reboot| reboot.not_before);
-                    assert!(due.is_none_or(|due| due.unix_millis() <= self.now * 1000), "rebooted too early");
-                    let in_time = self.now.rem_euclid(DAY) < WINDOW;
-                    assert!(!self.windows || self.jumped || in_time, "{id} reboots outside of the window");
-                    let twin = self.twin.as_ref();
-                    if id.starts_with("wish") {
-                        let last = twin.and_then(|twin| twin.agent.as_ref()?.last_wish.as_ref());
-                        assert_eq!(last, Some(&id), "the hub does not know that the wish is carried out");
-                    }
-                    if let Some(need) = id.strip_prefix("required:") {
-                        let told = twin.and_then(|twin| twin.reboot_required.as_ref()?.asked_for.as_deref());
-                        assert_eq!(told, Some(need), "the hub does not know that the need is met");
-                    }
-                    self.reboot_asked = Some(id);
-                }
-                Effect::AskPermission { .. } => self.permission_asked = true,
-                Effect::AskShutdown => {
-                    let under_way = Some(self.under_way);
-                    self.feed(Event::Shutdown { under_way, stopping: Vec::new() });
-                }
-                Effect::Deadline(after) => {
-                    self.deadline = after.map(|after| self.now + after.as_secs() as i64);
-                }
-                // As the loop does: what is told is on disk.
-                Effect::Report(_)
-                    if self.unsaved
-                        && self.disk.as_ref().is_some_and(|record| record.pending().is_some()) => {}
-                Effect::Report(report) => {
-                    self.wanted = Some(*report);
-                    self.reporting = true;
-                }
-                Effect::Keep { requests, whole } => {
-                    assert!(self.keeping.is_none(), "two writes of one file");
-                    self.keeping = Some((requests, whole));
-                }
-                Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Method => {
-                    self.is_accepted(&reboot.id);
-                }
-                // The device promises itself nothing.
-                Effect::Note(Note::Accepted(reboot))
-                    if self.disk_full && reboot.requested_by == RequestedBy::Device => {}
-                Effect::Note(Note::Accepted(reboot)) => {
-                    self.is_accepted(&reboot.id);
-                    let pending = self.disk.as_ref().and_then(Record::pending);
-                    assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
-                    self.granted.insert(reboot.id);
-                }
-                Effect::Note(Note::Rebooting { id }) => {
-                    let in_time = self.now.rem_euclid(DAY) <= WINDOW - 600;
-                    assert!(
-                        !self.windows || self.jumped || in_time,
-                        "{id} begins when the window is about to end"
-                    );
-                    self.jumped = false;
-                }
-                Effect::Survey { .. } | Effect::Note(_) => {}
+        let mut rounds = VecDeque::from([effects]);
+        while let Some(effects) = rounds.pop_front() {
+            for effect in effects {
+                let answer = self.perform(effect);
+                rounds.extend(answer.map(|event| self.decide(event)));
             }
         }
+    }
+
+    /// Performs one effect; returns the answer that is known at once.
+    fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Save(record) => {
+                let saved = if self.disk_full { Err("full".to_owned()) } else { Ok(()) };
+                if saved.is_ok() {
+                    self.unsaved = None;
+                    self.disk = Some(*record);
+                    if let Some(report) = self.held.take() {
+                        self.report(report);
+                    }
+                } else {
+                    self.unsaved = Some(record);
+                }
+                return Some(Event::Saved(saved));
+            }
+            Effect::Reply { rid, status, body } => {
+                if let Some(id) = self.id_of_call.get(&rid).filter(|_| status == 200) {
+                    // Of what was lost, the twin is the memory.
+                    let on_disk = self.on_disk(id).map(|granted| granted.reply(&[]));
+                    assert!(self.was_lost || on_disk == Some(body), "answered 200 but not on disk");
+                    self.granted.insert(id.clone());
+                    self.undelivered.push(rid);
+                }
+            }
+            Effect::Reboot { .. } => {
+                let id = self.agent.core.record.pending().map(|reboot| reboot.id.clone());
+                let id = id.expect("a reboot that nobody asked for");
+                let own = id.starts_with("required:");
+                assert!(own || self.granted.contains(&id), "rebooted before the answer");
+                let due = self.agent.core.record.reboot.as_ref().and_then(|reboot| reboot.not_before);
+                let is_due = due.is_none_or(|due| due.unix_millis() <= self.now * 1000);
+                assert!(is_due || self.begun.as_ref() == Some(&id), "rebooted too early");
+                // What waits for the hub is looked at again when that has answered.
+                let ends = if id.starts_with("id-") { WINDOW } else { WINDOW - 600 + 1 };
+                let in_time = self.now.rem_euclid(DAY) < ends || self.begun.as_ref() == Some(&id);
+                assert!(!self.windows || self.jumped || in_time, "{id} reboots outside of the window");
+                let twin = self.twin.as_ref();
+                if id.starts_with("wish") {
+                    let last = twin.and_then(|twin| twin.agent.as_ref()?.last_wish.as_ref());
+                    assert_eq!(last, Some(&id), "the hub does not know that the wish is carried out");
+                }
+                if let Some(need) = id.strip_prefix("required:") {
+                    let told = twin.and_then(|twin| twin.reboot_required.as_ref()?.asked_for.as_deref());
+                    assert_eq!(told, Some(need), "the hub does not know that the need is met");
+                }
+                self.reboot_asked = Some(id);
+            }
+            Effect::AskPermission { .. } => self.permission_asked = true,
+            Effect::AskShutdown => {
+                let under_way = Some(self.under_way);
+                return Some(Event::Shutdown { under_way, stopping: Vec::new() });
+            }
+            Effect::Deadline(after) => {
+                self.deadline = after.map(|after| self.now + after.as_millis().div_ceil(1000) as i64);
+            }
+            // As the loop does: what is told is on disk.
+            Effect::Report(report)
+                if self.unsaved.is_some()
+                    && self.disk.as_ref().is_some_and(|record| record.pending().is_some()) =>
+            {
+                self.held = Some(*report);
+            }
+            Effect::Report(report) => {
+                self.held = None;
+                self.report(*report);
+            }
+            Effect::Keep { requests, whole } => {
+                assert!(self.keeping.is_none(), "two writes of one file");
+                self.keeping = Some((requests, whole));
+            }
+            Effect::Note(Note::Accepted(reboot)) if reboot.requested_by == RequestedBy::Method => {
+                self.is_accepted(&reboot.id);
+            }
+            // The device promises itself nothing.
+            Effect::Note(Note::Accepted(reboot))
+                if self.disk_full && reboot.requested_by == RequestedBy::Device => {}
+            Effect::Note(Note::Accepted(reboot)) => {
+                self.is_accepted(&reboot.id);
+                let pending = self.disk.as_ref().and_then(Record::pending);
+                assert_eq!(pending, Some(&*reboot), "accepted but not on disk");
+                self.granted.insert(reboot.id);
+            }
+            Effect::Note(Note::Rebooting { id }) => {
+                let in_time = self.now.rem_euclid(DAY) <= WINDOW - 600;
+                assert!(
+                    !self.windows || self.jumped || in_time,
+                    "{id} begins when the window is about to end"
+                );
+                // A call that was answered goes on, whatever the clock says since.
+                self.jumped &= !(id.starts_with("wish") || id.starts_with("required:"));
+            }
+            Effect::Note(Note::Ended(reboot)) => match reboot.requested_by {
+                RequestedBy::Method | RequestedBy::Twin => {
+                    (self.owed, self.told_at) = (Some(reboot.id), None);
+                }
+                RequestedBy::Device if reboot.status == RebootStatus::Cancelled => {}
+                RequestedBy::Device => {
+                    self.spent.insert(reboot.id);
+                }
+            },
+            Effect::Survey { .. } | Effect::Note(_) => {}
+        }
+        None
+    }
+
+    fn report(&mut self, report: Report) {
+        self.outcome_stands(&report);
+        self.wanted = Some(report);
+        self.reporting = true;
     }
 
     fn holds(&self) {
@@ -678,8 +778,32 @@ impl World {
         {
             assert_eq!(reboot.status, *told, "{} was told to be {told}", reboot.id);
         }
-        if reboot.status.is_final() {
+        // What is told last may be of an earlier request of that id.
+        let pending = self.agent.core.record.pending();
+        if reboot.status.is_final() && pending.is_none_or(|pending| pending.id != reboot.id) {
             self.outcomes.insert(reboot.id.clone(), reboot.status);
+        }
+    }
+
+    /// The daemon's own request takes no outcome's place before that could be read.
+    fn outcome_stands(&mut self, report: &Report) {
+        let Some(reboot) = &report.reboot else { return };
+        if reboot.requested_by != RequestedBy::Device {
+            // Whoever asks again no longer waits for what became of the last request.
+            self.owed.take_if(|id| *id != reboot.id);
+            self.told_at.take_if(|_| !reboot.status.is_final());
+        } else if !self.was_lost {
+            assert_eq!(self.owed, None, "the hub never hears of this outcome");
+            let stood = self.told_at.take().is_none_or(|at| self.now - at >= READ_FIRST);
+            assert!(stood, "an outcome is gone before it was read");
+        }
+    }
+
+    fn is_told_at_last(&mut self) {
+        let told = self.twin.as_ref().and_then(|twin| twin.reboot.as_ref());
+        let Some(told) = told.filter(|reboot| reboot.status.is_final()) else { return };
+        if self.owed.take_if(|id| *id == told.id).is_some() {
+            self.told_at = Some(self.now);
         }
     }
 
@@ -688,7 +812,9 @@ impl World {
     fn is_ready_when_idle(&self) {
         let answer_comes = matches!(self.agent.phase, Phase::Checking(_) | Phase::Recording { .. });
         let record = &self.agent.core.record;
-        if self.agent.core.gives_way(&self.agent.phase) && !record.going_down && !record.lost {
+        let own = record.pending().is_some_and(|reboot| reboot.requested_by == RequestedBy::Device);
+        let waits = matches!(self.agent.phase, Phase::Scheduled | Phase::Waiting { .. } | Phase::Announcing);
+        if own && waits && !record.going_down && !record.lost {
             let called = Event::Called {
                 rid: "next".to_owned(),
                 name: "rebootDevice".to_owned(),
@@ -725,14 +851,8 @@ impl World {
         );
     }
 
-    /// Lets everything come to an end: whatever is pending must do so.
-    fn settle(&mut self) {
-        self.disk_full = false;
-        self.take(&Step::SlowShutdown { begins: false });
-        self.take(&Step::Wish { id: 0, wish: 0 });
-        self.take(&Step::Need { need: 0 });
-        self.take(&Step::Connect);
-        self.take(&Step::Kept { all: true });
+    /// Everybody answers, and time passes.
+    fn comes_to_rest(&mut self) {
         for _ in 0..20 {
             for step in
                 [Step::LogindAnswers { willing: true }, Step::Delivered, Step::Reported, Step::Deadline]
@@ -740,6 +860,30 @@ impl World {
                 self.take(&step);
             }
         }
+    }
+
+    /// Lets everything come to an end: whatever is pending must do so.
+    fn settle(&mut self) {
+        self.take(&Step::Disk { full: false });
+        self.take(&Step::SlowShutdown { begins: false });
+        // The hub is away, and everything else goes on as far as it can.
+        self.connected = false;
+        for _ in 0..4 {
+            for step in [Step::InhibitorReleased, Step::LogindAnswers { willing: true }, Step::Deadline] {
+                self.take(&step);
+            }
+        }
+        self.take(&Step::Wish { id: 0, wish: 0 });
+        self.take(&Step::Connect);
+        self.take(&Step::Kept { all: true });
+        self.comes_to_rest();
+        assert_eq!(self.owed, None, "the hub never hears of this outcome");
+        if let Some(own) = self.own_id().filter(|_| self.windows && !self.was_lost) {
+            let is_met = self.met.as_ref() == Some(&own) || self.spent.contains(&own);
+            assert!(is_met, "{own} is never asked for");
+        }
+        self.take(&Step::Need { need: 0 });
+        self.comes_to_rest();
         assert_eq!(self.agent.status(), "no reboot pending");
         // Too many were granted, perhaps, but not for more than an hour.
         self.now += 3600;

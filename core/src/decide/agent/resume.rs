@@ -4,6 +4,7 @@
 use iotdm_proto::report::{Boot, BootCause, Clock, Reboot, RebootError, RebootErrorCode, RebootStatus};
 use iotdm_proto::{Time, Wish};
 
+use super::need::Told;
 use super::remember::Kept;
 use super::wish::Wished;
 use super::{Agent, Core, Phase, Settings, Step, health};
@@ -111,6 +112,8 @@ impl Agent {
             saved_count: passed,
             wish_crowded: false,
             need: None,
+            outcome: Told::NotYet,
+            unsaved: false,
             observed: None,
             hub_reached_after: None,
             whole_boot,
@@ -158,7 +161,7 @@ impl Core {
     }
 
     /// Whether what was begun for nobody who waits for it lies outside of the windows.
-    fn is_out_of_time(&self, now: Time) -> bool {
+    pub(super) fn is_out_of_time(&self, now: Time) -> bool {
         self.needs_the_hub() && self.settings.guards.open(self.waits_since(), now) > now
     }
 
@@ -174,6 +177,9 @@ impl Core {
         if moved.abs() >= NOTICEABLE_MS {
             self.booted = boot_time;
             shift_plan(&mut self.record, moved);
+            if let Told::At(at) = &mut self.outcome {
+                *at = moved_by(*at, moved);
+            }
         }
         self.reschedule(clock, now);
         if self.record != before {

@@ -70,6 +70,7 @@ fn start(boot_id: &str, booted: i64) -> Start {
 
 /// An agent and the time, which does not go back between two events unless a
 /// test says so.
+#[derive(Clone)]
 struct Clocked {
     agent: Agent,
     now: i64,

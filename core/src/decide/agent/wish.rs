@@ -3,6 +3,7 @@
 use iotdm_proto::report::{Clock, RebootError, RebootErrorCode, RebootStatus, RequestedBy};
 use iotdm_proto::{Time, Wish};
 
+use super::need::Told;
 use super::proceed::brief;
 use super::{Ask, Core, Phase, Step};
 use crate::decide::effect::{Effect, Note};
@@ -173,6 +174,7 @@ impl Core {
         reboot.error = error.map(brief);
         let note = Note::Ended(Box::new(reboot.clone()));
         self.record.reboot = Some(reboot);
+        self.outcome = Told::NotYet;
         self.record.wish = Some(wish.raw);
         self.record.last_wish = Some(id.to_owned());
         vec![Effect::Note(note), self.save(), self.report()]

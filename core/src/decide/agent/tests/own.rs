@@ -111,8 +111,13 @@ fn it_goes_in_its_window_once_the_hub_knows_and_causes_no_second_reboot() {
         effects.extend(later.map_or_else(Vec::new, |need| agent.handle(Event::Need(Some(need)), at(after))));
         assert!(!log(&effects).iter().any(|line| line.contains("accepted")), "{:?}", log(&effects));
         assert_eq!(agent.status(), "no reboot pending");
-        // Something else is another matter.
-        let log = play_at(&mut agent, [(after + 1, Event::Need(need(&["dbus", "libc6"])))]);
+        // Something else is another matter, once the hub has heard of this outcome.
+        let both = Event::Need(need(&["dbus", "libc6"]));
+        assert_eq!(
+            play_at(&mut agent, [(after + 1, both)]).last().unwrap(),
+            &format!("report {id} completed started")
+        );
+        let log = play_at(&mut agent, [(after + 2, Event::Reported)]);
         assert_eq!(log.last().unwrap(), "check");
         assert!(log.contains(&format!("report {} waiting", self::id(&["dbus", "libc6"]))), "{log:?}");
     }
@@ -206,6 +211,15 @@ fn a_hub_that_was_away_does_not_lead_out_of_the_window() {
     let log = play_at(&mut agent, [(CLOSES, Event::Reported), (CLOSES, permission(Ok(())))]);
     assert_eq!((reboots(&log), log.last().unwrap()), (0, &format!("report {} waiting", id(&["dbus"]))));
     assert_eq!(agent.agent.core.record.starts, []);
+    // Or when the last instant has just passed.
+    let last = CLOSES - 600;
+    let mut agent = due();
+    play_at(&mut agent, [(last - 5, permission(Ok(())))]);
+    let mut in_time = agent.clone();
+    let log = play_at(&mut in_time, [(last, Event::Reported), (last, Event::Saved(Ok(())))]);
+    assert_eq!(reboots(&log), 1, "{log:?}");
+    let log = play_at(&mut agent, [(last + 1, Event::Reported), (last + 1, permission(Ok(())))]);
+    assert_eq!((reboots(&log), log.last().unwrap()), (0, &format!("report {} waiting", id(&["dbus"]))));
     // A wish is kept in its window as well.
     let (mut agent, _) = boots(None, "boot-1", 0, None);
     let wish = Event::Desired { reboot: Some(json!({"id": "w"}).into()), memory: None };
@@ -259,9 +273,24 @@ fn a_need_that_goes_takes_the_request_with_it_until_it_comes_back() {
             "{moment}"
         );
         assert_eq!((agent.agent.core.record.starts.len(), agent.status().as_str()), (0, "no reboot pending"));
+        agent.handle(Event::Reported, at(moment + 4));
         let effects = agent.handle(Event::Need(need(&["dbus"])), at(moment + 5));
         assert!(log_of(&effects).contains(&format!("note accepted {id}")));
     }
+}
+
+#[test]
+fn a_need_that_goes_while_the_disk_is_full_reboots_nothing() {
+    let mut agent = due();
+    let full = || Event::Saved(Err("disk full".into()));
+    let events = [permission(Ok(())), Event::Reported, full(), Event::Need(None), Event::Saved(Ok(()))];
+    let log = play_at(&mut agent, events.map(|event| (TURN_AT, event)));
+    assert_eq!((reboots(&log), log.last().unwrap()), (0, &format!("report {} cancelled", id(&["dbus"]))));
+    // For other reasons, it goes on.
+    let mut agent = due();
+    let events =
+        [permission(Ok(())), Event::Reported, full(), Event::Need(need(&["libc6"])), Event::Saved(Ok(()))];
+    assert_eq!(reboots(&play_at(&mut agent, events.map(|event| (TURN_AT, event)))), 1);
 }
 
 fn log_of(effects: &[Effect]) -> Vec<String> {
@@ -302,8 +331,212 @@ fn called_off_it_stays_so() {
     assert_eq!(agent.status(), "no reboot pending");
     assert!(play(&mut agent, [Event::InhibitorsChanged, Event::Need(need(&["dbus"]))]).is_empty());
     // For other reasons it is asked for.
-    play(&mut agent, [Event::Need(need(&["libc6"]))]);
+    play(&mut agent, [Event::Reported, Event::Need(need(&["libc6"]))]);
     assert!(agent.status().starts_with("reboot required:"), "{}", agent.status());
+}
+
+/// The hub acknowledges an outcome, and then time passes in which it can be read.
+fn outcome_stands(agent: &mut Clocked) -> Vec<String> {
+    assert_eq!(play(agent, [Event::Reported]), ["deadline Some(600)"]);
+    let early = agent.now + 599;
+    assert_eq!(play_at(agent, [(early, Event::InhibitorsChanged)]), ["deadline Some(1)"]);
+    play_at(agent, [(early + 1, Event::DeadlinePassed)])
+}
+
+/// The request `a` has taken the place of the daemon's own.
+fn replaced(agent: &mut Clocked) {
+    let log = play(agent, [call("1", ASKED), surveyed("1", Ok(())), Event::Saved(Ok(())), delivered("1")]);
+    assert!(log.contains(&"reply 1 200 scheduled".to_owned()), "{log:?}");
+}
+
+#[test]
+fn an_outcome_is_told_and_can_be_read_before_the_daemon_asks_again() {
+    let own = id(&["dbus"]);
+    // A call that fails when its time has come.
+    let (mut agent, _) = asked();
+    replaced(&mut agent);
+    let events = [(TURN_AT, Event::DeadlinePassed), (TURN_AT + 1, permission(Err(blocked())))];
+    let log = play_at(&mut agent, events);
+    assert_eq!(
+        log[log.len() - 2..],
+        ["save a failed blockedByInhibitor", "report a failed blockedByInhibitor"]
+    );
+    assert_eq!(outcome_stands(&mut agent).last().unwrap(), "check");
+    // What the hub acknowledges while the disk is full is not this outcome, which waits
+    // for the disk.
+    let (mut agent, _) = asked();
+    replaced(&mut agent);
+    let full = Event::Saved(Err("disk full".into()));
+    play_at(&mut agent, [(TURN_AT, Event::DeadlinePassed), (TURN_AT, permission(Err(blocked())))]);
+    assert_eq!(play(&mut agent, [full, Event::Reported]), [""; 0]);
+    assert_eq!(play(&mut agent, [Event::Saved(Ok(()))]), ["report a failed blockedByInhibitor"]);
+    assert_eq!(outcome_stands(&mut agent).last().unwrap(), "check");
+    // A wish that cannot be granted.
+    let (mut agent, _) = asked();
+    let wish = Event::Desired { reboot: Some(json!({"id": "w", "notBefore": "soon"}).into()), memory: None };
+    let log = play(&mut agent, [wish, Event::Saved(Ok(()))]);
+    assert_eq!(log.last().unwrap(), "report w failed invalidPayload");
+    assert_eq!(outcome_stands(&mut agent).last().unwrap(), &format!("report {own} scheduled"));
+    // A call that rebooted the machine, which then needs another reboot while the hub is away.
+    let (mut agent, _) = asked();
+    replaced(&mut agent);
+    let road = [
+        (TURN_AT, Event::DeadlinePassed),
+        (TURN_AT + 1, permission(Ok(()))),
+        (TURN_AT + 2, Event::Reported),
+        (TURN_AT + 2, Event::Saved(Ok(()))),
+    ];
+    play_at(&mut agent, road);
+    let mut effects = agent.handle(Event::RebootAsked(Ok(())), at(TURN_AT + 3));
+    effects.extend(agent.handle(Event::ShutdownBegan, at(TURN_AT + 4)));
+    let known = need(&["libc6"]);
+    let (mut agent, effects) = boots(Some(last_saved(&effects)), "boot-2", TURN_AT + 60, known);
+    assert_eq!(log_of(&effects).last().unwrap(), "report a completed started");
+    assert_eq!(play_at(&mut agent, [(TURN_AT + 90, Event::Saved(Ok(())))]), [""; 0]);
+    // A clock that is set is no time that has passed.
+    play_at(&mut agent, [(TURN_AT + 100, Event::Reported)]);
+    let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(TURN_AT + 1060) };
+    let log = play_at(&mut agent, [(TURN_AT + 1101, set)]);
+    assert_eq!(log.last().unwrap(), "deadline Some(599)");
+    assert_eq!(play_at(&mut agent, [(TURN_AT + 1700, Event::DeadlinePassed)]).last().unwrap(), "check");
+}
+
+#[test]
+fn a_hub_that_is_away_is_waited_for_without_haste_and_without_a_failure() {
+    // The daemon's own request has waited for an inhibitor, and the window ends meanwhile.
+    let mut agent = due();
+    let road = [
+        (TURN_AT + 1, permission(Err(blocked()))),
+        (TURN_AT + 2, Event::InhibitorsChanged),
+        (TURN_AT + 2, permission(Ok(()))),
+    ];
+    let log = play_at(&mut agent, road);
+    assert_eq!(
+        log[log.len() - 2..],
+        ["deadline None", &format!("report {} rebooting started", id(&["dbus"]))]
+    );
+    assert_eq!(play_at(&mut agent, [(CLOSES, Event::DeadlinePassed)]), ["deadline None"]);
+    // A wish that has waited, and a daemon that starts again when its time to wait is over.
+    let (mut agent, _) = resume(None, "boot-1", 0);
+    let wish = json!({"id": "w", "onInhibitor": "wait", "waitSeconds": 60});
+    let wished = || Event::Desired { reboot: Some(wish.clone().into()), memory: None };
+    let road = [
+        (100, wished()),
+        (100, permission(Err(blocked()))),
+        (100, Event::Saved(Ok(()))),
+        (101, permission(Err(blocked()))),
+        (102, Event::InhibitorsChanged),
+    ];
+    play_at(&mut agent, road);
+    let effects = agent.handle(permission(Ok(())), at(103));
+    assert_eq!(log_of(&effects).last().unwrap(), "report w rebooting started");
+    assert_eq!(play_at(&mut agent.clone(), [(900, Event::DeadlinePassed)]), ["deadline None"]);
+    let noticed = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(0) };
+    assert!(!play_at(&mut agent.clone(), [(900, noticed)]).iter().any(|line| line.contains("failed")));
+    let (mut agent, effects) =
+        resumed(Some(last_saved(&effects)), None, start("boot-1", 0), SETTINGS, at(900));
+    assert_eq!(log_of(&effects), ["deadline None", "report w waiting", "check"]);
+    let log = play_at(&mut agent, [(902, permission(Ok(())))]);
+    assert_eq!(log.last().unwrap(), "report w rebooting started", "{log:?}");
+}
+
+#[test]
+fn one_that_the_hub_has_not_heard_of_is_in_nobodys_way() {
+    let own = id(&["dbus"]);
+    let begun = || {
+        let mut agent = due();
+        play_at(&mut agent, [(TURN_AT, permission(Ok(())))]);
+        agent
+    };
+    let mut agent = begun();
+    // The call cannot be recorded: then the hub is waited for on.
+    let full = Event::Saved(Err("disk full".into()));
+    let log = play(&mut agent, [call("1", ASKED), surveyed("1", Ok(())), full]);
+    assert!(log.contains(&"reply 1 500 storageFailed".to_owned()), "{log:?}");
+    assert_eq!(log.last().unwrap(), &format!("report {own} rebooting started"));
+    let log = play(&mut agent, [call("2", ASKED), surveyed("2", Ok(()))]);
+    assert_eq!(log, ["survey 2", "save a rebooting"]);
+    let record = &agent.agent.core.record;
+    assert_eq!((&record.starts[..], &record.asked_for), (&[][..], &None), "as if it had never begun");
+    let mut agent = begun();
+    let wish = Event::Desired { reboot: Some(json!({"id": "w"}).into()), memory: None };
+    let log = play(&mut agent, [wish, Event::Saved(Ok(())), permission(Ok(())), Event::Saved(Ok(()))]);
+    assert_eq!(log.last().unwrap(), "report w rebooting started", "{log:?}");
+    // As long as that is not known, the hub's word leads on.
+    let mut agent = begun();
+    let log = play(&mut agent, [call("1", ASKED), Event::Reported, surveyed("1", Ok(()))]);
+    assert_eq!(log.last().unwrap(), "reply 1 409 rebootPending", "{log:?}");
+}
+
+#[test]
+fn somebodys_request_that_did_not_reboot_has_not_met_the_need() {
+    let own = id(&["dbus"]);
+    let (mut agent, _) = asked();
+    replaced(&mut agent);
+    let road = [
+        (TURN_AT, Event::DeadlinePassed),
+        (TURN_AT + 1, permission(Ok(()))),
+        (TURN_AT + 2, Event::Reported),
+        (TURN_AT + 2, Event::Saved(Ok(()))),
+        (TURN_AT + 3, Event::RebootAsked(Ok(()))),
+        (TURN_AT + 303, stays_up()),
+    ];
+    let log = play_at(&mut agent, road);
+    assert_eq!(log.last().unwrap(), "report a failed started neverWentDown");
+    assert_eq!(outcome_stands(&mut agent).last().unwrap(), "check");
+    assert!(agent.status().starts_with(&format!("reboot {own}")), "{}", agent.status());
+    // One attempt is all that there is: if the daemon's own has failed, no other's brings it back.
+    let road = [
+        permission(Ok(())),
+        Event::Reported,
+        Event::Saved(Ok(())),
+        Event::RebootAsked(Ok(())),
+        stays_up(),
+        Event::Reported,
+        call("2", r#"{"id":"b"}"#),
+        permission(Ok(())),
+        Event::Saved(Ok(())),
+        delivered("2"),
+        permission(Ok(())),
+        Event::DeadlinePassed,
+        Event::Saved(Ok(())),
+        Event::RebootAsked(Ok(())),
+        stays_up(),
+        Event::Reported,
+    ];
+    let log = play(&mut agent, road);
+    assert!(log.contains(&format!("report {own} failed started neverWentDown")), "{log:?}");
+    assert_eq!(log.last().unwrap(), "report b failed started neverWentDown", "{log:?}");
+    let later = agent.now + 700;
+    assert_eq!(play_at(&mut agent, [(later, Event::InhibitorsChanged)]), [""; 0]);
+}
+
+#[test]
+fn what_is_taken_back_was_not_granted() {
+    let (mut agent, _) = asked();
+    assert_eq!(agent.agent.core.record.granted_at.len(), 1);
+    replaced(&mut agent);
+    assert_eq!(agent.agent.core.record.granted_at.len(), 1, "that of the call");
+    let (mut agent, _) = asked();
+    play(&mut agent, [Event::Need(need(&["libc6"])), Event::Need(None)]);
+    assert_eq!(
+        (&agent.agent.core.record.granted[..], agent.agent.core.record.granted_at.len()),
+        (&[][..], 0)
+    );
+    // A call of another moment is not taken back with it.
+    let (mut agent, _) = boots(None, "boot-1", 0, None);
+    let road = [
+        call("1", ASKED),
+        permission(Ok(())),
+        Event::Saved(Ok(())),
+        method("2", "cancelReboot", ""),
+        Event::Saved(Ok(())),
+        Event::Reported,
+    ];
+    play(&mut agent, road);
+    let later = agent.now + 600;
+    play_at(&mut agent, [(later, Event::Need(need(&["dbus"]))), (later + 1, Event::Need(None))]);
+    assert_eq!(agent.agent.core.record.granted_at.len(), 1);
 }
 
 #[test]
@@ -342,7 +575,8 @@ fn an_operator_comes_first() {
     assert_eq!(agent.agent.core.record.asked_for, None);
     // When that ends without a reboot, the need is still there.
     let log = play(&mut agent, [method("6", "cancelReboot", r#"{"id":"a"}"#), Event::Saved(Ok(()))]);
-    assert_eq!(log.last().unwrap(), &format!("report {own} scheduled"));
+    assert_eq!(log.last().unwrap(), "report a cancelled");
+    assert_eq!(outcome_stands(&mut agent).last().unwrap(), &format!("report {own} scheduled"));
     // When it ends with one, the need has been asked for.
     play(
         &mut agent,
@@ -365,7 +599,8 @@ fn a_wish_comes_first() {
     assert_eq!(log.last().unwrap(), "report w scheduled", "{log:?}");
     let gone = Event::Desired { reboot: None, memory: None };
     let log = play(&mut agent, [gone, Event::Saved(Ok(()))]);
-    assert_eq!(log.last().unwrap(), &format!("report {} scheduled", id(&["dbus"])), "{log:?}");
+    assert!(log.contains(&"report w cancelled".to_owned()), "{log:?}");
+    assert_eq!(outcome_stands(&mut agent).last().unwrap(), &format!("report {} scheduled", id(&["dbus"])));
     // One that was carried out does not.
     let mut log = play(&mut agent, [wish()]);
     log.retain(|line| line.contains("cancelled"));
