@@ -15,6 +15,7 @@ use self::neighbour::Neighbour;
 use self::report::{Finding, Report, Step};
 use crate::host::hang;
 use crate::host::logind::Logind;
+use crate::lock;
 use crate::service::hub_options;
 use crate::settings::cli::Arguments;
 use crate::settings::config::BackendKind;
@@ -60,7 +61,8 @@ async fn try_all(settings: &Settings, bus: String, root: &Path, report: &mut Rep
         None => None,
     };
     let neighbour = |login: &_| Neighbour::find(&settings.state_dir, settings.runtime_dir.as_deref(), login);
-    road::walk(hub_options(settings), clock, neighbour, report).await;
+    let is_held = lock::is_held(&settings.state_dir).unwrap_or(false);
+    road::walk(hub_options(settings), clock, is_held, neighbour, report).await;
     machine::ask_logind(logind.as_ref(), report).await;
     report.add(machine::judge_state_directory(&settings.state_dir));
     let hangs = match &logind {

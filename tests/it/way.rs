@@ -436,6 +436,14 @@ fn a_provisioned_device_is_told_from_a_configured_one() {
     tested.is("provisioning", "ok", "the service assigns it to localhost");
     tested.is("twin", "ok", "read");
     assert!(!daemon.state_dir().join("assignment.json").exists(), "nothing is kept");
+    // A daemon that has no hub yet asks the service itself.
+    std::fs::create_dir_all(daemon.state_dir()).unwrap();
+    let held = std::fs::File::open(daemon.state_dir()).unwrap();
+    held.try_lock().unwrap();
+    let tested = Tested::of(&daemon);
+    tested.is("provisioning", "skipped", "a daemon runs with this state directory and asks");
+    tested.is("connack", "skipped", "has to be known first");
+    drop(held);
     daemon.start_connected(&hub);
     let tested = Tested::of(&daemon);
     tested.is("provisioning", "ok", "assignment.json says");

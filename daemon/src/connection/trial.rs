@@ -43,6 +43,16 @@ impl Who {
     }
 }
 
+/// Whether the provisioning service would have to be asked who the device is.
+pub fn would_ask(options: &Options) -> bool {
+    match &options.source {
+        Source::Fixed(_) => false,
+        Source::Provisioned(enrolment) => {
+            Provisioning::new(enrolment.clone(), options.assignment_file.clone()).known().is_none()
+        }
+    }
+}
+
 /// Who the device is. The provisioning service is asked where it has not answered
 /// before.
 pub async fn who(options: &mut Options) -> Result<Who, Outage> {

@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use iotdm_proto::reply::{IfItHangs, Inhibitor};
+use nix::unistd::geteuid;
 use rustix::fs::{Access, FsWord, access, statfs, statvfs};
 use serde_json::json;
 
@@ -94,7 +96,8 @@ pub(super) fn judge_state_directory(dir: &Path) -> Finding {
                 ),
             },
             ErrorKind::PermissionDenied => {
-                failed(error.to_string(), "run this as root, or as the daemon's user")
+                let owner = fs::metadata(dir).map(|found| found.uid());
+                failed(error.to_string(), as_whom(owner.ok(), geteuid().as_raw()))
             }
             _ => failed(error.to_string(), "give the daemon a directory of its own"),
         };
@@ -129,6 +132,19 @@ pub(super) fn judge_state_directory(dir: &Path) -> Finding {
         Finding::ok(step, detail)
     };
     finding.with("freeBytes", json!(free))
+}
+
+/// What helps the user `us` with a state directory of `owner` that is refused. Root has
+/// the test run as the daemon's user, but not where files are named.
+fn as_whom(owner: Option<u32>, us: u32) -> &'static str {
+    match us {
+        _ if owner == Some(us) => "chmod 0700 it, and see who could have written to it",
+        0 => {
+            "run this as the daemon's user (runuser -u iotdm -- iotdm-agentd --test …), or without --config and \
+             --state-dir"
+        }
+        _ => "run this as root, or as the daemon's user",
+    }
 }
 
 /// What would end a reboot that hangs on the machine whose files are below `root`, as
@@ -170,7 +186,7 @@ pub(super) fn judge_watchdog(found: Option<Result<IfItHangs, String>>, root: &Pa
 
 /// The user that runs this.
 fn us() -> String {
-    let user = nix::unistd::geteuid();
+    let user = geteuid();
     let name = nix::unistd::User::from_uid(user).ok().flatten().map(|user| user.name);
     name.unwrap_or_else(|| format!("user {user}"))
 }
@@ -196,6 +212,19 @@ mod tests {
         assert_eq!(judge(found(Some(60), None))["result"], "warning");
         assert_eq!(judge(found(Some(60), Some(1800)))["result"], "ok");
         assert_eq!(judge(Some(Err("no bus".to_owned())))["result"], "warning");
+    }
+
+    #[test]
+    fn whoever_may_not_use_the_state_directory_is_told_who_may() {
+        for (owner, us, remedy) in [
+            (Some(998), 0, "runuser -u iotdm"),
+            (Some(998), 1000, "run this as root"),
+            (None, 1000, "run this as root"),
+            (Some(0), 0, "chmod 0700"),
+            (Some(1000), 1000, "chmod 0700"),
+        ] {
+            assert!(as_whom(owner, us).contains(remedy), "{owner:?} {us}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! ends the older one when another comes: where a daemon has the connection, a test
 //! must not log in, and asks that daemon instead.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use iotdm_proto::text::harmless;
@@ -25,7 +26,7 @@ pub(super) enum Neighbour {
     Says(Box<Status>),
     /// A daemon that does not say how it is with this hub.
     Silent,
-    /// Whether there is a daemon cannot be found out, and why.
+    /// Whether there is a daemon cannot be found out, why, and what helps.
     Unknown(String),
 }
 
@@ -38,11 +39,20 @@ impl Neighbour {
             (Some(said), _) => Neighbour::Says(Box::new(said)),
             (None, Ok(true)) => Neighbour::Silent,
             (None, Ok(false)) => Neighbour::Nobody,
-            (None, Err(error)) => Neighbour::Unknown(format!(
-                "whether a daemon runs, whose connection this test would take, cannot be seen in the state directory \
-                 {}: {error}",
-                state_dir.display()
-            )),
+            (None, Err(error)) => {
+                let remedy = match error.kind() {
+                    ErrorKind::PermissionDenied => "run this as root, or as the daemon's user",
+                    _ => {
+                        "see systemctl status iotdm-agentd; where no daemon runs, have the test use another directory \
+                         (--state-dir)"
+                    }
+                };
+                Neighbour::Unknown(format!(
+                    "whether a daemon runs, whose connection this test would take, cannot be seen in the state \
+                     directory {}: {error}: {remedy}",
+                    state_dir.display()
+                ))
+            }
         }
     }
 
@@ -70,7 +80,7 @@ impl Neighbour {
                 );
             }
             Neighbour::Unknown(why) => {
-                return untold(&format!("{why}: run this as root, or as the daemon's user"));
+                return untold(why);
             }
         };
         let (process, since) = (said.pid, said.connection.since);

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use iotdm_proto::text::harmless;
+use iotdm_proto::text::{harmless, lines};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -158,7 +158,7 @@ impl Report {
             self.about.insert("result".to_owned(), json!(worst.unwrap_or(Outcome::Ok)));
             self.about.insert("exitCode".to_owned(), json!(exit));
             self.about.insert("steps".to_owned(), json!(self.findings));
-            let _ = writeln!(std::io::stdout(), "{:#}", Value::Object(self.about));
+            let _ = writeln!(std::io::stdout(), "{}", shown(&Value::Object(self.about)));
         }
         exit
     }
@@ -166,6 +166,12 @@ impl Report {
     fn exit(&self) -> u8 {
         self.findings.iter().map(|finding| finding.exit).max().unwrap_or_default()
     }
+}
+
+/// The object as it is printed. JSON escapes less than a terminal obeys, and what a
+/// server or a certificate says of itself is part of it.
+fn shown(object: &Value) -> String {
+    lines(&format!("{object:#}"))
 }
 
 /// The one word of a step or of how it went.
@@ -181,6 +187,14 @@ mod tests {
     fn a_line_is_one_line_and_the_worst_finding_decides() {
         let strange = Finding::failed(Step::StateDirectory, "a\nb\u{1b}[2J", "mend it");
         assert_eq!(strange.line(), "state-directory  failed   a\u{fffd}b\u{fffd}[2J: mend it");
+        let subject = "CN=hub\u{9b}31m\u{7f}\u{202e}";
+        let told = json!(Finding::ok(Step::Tls, subject).with("chain", json!([{"subject": subject}])));
+        let printed = shown(&told);
+        assert!(
+            printed.chars().all(|char| char == '\n' || char == ' ' || char.is_ascii_graphic()),
+            "{printed:?}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), told, "it is the same JSON");
         let mut report = Report::new(true);
         assert_eq!(report.exit(), 0);
         assert!(report.add(Finding::warning(Step::Tcp, "one family", "open it")));

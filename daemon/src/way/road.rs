@@ -33,16 +33,18 @@ const SOON: i64 = 7;
 /// What helps a clock.
 const SET_CLOCK: &str = "set it (timedatectl set-ntp true), and let NTP (UDP port 123) out";
 
-/// Tries the way. `clock` is what this machine says of its clock, if it can be asked;
-/// `neighbour` finds out who has the connection.
+/// Tries the way. `clock` is what this machine says of its clock, if it can be asked; with
+/// `is_held` a daemon has the state directory; `neighbour` finds out who has the
+/// connection.
 pub(super) async fn walk(
     mut options: Options,
     clock: Option<Clock>,
+    is_held: bool,
     neighbour: impl Fn(&Login) -> Neighbour,
     report: &mut Report,
 ) {
     let deadline = Instant::now() + ALL;
-    let Some(login) = who(&mut options, deadline, report).await else {
+    let Some(login) = who(&mut options, is_held, deadline, report).await else {
         let rest = [Step::Name, Step::Tcp, Step::Proxy, Step::Tls, Step::Websocket];
         report.skip(&rest, "which hub it is has to be known first");
         report.add(judge_clock(clock, &Seen::default()));
@@ -87,8 +89,15 @@ struct Seen {
     upgraded: bool,
 }
 
-/// Who the device is, and at which hub.
-async fn who(options: &mut Options, deadline: Instant, report: &mut Report) -> Option<Login> {
+/// Who the device is, and at which hub. With `is_held` there is a daemon, which asks the
+/// provisioning service itself: the service, too, keeps one connection for each device.
+async fn who(options: &mut Options, is_held: bool, deadline: Instant, report: &mut Report) -> Option<Login> {
+    if is_held && trial::would_ask(options) {
+        let why = "a daemon runs with this state directory and asks the provisioning service itself, which has not \
+                   assigned a hub yet: see systemctl status iotdm-agentd";
+        report.skip(&[Step::Provisioning], why);
+        return None;
+    }
     let finding = match in_time(deadline, trial::who(options)).await {
         Ok(who) => {
             let login = who.login();
@@ -134,7 +143,10 @@ async fn first_hop(options: &Options, login: &Login, deadline: Instant, report: 
     let name = Finding::ok(Step::Name, format!("{host}{is} is {}", shown.join(", ")));
     report.add(name.with("host", json!(host)).with("addresses", json!(shown)));
     let tried: Vec<SocketAddr> = addresses.into_iter().take(ADDRESSES).collect();
-    let knocks = tried.iter().map(|address| trial::knock(*address));
+    let knocks = tried.iter().map(|address| async {
+        let late = |_| Err(format!("has not answered when {} s were over", ALL.as_secs()));
+        timeout_at(deadline, trial::knock(*address)).await.unwrap_or_else(late)
+    });
     let answers = join_all(knocks).await;
     let by_proxy = options.road.proxy.is_some();
     report.add(judge_addresses(&tried.into_iter().zip(answers).collect::<Vec<_>>(), by_proxy))
