@@ -46,12 +46,14 @@ def test_a_reboot_where_packages_ask_for_one(gateway, hub):
     assert only_if_required(hub, "too-late")["outcome"] == "notNeeded"
     assert hub.reported(DEVICE)["reboot"]["id"] == "needed"
 
-    # In a window that is closed now the machine asks itself, and waits.
+
+def test_a_machine_that_asks_itself(gateway, hub):
+    # In a window that is closed now, and waits.
     now = datetime.now(UTC)
     opens = (now + timedelta(hours=12)).replace(minute=0, second=0, microsecond=0)
     ask_itself(gateway, opens, opens + timedelta(hours=2))
     gateway.run(*UPGRADE_DBUS)
-    reported = hub.wait_reported(DEVICE, lambda reported: reported["reboot"]["requestedBy"] == "device")
+    reported = hub.wait_reported(DEVICE, lambda reported: reported.get("reboot", {}).get("requestedBy") == "device")
     own = reported["reboot"]
     assert re.fullmatch("required:[0-9a-f]{32}", own["id"]) and own["status"] == "scheduled", own
     assert own["id"] == f"required:{reported['rebootRequired']['askedFor']}"
@@ -64,9 +66,9 @@ def test_a_reboot_where_packages_ask_for_one(gateway, hub):
     hub.wait_connected(DEVICE)
     status = json.loads(hub.done("invoke", DEVICE, "getRebootStatus", "--output", "json"))["payload"]
     assert (status["reboot"]["status"], status["inhibitors"][0]["who"]) == ("waiting", inhibitor.WHO), status
-    assert len(gateway.boots) == 2
+    assert len(gateway.boots) == 1
     inhibitor.release(gateway)
-    boot = gateway.wait_boot(3)
+    boot = gateway.wait_boot(2)
     reported = hub.wait_reported(DEVICE, lambda reported: reported["boot"]["bootId"] == boot.boot_id)
     assert (reported["reboot"]["id"], reported["reboot"]["status"]) == (own["id"], "completed")
     assert reported["boot"]["cause"] == "requested"
@@ -84,10 +86,10 @@ def test_a_reboot_where_packages_ask_for_one(gateway, hub):
     status = json.loads(hub.done("invoke", DEVICE, "getRebootStatus", "--output", "json"))["payload"]
     assert (status["reboot"]["id"], status["reboot"]["status"]) == (own["id"], "completed"), status
     assert status["rebootRequired"]["required"] is True
-    assert len(gateway.boots) == 3
+    assert len(gateway.boots) == 2
 
     # Other reasons are another matter.
     gateway.run("sh", "-c", ASK % "libc6")
-    boot = gateway.wait_boot(4)
+    boot = gateway.wait_boot(3)
     reported = hub.wait_reported(DEVICE, lambda reported: reported["boot"]["bootId"] == boot.boot_id)
     assert reported["reboot"]["id"].startswith("required:") and reported["reboot"]["id"] != own["id"]
