@@ -123,6 +123,12 @@ impl Twin {
         self.follow(next, now)
     }
 
+    /// Sends what is to be said at once, where the hub is connected and has not answered
+    /// what it was asked or told before.
+    pub fn send_now(&mut self) -> Option<TwinRequest> {
+        self.reporter.send_now()
+    }
+
     /// The hub is connected and its responses are subscribed to.
     pub fn connected(&mut self, now: Duration) -> Vec<Action> {
         let request = self.reporter.connected();

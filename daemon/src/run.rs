@@ -476,6 +476,11 @@ impl Daemon {
                     return self.report(&report);
                 }
             }
+            Effect::ReportNow => {
+                if let Some(request) = self.twin.send_now() {
+                    self.send(request);
+                }
+            }
             Effect::AskPermission { preflight } => {
                 let outlook = outlook(self.backend.clone(), self.obstacle.clone(), preflight);
                 self.answer_later(async { Event::Permission(outlook.await) });

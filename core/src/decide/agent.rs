@@ -370,12 +370,18 @@ impl Core {
                 effects.extend(more);
                 (phase, effects)
             }
-            (Phase::Announcing, Event::Reported | Event::DeadlinePassed) => {
+            (Phase::Announcing, told @ (Event::Reported | Event::DeadlinePassed)) => {
                 // Before logind is asked: the machine may go down, and this
                 // process end, faster than it could write that logind agreed.
                 self.record.asked = Some(Asked::Asking);
                 self.record.renew(true);
-                (Phase::Asking, vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()])
+                let mut effects = vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()];
+                if told == Event::DeadlinePassed {
+                    // A daemon that has lost its record will have only the twin to know
+                    // from that this was begun.
+                    effects.insert(0, Effect::ReportNow);
+                }
+                (Phase::Asking, effects)
             }
 
             (Phase::Asking, Event::Saved(Ok(()))) => {

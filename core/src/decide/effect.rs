@@ -46,6 +46,9 @@ pub enum Effect {
     /// Make the twin's reported properties say this; answered, once and for
     /// the newest only, by `Event::Reported`.
     Report(Box<Report>),
+    /// Send what the twin is to say at once, although the hub has not answered what it
+    /// was asked or told before: soon nobody is here to send it.
+    ReportNow,
     /// Ask logind to reboot; answered by `Event::RebootAsked`.
     Reboot {
         /// For the people who are logged in: why, and who asks.

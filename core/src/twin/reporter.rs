@@ -127,6 +127,28 @@ impl Reporter {
         self.known = Known::Offline;
     }
 
+    /// Sends what is to be said although the hub has not answered yet. What it was told
+    /// before is told again along with it, so that the order does not matter where the
+    /// hub has both; where the twin was not read yet, nothing is taken away from it.
+    pub(super) fn send_now(&mut self) -> Option<TwinRequest> {
+        let patch = match &self.known {
+            Known::Offline | Known::Values { .. } => return None,
+            Known::Reading { .. } => self.wanted.clone(),
+            Known::Patching { values, patch, .. } => {
+                let whole = with_company(diff(values, &self.wanted), &self.wanted);
+                if whole == *patch {
+                    return None;
+                }
+                whole
+            }
+        };
+        let rid = self.rid();
+        if let Known::Patching { rid: newest, patch: last, .. } = &mut self.known {
+            (*newest, *last) = (rid.clone(), patch.clone());
+        }
+        Some(TwinRequest::Patch { rid, patch })
+    }
+
     /// Asks again for what was not answered, if anything.
     pub(super) fn retry(&mut self) -> Option<TwinRequest> {
         match self.known {
@@ -573,5 +595,27 @@ mod tests {
         let (rid, _) = patch(reporter.read(empty()));
         assert_eq!(reporter.patched(&rid, 500, b"{}"), Next::Later { status: 500 });
         get(reporter.retry().unwrap());
+    }
+
+    #[test]
+    fn before_the_machine_goes_down_what_is_unanswered_does_not_hold_the_rest_up() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&report("1"));
+        assert_eq!(reporter.send_now(), None, "the hub is not connected");
+        let reading = get(reporter.connected());
+        let unread = reporter.send_now().unwrap();
+        assert!(
+            matches!(&unread, TwinRequest::Patch { patch, .. } if patch["agent"]["version"] == "1"),
+            "{unread:?}"
+        );
+        let (first, _) = patch(reporter.read(empty()));
+        assert_ne!(reading, first);
+        assert_eq!(reporter.send_now(), None, "all of it was sent");
+        assert_eq!(reporter.want(&report("2")), Next::Wait);
+        let (second, told) = patch(Next::Send(reporter.send_now().unwrap()));
+        assert_eq!((&told["agent"]["version"], told["rebootTime"].is_string()), (&json!("2"), true));
+        assert_eq!(reporter.patched(&first, 204, b""), Next::Wait);
+        assert_eq!(reporter.patched(&second, 204, b""), Next::InSync);
+        assert_eq!(reporter.send_now(), None);
     }
 }

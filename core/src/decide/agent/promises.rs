@@ -725,7 +725,7 @@ impl World {
                     self.spent.insert(reboot.id);
                 }
             },
-            Effect::Survey { .. } | Effect::Note(_) => {}
+            Effect::Survey { .. } | Effect::ReportNow | Effect::Note(_) => {}
         }
         None
     }

@@ -155,6 +155,7 @@ fn log(effects: &[Effect]) -> Vec<String> {
             format!("reply {rid} {status} {code}")
         }
         Effect::AskPermission { .. } => "check".to_owned(),
+        Effect::ReportNow => "report now".to_owned(),
         Effect::AskShutdown => "look".to_owned(),
         Effect::Survey { rid, .. } => format!("survey {rid}"),
         Effect::Save(record) => {

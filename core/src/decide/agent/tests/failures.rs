@@ -52,6 +52,17 @@ fn a_refusing_logind_and_a_machine_that_stays_up_are_reported_and_leave_it_idle(
 }
 
 #[test]
+fn a_hub_that_does_not_acknowledge_is_told_once_more_before_logind_is_asked() {
+    for (told, sends) in [(Event::Reported, false), (Event::DeadlinePassed, true)] {
+        let mut agent = idle();
+        play(&mut agent, straight().into_iter().take(4));
+        let log = play(&mut agent, [told]);
+        assert_eq!(log.first().is_some_and(|first| first == "report now"), sends, "{log:?}");
+        assert_eq!(log.last().unwrap(), "save a rebooting started asking");
+    }
+}
+
+#[test]
 fn a_shutdown_that_takes_its_time_is_no_failure_and_says_what_it_waits_for() {
     let looked = |under_way, units: &[&str]| Event::Shutdown {
         under_way,
