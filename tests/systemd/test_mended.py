@@ -23,7 +23,7 @@ def wait_for(machine, **expected: str) -> dict[str, str]:
     return shown
 
 
-def tested(machine, status: int) -> dict:
+def tried(machine, status: int) -> dict:
     said = machine.run("sh", "-c", "iotdm-agentd --test --json; echo status $?")
     found, end = said.rsplit("status ", 1)
     assert end.strip() == str(status), said
@@ -128,7 +128,7 @@ def test_root_judges_the_settings_as_the_service_would(machine, hub):
     assert "judged as        iotdm, in a unit like iotdm-agentd.service\n" in said, said
     assert "key (hidden) from /etc/iotdm/connection-string\n" in said
     # A test of the way, in the service's sandbox: in a container there is no watchdog to warn of.
-    found = tested(machine, 0)
+    found = tried(machine, 0)
     assert found["judgedAs"] == "iotdm, in a unit like iotdm-agentd.service" and found["daemonRuns"] is False
     for step in ["configuration", "name", "tcp", "tls", "connack", "twin", "logind", "polkit", "state-directory"]:
         assert result_of(found, step) == "ok", found
@@ -137,19 +137,19 @@ def test_root_judges_the_settings_as_the_service_would(machine, hub):
     check = "iotdm-agentd --check-config 2>&1; echo status $?"
     said = machine.run("sh", "-c", check)
     assert "cannot read ca_file /etc/iotdm/ca.pem: Permission denied" in said and said.endswith("status 1\n"), said
-    assert result_of(tested(machine, 1), "configuration") == "failed"
+    assert result_of(tried(machine, 1), "configuration") == "failed"
     (machine.root / "etc/iotdm/ca.pem").chmod(0o644)
     # What root could not read is, if it is the service's.
     encrypt = "systemd-creds encrypt --with-key=host --name=connection-string /etc/iotdm/connection-string /etc/iotdm/connection-string.cred"
     machine.run("sh", "-c", f"{encrypt} && rm /etc/iotdm/connection-string && systemctl daemon-reload")
     said = machine.run("sh", "-c", check)
     assert "key (hidden) from /etc/iotdm/connection-string.cred\n" in said and said.endswith("status 0\n"), said
-    assert result_of(tested(machine, 0), "connack") == "ok"
+    assert result_of(tried(machine, 0), "connack") == "ok"
 
     # Beside the daemon the test takes no connection from it, and leaves its directory.
     gateways.enable(machine)
     hub.wait_connected(DEVICE)
-    found = tested(machine, 0)
+    found = tried(machine, 0)
     assert found["daemonRuns"] is True and "the running daemon" in step_of(found, "connack")["detail"], found
     assert '"connected": true' in machine.run("cat", "/run/iotdm/status.json")
     assert machine.show(UNIT, "NRestarts")["NRestarts"] == "0"
