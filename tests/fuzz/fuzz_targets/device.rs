@@ -68,6 +68,7 @@ impl Daemon {
             granted: Vec::new(),
             traces: Traces::default(),
             need: None,
+            information: None,
         };
         let settings = Settings {
             ack_timeout: Duration::from_secs(5),
