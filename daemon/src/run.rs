@@ -579,6 +579,7 @@ impl Daemon {
                     "the hub does not take the reported properties: {status} {body}; {}",
                     self.agent.status()
                 );
+                return Some(Event::ReportRefused);
             }
             Action::LogShortened { status, body, what } => tracing::warn!(
                 "the hub does not take the reported properties ({status} {body}); they are sent again without {what}"

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use iotdm_proto::device_information::DeviceInformation;
 use iotdm_proto::reply::{BootHistoryReply, CallError, IfItHangs, StatusReply};
-use iotdm_proto::report::{self, Feature, RebootError, RebootErrorCode, RebootStatus, Report};
+use iotdm_proto::report::{self, Feature, Reboot, RebootError, RebootErrorCode, RebootStatus, Report};
 use iotdm_proto::{ErrorCode, MethodName, OnInhibitor, Time};
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ use super::effect::{Effect, Notice};
 use super::event::Event;
 use super::guard::Guards;
 use super::health::Observed;
-use super::record::{Asked, BootCounts, Record};
+use super::record::{Asked, BootCounts, Record, Unheard};
 use super::refusal::{Refusal, grant, refuse};
 use super::request::{DesiredReboot, Request};
 
@@ -70,6 +70,8 @@ struct Core {
     need: Option<String>,
     /// Whether the hub has heard of the newest request's outcome.
     outcome: Told,
+    /// Which request's outcome, before the newest request, the twin was last to tell.
+    telling: Option<String>,
     /// The newest record could not be written, so that its report may be held back.
     unsaved: bool,
     /// What systemd was last heard of the machine's units.
@@ -163,6 +165,9 @@ impl Agent {
     pub fn status(&self) -> String {
         let Some(reboot) = self.core.record.pending() else { return "no reboot pending".to_owned() };
         match (&self.phase, reboot.status, reboot.not_before) {
+            (Phase::Scheduled, ..) if self.core.is_own() && !self.core.knows_the_time() => {
+                format!("reboot {} waits until the clock is synchronised", reboot.id)
+            }
             (Phase::Rebooting, ..) => format!("reboot {} asked of logind", reboot.id),
             (Phase::Announcing, ..) if self.core.needs_the_hub() => {
                 format!("reboot {} waits until the hub has its report", reboot.id)
@@ -220,6 +225,10 @@ impl Agent {
 
     /// Decides what follows from `event` at the instant `now`.
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Effect> {
+        if let Some(effects) = self.core.follow_unheard(&event) {
+            self.core.note_telling(&effects);
+            return effects;
+        }
         let tell_again = self.core.follow_outcome(&event, now);
         let (phase, mut effects) = self.core.step(std::mem::take(&mut self.phase), event, now);
         if tell_again {
@@ -236,6 +245,7 @@ impl Agent {
         effects.extend(self.core.save_count(&phase, &effects));
         self.phase = phase;
         self.core.hold_back(&mut effects);
+        self.core.note_telling(&effects);
         effects
     }
 
@@ -462,6 +472,7 @@ impl Core {
                 | Event::Saved(_)
                 | Event::ReplyDelivered { .. }
                 | Event::Reported
+                | Event::ReportRefused
                 | Event::InhibitorsChanged
                 | Event::RebootAsked(_)
                 | Event::Shutdown { .. }
@@ -475,14 +486,23 @@ impl Core {
     }
 
     fn report(&self) -> Effect {
-        Effect::Report(Box::new(self.told()))
+        let record = &self.record;
+        Effect::Report(Box::new(match record.unheard.front() {
+            Some(Unheard { reboot, last_wish }) => self.telling(Some(reboot), last_wish.as_ref()),
+            None => self.told(),
+        }))
     }
 
-    /// What the twin is to say.
+    /// What is known, and what the twin is to say once the hub has heard of each outcome
+    /// before the newest request.
     fn told(&self) -> Report {
+        self.telling(self.record.reboot.as_ref(), self.record.last_wish.as_ref())
+    }
+
+    fn telling(&self, reboot: Option<&Reboot>, last_wish: Option<&String>) -> Report {
         short(Report {
             reboot_time: self.record.reboot_time,
-            reboot: self.record.reboot.clone(),
+            reboot: reboot.cloned(),
             boot: Some(self.record.boot.clone()),
             health: self.known_health().map(|known| known.told.clone()),
             reboot_required: self.told_need(),
@@ -492,7 +512,7 @@ impl Core {
                 features: self.features(),
                 damaged_record: self.record.damaged.clone(),
                 wish_error: self.wish_error(),
-                last_wish: self.record.last_wish.clone(),
+                last_wish: last_wish.cloned(),
             }),
             device_information: self.information.clone(),
         })

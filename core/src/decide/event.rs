@@ -94,6 +94,8 @@ pub enum Event {
     },
     /// The hub has all that was last to be reported.
     Reported,
+    /// The hub does not take what was last to be reported, nor would it later.
+    ReportRefused,
     /// The twin's desired properties are known, or have changed.
     Desired {
         /// `properties.desired.reboot`, if it is there.

@@ -1,9 +1,11 @@
 //! The durable record: what the daemon must still know after the machine went
 //! down at any instant.
 
+use std::collections::VecDeque;
+
 use iotdm_proto::need::RebootRequired;
 use iotdm_proto::reply::PastBoot;
-use iotdm_proto::report::{Boot, Clock, Reboot};
+use iotdm_proto::report::{Boot, Clock, Reboot, RebootStatus, RequestedBy};
 use iotdm_proto::request::OnPreflight;
 use iotdm_proto::{OnInhibitor, Time};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,10 @@ pub struct Record {
     /// the machine was about to be asked to go down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot: Option<Reboot>,
+    /// Outcomes of requests before the newest one that the hub may not have heard of, the
+    /// oldest first: each is told before what comes after it.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub unheard: VecDeque<Unheard>,
     /// What to do about obstacles when the pending request's time has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -92,6 +98,18 @@ pub struct Record {
     /// Where a damaged record was set aside, in this boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<String>,
+}
+
+/// An outcome that another request has taken the place of before the hub heard of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unheard {
+    /// The request.
+    pub reboot: Reboot,
+    /// [`Record::last_wish`] as it was then. With a later wish's id beside it, a daemon
+    /// whose record is lost would take that wish for carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_wish: Option<String>,
 }
 
 /// How many boots the daemon has seen, by what ended the boot before.
@@ -168,6 +186,7 @@ impl Record {
             boot,
             reboot_time: None,
             reboot: None,
+            unheard: VecDeque::new(),
             plan: None,
             asked: None,
             started_clock: None,
@@ -194,6 +213,25 @@ impl Record {
     /// The newest request, if it has not ended yet.
     pub fn pending(&self) -> Option<&Reboot> {
         self.reboot.as_ref().filter(|reboot| !reboot.status.is_final())
+    }
+
+    /// The most outcomes that are kept for a hub that has not heard of them. A hub that
+    /// takes calls takes reports, or will soon; of more, the oldest are given up.
+    pub const MAX_UNHEARD: usize = 8;
+
+    /// Keeps the newest request's outcome, of which the hub may not have heard, since
+    /// another request takes its place.
+    pub(super) fn keep_unheard(&mut self) {
+        // What the daemon has taken back is as if it had never been asked for.
+        let is_told = |reboot: &Reboot| {
+            let taken_back =
+                reboot.requested_by == RequestedBy::Device && reboot.status == RebootStatus::Cancelled;
+            reboot.status.is_final() && !taken_back
+        };
+        let Some(reboot) = self.reboot.clone().filter(is_told) else { return };
+        self.unheard.push_back(Unheard { reboot, last_wish: self.last_wish.clone() });
+        let excess = self.unheard.len().saturating_sub(Self::MAX_UNHEARD);
+        self.unheard.drain(..excess);
     }
 
     /// Notes that the newest request, which was granted, began or ended now: from

@@ -218,6 +218,7 @@ impl Core {
             self.unmake_own();
         }
         self.remember(&reply);
+        self.give_place(&id);
         let by = if wish.is_some() { RequestedBy::Twin } else { RequestedBy::Method };
         let failed_before = self.note_failed_before();
         self.record.reboot = Some(Reboot {

@@ -7,7 +7,7 @@ use iotdm_proto::OnInhibitor;
 use iotdm_proto::Time;
 use iotdm_proto::need::RebootRequired;
 use iotdm_proto::reply::{Granted, RebootReply};
-use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
+use iotdm_proto::report::{Clock, Reboot, RebootStatus, RequestedBy};
 use iotdm_proto::request::{MAX_REASON, OnPreflight};
 
 use super::{Core, Phase, Step};
@@ -28,6 +28,10 @@ const OWN: &str = "required:";
 /// own request takes its place there: whoever waits for an outcome reads the twin again
 /// and again, and would never see it.
 const READ_FIRST: Duration = Duration::from_secs(600);
+
+/// After how much uptime a need that has outlived a boot is there again: some flags are
+/// made anew by each boot, a while after the daemon was started.
+const SETTLED: Duration = Duration::from_secs(600);
 
 /// Whether the hub has heard of the newest request's outcome.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +56,33 @@ impl Core {
     }
 
     /// Remembers which need there is. One that comes again after it was gone is asked for
-    /// anew, though not while the id of the request for it is remembered.
+    /// anew, though not while the id of the request for it is remembered. One that was
+    /// there before a boot and not yet after it is not gone until that has [`SETTLED`].
     pub(super) fn note_need(&mut self, need: Option<&Need>) {
-        self.need = need.and_then(Need::digest);
-        if self.need.is_none() {
+        let before = std::mem::replace(&mut self.need, need.and_then(Need::digest));
+        let goes = before.is_some() && self.need.is_none();
+        let was_gone = before.is_none() && self.has_settled();
+        if goes || was_gone {
             self.record.asked_for = None;
         }
+    }
+
+    /// The need that is found at the start, which goes on.
+    pub(super) fn find_need(&mut self, need: Option<&Need>) {
+        self.need = need.and_then(Need::digest);
+        self.forget_what_is_gone();
+    }
+
+    /// A need that has not come back by now is gone.
+    fn forget_what_is_gone(&mut self) {
+        if self.need.is_none() && self.has_settled() {
+            self.record.asked_for = None;
+        }
+    }
+
+    /// Whether the machine has been up for so long that what each boot makes anew is there.
+    pub(super) fn has_settled(&self) -> bool {
+        self.record.age.uptime() >= SETTLED
     }
 
     /// The need as it is told, with what was done about it.
@@ -116,16 +141,19 @@ impl Core {
         if self.record.lost {
             return (phase, Vec::new());
         }
+        self.forget_what_is_gone();
         let wanted = self.own_id();
         match (phase, self.record.pending()) {
-            (Phase::Idle, None) => match wanted.filter(|id| self.is_unheard_of(id)) {
-                Some(id) => match self.outcome_stays(now) {
-                    Some(Duration::ZERO) => self.ask_oneself(id, now),
-                    Some(rest) => (Phase::Idle, vec![Effect::Deadline(Some(rest))]),
+            (Phase::Idle, None) => {
+                match wanted.filter(|id| self.knows_the_time() && self.is_unheard_of(id)) {
+                    Some(id) => match self.outcome_stays(now) {
+                        Some(Duration::ZERO) => self.ask_oneself(id, now),
+                        Some(rest) => (Phase::Idle, vec![Effect::Deadline(Some(rest))]),
+                        None => (Phase::Idle, Vec::new()),
+                    },
                     None => (Phase::Idle, Vec::new()),
-                },
-                None => (Phase::Idle, Vec::new()),
-            },
+                }
+            }
             (
                 phase @ (Phase::Scheduled | Phase::Waiting { .. } | Phase::Due { .. } | Phase::Announcing),
                 Some(reboot),
@@ -152,6 +180,12 @@ impl Core {
         !busy && self.record.asked_for != self.need && self.granted(id).is_none()
     }
 
+    /// Whether the clock can tell when a window is open: nobody has asked for what the
+    /// daemon does by itself, so a clock that may be wrong by years must not lead to it.
+    pub(super) fn knows_the_time(&self) -> bool {
+        self.record.boot.clock == Clock::Synchronized
+    }
+
     /// Takes note of whether the hub has heard of the newest request's outcome. What the
     /// hub acknowledges while the record is not on disk may be an older report, so then
     /// the outcome is to be told again once it is: that is what is returned.
@@ -161,11 +195,47 @@ impl Core {
             (Event::Saved(saved), outcome) => {
                 let was_unsaved = std::mem::replace(&mut self.unsaved, saved.is_err());
                 let ended = self.record.reboot.as_ref().is_some_and(|reboot| reboot.status.is_final());
-                return was_unsaved && saved.is_ok() && ended && matches!(outcome, Told::NotYet);
+                let owed = (ended && matches!(outcome, Told::NotYet)) || !self.record.unheard.is_empty();
+                return was_unsaved && saved.is_ok() && owed;
             }
             _ => {}
         }
         false
+    }
+
+    /// The newest request is about to give its place to the request `id`. Whoever waits
+    /// for its outcome may still have to hear of it; of the same request, that is what
+    /// becomes of it in the end.
+    pub(super) fn give_place(&mut self, id: &str) {
+        self.record.unheard.retain(|unheard| unheard.reboot.id != id);
+        let is_another = self.record.reboot.as_ref().is_some_and(|reboot| reboot.id != id);
+        if is_another && matches!(self.outcome, Told::NotYet) {
+            self.record.keep_unheard();
+        }
+    }
+
+    /// Goes on to what is to be told next, once the hub has heard of an outcome before the
+    /// newest request, or would not hear of it ever; `None` for any other event.
+    pub(super) fn follow_unheard(&mut self, event: &Event) -> Option<Vec<Effect>> {
+        let is_answer = matches!(event, Event::Reported | Event::ReportRefused);
+        if !is_answer || self.record.unheard.is_empty() {
+            return None;
+        }
+        // While the record is not on disk, the answer may be to an older report.
+        if self.unsaved {
+            return Some(Vec::new());
+        }
+        let heard = self.record.unheard.pop_front_if(|first| self.telling.as_ref() == Some(&first.reboot.id));
+        let mut effects = Vec::from_iter(heard.map(|_| self.save()));
+        effects.push(self.report());
+        Some(effects)
+    }
+
+    /// Takes note of which outcome before the newest request is told by these `effects`.
+    pub(super) fn note_telling(&mut self, effects: &[Effect]) {
+        if effects.iter().any(|effect| matches!(effect, Effect::Report(_))) {
+            self.telling = self.record.unheard.front().map(|first| first.reboot.id.clone());
+        }
     }
 
     /// For how long the newest request's outcome has still to stand in the twin, where the

@@ -204,9 +204,9 @@ struct World {
     twin: Option<Report>,
     /// The outcomes that the twin was told of, by id.
     outcomes: BTreeMap<String, RebootStatus>,
-    /// The outcome of somebody's request that the twin was not told of yet, and since
-    /// when it tells the one that it tells.
-    owed: Option<String>,
+    /// The outcomes that the twin was not told of yet, in their order, and since when it
+    /// tells the one of somebody's request that it tells.
+    owed: VecDeque<String>,
     told_at: Option<i64>,
     /// The daemon's own requests that have had an outcome of their own, or were called
     /// off by an operator.
@@ -275,7 +275,7 @@ impl World {
             wanted: None,
             twin: None,
             outcomes: BTreeMap::new(),
-            owed: None,
+            owed: VecDeque::new(),
             told_at: None,
             spent: BTreeSet::new(),
             met: None,
@@ -494,6 +494,10 @@ impl World {
     /// A request is accepted: not if it was of late, nor if too many were.
     fn is_accepted(&mut self, id: &str) {
         self.jumped = false;
+        // Of an earlier request with this id, nobody wants to hear any more; and no more
+        // outcomes are kept for a hub that takes no report.
+        self.owed.retain(|owed| owed != id);
+        self.give_up_owed(Record::MAX_UNHEARD);
         let now = self.true_time();
         // What the device asks itself for may be taken back, and asked for again.
         let may_return = id.starts_with("required:") && !self.reboots.contains_key(id);
@@ -513,6 +517,11 @@ impl World {
         }
         let of_late = self.accepted_at.iter().filter(|at| now - **at < 3600).count();
         assert!(of_late <= 30 || self.was_lost, "{of_late} requests were accepted within an hour");
+    }
+
+    fn give_up_owed(&mut self, most: usize) {
+        let excess = self.owed.len().saturating_sub(most);
+        self.owed.drain(..excess);
     }
 
     /// The id of the daemon's own request for the present need.
@@ -582,7 +591,9 @@ impl World {
         // What is not on the disk is done anew.
         let newest = self.disk.as_ref().and_then(|record| record.reboot.as_ref());
         let ended = newest.filter(|reboot| reboot.status.is_final()).map(|reboot| &reboot.id);
-        self.owed.take_if(|id| ended != Some(id));
+        let newest = ended.filter(|id| self.owed.contains(id));
+        let unheard = self.disk.iter().flat_map(|record| &record.unheard);
+        self.owed = unheard.map(|unheard| &unheard.reboot.id).chain(newest).cloned().collect();
         let told = self.twin.as_ref().and_then(|twin| twin.reboot.as_ref()).map(|reboot| &reboot.id);
         self.told_at.take_if(|_| ended != told);
         self.write_file(false);
@@ -717,12 +728,17 @@ impl World {
                 self.jumped &= !(id.starts_with("wish") || id.starts_with("required:"));
             }
             Effect::Note(Note::Ended(reboot)) => match reboot.requested_by {
-                RequestedBy::Method | RequestedBy::Twin => {
-                    (self.owed, self.told_at) = (Some(reboot.id), None);
-                }
                 RequestedBy::Device if reboot.status == RebootStatus::Cancelled => {}
-                RequestedBy::Device => {
-                    self.spent.insert(reboot.id);
+                by => {
+                    if by == RequestedBy::Device {
+                        self.spent.insert(reboot.id.clone());
+                    }
+                    // What becomes of one request in the end is all that is told of it.
+                    self.owed.retain(|owed| *owed != reboot.id);
+                    self.owed.push_back(reboot.id);
+                    // One of a wish that was not accepted takes the newest place as well.
+                    self.give_up_owed(Record::MAX_UNHEARD + 1);
+                    self.told_at = None;
                 }
             },
             Effect::Survey { .. } | Effect::ReportNow | Effect::Note(_) => {}
@@ -785,15 +801,21 @@ impl World {
         }
     }
 
-    /// The daemon's own request takes no outcome's place before that could be read.
+    /// Nothing takes an outcome's place before the hub has heard of that, and the daemon's
+    /// own request not before it could be read.
     fn outcome_stands(&mut self, report: &Report) {
         let Some(reboot) = &report.reboot else { return };
+        let owed = self.owed.front().filter(|_| !self.was_lost);
+        // What the hub took while the disk took nothing may be told again.
+        let is_again = self.outcomes.get(&reboot.id) == Some(&reboot.status);
+        assert!(
+            is_again || owed.is_none_or(|owed| *owed == reboot.id),
+            "{} is told before the outcome of {owed:?}",
+            reboot.id
+        );
         if reboot.requested_by != RequestedBy::Device {
-            // Whoever asks again no longer waits for what became of the last request.
-            self.owed.take_if(|id| *id != reboot.id);
             self.told_at.take_if(|_| !reboot.status.is_final());
         } else if !self.was_lost {
-            assert_eq!(self.owed, None, "the hub never hears of this outcome");
             let stood = self.told_at.take().is_none_or(|at| self.now - at >= READ_FIRST);
             assert!(stood, "an outcome is gone before it was read");
         }
@@ -802,8 +824,8 @@ impl World {
     fn is_told_at_last(&mut self) {
         let told = self.twin.as_ref().and_then(|twin| twin.reboot.as_ref());
         let Some(told) = told.filter(|reboot| reboot.status.is_final()) else { return };
-        if self.owed.take_if(|id| *id == told.id).is_some() {
-            self.told_at = Some(self.now);
+        if self.owed.pop_front_if(|id| *id == told.id).is_some() {
+            self.told_at = Some(self.now).filter(|_| told.requested_by != RequestedBy::Device);
         }
     }
 
@@ -877,7 +899,7 @@ impl World {
         self.take(&Step::Connect);
         self.take(&Step::Kept { all: true });
         self.comes_to_rest();
-        assert_eq!(self.owed, None, "the hub never hears of this outcome");
+        assert!(self.owed.is_empty(), "the hub never hears of {:?}", self.owed);
         if let Some(own) = self.own_id().filter(|_| self.windows && !self.was_lost) {
             let is_met = self.met.as_ref() == Some(&own) || self.spent.contains(&own);
             assert!(is_met, "{own} is never asked for");

@@ -40,7 +40,7 @@ impl Core {
             is_for_later(reboot) && wanted == Some(&reboot.id)
         });
         let is_own = memory.reboot.as_ref().is_some_and(|reboot| reboot.requested_by == RequestedBy::Device);
-        if !(taken_up_anew && is_own) && self.need.is_some() {
+        if !(taken_up_anew && is_own) && (self.need.is_some() || !self.has_settled()) {
             self.record.asked_for.clone_from(&memory.asked_for);
         }
         if !taken_up_anew {

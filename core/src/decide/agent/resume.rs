@@ -113,6 +113,7 @@ impl Agent {
             wish_crowded: false,
             need: None,
             outcome: Told::NotYet,
+            telling: None,
             unsaved: false,
             observed: None,
             hub_reached_after: None,
@@ -120,11 +121,12 @@ impl Agent {
             information: start.information,
         };
         core.count(start.uptime);
-        core.note_need(start.need.as_ref());
+        core.find_need(start.need.as_ref());
         effects.extend(core.mend());
         let (phase, more) = core.take_up_pending(clock, now);
         effects.extend(more);
         core.hold_back(&mut effects);
+        core.note_telling(&effects);
         (Agent { phase, core }, effects)
     }
 }

@@ -173,6 +173,7 @@ impl Core {
         reboot.completed_at = Some(now);
         reboot.error = error.map(brief);
         let note = Note::Ended(Box::new(reboot.clone()));
+        self.give_place(id);
         self.record.reboot = Some(reboot);
         self.outcome = Told::NotYet;
         self.record.wish = Some(wish.raw);

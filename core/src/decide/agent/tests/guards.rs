@@ -22,6 +22,7 @@ fn reboots(agent: &mut Clocked, id: &str, seconds: i64) -> Vec<Effect> {
         Event::Saved(Ok(())),
         Event::RebootAsked(Err("busy".into())),
         Event::Permission(Outlook::of(Ok(()))),
+        Event::Reported,
     ];
     events.into_iter().flat_map(|event| agent.handle(event, at(seconds))).collect()
 }

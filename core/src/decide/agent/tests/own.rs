@@ -629,3 +629,78 @@ fn a_machine_that_is_going_down_is_not_asked_to() {
     let log = play(&mut agent, [Event::ShutdownCancelled]);
     assert_eq!(log.last().unwrap(), &format!("report {} scheduled", id(&["dbus"])));
 }
+
+#[test]
+fn a_clock_that_may_be_wrong_opens_no_window() {
+    let own = id(&["dbus"]);
+    let unset = |boot: &str, seconds| Start {
+        need: need(&["dbus"]),
+        clock: Clock::Unsynchronized,
+        ..start(boot, seconds)
+    };
+    // By the clock, which is years behind, the window is open.
+    let (mut agent, _) = resumed(None, None, unset("boot-1", OPENS), settings(), at(OPENS + 1200));
+    assert_eq!(play_at(&mut agent, [(OPENS + 1210, Event::InhibitorsChanged)]), [""; 0]);
+    assert_eq!(agent.status(), "no reboot pending");
+    let right = 400 * DAY + 43_200;
+    let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(right - 1220) };
+    let log = play_at(&mut agent, [(right, set)]);
+    assert_eq!(log.last().unwrap(), &format!("report {own} scheduled"), "{log:?}");
+
+    // The same of what an earlier boot has asked for.
+    let record = last_saved(&asked().1);
+    let (mut agent, effects) =
+        resumed(Some(record), None, unset("boot-2", 50_000), settings(), at(TURN_AT + 5));
+    assert_eq!(
+        log_of(&effects)[log_of(&effects).len() - 2..],
+        ["deadline None", &format!("report {own} scheduled")]
+    );
+    assert_eq!(agent.status(), format!("reboot {own} waits until the clock is synchronised"));
+    // What somebody asks for goes by the clock that there is.
+    let mut asked = Clocked { agent: agent.agent.clone(), now: agent.now };
+    let log =
+        play(&mut asked, [call("1", ASKED), surveyed("1", Ok(())), Event::Saved(Ok(())), delivered("1")]);
+    assert!(log.contains(&"reply 1 200 accepted".to_owned()), "{log:?}");
+    // In truth its turn has still to come.
+    let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(50_000 - 3600) };
+    let log = play_at(&mut agent, [(TURN_AT - 3595, set)]);
+    assert!(log.contains(&"deadline Some(3595)".to_owned()), "{log:?}");
+    assert_eq!(agent.status(), format!("reboot {own} scheduled for 1970-01-02T02:17:00.000Z"));
+}
+
+#[test]
+fn a_flag_that_each_boot_makes_anew_is_the_same_need() {
+    let road = [
+        (TURN_AT, Event::DeadlinePassed),
+        (TURN_AT, permission(Ok(()))),
+        (TURN_AT, Event::Reported),
+        (TURN_AT, Event::Saved(Ok(()))),
+        (TURN_AT, Event::RebootAsked(Ok(()))),
+    ];
+    let (mut agent, _) = asked();
+    let effects: Vec<Effect> =
+        road.into_iter().flat_map(|(now, event)| agent.handle(event, at(now))).collect();
+    let told = Report { reboot: last_saved(&effects).reboot, ..report(&asked().1) };
+    // So long ago that the request for it is forgotten.
+    let record = Record { granted: Vec::new(), ..last_saved(&effects) };
+    let after = TURN_AT + 100;
+    let asks_again = |record: Option<Record>, uptime: u64, between: Option<Need>| {
+        let start = Start { uptime: Duration::from_secs(5), ..start("boot-2", TURN_AT + 60) };
+        let was_lost = record.is_none();
+        let (agent, _) = Agent::resume(record, None, start, settings(), at(TURN_AT + 65));
+        let mut agent = Clocked { agent, now: TURN_AT + 65 };
+        let memory = was_lost.then(|| Box::new(memory(&told)));
+        agent.handle(Event::Desired { reboot: None, memory }, at(after));
+        agent.agent.core.record.granted.clear();
+        agent.handle(Event::Reported, at(after));
+        agent.agent.count(Duration::from_secs(uptime));
+        let events = [between.clone(), between.and(None), need(&["dbus"])].map(Event::Need);
+        let log = play_at(&mut agent, events.map(|event| (after + 700, event)));
+        log.contains(&format!("note accepted {}", id(&["dbus"])))
+    };
+    for record in [Some(record), None] {
+        assert!(!asks_again(record.clone(), 30, None), "made anew by the boot");
+        assert!(asks_again(record.clone(), 601, None), "it was gone, and came again");
+        assert!(asks_again(record, 30, need(&["dbus"])), "it has come and gone in this boot");
+    }
+}

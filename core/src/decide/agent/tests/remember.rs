@@ -32,6 +32,7 @@ fn pairs(agent: &mut Clocked, ids: impl IntoIterator<Item = u32>) -> Vec<String>
             agent.handle(Event::Kept { written: true }, at(agent.now));
         }
         effects.extend(cancels(agent));
+        effects.extend(agent.handle(Event::Reported, at(agent.now)));
     }
     log(&effects)
 }

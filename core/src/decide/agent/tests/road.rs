@@ -104,3 +104,92 @@ fn a_report_of_before_does_not_stand_for_the_new_one() {
     let events = [call("1", ASKED), Event::Reported, Event::Permission(Outlook::of(Ok(()))), Event::Reported];
     assert_eq!(play(&mut agent, events), ["check", "save a rebooting"]);
 }
+
+/// A request that failed, of which the hub has not heard, and one after it that is about to
+/// be announced.
+fn two_after_another() -> (Clocked, Vec<Effect>) {
+    let (mut agent, _) = resume(None, "boot-1", 0);
+    let first = [
+        call("1", ASKED),
+        Event::Permission(Outlook::of(Ok(()))),
+        Event::Saved(Ok(())),
+        method("2", "cancelReboot", ""),
+        Event::Saved(Ok(())),
+    ];
+    assert_eq!(play(&mut agent, first).last().unwrap(), "report a cancelled");
+    let second = [
+        call("3", r#"{"id":"b"}"#),
+        Event::Permission(Outlook::of(Ok(()))),
+        Event::Saved(Ok(())),
+        delivered("3"),
+    ];
+    let effects = second.into_iter().flat_map(|event| agent.handle(event, at(120))).collect();
+    (agent, effects)
+}
+
+#[test]
+fn an_outcome_is_told_before_what_comes_after_it() {
+    let (mut agent, effects) = two_after_another();
+    assert_eq!(
+        log(&effects)[log(&effects).len() - 3..],
+        ["save b rebooting started", "deadline Some(5)", "report a cancelled"]
+    );
+    let told = |agent: &Clocked| agent.told().reboot.map(|reboot| reboot.id);
+    assert_eq!(told(&agent).as_deref(), Some("b"), "people on the machine are told the newest");
+    // The hub has heard of it: only now the next one, and only that leads on.
+    let log = play(&mut agent, [Event::Reported]);
+    assert_eq!(log, ["save b rebooting started", "report b rebooting started"]);
+    let log = play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]);
+    assert_eq!(log.last().unwrap(), "reboot", "{log:?}");
+
+    // A hub that never takes it is told what comes next all the same.
+    let (mut agent, _) = two_after_another();
+    assert_eq!(play(&mut agent, [Event::ReportRefused]).last().unwrap(), "report b rebooting started");
+    assert_eq!(play(&mut agent, [Event::ReportRefused]), [""; 0]);
+}
+
+#[test]
+fn an_outcome_that_no_hub_has_heard_of_outlives_the_next_reboot() {
+    // The hub is slow, and the second request is a call, which does not wait for it.
+    let (mut agent, _) = two_after_another();
+    let mut effects = agent.handle(Event::DeadlinePassed, at(130));
+    effects.extend(agent.handle(Event::Saved(Ok(())), at(130)));
+    effects.extend(agent.handle(Event::RebootAsked(Ok(())), at(130)));
+    effects.extend(agent.handle(Event::ShutdownBegan, at(130)));
+    let (mut agent, effects) = resume(Some(last_saved(&effects)), "boot-2", 200);
+    assert_eq!(log(&effects).last().unwrap(), "report a cancelled");
+    let first = effects.iter().rev().find_map(|effect| match effect {
+        Effect::Report(report) => report.agent.as_ref().map(|agent| agent.last_wish.clone()),
+        _ => None,
+    });
+    assert_eq!(first, Some(None));
+    assert_eq!(play(&mut agent, [Event::Reported]).last().unwrap(), "report b completed started");
+    // What the hub acknowledges while the disk is full may be an older report.
+    let (mut agent, _) = two_after_another();
+    assert_eq!(play(&mut agent, [Event::Saved(Err("full".into())), Event::Reported]), [""; 0]);
+    assert_eq!(play(&mut agent, [Event::Saved(Ok(()))]).last().unwrap(), "report a cancelled");
+}
+
+#[test]
+fn a_wish_that_comes_with_the_connection_takes_no_outcomes_place() {
+    let (mut agent, _) = resume(None, "boot-1", 0);
+    let wish = |value: Value| Event::Desired { reboot: Some(value.into()), memory: None };
+    play(&mut agent, [wish(json!({"id": "v", "notBefore": "soon"}))]);
+    // The next wish is refused at once, and the one after it is granted.
+    let log = play(&mut agent, [wish(json!({"id": "w", "deadline": "1970-01-01T00:00:01Z"}))]);
+    assert_eq!(log.last().unwrap(), "report v failed invalidPayload");
+    let granted = [wish(json!({"id": "x"})), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))];
+    let effects: Vec<Effect> = granted.into_iter().flat_map(|event| agent.handle(event, at(130))).collect();
+    let last_wish = |effects: &[Effect]| match effects.last() {
+        Some(Effect::Report(report)) => report.agent.as_ref().and_then(|agent| agent.last_wish.clone()),
+        other => panic!("nothing is told: {other:?}"),
+    };
+    // Not yet of the one that has not begun: a daemon without its record would take that
+    // for done.
+    assert_eq!(last_wish(&effects).as_deref(), Some("v"));
+    let told: Vec<Option<String>> =
+        (0..2).map(|_| last_wish(&agent.handle(Event::Reported, at(131)))).collect();
+    assert_eq!(told, [Some("w".to_owned()), Some("x".to_owned())]);
+    let log = play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]);
+    assert_eq!(log.last().unwrap(), "reboot", "{log:?}");
+}
