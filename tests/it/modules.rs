@@ -251,6 +251,15 @@ fn a_gateway_of_iot_edge_stands_between_a_module_and_its_hub() {
     daemon.start();
     daemon.notified.wait_for("STATUS=connected to myhub.example as gw1/iotdm");
     ctl(&hub, &["reboot", "gw1", "--interval", "1s"]).ends(0, &[]);
+    assert!(daemon.stop().success());
+    // By WebSocket, where only its port is open.
+    let by_port = |port: u16| format!("GatewayHostName=localhost:{port}");
+    let string = string.trim().replace("HostName=localhost;Dev", "HostName=myhub.example;Dev");
+    daemon.write_connection_string(&string.replace(&by_port(hub.mqtt_port), &by_port(hub.https_port)));
+    daemon.configure("hub.transport = \"websocket\"\n");
+    daemon.start();
+    daemon.notified.wait_for("STATUS=connected to myhub.example as gw1/iotdm");
+    ctl(&hub, &["reboot", "gw1", "--interval", "1s"]).ends(0, &[]);
 }
 
 #[test]

@@ -392,6 +392,45 @@ fn a_running_daemon_keeps_its_connection_and_is_asked_for_the_rest() {
 }
 
 #[test]
+fn the_way_of_a_module_is_tried_beside_its_device() {
+    let hub = Hub::start();
+    let mut application = Daemon::simulating(&hub);
+    application.start_connected(&hub);
+    let mut daemon = Daemon::simulating(&hub);
+    hub.ctl(&["device", "create", "gw1", "--module", "iotdm"]).ends(0, &[]);
+    let string = hub.file("devices/gw1~iotdm");
+    daemon.write_connection_string(string.trim());
+    let tested = Tested::of(&daemon);
+    assert_eq!(tested.ran.code, 0, "{:#?}", tested.ran);
+    assert_eq!((text(&tested.found["device"]), text(&tested.found["module"])), ("gw1", "iotdm"));
+    tested.is("connack", "ok", "localhost takes gw1/iotdm, with its key in ");
+    tested.is("twin", "ok", "read");
+
+    // A module's daemon keeps its connection as well, and so do all others.
+    daemon.start();
+    daemon.notified.wait_for("STATUS=connected to localhost as gw1/iotdm");
+    let connected = hub.log.count("device connected");
+    let tested = Tested::of(&daemon);
+    assert_eq!(tested.ran.code, 0, "{:#?}", tested.ran);
+    assert_eq!(tested.found["daemonRuns"], true);
+    tested.is("connack", "ok", "is connected to localhost as gw1/iotdm since ");
+    // A test of the device asks the device's daemon, and none of a module's.
+    let tested = Tested::of(&application);
+    tested.is("connack", "ok", "is connected to localhost as gw1 since ");
+    assert_eq!(hub.log.count("device connected"), connected);
+    for daemon in [&application, &daemon] {
+        assert_eq!(daemon.notified.count("STATUS=not connected"), 0, "{:?}", daemon.notified.lines());
+    }
+    assert!(daemon.stop().success());
+
+    // One that the hub does not have.
+    daemon.write_connection_string(&string.trim().replace("ModuleId=iotdm", "ModuleId=other"));
+    let tested = Tested::of(&daemon);
+    tested.fails_at("connack", "has a module other there");
+    assert_eq!(application.notified.count("STATUS=not connected"), 0);
+}
+
+#[test]
 fn a_running_daemon_that_is_not_connected_says_why_in_place_of_the_test() {
     let hub = Hub::start();
     let mut daemon = Daemon::simulating(&hub);

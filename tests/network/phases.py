@@ -163,12 +163,7 @@ def forgotten(campaign: Campaign, row: Counter, accepted: list[str]) -> str:
     place = campaign.place
     place.stop()
     scope = place.enrol()
-    place.start(f"""{SETTINGS}
-[provisioning]
-id_scope = "{scope}"
-registration_id = "{DEVICE}"
-global_endpoint = "{NAME}:{MQTT}"
-symmetric_key_file = "{place.directory}/key\"""", string=False)
+    place.start(place.provisioned(scope), string=False)
     place.wait_connected()
     done = place.ctl("device", "delete", DEVICE, "--yes")
     assert done.returncode == 0, done.stderr

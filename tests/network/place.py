@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from pyharness.daemon import Daemon
+from pyharness.daemon import Daemon, write_settings
 from pyharness.hub import Hub
 from pyharness.line import HUB, Line
 from pyharness.process import Process
@@ -21,6 +21,8 @@ NAME = "hub.test"
 RELAY = 28883
 MQTT, HTTPS = 8883, 443
 SETTINGS = 'hub.keep_alive = "5s"'
+# What each daemon has besides.
+MORE = 'reboot.simulate_duration = "500ms"\nreboot.max_per_hour = 60\nlog.level = "debug"\n'
 BIND_HOSTS = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
 
 
@@ -67,11 +69,26 @@ class Place:
 
     def start(self, settings: str = "", port: int = RELAY, string: bool = True) -> None:
         """The daemon, by way of the relay unless a port is given, and with a connection string unless not."""
+        self._daemon = Daemon(self.directory, self._hub.ca_file, self._string(port) if string else None, MORE + settings,
+                              inside=self._inside(self.line.gateway), log=self.log)
+
+    def set_up(self, settings: str = "", port: int = RELAY, string: bool = True) -> None:
+        """The same settings without a daemon, so that the way is tried with them."""
+        write_settings(self.directory, self._hub.ca_file, self._string(port) if string else None,
+                       f'reboot.backend = "simulate"\n{settings}')
+
+    def _string(self, port: int) -> str:
         known = self._hub.device_file(DEVICE).read_text().strip().split(";GatewayHostName=")[0]
-        self._daemon = Daemon(
-            self.directory, self._hub.ca_file, f"{known};GatewayHostName={NAME}:{port}" if string else None,
-            f'reboot.simulate_duration = "500ms"\nreboot.max_per_hour = 60\nlog.level = "debug"\n{settings}\n',
-            inside=self._inside(self.line.gateway), log=self.log)
+        return f"{known};GatewayHostName={NAME}:{port}"
+
+    def provisioned(self, scope: str) -> str:
+        """The settings of a device that registers, with the key that is in the file "key"."""
+        return f"""{SETTINGS}
+[provisioning]
+id_scope = "{scope}"
+registration_id = "{DEVICE}"
+global_endpoint = "{NAME}:{MQTT}"
+symmetric_key_file = "{self.directory}/key\""""
 
     def try_way(self) -> tuple[int, dict[str, dict]]:
         """Has the daemon's settings try the way to the hub; the exit code, and each step by its name."""

@@ -2,7 +2,7 @@
 
 import phases
 import pytest
-from place import SETTINGS, Place
+from place import DEVICE, MQTT, NAME, RELAY, SETTINGS, Place
 from pyharness.line import HUB, HUB6
 
 
@@ -94,5 +94,38 @@ def test_the_way_is_tried_in_networks_that_are_broken(campaign):
     place.resolve()
     broken_at("name", "check the name, and this machine's network and name servers")
     place.resolve(HUB)
+    # A line that is bad without being dead is a way all the same.
+    place.line.loss, place.line.delay = 0.05, 0.3
+    status, steps = place.try_way()
+    assert status == 0 and steps["twin"]["result"] == "ok", steps
+    place.line.loss = place.line.delay = 0.0
+    # What takes TCP says nothing, or resets it once the server has spoken.
+    place.relay("mute")
+    broken_at("tls", "does not answer: check that this is the hub's TLS port")
+    place.relay("drop")
+    broken_at("tls", "closed the connection: check that this is the hub's TLS port")
+    place.relay("pass")
+
+    def refused_at(step: str, words: str) -> None:
+        status, steps = place.try_way()
+        assert status == 1 and steps["tls"]["result"] == "ok" and steps[step]["result"] == "failed", steps
+        assert words in f"{steps[step]['detail']}: {steps[step]['remedy']}", steps
+
+    # A hub that takes nobody now, or not this device, or no longer knows it.
+    for code, words in ((3, "(CONNACK 3, server unavailable): wait"), (5, "(CONNACK 5, not authorized): check its key in ")):
+        place.fault("set", DEVICE, "refuse-connect", "--code", str(code), "--count", "1")
+        refused_at("connack", words)
+    place.fault("set", DEVICE, "withhold-twin-reply", "--count", "1")
+    refused_at("twin", "does not answer about the twin: try again")
+    place.set_up(f'hub.proxy = "http://{NAME}:{RELAY}"', port=MQTT)
+    place.relay("mute")
+    broken_at("proxy", "does not answer: check hub.proxy")
+    place.relay("pass")
+    scope = place.enrol()
+    place.set_up(place.provisioned(scope), string=False)
+    status, steps = place.try_way()
+    assert status == 0 and steps["provisioning"]["result"] == "ok" and steps["twin"]["result"] == "ok", steps
+    place.set_up(place.provisioned("0ne00000000"), string=False)
+    broken_at("provisioning", "check provisioning.id_scope")
     place.start(SETTINGS)
     place.wait_connected()

@@ -23,18 +23,9 @@ class Daemon(Process):
 
     def __init__(self, home: Path, ca: Path, string: str | None, settings: str = "", *, bus: str | None = None,
                  watchdog: int | None = None, inside: Sequence[str] = (), binary: Path | None = None, **process) -> None:
-        home.mkdir(exist_ok=True)
+        write_settings(home, ca, string, settings if bus else f'reboot.backend = "simulate"\n{settings}')
         self.notified: list[Line] = []
         self._heard = threading.Condition()
-        lines = [f'hub.ca_file = "{ca}"']
-        if string is not None:
-            secret = home / "connection-string"
-            secret.touch(0o600)
-            secret.write_text(string)
-            lines.append(f'hub.connection_string_file = "{secret}"')
-        if bus is None:
-            lines.append('reboot.backend = "simulate"')
-        (home / "agentd.toml").write_text("\n".join([*lines, settings]))
         notify = home / "notify"
         notify.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -76,3 +67,15 @@ class Daemon(Process):
 
     def _times(self, pattern: str) -> list[float]:
         return [at for at, text in self.notified if re.search(pattern, text)]
+
+
+def write_settings(home: Path, ca: Path, string: str | None, settings: str) -> None:
+    """What an administrator writes: agentd.toml with these lines, and the connection string, if there is one."""
+    home.mkdir(exist_ok=True)
+    lines = [f'hub.ca_file = "{ca}"']
+    if string is not None:
+        secret = home / "connection-string"
+        secret.touch(0o600)
+        secret.write_text(string)
+        lines.append(f'hub.connection_string_file = "{secret}"')
+    (home / "agentd.toml").write_text("\n".join([*lines, settings]))

@@ -11,7 +11,7 @@ import uuid
 
 import pytest
 import requests
-from azure.iot.device import IoTHubDeviceClient, MethodResponse
+from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, MethodResponse
 from standard_hub import standard_hub
 
 HUB_API, DPS_API = "2024-03-31", "2021-10-01"
@@ -147,23 +147,41 @@ def test_twins_of_devices_and_modules(cli):
     assert [row["moduleId"] for row in rows] == ["m"]
 
 
-def test_methods(tmp_path):
+@pytest.mark.parametrize(("kind", "path", "file"), [
+    (IoTHubDeviceClient, "/twins/gw1/methods", "gw1"),
+    # az iot hub invoke-module-method
+    (IoTHubModuleClient, "/twins/gw1/modules/m/methods", "gw1~m"),
+])
+def test_methods(tmp_path, kind, path, file):
     with standard_hub(tmp_path / "standard") as hub:
         cli = Cli(hub, "iothubowner", HUB_API)
-        client = IoTHubDeviceClient.create_from_connection_string(
-            hub.device_file("gw1").read_text().strip(), server_verification_cert=hub.ca_file.read_text())
+        cli.send("PUT", "/devices/gw1/modules/m", {"deviceId": "gw1", "moduleId": "m", "authentication": {"symmetricKey": {}, "type": "sas"}})
+        client = kind.create_from_connection_string(
+            hub.device_file(file).read_text().strip(), server_verification_cert=hub.ca_file.read_text())
         client.on_method_request_received = lambda request: client.send_method_response(
             MethodResponse.create_from_method_request(request, 200, {"got": request.payload}))
         try:
             client.connect()
             body = {"methodName": "m", "payload": {"a": 1}, "responseTimeoutInSeconds": 30, "connectTimeoutInSeconds": 30}
-            assert cli.send("POST", "/twins/gw1/methods", body).json() == {"status": 200, "payload": {"got": {"a": 1}}}
+            assert cli.send("POST", path, body).json() == {"status": 200, "payload": {"got": {"a": 1}}}
             body["payload"] = None
-            assert cli.send("POST", "/twins/gw1/methods", body).json()["payload"] == {"got": None}
+            assert cli.send("POST", path, body).json()["payload"] == {"got": None}
+            # az iot hub query: pages of the size that --top asks for, of devices and of modules
+            where = "where deviceId = 'gw1' and connectionState = 'Connected'"
+            source = "devices" if kind is IoTHubDeviceClient else "devices.modules"
+            rows = cli.query("/devices/query", {"query": f"select * from {source} {where}"}, top=1)
+            assert [(row["deviceId"], row.get("moduleId")) for row in rows] == [("gw1", None if source == "devices" else "m")]
         finally:
             client.shutdown()
         body |= {"responseTimeoutInSeconds": 5, "connectTimeoutInSeconds": 0}
-        assert cli.send("POST", "/twins/gw1/methods", body, expected=(404,)).headers["iothub-errorcode"] == "DeviceNotOnline"
+        assert cli.send("POST", path, body, expected=(404,)).headers["iothub-errorcode"] == "DeviceNotOnline"
+
+
+@pytest.mark.parametrize("path", ["/twins/no/methods", "/twins/gw1/modules/no/methods"])
+def test_a_method_of_nobody(cli, path):
+    body = {"methodName": "m", "payload": {}, "responseTimeoutInSeconds": 5, "connectTimeoutInSeconds": 0}
+    answer = cli.send("POST", path, body, expected=(404,))
+    assert "NotFound" in answer.text, answer.text
 
 
 def ended(cli, id_):

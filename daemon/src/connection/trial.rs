@@ -95,7 +95,9 @@ pub async fn log_in(stream: Stream, options: &Options, login: &Login) -> Result<
     let target = login.target();
     let target = format!("{}:{}", target.host, target.port_or(options.road.transport.port()));
     let connect = connect_options(login, options.sas_ttl, options.model_id.as_deref(), SystemTime::now());
-    Mqtt::connect(stream, target, &connect, options.keep_alive).await
+    // Nobody sends pings here: a hub that is slow about the twin must not end the
+    // connection for that.
+    Mqtt::connect(stream, target, &connect, options.keep_alive.max(2 * TWIN)).await
 }
 
 /// Reads the twin: the JSON text that the hub answers.
