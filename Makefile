@@ -1,4 +1,4 @@
-.PHONY: help demo check test test-arm campaign bench fuzz deb reproducible
+.PHONY: help demo check test test-arm campaign bench fuzz deb dist reproducible
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md'
 	@echo 'make fuzz             feed the emulator broken input, with a nightly compiler'
 	@echo 'make deb [ARCH=…]     build the Debian packages into target/deb/'
+	@echo 'make dist [KEY=…]     all of a release, signed, into dist/, as root (docs/release.md)'
 	@echo 'make reproducible     build this commit twice and compare the packages'
 
 demo:
@@ -35,6 +36,9 @@ fuzz:
 
 deb:
 	@packaging/make-deb $(ARCH)
+
+dist:
+	@packaging/dist/run
 
 reproducible:
 	@packaging/check-reproducible $(ARCH)
