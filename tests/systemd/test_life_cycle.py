@@ -1,9 +1,14 @@
 """What becomes of a gateway's reboots, settings and files when the package comes, changes and goes."""
 
 import json
+import re
 
 from machines import gateways, package
 from machines.gateways import DEVICE, NOTE, UNIT
+from pyharness.programs import ROOT
+
+# Where an administrator reads which files to make.
+PAGES = [*ROOT.glob("packaging/manual/*.txt"), *ROOT.glob("docs/*.md"), ROOT / "config/agentd.toml"]
 
 # Files that any installation of any package leaves or replaces.
 OF_THE_SYSTEM = ["/var/cache/", "/var/lib/apt/", "/var/lib/dpkg/", "/var/log/", "/var/tmp/", "/root/"]
@@ -31,7 +36,8 @@ def test_nothing_is_left_after_a_purge(bare_machine, deb, hub):
     machine.power_on()
     before = files(machine)
 
-    apt(machine, "install", path)
+    others = [give(machine, package.built(name, package.architecture())) for name in ["iotdm-ctl", "iotdm-emulator"]]
+    apt(machine, "install", path, *others)
     gateways.relax_for_container(machine.root)
     gateways.configure(machine.root, hub)
     gateways.enable(machine)
@@ -49,11 +55,16 @@ def test_nothing_is_left_after_a_purge(bare_machine, deb, hub):
     # Purged: what the package or the daemon made is gone, and its whole directory of settings with every secret
     # that the manual has the administrator put there; not what else the administrator wrote.
     (machine.root / "etc/iotdm/agentd.toml.d/proxy.toml").write_text('hub.proxy = "http://me:secret@proxy.example:3128"\n')
-    for secret in ["connection-string.cred", "device.key", "symmetric-key"]:
-        (machine.root / "etc/iotdm" / secret).write_text("secret")
+    documented = {path for page in PAGES for path in re.findall(r"/etc/iotdm/([\w./-]*\w)", page.read_text())}
+    assert {"connection-string.cred", "device.key", "symmetric-key", "preflight.d/backup"} <= documented
+    for name in documented:
+        path = machine.root / "etc/iotdm" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("secret")
     handed_over = machine.root / f"etc/systemd/system/{UNIT}.service.d/symmetric-key.conf"
     handed_over.write_text("[Service]\nLoadCredential=symmetric-key:/etc/iotdm/symmetric-key\n")
-    apt(machine, "purge", "iotdm-agentd")
+    apt(machine, "purge", "iotdm-agentd", "iotdm-ctl", "iotdm-emulator")
     own = {*(f"/etc/systemd/system/{unit}.service.d{file}" for unit in [UNIT, NOTE] for file in ["", "/container.conf"])}
     after = files(machine)
     assert {line.split()[0] for line in after - before} == own

@@ -45,6 +45,17 @@ def test_lintian_has_nothing_to_say():
     assert said("lintian", "--pedantic", "--fail-on=pedantic", "--allow-root", changes) == ""
 
 
+def test_what_administrators_have_to_know_is_shown_to_those_of_gateways(root):
+    """By the next upgrade: apt-listchanges shows what is newer than the version that was installed."""
+    news, = root.glob("usr/share/doc/*/NEWS.Debian.gz")
+    assert news.parent.name == "iotdm-agentd"
+    with gzip.open(news, "rt") as file:
+        versions = re.findall(r"^iotdm \((.*)\)", file.read(), re.M)
+    known = re.findall(r"^iotdm \((.*)\)", (SOURCE / "debian/changelog").read_text(), re.M)
+    assert versions and set(versions) <= set(known)
+    assert known[-1] not in versions, "nobody upgrades to the first one"
+
+
 def test_manual_pages(root):
     pages = {str(page.relative_to(root / "usr/share/man"))[:-3]: page for page in root.glob("usr/share/man/man*/*.gz")}
     assert set(SECTIONS) < set(pages)

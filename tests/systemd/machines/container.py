@@ -100,11 +100,11 @@ class Container:
 
     # In the machine
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         """What a command prints that is run in the machine as root."""
         enter = ["nsenter", "--target", str(self.boots[-1].leader), "--all", "--wd=/"]
         environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"]
-        done = subprocess.run([*enter, *environment, *command], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*enter, *environment, *command], capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout

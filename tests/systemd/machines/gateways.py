@@ -51,8 +51,10 @@ def of_root(root: Path, place: Path):
 def switched_off(root: Path):
     """A machine of this root, which is gone once the test that uses it is over."""
     machine = Container(root)
-    yield machine
-    machine.dispose()
-    # pytest shows this for a test that failed.
-    print(machine.console())
-    print(machine.journal("--output=short-precise", "--priority=info"))
+    try:
+        yield machine
+    finally:
+        machine.dispose()
+        # pytest shows this for a test that failed.
+        print(machine.console())
+        print(machine.journal("--output=short-precise", "--priority=info"))

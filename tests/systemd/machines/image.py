@@ -31,7 +31,7 @@ INITRD = ["ext4", "virtio_blk", "virtio_pci"]
 
 def debian() -> Path:
     """The root directory of this machine's own Debian, made now if there is none yet."""
-    return _cached("gateway", _own_suite(), [*GATEWAY, *KERNEL], package.architecture(), also=[])
+    return _cached("gateway", own_suite(), [*GATEWAY, *KERNEL], package.architecture(), also=[])
 
 
 def newer_debian() -> Path:
@@ -39,9 +39,14 @@ def newer_debian() -> Path:
     return _cached("newer", NEWER, GATEWAY, package.architecture(), also=[])
 
 
+def debian_that_updates_itself() -> Path:
+    """This machine's own Debian, without a kernel, with Debian's unattended-upgrades."""
+    return _cached("updates", own_suite(), [*GATEWAY, "unattended-upgrades"], package.architecture(), also=[])
+
+
 def debian_arm() -> Path:
     """The same as a Raspberry Pi runs it: an arm64 system that can run armhf programs, too. The host has to know how to run both."""
-    return _cached("arm", _own_suite(), GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
+    return _cached("arm", own_suite(), GATEWAY, "arm64", also=["libc6:armhf", "libgcc-s1:armhf"])
 
 
 def _cached(role: str, suite: str, packages: list[str], arch: str, also: list[str]) -> Path:
@@ -146,7 +151,7 @@ def _make(root: Path, suite: str, packages: list[str], arch: str, also: list[str
         (root / waste).mkdir()
 
 
-def _own_suite() -> str:
+def own_suite() -> str:
     """This machine's, that the packages are built for."""
     return re.search(r"^VERSION_CODENAME=(\w+)$", Path("/etc/os-release").read_text(), re.M)[1]
 
@@ -168,5 +173,5 @@ def _mirror() -> str:
 
 if __name__ == "__main__":
     # Beforehand, so that no test has to wait for it.
-    for made in [debian(), newer_debian()]:
+    for made in [debian(), newer_debian(), debian_that_updates_itself()]:
         print(made)

@@ -40,15 +40,15 @@ def debian(name: str) -> Path:
     return Path(found.stdout.strip())
 
 
-def next_version(deb: Path, directory: Path) -> Path:
+def next_version(deb: Path, directory: Path, suffix: str = "+next") -> Path:
     """The package's successor: another revision, whose agentd.toml has other words; the program is the same."""
     content = directory / "content"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, content], check=True)
     control = content / "DEBIAN/control"
-    control.write_text(re.sub(r"^(Version: .*)$", r"\1+next", control.read_text(), flags=re.M))
+    control.write_text(re.sub(r"^(Version: .*)$", rf"\1{suffix}", control.read_text(), flags=re.M))
     with open(content / "etc/iotdm/agentd.toml", "a") as settings:
-        settings.write("\n# What is new in the next version.\n")
-    successor = directory / f"next_{deb.name}"
-    subprocess.run(["dpkg-deb", "--build", content, successor], check=True, stdout=subprocess.DEVNULL)
+        settings.write(f"\n# What is new in {suffix}.\n")
+    successor = directory / f"{suffix.strip('+')}_{deb.name}"
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--build", content, successor], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(content)
     return successor
