@@ -18,7 +18,7 @@ def standard_hub(data: Path, mqtt_port: int = 8883, https_port: int = 0):
         try:
             socket.create_server((ADDRESS, port)).close()
         except PermissionError:
-            pytest.skip(f"left out: needs the right to listen on port {port}")
+            pytest.skip(f"left out: needs the right to listen on port {port}, as root has it")
     with Hub(data, "gw1", mqtt_port=mqtt_port, https_port=https_port, host=ADDRESS, options=["--bind", ADDRESS],
              verbose=True) as hub:
         yield hub
