@@ -234,15 +234,7 @@ mod tests {
 
     fn report() -> Report {
         let time = Time::from_unix_millis(1_000);
-        Report {
-            reboot_time: Some(time),
-            reboot: None,
-            boot: None,
-            health: None,
-            reboot_required: None,
-            agent: None,
-            device_information: None,
-        }
+        Report { reboot_time: Some(time), ..Report::default() }
     }
 
     fn rid(actions: &[Action]) -> String {

@@ -58,32 +58,23 @@ impl Registry {
 
     /// Looks at the devices after `after`, in the order of their ids, until
     /// `look` breaks.
-    pub fn devices(
-        &self,
-        after: Option<&Identity>,
-        mut look: impl FnMut(&Identity, &Device) -> ControlFlow<()>,
-    ) {
-        self.scan(
-            after,
-            |id, device| {
-                if id.module.is_none() { look(id, device) } else { ControlFlow::Continue(()) }
-            },
-        );
+    pub fn devices(&self, after: Option<&Identity>, look: impl FnMut(&Identity, &Device) -> ControlFlow<()>) {
+        self.scan_those(|id| id.module.is_none(), after, look);
     }
 
     /// Looks at the modules of all devices after `after`, in the order of their
     /// ids, until `look` breaks.
-    pub fn modules(
+    pub fn modules(&self, after: Option<&Identity>, look: impl FnMut(&Identity, &Device) -> ControlFlow<()>) {
+        self.scan_those(|id| id.module.is_some(), after, look);
+    }
+
+    fn scan_those(
         &self,
+        wanted: impl Fn(&Identity) -> bool,
         after: Option<&Identity>,
         mut look: impl FnMut(&Identity, &Device) -> ControlFlow<()>,
     ) {
-        self.scan(
-            after,
-            |id, device| {
-                if id.module.is_some() { look(id, device) } else { ControlFlow::Continue(()) }
-            },
-        );
+        self.scan(after, |id, device| if wanted(id) { look(id, device) } else { ControlFlow::Continue(()) });
     }
 
     /// Looks at every device and module.

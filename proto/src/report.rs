@@ -11,7 +11,7 @@ use crate::vocabulary::vocabulary;
 
 /// The daemon's reported properties: its part of `properties.reported`, where
 /// other programs of the device may have theirs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `rebootTime`: when the running kernel booted. Absent until the daemon has
@@ -390,15 +390,7 @@ mod tests {
 
     #[test]
     fn what_does_not_apply_is_absent() {
-        let report = Report {
-            reboot_time: None,
-            reboot: None,
-            boot: None,
-            health: None,
-            reboot_required: None,
-            agent: None,
-            device_information: None,
-        };
+        let report = Report::default();
         assert_eq!(serde_json::to_value(&report).unwrap(), json!({}));
     }
 

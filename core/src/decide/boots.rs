@@ -122,25 +122,10 @@ fn detail(known: Option<&[String]>, traces: &Traces, cause: BootCause) -> Option
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use iotdm_proto::Time;
-    use iotdm_proto::report::Clock;
-
     use super::*;
 
     fn start(boot_id: &str) -> Start {
-        Start {
-            boot_id: boot_id.to_owned(),
-            boot_time: Time::from_unix_millis(0),
-            clock: Clock::Synchronized,
-            shut_down: None,
-            uptime: Duration::ZERO,
-            granted: Vec::new(),
-            traces: Traces::default(),
-            need: None,
-            information: None,
-        }
+        Start::of(boot_id, 0)
     }
 
     #[test]

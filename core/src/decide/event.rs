@@ -37,6 +37,24 @@ pub struct Start {
     pub information: Option<DeviceInformation>,
 }
 
+#[cfg(test)]
+impl Start {
+    /// An ordinary boot, by a clock that is synchronised.
+    pub(super) fn of(boot_id: &str, seconds: i64) -> Self {
+        Start {
+            boot_id: boot_id.to_owned(),
+            boot_time: Time::from_unix_millis(seconds * 1000),
+            clock: Clock::Synchronized,
+            shut_down: None,
+            uptime: Duration::ZERO,
+            granted: Vec::new(),
+            traces: Traces::default(),
+            need: None,
+            information: None,
+        }
+    }
+}
+
 /// What is found on the machine that tells how the boot before ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traces {

@@ -317,15 +317,7 @@ mod tests {
             last_wish: None,
         };
         let time = Time::from_unix_millis(1_000);
-        Report {
-            reboot_time: Some(time),
-            reboot: None,
-            boot: None,
-            health: None,
-            reboot_required: None,
-            agent: Some(agent),
-            device_information: None,
-        }
+        Report { reboot_time: Some(time), agent: Some(agent), ..Report::default() }
     }
 
     fn get(request: TwinRequest) -> String {

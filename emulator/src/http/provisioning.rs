@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::request::{Body, Client, forget_body, read_body, with_etag};
 use crate::clock::now;
 use crate::etag::IfMatch;
+use crate::fields::field_of;
 use crate::hub::Hub;
 use crate::proof::Proof;
 use crate::provisioning::enrolment::{Enrolment, EnrolmentKind};
@@ -68,8 +69,28 @@ pub(super) async fn remove_enrolment(
 }
 
 /// `POST /enrollments/query`: all enrolments of the kind, in one page.
-pub(super) async fn enrolments(State(hub): Shared, Extension(kind): Kind) -> Json<Vec<Value>> {
-    Json(hub.provisioning.enrolments(kind))
+pub(super) async fn enrolments(
+    State(hub): Shared,
+    Extension(kind): Kind,
+    Body(body): Body,
+) -> Result<Json<Vec<Value>>, HubRefusal> {
+    let query = field_of(&body, "query").and_then(Value::as_str);
+    asks_for_all(query)?;
+    Ok(Json(hub.provisioning.enrolments(kind)))
+}
+
+/// Refuses a query that is none, and one that would choose among enrolments: whoever
+/// gets all of them would take them for those that were asked for.
+fn asks_for_all(query: Option<&str>) -> Result<(), HubRefusal> {
+    let query = query.unwrap_or_default().to_ascii_lowercase();
+    let words: Vec<&str> = query.split_whitespace().collect();
+    match words.as_slice() {
+        ["*"] | ["select", "*"] | ["select", "*", "from", _] => Ok(()),
+        ["select", ..] => {
+            Err(ErrorCode::NotEmulated.because("a query that chooses among enrolments is not emulated"))
+        }
+        _ => Err(ErrorCode::ArgumentInvalid.because("query is a text such as SELECT * FROM enrollments")),
+    }
 }
 
 pub(super) async fn read_registration(

@@ -200,11 +200,14 @@ impl Parser {
     pub(super) fn within_row(&self, path: Path) -> Result<Path, HubRefusal> {
         let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
         let longer = |prefix: &&Path| path.len() > prefix.len() && path.iter().zip(*prefix).all(same);
-        let path = match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
-            Some(prefix) => path.into_iter().skip(prefix.len()).collect(),
-            None => path,
-        };
-        match row::misunderstood(&path, self.source) {
+        let (prefix, path): (Path, Path) =
+            match self.prefixes.iter().filter(longer).max_by_key(|prefix| prefix.len()) {
+                Some(prefix) => (prefix.clone(), path.into_iter().skip(prefix.len()).collect()),
+                None => (Path::new(), path),
+            };
+        let why =
+            row::ambiguous(&prefix, &path, self.source).or_else(|| row::misunderstood(&path, self.source));
+        match why {
             Some(why) => Err(invalid(why)),
             None => Ok(path),
         }

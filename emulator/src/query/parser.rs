@@ -240,6 +240,8 @@ mod tests {
             ("SELECT * FROM devices WHERE site = 'a'", "a twin has no \"site\""),
             ("SELECT * FROM devices.modules WHERE modules.moduleId = 'a'", "a twin has no \"modules\""),
             ("SELECT * FROM devices.modules m WHERE n.moduleId = 'a'", "a twin has no \"n\""),
+            ("SELECT * FROM devices.modules WHERE devices.tags.a = 1", "not devices.tags"),
+            ("SELECT devices.properties FROM devices.modules", "not devices.properties"),
             ("SELECT * FROM devices WHERE moduleId = 'a'", "devices have no moduleId"),
             ("SELECT moduleId FROM devices", "devices have no moduleId"),
             (
@@ -256,6 +258,8 @@ mod tests {
             "SELECT * FROM devices.modules WHERE devices.modules.moduleId IN ['a'] AND DeviceId != 'b'",
             "SELECT m.moduleId FROM devices.modules AS m WHERE m.tags.a = 1 AND m.properties.reported.b.c = 2",
             "SELECT COUNT() AS n FROM devices.modules WHERE connectionState = 'Connected'",
+            "SELECT * FROM devices.modules WHERE devices.modules.tags.a = 1",
+            "SELECT * FROM devices WHERE devices.tags.a = 1",
         ] {
             assert!(parse(text).is_ok(), "{text}");
         }

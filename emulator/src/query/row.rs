@@ -34,8 +34,24 @@ const OF_TWINS: [&str; 20] = [
 /// What only the twins of modules have.
 const OF_MODULES: [&str; 1] = ["moduleId"];
 
+/// What a module's twin and its device's both have, with keys of users.
+const OF_EACH: [&str; 2] = ["tags", "properties"];
+
 /// The parts of `properties`.
 const OF_PROPERTIES: [&str; 2] = ["desired", "reported"];
+
+/// Why a path that begins with the name of another source means nothing here: the tags
+/// and properties of a device are others than those of its modules, and whoever names
+/// `devices.tags` among modules would get an empty answer, or a wrong one.
+pub(super) fn ambiguous(prefix: &Path, path: &Path, source: Option<Source>) -> Option<String> {
+    let of_devices = matches!(prefix.as_slice(), [only] if only.eq_ignore_ascii_case("devices"));
+    let first = path.first().filter(|_| of_devices && source == Some(Source::Modules))?;
+    OF_EACH.iter().any(|known| known.eq_ignore_ascii_case(first)).then(|| {
+        format!(
+            "FROM devices.modules finds the twins of modules, not devices.{first}; those of the module are {first}"
+        )
+    })
+}
 
 /// Why a path, without the name of the source, means nothing in a row of `source`; `None`
 /// where it does. Without a source, it is a condition over devices or modules.

@@ -139,6 +139,7 @@ async fn queries_over_modules_give_rows_or_an_error() {
         "SELECT * FROM devices.modules WHERE module = 'iotdm'",
         "SELECT * FROM devices.modules WHERE modules.moduleId = 'iotdm'",
         "SELECT * FROM devices.modules WHERE ring = 1",
+        "SELECT * FROM devices.modules WHERE devices.tags.ring = 1",
         "SELECT * FROM devices.modules WHERE properties.a.b = 'x'",
         "SELECT * FROM devices WHERE moduleId = 'iotdm'",
         "SELECT * FROM modules",

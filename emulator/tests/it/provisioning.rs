@@ -345,8 +345,23 @@ async fn enrolments_are_read_changed_disabled_and_removed() {
     let owner = owner(&hub);
     let created = enrol(&hub, "/enrollments/cam1", json!({"attestation": by_key()})).await;
     assert_eq!(owner.read("/enrollments/cam1").await, created);
-    let all = owner.send("POST", "/enrollments/query", json!({"query": "*"})).await;
-    assert_eq!(all.body, json!([created]));
+    // As the clients of Python and Node write it, the Azure CLI, and .NET.
+    for all in ["*", "SELECT *", "select * from enrollments"] {
+        let all = owner.send("POST", "/enrollments/query", json!({"Query": all})).await;
+        assert_eq!(all.body, json!([created]));
+    }
+    for (query, (status, code), words) in [
+        (
+            json!("SELECT * FROM enrollments WHERE provisioningStatus = 'disabled'"),
+            (501, 501_000),
+            "not emulated",
+        ),
+        (json!("all"), (400, 400_004), "SELECT * FROM enrollments"),
+        (json!(null), (400, 400_004), "SELECT * FROM enrollments"),
+    ] {
+        let refused = owner.send("POST", "/enrollments/query", json!({ "query": query })).await;
+        refused.refused_by_provisioning(status, code, words);
+    }
     let change = async |etag: &str| {
         let body = json!({"attestation": by_key(), "provisioningStatus": "disabled"});
         HttpResponse::to(owner.request("PUT", "/enrollments/cam1").header("If-Match", etag).json(&body)).await

@@ -12,7 +12,6 @@ use serde_json::json;
 use super::*;
 use crate::decide::effect::Note;
 use crate::decide::event::Start;
-use crate::decide::event::Traces;
 use crate::decide::ids::GrantedRequest;
 use crate::decide::memory::Memory;
 use crate::decide::need::Need;
@@ -915,17 +914,7 @@ impl World {
 }
 
 fn start(boot: u32, seconds: i64) -> Start {
-    Start {
-        boot_id: format!("boot-{boot}"),
-        boot_time: Time::from_unix_millis(seconds * 1000),
-        clock: Clock::Synchronized,
-        shut_down: None,
-        uptime: Duration::ZERO,
-        granted: Vec::new(),
-        traces: Traces::default(),
-        need: None,
-        information: None,
-    }
+    Start::of(&format!("boot-{boot}"), seconds)
 }
 
 /// More with `PROPTEST_CASES=20000`.

@@ -55,17 +55,7 @@ fn at(seconds: i64) -> Time {
 }
 
 fn start(boot_id: &str, booted: i64) -> Start {
-    Start {
-        boot_id: boot_id.into(),
-        boot_time: at(booted),
-        clock: Clock::Synchronized,
-        shut_down: None,
-        uptime: Duration::ZERO,
-        granted: Vec::new(),
-        traces: Traces::default(),
-        need: None,
-        information: None,
-    }
+    Start::of(boot_id, booted)
 }
 
 /// An agent and the time, which does not go back between two events unless a

@@ -349,6 +349,16 @@ fn replaced(agent: &mut Clocked) {
     assert!(log.contains(&"reply 1 200 scheduled".to_owned()), "{log:?}");
 }
 
+/// The events at this machine's turn, where nothing is in the way.
+fn until_logind_is_asked() -> [(i64, Event); 4] {
+    [
+        (TURN_AT, Event::DeadlinePassed),
+        (TURN_AT + 1, permission(Ok(()))),
+        (TURN_AT + 2, Event::Reported),
+        (TURN_AT + 2, Event::Saved(Ok(()))),
+    ]
+}
+
 #[test]
 fn an_outcome_is_told_and_can_be_read_before_the_daemon_asks_again() {
     let own = id(&["dbus"]);
@@ -380,13 +390,7 @@ fn an_outcome_is_told_and_can_be_read_before_the_daemon_asks_again() {
     // A call that rebooted the machine, which then needs another reboot while the hub is away.
     let (mut agent, _) = asked();
     replaced(&mut agent);
-    let road = [
-        (TURN_AT, Event::DeadlinePassed),
-        (TURN_AT + 1, permission(Ok(()))),
-        (TURN_AT + 2, Event::Reported),
-        (TURN_AT + 2, Event::Saved(Ok(()))),
-    ];
-    play_at(&mut agent, road);
+    play_at(&mut agent, until_logind_is_asked());
     let mut effects = agent.handle(Event::RebootAsked(Ok(())), at(TURN_AT + 3));
     effects.extend(agent.handle(Event::ShutdownBegan, at(TURN_AT + 4)));
     let known = need(&["libc6"]);
@@ -473,15 +477,9 @@ fn somebodys_request_that_did_not_reboot_has_not_met_the_need() {
     let own = id(&["dbus"]);
     let (mut agent, _) = asked();
     replaced(&mut agent);
-    let road = [
-        (TURN_AT, Event::DeadlinePassed),
-        (TURN_AT + 1, permission(Ok(()))),
-        (TURN_AT + 2, Event::Reported),
-        (TURN_AT + 2, Event::Saved(Ok(()))),
-        (TURN_AT + 3, Event::RebootAsked(Ok(()))),
-        (TURN_AT + 303, stays_up()),
-    ];
-    let log = play_at(&mut agent, road);
+    play_at(&mut agent, until_logind_is_asked());
+    let stays = [(TURN_AT + 3, Event::RebootAsked(Ok(()))), (TURN_AT + 303, stays_up())];
+    let log = play_at(&mut agent, stays);
     assert_eq!(log.last().unwrap(), "report a failed started neverWentDown");
     assert_eq!(outcome_stands(&mut agent).last().unwrap(), "check");
     assert!(agent.status().starts_with(&format!("reboot {own}")), "{}", agent.status());
@@ -670,16 +668,9 @@ fn a_clock_that_may_be_wrong_opens_no_window() {
 
 #[test]
 fn a_flag_that_each_boot_makes_anew_is_the_same_need() {
-    let road = [
-        (TURN_AT, Event::DeadlinePassed),
-        (TURN_AT, permission(Ok(()))),
-        (TURN_AT, Event::Reported),
-        (TURN_AT, Event::Saved(Ok(()))),
-        (TURN_AT, Event::RebootAsked(Ok(()))),
-    ];
     let (mut agent, _) = asked();
-    let effects: Vec<Effect> =
-        road.into_iter().flat_map(|(now, event)| agent.handle(event, at(now))).collect();
+    play_at(&mut agent, until_logind_is_asked());
+    let effects = agent.handle(Event::RebootAsked(Ok(())), at(TURN_AT + 3));
     let told = Report { reboot: last_saved(&effects).reboot, ..report(&asked().1) };
     // So long ago that the request for it is forgotten.
     let record = Record { granted: Vec::new(), ..last_saved(&effects) };
