@@ -37,25 +37,20 @@ fn end(child: Child) -> Ran {
 
 const WHERE: &str = "tags.site = 'north'";
 
+/// Has the hub reboot those that a condition selects, without a question.
+fn by_configuration<'a>(condition: &'a str, name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["reboot", "--where", condition, "--as-configuration", name, "--yes"], more].concat()
+}
+
 #[test]
 fn a_wish_reaches_the_device_that_connects_afterwards_once_and_is_counted() {
     let hub = Hub::start();
     tag(&hub, "gw1", "north");
-    let made = hub.ctl(&[
-        "reboot",
-        "--where",
+    let made = hub.ctl(&by_configuration(
         WHERE,
-        "--as-configuration",
         "wave-1",
-        "--id",
-        "r-1",
-        "--reason",
-        "kernel update",
-        "--deadline",
-        "2099-01-01T00:00:00Z",
-        "--yes",
-        "--no-wait",
-    ]);
+        &["--id", "r-1", "--reason", "kernel update", "--deadline", "2099-01-01T00:00:00Z", "--no-wait"],
+    ));
     made.ends(0, &["configuration wave-1 was created", "iotdm-ctl configuration delete wave-1"]);
     assert_eq!(made.stdout, "wave-1: created, id r-1\n");
     let wish = json!({"id": "r-1", "reason": "kernel update", "deadline": "2099-01-01T00:00:00.000Z"});
@@ -65,21 +60,11 @@ fn a_wish_reaches_the_device_that_connects_afterwards_once_and_is_counted() {
     });
     hub.ctl(&["configuration", "delete", "wave-1", "--yes"]).ends(0, &[]);
 
-    let made = hub.ctl(&[
-        "-o",
-        "json",
-        "reboot",
-        "--where",
+    let made = hub.ctl(&by_configuration(
         WHERE,
-        "--as-configuration",
         "wave-2",
-        "--id",
-        "r-2",
-        "--yes",
-        "--no-wait",
-        "--priority",
-        "7",
-    ]);
+        &["-o", "json", "--id", "r-2", "--no-wait", "--priority", "7"],
+    ));
     made.ends(0, &[]);
     let made = made.json();
     assert_eq!((&made["id"], &made["priority"]), (&json!("wave-2"), &json!(7)));
@@ -128,20 +113,8 @@ fn it_is_followed_to_the_last_device_and_ctrl_c_leaves_it_in_force() {
     tag(&hub, "gw2", "north");
     let mut daemon = Daemon::simulating(&hub);
     daemon.start_connected(&hub);
-    let arguments = [
-        "reboot",
-        "--where",
-        WHERE,
-        "--as-configuration",
-        "wave",
-        "--id",
-        "r-1",
-        "--yes",
-        "--interval",
-        "1s",
-        "--wait-timeout",
-        "10m",
-    ];
+    let arguments =
+        by_configuration(WHERE, "wave", &["--id", "r-1", "--interval", "1s", "--wait-timeout", "10m"]);
     let run = begin(&hub, &arguments);
     wait_until("the first outcome", || counts(&hub, "wave").1["completed"] == 1);
     // The other device is away.
@@ -156,50 +129,25 @@ fn it_is_followed_to_the_last_device_and_ctrl_c_leaves_it_in_force() {
     hub.ctl(&["configuration", "delete", "wave", "--yes"]).ends(0, &[]);
 
     tag(&hub, "gw2", "south");
-    let ran = hub.ctl(&[
-        "reboot",
-        "--where",
-        WHERE,
-        "--as-configuration",
-        "wave-2",
-        "--id",
-        "r-2",
-        "--yes",
-        "--interval",
-        "1s",
-    ]);
+    let ran = hub.ctl(&by_configuration(WHERE, "wave-2", &["--id", "r-2", "--interval", "1s"]));
     ran.ends(0, &["configuration wave-2: 1 targeted, 1 applied, 1 completed, 0 failed, 0 pending"]);
     assert_eq!(ran.stdout, "wave-2: 1 targeted, 1 applied, 1 completed, 0 failed, 0 pending\n");
     assert_eq!(daemon.log.count(GOES_DOWN), 2);
     hub.ctl(&["configuration", "delete", "wave-2", "--yes"]).ends(0, &[]);
 
     // A wish that fails is a failure, and one that is late is not waited for.
-    let ran = hub.ctl(&[
-        "reboot",
-        "--where",
+    let ran = hub.ctl(&by_configuration(
         WHERE,
-        "--as-configuration",
         "late",
-        "--deadline",
-        "2026-01-01T00:00:00Z",
-        "--yes",
-        "--interval",
-        "1s",
-    ]);
+        &["--deadline", "2026-01-01T00:00:00Z", "--interval", "1s"],
+    ));
     ran.ends(7, &["0 completed, 1 failed"]);
     hub.ctl(&["configuration", "delete", "late", "--yes"]).ends(0, &[]);
-    let ran = hub.ctl(&[
-        "reboot",
-        "--where",
+    let ran = hub.ctl(&by_configuration(
         "tags.site = 'south'",
-        "--as-configuration",
         "away",
-        "--yes",
-        "--interval",
-        "1s",
-        "--wait-timeout",
-        "1s",
-    ]);
+        &["--interval", "1s", "--wait-timeout", "1s"],
+    ));
     ran.ends(6, &["has not reached all in time", "it stays in force"]);
 }
 
@@ -210,20 +158,11 @@ fn a_restraining_key_reaches_no_agent_that_does_not_know_it() {
     tag(&hub, "old", "north");
     let mut daemon = Daemon::simulating(&hub);
     daemon.start_connected(&hub);
-    let ran = hub.ctl(&[
-        "reboot",
-        "--where",
+    let ran = hub.ctl(&by_configuration(
         "tags.site = 'south' OR tags.site = 'north'",
-        "--on-preflight",
-        "wait",
-        "--as-configuration",
         "wave",
-        "--id",
-        "r-1",
-        "--yes",
-        "--interval",
-        "1s",
-    ]);
+        &["--on-preflight", "wait", "--id", "r-1", "--interval", "1s"],
+    ));
     ran.ends(
         0,
         &["1 of 2 devices are left out: agent too old for onPreflight", "1 targeted, 1 applied, 1 completed"],

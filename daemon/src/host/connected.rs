@@ -99,15 +99,7 @@ mod tests {
     }
 
     fn status(connection: Connection) -> Status {
-        let report = Report {
-            device_information: None,
-            reboot_time: None,
-            reboot: None,
-            boot: None,
-            health: None,
-            reboot_required: None,
-            agent: None,
-        };
+        let report = Report::default();
         Status { pid: 1, boot_id: "b".into(), status: String::new(), connection, report }
     }
 

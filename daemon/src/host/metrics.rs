@@ -244,15 +244,7 @@ mod tests {
         let mut connection = Connection::new(Some("hub".into()), whom.clone(), at);
         connection.begin("hub".into(), whom, at);
         connection.last_acknowledgement = Some(at);
-        let report = Report {
-            device_information: None,
-            reboot_time: Some(at),
-            reboot: None,
-            boot: None,
-            health: None,
-            reboot_required: None,
-            agent: None,
-        };
+        let report = Report { reboot_time: Some(at), ..Report::default() };
         Status { pid: 7, boot_id: "b".into(), status: String::new(), connection, report }
     }
 

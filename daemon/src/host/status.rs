@@ -228,15 +228,7 @@ mod tests {
             boot_id: "b".into(),
             status: "connected".into(),
             connection,
-            report: Report {
-                device_information: None,
-                reboot_time: None,
-                reboot: None,
-                boot: None,
-                health: None,
-                reboot_required: None,
-                agent: None,
-            },
+            report: Report::default(),
         }
     }
 
