@@ -136,7 +136,7 @@ pub async fn read_twin(mqtt: &mut Mqtt) -> Result<Vec<u8>, Outage> {
 
 /// Says what is wrong with the trusted CAs, where that may be the cause.
 fn by_the_cas(options: &mut Options, outage: Outage) -> Outage {
-    match options.tls.distrusted().filter(|_| outage.class == Class::Untrusted) {
+    match (outage.class == Class::Untrusted).then(|| options.tls.distrusted()).flatten() {
         Some(complaint) => Outage { message: format!("{}; {complaint}", outage.message), ..outage },
         None => outage,
     }
