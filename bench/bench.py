@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import gateway
+import instructions
 import local_hub
 import operator_tool
 from goals import goals
@@ -32,6 +33,7 @@ def sections(table: Table, directory: Path, options: argparse.Namespace) -> dict
         "network": lambda: gateway.network(table, made(directory, "network"), 10),
         "ctl": lambda: operator_tool.commands(table, made(directory, "ctl"), 20),
         "ready": lambda: local_hub.start(table, made(directory, "ready"), 15),
+        "instructions": lambda: instructions.measure(table, made(directory, "instructions")),
         "syncs": lambda: local_hub.syncs(table, made(directory, "syncs")),
         "fleet": lambda: operator_tool.fleet(table, made(directory, "fleet"), SIZES[:options.sizes]),
         "scale": lambda: local_hub.scale(table, 3, SIZES[:options.sizes]),

@@ -137,6 +137,8 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
                 ready.get(whom, lambda device: device.wait_for("ready"))(party)
                 time.sleep(SETTLED)
                 table.add("memory: private, by itself, KiB", whom, process.private_memory(party.pid))
+                table.add("memory: resident, by itself, KiB", whom, process.field(party.pid, "VmRSS"))
+                table.add("memory: of no file, by itself, KiB", whom, process.field(party.pid, "RssAnon"))
         for whom in begin:
             parties[whom] = running.enter_context(begin[whom]())
             ready.get(whom, lambda device: device.wait_for("ready"))(parties[whom])

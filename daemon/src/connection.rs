@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod rivalry;
 pub mod tls;
 pub mod trial;
+pub mod trust;

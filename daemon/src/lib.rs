@@ -7,6 +7,7 @@
 //! goes down and comes up, and [`service`] resumes from the record.
 
 pub mod backoff;
+pub mod beat;
 pub mod connection;
 pub mod durable;
 pub mod host;

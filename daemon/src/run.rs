@@ -16,14 +16,15 @@ use iotdm_core::decide::record::Record;
 use iotdm_core::decide::refusal::Refusal;
 use iotdm_core::decide::spread;
 use iotdm_core::twin::{Action, Twin, TwinRequest};
-use iotdm_proto::Time;
 use iotdm_proto::report::{RebootStatus, Report};
 use iotdm_proto::topic::HubTopic;
+use iotdm_proto::{MethodName, Time};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, Interval, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use zbus::wire::OwnedFd;
 
+use crate::beat::Beat;
 use crate::connection::hub::{HubEvent, Link};
 use crate::connection::identity::Source;
 use crate::connection::outage::Outage;
@@ -48,7 +49,10 @@ pub struct Daemon {
     ids_there: bool,
     backend: Backend,
     notify: Notify,
-    watchdog: Option<Interval>,
+    /// The beats at which systemd hears of the daemon, where that has a watchdog.
+    beat: Option<Beat>,
+    /// The machine has booted anew, which the hub has not acknowledged yet.
+    news: bool,
     twin: Twin,
     /// The start of this loop, from which the durations are counted that `twin`
     /// is given and gives.
@@ -92,6 +96,8 @@ pub struct Signals {
     pub listen: watch::Sender<bool>,
     /// What the people on the machine are to be told.
     pub notices: watch::Sender<Known>,
+    /// Tells the connection of each beat.
+    pub beats: watch::Sender<Option<Duration>>,
 }
 
 /// How the loop ended.
@@ -125,7 +131,7 @@ impl Daemon {
         (store, ids): (Store, Ids),
         backend: Backend,
         source: &Source,
-        notify: Notify,
+        (notify, beat): (Notify, Option<Beat>),
         (status_file, metrics): (StatusFile, Metrics),
         signals: Signals,
     ) -> (Self, mpsc::Receiver<Event>) {
@@ -150,7 +156,8 @@ impl Daemon {
             server,
             status_file,
             metrics,
-            watchdog: notify.watchdog().map(interval),
+            beat,
+            news: false,
             notify,
             twin: Twin::new(format!("{:08x}", fastrand::u32(..))),
             began: Instant::now(),
@@ -235,7 +242,11 @@ impl Daemon {
                 }
                 // What has changed is told above.
                 () = wait(self.metrics.due()) => {}
-                () = tick(&mut self.watchdog) => self.notify.alive(),
+                () = next(&mut self.beat) => {
+                    self.notify.alive();
+                    // The loop goes round, and so may the connection.
+                    self.signals.beats.send_modify(|_| {});
+                }
             }
         }
     }
@@ -243,15 +254,17 @@ impl Daemon {
     /// Tells systemd, and this machine, how things are.
     fn tell_status(&mut self) {
         let status = self.status();
-        let told = Status {
-            pid: std::process::id(),
-            boot_id: self.agent.boot_id().to_owned(),
-            status: status.clone(),
-            connection: self.connection.clone(),
-            report: self.agent.told(),
-        };
-        self.metrics.tell(&told, self.agent.boot_counts());
-        self.status_file.tell(told);
+        if self.metrics.is_there() || self.status_file.is_there() {
+            let told = Status {
+                pid: std::process::id(),
+                boot_id: self.agent.boot_id().to_owned(),
+                status: status.clone(),
+                connection: self.connection.clone(),
+                report: self.agent.told(),
+            };
+            self.metrics.tell(&told, self.agent.boot_counts());
+            self.status_file.tell(told);
+        }
         self.notify.status(status);
     }
 
@@ -305,11 +318,21 @@ impl Daemon {
             }
             HubEvent::Subscribed => {
                 let actions = self.twin.connected(self.began.elapsed());
+                // What a boot has changed is certainly not in the twin, so that it need
+                // not be read first. Sent before the twin is asked for, it is in the
+                // answer.
+                if self.news
+                    && let Some(request) = self.twin.send_now()
+                {
+                    self.send(request);
+                }
                 self.about_twin(actions).await;
             }
             HubEvent::Message(HubTopic::MethodCall { name, rid }, payload) => {
                 tracing::debug!("call {rid} of {name} with {} bytes", payload.len());
-                let fresh_id = uuid::Uuid::new_v4().to_string();
+                // The kernel is asked for it, so not for a call that needs none.
+                let needs_id = name.parse() == Ok(MethodName::RebootDevice);
+                let fresh_id = if needs_id { uuid::Uuid::new_v4().to_string() } else { String::new() };
                 self.on_event(Event::Called { rid, name, payload, fresh_id }).await;
             }
             HubEvent::Message(HubTopic::TwinResponse { status, rid, .. }, body) => {
@@ -419,6 +442,7 @@ impl Daemon {
         match effect {
             Effect::Note(note) => {
                 log::note(&note);
+                self.news |= matches!(note, Note::Booted(_));
                 if let Note::Refused { code, .. } = &note {
                     self.metrics.refused(*code);
                 }
@@ -543,7 +567,11 @@ impl Daemon {
                     tracing::warn!("the disk is slow to take the record");
                     self.notify.status(format!("{}; waiting for the disk to take the record", self.status()));
                 }
-                () = tick(&mut self.watchdog) => self.notify.alive(),
+                () = next(&mut self.beat) => {
+                    self.notify.alive();
+                    // The loop goes round, and so may the connection.
+                    self.signals.beats.send_modify(|_| {});
+                }
             }
         }
     }
@@ -569,7 +597,10 @@ impl Daemon {
     fn perform_about_twin(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Send(request) => self.send(request),
-            Action::Reported => return Some(Event::Reported),
+            Action::Reported => {
+                self.news = false;
+                return Some(Event::Reported);
+            }
             Action::Desired { reboot, memory } => return Some(Event::Desired { reboot, memory }),
             Action::LogPostponed { status } => {
                 tracing::warn!("the hub answered {status} about the twin; asking again later");
@@ -657,11 +688,10 @@ async fn wait(deadline: Option<Instant>) {
     }
 }
 
-async fn tick(watchdog: &mut Option<Interval>) {
-    match watchdog {
-        Some(interval) => {
-            interval.tick().await;
-        }
+/// Waits for the next beat; without any, for ever.
+async fn next(beat: &mut Option<Beat>) {
+    match beat {
+        Some(beat) => beat.next().await,
         None => std::future::pending().await,
     }
 }

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::beat::{self, Beat};
 use crate::connection::dial::Road;
 use crate::connection::hub;
 use crate::connection::identity::Source;
@@ -136,13 +137,18 @@ async fn life(
     let now = Time::from(SystemTime::now());
     let (agent, effects) = Agent::resume(record, damaged, start, agent_settings(settings), now);
     let (listen, listened) = watch::channel(agent.remembers());
-    tasks.spawn(hub::run(hub_options(settings), hurried, listened, hub_sender));
+    let options = hub_options(settings);
+    let period = notify.watchdog().map(|watchdog| beat::period(watchdog, options.keep_alive));
+    let beat = period.map(Beat::new).transpose().context("cannot make a timer")?;
+    let (beats, beaten) = watch::channel(period);
+    tasks.spawn(hub::run(options, hurried, listened, beaten, hub_sender));
     let source = &settings.credentials.source;
-    let signals = Signals { hurry, listen, notices };
+    let signals = Signals { hurry, listen, notices, beats };
     let runtime_dir = settings.runtime_dir.as_deref();
     let MetricsConfig { textfile } = settings.config.metrics;
     let told = (StatusFile::new(runtime_dir), Metrics::new(runtime_dir.filter(|_| textfile)));
-    let (daemon, answered) = Daemon::new(agent, (store, ids), backend.clone(), source, notify, told, signals);
+    let (daemon, answered) =
+        Daemon::new(agent, (store, ids), backend.clone(), source, (notify, beat), told, signals);
     daemon.run(effects, answered, hub_events, machine, stop).await
 }
 

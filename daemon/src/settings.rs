@@ -18,7 +18,8 @@ use self::cli::Arguments;
 use self::config::{Config, RebootConfig};
 use self::credentials::Credentials;
 use crate::connection::proxy::Proxy;
-use crate::connection::tls::{self, CertificateFiles};
+use crate::connection::tls::CertificateFiles;
+use crate::connection::trust;
 
 const DEFAULT_CONFIG: &str = "/etc/iotdm/agentd.toml";
 /// The file that the packaged unit makes the credential `connection-string` from.
@@ -57,7 +58,7 @@ impl Settings {
     pub fn check_certificates(&self) -> anyhow::Result<()> {
         let own = self.credentials.source.proof().certificate();
         own.map(CertificateFiles::check).transpose()?;
-        self.config.hub.ca_file.as_deref().map(tls::read_ca_file).transpose()?;
+        self.config.hub.ca_file.as_deref().map(trust::read_ca_file).transpose()?;
         Ok(())
     }
 }

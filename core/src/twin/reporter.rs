@@ -133,6 +133,8 @@ impl Reporter {
     pub(super) fn send_now(&mut self) -> Option<TwinRequest> {
         let patch = match &self.known {
             Known::Offline | Known::Values { .. } => return None,
+            // Not told yet what to say.
+            Known::Reading { .. } if self.wanted.is_empty() => return None,
             Known::Reading { .. } => self.wanted.clone(),
             Known::Patching { values, patch, .. } => {
                 let whole = with_company(diff(values, &self.wanted), &self.wanted);
@@ -592,6 +594,9 @@ mod tests {
     #[test]
     fn before_the_machine_goes_down_what_is_unanswered_does_not_hold_the_rest_up() {
         let mut reporter = Reporter::new("r".to_owned());
+        reporter.connected();
+        assert_eq!(reporter.send_now(), None, "there is nothing to say yet");
+        reporter.disconnected();
         reporter.want(&report("1"));
         assert_eq!(reporter.send_now(), None, "the hub is not connected");
         let reading = get(reporter.connected());

@@ -4,9 +4,8 @@
 use iotdm_proto::Time;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
-use x509_parser::time::ASN1Time;
+
+use super::der::{Body, spelled};
 
 /// A certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,21 +24,14 @@ pub struct Certificate {
 impl Certificate {
     /// The certificate in DER; none where that cannot be read.
     pub fn read(der: &CertificateDer<'_>) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let named = certificate.subject().to_string();
-        let names = certificate.subject_alternative_name().ok().flatten();
-        let host = names.and_then(|names| {
-            names.value.general_names.iter().find_map(|name| match name {
-                GeneralName::DNSName(name) => Some((*name).to_owned()),
-                _ => None,
-            })
-        });
-        let validity = certificate.validity();
+        let body = Body::read(der)?;
+        let (not_before, not_after) = body.validity()?;
+        let named = spelled(body.subject);
         Some(Certificate {
-            subject: if named.is_empty() { host.unwrap_or_default() } else { named },
-            issuer: certificate.issuer().to_string(),
-            not_before: time(validity.not_before),
-            not_after: time(validity.not_after),
+            subject: if named.is_empty() { body.host().unwrap_or_default().to_owned() } else { named },
+            issuer: spelled(body.issuer),
+            not_before,
+            not_after,
         })
     }
 
@@ -47,10 +39,6 @@ impl Certificate {
     pub fn days_left(&self, now: Time) -> i64 {
         (self.not_after.unix_millis() - now.unix_millis()).div_euclid(24 * 60 * 60 * 1000)
     }
-}
-
-fn time(time: ASN1Time) -> Time {
-    Time::from_unix_millis(time.timestamp().saturating_mul(1000))
 }
 
 #[cfg(test)]
@@ -76,5 +64,25 @@ mod tests {
         let nameless = params.self_signed(&key).unwrap();
         assert_eq!(Certificate::read(nameless.der()).unwrap().subject, "hub.example");
         assert_eq!(Certificate::read(&CertificateDer::from(vec![0x30, 0])), None);
+    }
+    #[test]
+    fn all_parts_of_a_name_and_times_of_another_century_are_read() {
+        let mut params = rcgen::CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(1999, 12, 31);
+        params.not_after = rcgen::date_time_ymd(2051, 2, 3);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in [
+            (rcgen::DnType::CountryName, rcgen::DnValue::PrintableString("US".try_into().unwrap())),
+            (rcgen::DnType::OrganizationName, rcgen::DnValue::BmpString("Größe".try_into().unwrap())),
+            (rcgen::DnType::CustomDnType(vec![2, 5, 4, 42]), rcgen::DnValue::Utf8String("given".to_owned())),
+            (rcgen::DnType::CommonName, rcgen::DnValue::Utf8String("Root G2".to_owned())),
+        ] {
+            params.distinguished_name.push(kind, value);
+        }
+        let read = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let read = Certificate::read(read.der()).unwrap();
+        assert_eq!(read.subject, "C=US, O=Größe, ?=given, CN=Root G2");
+        assert_eq!(read.not_before.to_string(), "1999-12-31T00:00:00.000Z");
+        assert_eq!(read.not_after.to_string(), "2051-02-03T00:00:00.000Z");
     }
 }

@@ -1,7 +1,9 @@
-//! As much of certificates and keys in DER as it takes to say why one cannot be
-//! used: the version of X.509, and the kind of key. Whether one can be used is
-//! decided by the crypto provider alone. Source: X.690, RFC 5280, 5958, 8017, 5915.
+//! As much of certificates and keys in DER as it takes to tell people of them, to find
+//! the CA of one, and to say why one cannot be used: names, times, the version of
+//! X.509, and the kind of key. Whether one can be used is decided by the crypto provider
+//! and by rustls alone. Source: X.690, RFC 5280, 5958, 8017, 5915.
 
+use iotdm_proto::Time;
 use rustls::pki_types::PrivateKeyDer;
 
 /// The kinds of keys that people have and that the crypto provider may not take.
@@ -21,7 +23,16 @@ pub(super) enum KeyKind {
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const BMP_STRING: u8 = 0x1e;
 const SEQUENCE: u8 = 0x30;
+/// `version` of a certificate.
+const VERSION: u8 = 0xa0;
+/// `extensions` of a certificate.
+const EXTENSIONS: u8 = 0xa3;
+/// A `dNSName` among the names of a certificate.
+const DNS_NAME: u8 = 0x82;
 /// `parameters` of an elliptic curve's key in SEC1.
 const PARAMETERS: u8 = 0xa0;
 
@@ -36,11 +47,111 @@ const CURVES: [(&[u8], &str); 3] = [
     (&[0x2b, 0x81, 0x04, 0x00, 0x0a], "secp256k1"),
 ];
 
+/// id-ce-subjectAltName, 2.5.29.17.
+const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// The parts of a name that people know by a short word. Source: RFC 4519, and RFC 2985
+/// for the last one.
+const PARTS: [(&[u8], &str); 9] = [
+    (&[0x55, 0x04, 0x03], "CN"),
+    (&[0x55, 0x04, 0x05], "serialNumber"),
+    (&[0x55, 0x04, 0x06], "C"),
+    (&[0x55, 0x04, 0x07], "L"),
+    (&[0x55, 0x04, 0x08], "ST"),
+    (&[0x55, 0x04, 0x0a], "O"),
+    (&[0x55, 0x04, 0x0b], "OU"),
+    (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x19], "DC"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01], "Email"),
+];
+
 /// Whether a certificate is of X.509 version 1, whose body begins with the serial
 /// number, not with a version.
 pub(super) fn is_version_1(certificate: &[u8]) -> bool {
     let body = inside(SEQUENCE, certificate).and_then(|certificate| inside(SEQUENCE, certificate));
     body.and_then(element).is_some_and(|first| first.tag == INTEGER)
+}
+
+/// What a certificate says.
+pub(super) struct Body<'a> {
+    /// Who has signed it: the content of a `Name`.
+    pub(super) issuer: &'a [u8],
+    /// The content of its `Validity`.
+    validity: &'a [u8],
+    /// Whose it is: the content of a `Name`.
+    pub(super) subject: &'a [u8],
+    /// What comes after its subject.
+    rest: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    /// Reads a certificate; none where it cannot be read.
+    pub(super) fn read(certificate: &'a [u8]) -> Option<Self> {
+        let body = inside(SEQUENCE, inside(SEQUENCE, certificate)?)?;
+        let first = element(body)?;
+        let serial = if first.tag == VERSION { element(first.rest)? } else { first };
+        let algorithm = element(serial.rest)?;
+        let issuer = element(algorithm.rest)?;
+        let validity = element(issuer.rest)?;
+        let subject = element(validity.rest)?;
+        Some(Body {
+            issuer: issuer.content,
+            validity: validity.content,
+            subject: subject.content,
+            rest: subject.rest,
+        })
+    }
+
+    /// From when and until when it is valid.
+    pub(super) fn validity(&self) -> Option<(Time, Time)> {
+        let from = element(self.validity)?;
+        let until = element(from.rest)?;
+        Some((time(&from)?, time(&until)?))
+    }
+
+    /// The first host name among its alternative names.
+    pub(super) fn host(&self) -> Option<&'a str> {
+        let extensions = elements(self.rest).find(|part| part.tag == EXTENSIONS)?;
+        let names = elements(inside(SEQUENCE, extensions.content)?).find_map(|extension| {
+            let name = element(extension.content).filter(|name| name.content == ALTERNATIVE_NAME)?;
+            // Between the two it may say whether it is critical.
+            elements(name.rest).find(|part| part.tag == OCTET_STRING)
+        })?;
+        let host = elements(inside(SEQUENCE, names.content)?).find(|name| name.tag == DNS_NAME)?;
+        str::from_utf8(host.content).ok()
+    }
+}
+
+/// A `Name` for people, such as `C=US, O=DigiCert Inc, CN=DigiCert Global Root G2`.
+pub(super) fn spelled(name: &[u8]) -> String {
+    let parts = elements(name).flat_map(|set| elements(set.content)).filter_map(|part| {
+        let kind = element(part.content)?;
+        let value = element(kind.rest)?;
+        let word = PARTS.iter().find(|(known, _)| *known == kind.content).map_or("?", |(_, word)| word);
+        Some(format!("{word}={}", text(&value)))
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// A text in whichever of the ways it is encoded.
+fn text(value: &Element<'_>) -> String {
+    if value.tag == BMP_STRING {
+        let units =
+            value.content.chunks_exact(2).filter_map(|two| Some(u16::from_be_bytes(two.try_into().ok()?)));
+        return char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+    }
+    String::from_utf8_lossy(value.content).into_owned()
+}
+
+/// An instant. Source: RFC 5280, 4.1.2.5.
+fn time(value: &Element<'_>) -> Option<Time> {
+    let digits = str::from_utf8(value.content).ok()?.strip_suffix('Z')?;
+    let (century, digits) = match value.tag {
+        UTC_TIME => (if digits < "50" { "20" } else { "19" }, digits),
+        GENERALIZED_TIME => digits.split_at_checked(2)?,
+        _ => return None,
+    };
+    let two = |nth: usize| digits.get(2 * nth..2 * nth + 2);
+    let [year, month, day, hour, minute, second] = [two(0)?, two(1)?, two(2)?, two(3)?, two(4)?, two(5)?];
+    format!("{century}{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
 }
 
 /// The kind of `key`.
@@ -92,6 +203,16 @@ struct Element<'a> {
     tag: u8,
     content: &'a [u8],
     rest: &'a [u8],
+}
+
+/// All elements that follow each other, up to one that cannot be read.
+fn elements(der: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    let mut rest = der;
+    std::iter::from_fn(move || {
+        let next = element(rest)?;
+        rest = next.rest;
+        Some(next)
+    })
 }
 
 /// The content of the first element, if that has this tag.

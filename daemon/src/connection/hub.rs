@@ -82,19 +82,22 @@ const NOT_BEFORE: u64 = 1_767_225_600;
 
 /// Connects, and again whenever the connection ends, until nobody listens to
 /// `events` any more. `hurry` changes when the clock was set; calls are
-/// subscribed to from when `listen` says so.
+/// subscribed to from when `listen` says so; `beats` changes each time that the
+/// daemon is awake anyway, which is so often, if that is regular.
 pub async fn run(
     options: Options,
-    mut hurry: watch::Receiver<()>,
-    mut listen: watch::Receiver<bool>,
+    hurry: watch::Receiver<()>,
+    listen: watch::Receiver<bool>,
+    beats: watch::Receiver<Option<Duration>>,
     events: mpsc::Sender<HubEvent>,
 ) {
+    let mut heard = Heard { hurry, listen, beats };
     let mut connector = Connector::new(options);
     let (mut pace, mut eagerness) = (Pace::new(), Eagerness::default());
     let mut rivalry = Rivalry::default();
     let mut ready = None;
     loop {
-        hurry.mark_unchanged();
+        heard.hurry.mark_unchanged();
         // Listened to from before the attempt, so that a change during the attempt
         // counts as well; while connected, nobody listens.
         let mut network = Some(Watch::open());
@@ -103,7 +106,7 @@ pub async fn run(
                 network = None;
                 let since = Instant::now();
                 let id = connected.login.id.clone();
-                let ended = match connector.serve(connected, &mut hurry, &mut listen, &events).await {
+                let ended = match connector.serve(connected, &mut heard, &events).await {
                     SessionEnd::Outage(outage) => {
                         SessionEnd::Outage(rivalry.judge(outage, since.elapsed(), &id))
                     }
@@ -152,10 +155,17 @@ pub async fn run(
                 // wait after it longer.
                 pace = patience;
             }
-            _ = hurry.changed() => pace.reset(),
+            _ = heard.hurry.changed() => pace.reset(),
             () = events.closed() => return,
         }
     }
+}
+
+/// What a connection hears from the rest of the daemon; see [`run`].
+struct Heard {
+    hurry: watch::Receiver<()>,
+    listen: watch::Receiver<bool>,
+    beats: watch::Receiver<Option<Duration>>,
 }
 
 /// A new stream to the hub, and the connection that it will replace. The old
@@ -252,12 +262,12 @@ impl Connector {
     async fn serve(
         &mut self,
         connected: Connected,
-        hurry: &mut watch::Receiver<()>,
-        listen: &mut watch::Receiver<bool>,
+        heard: &mut Heard,
         events: &mpsc::Sender<HubEvent>,
     ) -> SessionEnd {
         let Connected { mqtt, login, token } = connected;
-        let (session, link) = Session::new(mqtt, self.keep_alive, token);
+        let beats = *heard.beats.borrow_and_update();
+        let (session, link) = Session::new(mqtt, self.keep_alive, beats, token);
         let (hub, id) = (login.hub.to_string(), login.id.clone());
         if events.send(HubEvent::Connected { link, hub, id }).await.is_err() {
             return SessionEnd::Nobody;
@@ -265,7 +275,7 @@ impl Connector {
         let dial = || -> Result<_, Outage> {
             Ok(self.road.clone().dial(login.target().clone(), self.tls.client()?))
         };
-        session.serve(dial, hurry, listen, events).await
+        session.serve(dial, heard, events).await
     }
 }
 

@@ -10,6 +10,7 @@ use rumqttc::mqttbytes::v4::{
 };
 use rumqttc::mqttbytes::{self, QoS};
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
@@ -120,12 +121,13 @@ impl Mqtt {
 
     /// Subscribes to `filters` with QoS 0, as the Node and C SDKs do: with QoS 1 the
     /// server would deliver a call a second time if its acknowledgement was lost.
-    pub async fn subscribe(&mut self, packet_id: u16, filters: &[&str]) -> Result<(), Outage> {
+    /// With `more` to be said at once the packet waits for that, and goes along with it.
+    pub async fn subscribe(&mut self, packet_id: u16, filters: &[&str], more: bool) -> Result<(), Outage> {
         let filters =
             filters.iter().map(|filter| SubscribeFilter::new((*filter).to_owned(), QoS::AtMostOnce));
         let mut subscribe = Subscribe::new_many(filters);
         subscribe.pkid = packet_id;
-        self.send(Packet::Subscribe(subscribe)).await
+        self.send_with(Packet::Subscribe(subscribe), more).await
     }
 
     /// Ends the subscription to `filter`.
@@ -136,17 +138,19 @@ impl Mqtt {
     }
 
     /// Publishes a message. With a `packet_id` the server has to acknowledge it
-    /// (QoS 1, [`Incoming::Acknowledged`]); without one it need not (QoS 0).
+    /// (QoS 1, [`Incoming::Acknowledged`]); without one it need not (QoS 0). `more` is as
+    /// in [`Mqtt::subscribe`].
     pub async fn publish(
         &mut self,
         packet_id: Option<u16>,
         topic: String,
         payload: Vec<u8>,
+        more: bool,
     ) -> Result<(), Outage> {
         let qos = packet_id.map_or(QoS::AtMostOnce, |_| QoS::AtLeastOnce);
         let mut publish = Publish::new(topic, qos, payload);
         publish.pkid = packet_id.unwrap_or_default();
-        self.send(Packet::Publish(publish)).await
+        self.send_with(Packet::Publish(publish), more).await
     }
 
     /// Acknowledges a message.
@@ -177,8 +181,29 @@ impl Mqtt {
         })
     }
 
+    /// Sends what has waited for more to be said, if anything.
+    pub async fn flush(&mut self) -> Result<(), Outage> {
+        let flushed = timeout(PATIENCE, self.packets.flush()).await;
+        self.sent(flushed)
+    }
+
     async fn send(&mut self, packet: Packet) -> Result<(), Outage> {
-        match timeout(PATIENCE, self.packets.send(packet)).await {
+        self.send_with(packet, false).await
+    }
+
+    async fn send_with(&mut self, packet: Packet, more: bool) -> Result<(), Outage> {
+        let send = async {
+            match more {
+                true => self.packets.feed(packet).await,
+                false => self.packets.send(packet).await,
+            }
+        };
+        let sent = timeout(PATIENCE, send).await;
+        self.sent(sent)
+    }
+
+    fn sent(&self, sent: Result<Result<(), mqttbytes::Error>, Elapsed>) -> Result<(), Outage> {
+        match sent {
             Ok(sent) => sent.map_err(|error| self.broken(error)),
             Err(_) => Err(Outage::unreachable(format!("{} no longer answers", self.target))),
         }

@@ -162,7 +162,7 @@ async fn register(enrolment: &Enrolment, road: &Road, tls: &mut Tls) -> Result<A
         Outage::unreachable(format!("the provisioning service {endpoint} has not assigned a hub in time"))
     };
     let registration = async {
-        mqtt.subscribe(1, &[&format!("{RESPONSES}#")]).await?;
+        mqtt.subscribe(1, &[&format!("{RESPONSES}#")], false).await?;
         loop {
             match mqtt.next().await? {
                 Incoming::SubscriptionRefused => {
@@ -278,7 +278,7 @@ struct Response {
 
 async fn ask(mqtt: &mut Mqtt, (topic, body): (String, String)) -> Result<Response, Outage> {
     let topic = format!("$dps/registrations/{topic}");
-    mqtt.publish(None, topic, body.into_bytes()).await?;
+    mqtt.publish(None, topic, body.into_bytes(), false).await?;
     loop {
         if let Incoming::Message { topic, payload, .. } = mqtt.next().await?
             && let Some((status, retry_after)) = parse(&topic)

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
 use crate::connection::der::{self, KeyKind};
-use crate::connection::observe::{Milestone, Observer};
+use crate::connection::observe::Observer;
 use crate::connection::outage::{KEYS, Outage};
+use crate::connection::trust::{self, Judge};
 
 /// The files of the certificate that this machine shows, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub struct Tls {
     provider: Arc<CryptoProvider>,
     ca_file: Option<PathBuf>,
     files: Option<CertificateFiles>,
-    /// The CAs that are trusted, once they were read.
-    trusted: Option<Trusted>,
+    /// The CAs in that file, once it was read.
+    further: Option<Further>,
     /// Whether the CAs are to be read again even if no file seems to have changed.
     distrusted: bool,
     /// Who is told which certificates servers show.
@@ -47,13 +47,13 @@ pub struct Tls {
     made: Option<(Vec<Stamp>, Arc<ClientConfig>)>,
 }
 
-/// The CAs that are trusted.
+/// The CAs in `hub.ca_file`.
 #[derive(Debug)]
-struct Trusted {
+struct Further {
     roots: Arc<RootCertStore>,
-    /// The state of the places that the CAs were read from.
+    /// The state of all places that CAs are read from, the system's as well.
     stamps: Vec<Option<Stamp>>,
-    /// What is wrong with one of these places.
+    /// What is wrong with the file.
     complaint: Option<String>,
 }
 
@@ -84,7 +84,7 @@ impl Tls {
             provider,
             ca_file,
             files,
-            trusted: None,
+            further: None,
             distrusted: false,
             observer: Observer::default(),
             made: None,
@@ -114,52 +114,53 @@ impl Tls {
     }
 
     /// Takes note that a server's certificate was not accepted: the CAs are read
-    /// again for the next connection. What is wrong with the places that they were
+    /// again for the next connection. What is wrong with the places that they are
     /// read from, if anything, is the likely cause.
-    pub fn distrusted(&mut self) -> Option<&str> {
+    pub fn distrusted(&mut self) -> Option<String> {
         self.distrusted = true;
-        self.trusted.as_ref()?.complaint.as_deref()
+        let further = self.further.as_ref()?;
+        let complaints = further.complaint.clone().into_iter().chain(trust::complaint(&further.roots));
+        complaints.reduce(|one, other| format!("{one}; {other}"))
     }
 
-    /// The CAs that are trusted, read again if their files have changed or if a server
-    /// was distrusted. TLS sessions are kept unless the CAs are others than before.
-    fn roots(&mut self) -> Arc<RootCertStore> {
+    /// The CAs in `hub.ca_file`, read again if any place of CAs has changed or if a
+    /// server was distrusted. After a change no TLS session of before is resumed: the CA
+    /// by which the server was trusted may be gone.
+    fn further(&mut self) -> Arc<RootCertStore> {
         let stamps = self.stamps();
-        let before = self.trusted.take();
-        if let Some(trusted) = before.as_ref().filter(|before| before.stamps == stamps && !self.distrusted) {
-            let roots = trusted.roots.clone();
-            self.trusted = before;
+        let before = self.further.take();
+        if let Some(further) = before.as_ref().filter(|before| before.stamps == stamps && !self.distrusted) {
+            let roots = further.roots.clone();
+            self.further = before;
             return roots;
         }
         self.distrusted = false;
-        let (roots, complaint) = read_roots(self.ca_file.as_deref());
-        let roots = match &before {
-            Some(before) if before.roots.roots == roots.roots => before.roots.clone(),
-            Some(_) => {
-                tracing::info!("the trusted CAs have changed and are taken up");
-                self.made = None;
-                Arc::new(roots)
-            }
-            None => Arc::new(roots),
+        let (roots, complaint) = match self.ca_file.as_deref().map(trust::read_ca_file).transpose() {
+            Ok(roots) => (roots.unwrap_or_else(RootCertStore::empty), None),
+            Err(error) => (RootCertStore::empty(), Some(format!("{error:#}"))),
         };
+        if before.as_ref().is_some_and(|before| before.stamps != stamps || before.roots.roots != roots.roots)
+        {
+            tracing::info!("the files of the trusted CAs have changed and are taken up");
+            self.made = None;
+        }
         if let Some(complaint) = &complaint
             && before.is_none_or(|before| before.complaint.as_ref() != Some(complaint))
         {
             tracing::warn!("{complaint}");
         }
-        self.trusted = Some(Trusted { roots: roots.clone(), stamps, complaint });
+        let roots = Arc::new(roots);
+        self.further = Some(Further { roots: roots.clone(), stamps, complaint });
         roots
     }
 
     /// The state of the places that CAs are read from.
     fn stamps(&self) -> Vec<Option<Stamp>> {
-        let system = openssl_probe::probe();
-        let places = self.ca_file.iter().chain(&system.cert_file).chain(&system.cert_dir);
-        places.map(|place| stamp(place).ok()).collect()
+        self.ca_file.iter().cloned().chain(trust::places()).map(|place| stamp(&place).ok()).collect()
     }
 
     fn config(&mut self) -> anyhow::Result<Arc<ClientConfig>> {
-        let roots = self.roots();
+        let further = self.further();
         let stamps = match &self.files {
             Some(files) => vec![stamp(&files.certificate)?, stamp(&files.private_key)?],
             None => Vec::new(),
@@ -170,7 +171,12 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .context("the crypto provider lacks TLS 1.2 or 1.3")?
-            .with_root_certificates(roots.clone());
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Judge::new(
+                self.provider.signature_verification_algorithms,
+                further,
+                self.observer.clone(),
+            )));
         let mut config = match &self.files {
             None => builder.with_no_client_auth(),
             Some(files) => {
@@ -182,85 +188,10 @@ impl Tls {
             }
         };
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
-        // Without any CA there is no verifier, and no certificate is accepted.
-        if self.observer.listens()
-            && let Ok(judge) =
-                WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone()).build()
-        {
-            let shown = Shown { judge, observer: self.observer.clone() };
-            config.dangerous().set_certificate_verifier(Arc::new(shown));
-        }
         let config = Arc::new(config);
         self.made = Some((stamps, config.clone()));
         Ok(config)
     }
-}
-
-/// Shows a server's certificates to the observer, and has them judged as always.
-#[derive(Debug)]
-struct Shown {
-    judge: Arc<WebPkiServerVerifier>,
-    observer: Observer,
-}
-
-impl ServerCertVerifier for Shown {
-    fn verify_server_cert(
-        &self,
-        own: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(own).chain(others).map(|certificate| certificate.clone().into_owned());
-        self.observer.tell(Milestone::Shown(chain.collect()));
-        self.judge.verify_server_cert(own, others, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.supported_verify_schemes()
-    }
-}
-
-/// The system's CAs and those in `ca_file`, as far as they can be read; and what is
-/// wrong with the others, or with having none at all.
-fn read_roots(ca_file: Option<&Path>) -> (RootCertStore, Option<String>) {
-    let system = rustls_native_certs::load_native_certs();
-    let mut complaints: Vec<String> = system
-        .errors
-        .iter()
-        .map(|error| format!("a part of the system's CA store cannot be read: {error}"))
-        .collect();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(system.certs);
-    match ca_file.map(read_ca_file).transpose() {
-        Ok(extra) => {
-            roots.add_parsable_certificates(extra.into_iter().flatten());
-        }
-        Err(error) => complaints.push(format!("{error:#}")),
-    }
-    if roots.is_empty() {
-        complaints.push("no CA is trusted: install ca-certificates or set hub.ca_file".to_owned());
-    }
-    (roots, (!complaints.is_empty()).then(|| complaints.join("; ")))
 }
 
 impl CertificateFiles {
@@ -276,7 +207,7 @@ impl CertificateFiles {
 
     /// The certificate, and those between it and its CA.
     pub fn chain(&self) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-        read_certificates("certificate_file", &self.certificate)
+        trust::read_certificates("certificate_file", &self.certificate)
     }
 
     fn read(&self) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
@@ -335,47 +266,9 @@ fn stamp(file: &Path) -> anyhow::Result<Stamp> {
     Ok((metadata.dev(), metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// The CAs in the PEM file `ca_file`; at least one.
-pub fn read_ca_file(ca_file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates = read_certificates("ca_file", ca_file)?;
-    let mut check = RootCertStore::empty();
-    for certificate in &certificates {
-        check
-            .add(certificate.clone())
-            .with_context(|| format!("a certificate in ca_file {} cannot be used", ca_file.display()))?;
-    }
-    Ok(certificates)
-}
-
-/// The certificates in the PEM file that the setting `key` names; at least one.
-fn read_certificates(key: &str, file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let pem = fs::read(file).with_context(|| format!("cannot read {key} {}", file.display()))?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("{key} {} is not valid PEM", file.display()))?;
-    ensure!(!certificates.is_empty(), "{key} {} has no PEM certificate in it", file.display());
-    Ok(certificates)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ca_file_without_a_usable_certificate_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("ca.pem");
-        let error = |bytes: &str| {
-            fs::write(&file, bytes).unwrap();
-            format!("{:#}", read_ca_file(&file).unwrap_err())
-        };
-        assert!(error("hello").contains("has no PEM certificate"));
-        let garbage = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
-        assert!(error(garbage).contains("cannot be used"));
-        fs::remove_file(&file).unwrap();
-        let missing = format!("{:#}", read_ca_file(&file).unwrap_err());
-        assert!(missing.contains("ca.pem"), "{missing}");
-    }
 
     /// A certificate for `name` and its key, in files of these names.
     fn write_pair(dir: &Path, name: &str) -> CertificateFiles {
@@ -413,9 +306,9 @@ mod tests {
         let ca_file = dir.path().join("ca.pem");
         let mut tls = Tls::new(Some(ca_file.clone()), None);
         let first = tls.client().unwrap().config;
-        let count = |tls: &Tls| tls.trusted.as_ref().unwrap().roots.len();
-        let before = count(&tls);
-        let complaint = tls.distrusted().unwrap().to_owned();
+        let count = |tls: &Tls| tls.further.as_ref().unwrap().roots.len();
+        assert_eq!(count(&tls), 0);
+        let complaint = tls.distrusted().unwrap();
         assert!(complaint.contains("cannot read ca_file ") && complaint.contains("ca.pem"), "{complaint}");
         assert!(Arc::ptr_eq(&first, &tls.client().unwrap().config), "nothing has changed");
 
@@ -423,16 +316,16 @@ mod tests {
         fs::write(&ca_file, ca("one")).unwrap();
         let second = tls.client().unwrap().config;
         assert!(!Arc::ptr_eq(&first, &second));
-        assert_eq!(count(&tls), before + 1);
+        assert_eq!(count(&tls), 1);
         // The same file, of the same size and age, as a card's coarse clock may have it.
-        let stamps = tls.trusted.as_ref().unwrap().stamps.clone();
+        let stamps = tls.further.as_ref().unwrap().stamps.clone();
         fs::write(&ca_file, [ca("two"), ca("three")].concat()).unwrap();
-        tls.trusted.as_mut().unwrap().stamps = tls.stamps();
+        tls.further.as_mut().unwrap().stamps = tls.stamps();
         assert_ne!(stamps, tls.stamps());
         assert!(Arc::ptr_eq(&second, &tls.client().unwrap().config), "it looks unchanged");
         tls.distrusted();
         assert!(!Arc::ptr_eq(&second, &tls.client().unwrap().config), "it is read again all the same");
-        assert_eq!(count(&tls), before + 2);
+        assert_eq!(count(&tls), 2);
         assert!(!tls.distrusted().unwrap_or_default().contains("ca_file"));
     }
 

@@ -106,15 +106,15 @@ pub async fn read_twin(mqtt: &mut Mqtt) -> Result<Vec<u8>, Outage> {
     let rid = format!("test-{:08x}", fastrand::u32(..));
     let late = |_| Outage::unreachable(format!("{target} does not answer about the twin"));
     let reading = async {
-        mqtt.subscribe(1, &[TWIN_RESPONSES]).await?;
+        mqtt.subscribe(1, &[TWIN_RESPONSES], false).await?;
         loop {
             match mqtt.next().await? {
                 Incoming::SubscriptionRefused => {
                     return Err(Outage::refused(format!("{target} refused a subscription")));
                 }
                 Incoming::Subscribed => {
-                    mqtt.publish(None, DeviceTopic::TwinGet { rid: rid.clone() }.to_string(), Vec::new())
-                        .await?;
+                    let topic = DeviceTopic::TwinGet { rid: rid.clone() }.to_string();
+                    mqtt.publish(None, topic, Vec::new(), false).await?;
                 }
                 // What else comes is the daemon's, and is not acknowledged: it gets it
                 // again.
@@ -136,7 +136,7 @@ pub async fn read_twin(mqtt: &mut Mqtt) -> Result<Vec<u8>, Outage> {
 
 /// Says what is wrong with the trusted CAs, where that may be the cause.
 fn by_the_cas(options: &mut Options, outage: Outage) -> Outage {
-    match options.tls.distrusted().filter(|_| outage.class == Class::Untrusted) {
+    match (outage.class == Class::Untrusted).then(|| options.tls.distrusted()).flatten() {
         Some(complaint) => Outage { message: format!("{}; {complaint}", outage.message), ..outage },
         None => outage,
     }

@@ -57,6 +57,11 @@ impl Metrics {
         }
     }
 
+    /// Whether anybody is told.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// A call was refused.
     pub fn refused(&mut self, code: ErrorCode) {
         let count = self.refusals.entry(code).or_default();

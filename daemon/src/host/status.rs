@@ -155,6 +155,11 @@ impl StatusFile {
         StatusFile { file, written: None, complained: false }
     }
 
+    /// Whether anybody is told.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Has the file say this. What could not be written is tried again the next time,
     /// also if nothing has changed.
     pub fn tell(&mut self, mut status: Status) {

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use iotdm_proto::Time;
 use iotdm_proto::topic::{DESIRED_PATCHES, DeviceTopic, HubTopic, METHOD_CALLS, TWIN_RESPONSES};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::{HubEvent, Ready};
+use super::{Heard, HubEvent, Ready};
 use crate::connection::dial::Stream;
 use crate::connection::mqtt::{Incoming, Mqtt};
 use crate::connection::outage::Outage;
@@ -67,10 +67,15 @@ pub(super) struct Session {
 struct Alive {
     /// The time between an answer and the next question.
     keep_alive: Duration,
+    /// How often the daemon is awake anyway, if that is regular. A question is asked
+    /// at the last such beat before it is due.
+    beats: Option<Duration>,
     /// When the next question is asked or, if `asked`, an answer is overdue.
     due: Instant,
     /// Whether a question is not answered yet.
     asked: bool,
+    /// Whether the next question is due for another reason than that the time is over.
+    hurried: bool,
 }
 
 /// The SAS token that the connection was made with. The hub ends the connection
@@ -122,6 +127,11 @@ const QUEUE: usize = 128;
 /// How long a renewal with its next stream open waits until the calls on the old
 /// connection are answered and the answers acknowledged.
 const REPLIES: Duration = Duration::from_secs(5);
+/// How long after a question was due it is asked where no beat has come: more than the
+/// 4.1 s by which tokio's timers of some minutes wake the daemon before their instant,
+/// and far less than the half of the keep-alive that a server waits in addition.
+/// Source: MQTT 3.1.1, 3.1.2.10.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long a peer may take to answer a ping, or to acknowledge a reply: the patience
 /// that is shown to CONNACK, too.
 const PONG: Duration = Duration::from_secs(30);
@@ -164,7 +174,13 @@ impl Link {
 
 impl Session {
     /// A session on `mqtt` that lives by `token`, if by any.
-    pub(super) fn new(mqtt: Mqtt, keep_alive: Duration, token: Option<Token>) -> (Self, Link) {
+    /// `beats` come so often.
+    pub(super) fn new(
+        mqtt: Mqtt,
+        keep_alive: Duration,
+        beats: Option<Duration>,
+        token: Option<Token>,
+    ) -> (Self, Link) {
         let (sender, outbox) = mpsc::channel(QUEUE);
         let session = Session {
             mqtt,
@@ -174,7 +190,7 @@ impl Session {
             unacknowledged: HashMap::new(),
             last_packet_id: 0,
             open_calls: VecDeque::new(),
-            alive: Alive::new(keep_alive),
+            alive: Alive::new(keep_alive, beats),
             renewal: token
                 .as_ref()
                 .map_or(Renewal::Never, |token| Renewal::At(token.renew_at(SystemTime::now()))),
@@ -184,13 +200,11 @@ impl Session {
     }
 
     /// Carries packets both ways. `dial` opens a further stream to the same
-    /// hub; `hurry` changes when the clock was set; `listen` tells whether calls
-    /// are to be subscribed to.
+    /// hub.
     pub(super) async fn serve<D>(
         mut self,
         mut dial: impl FnMut() -> Result<D, Outage>,
-        hurry: &mut watch::Receiver<()>,
-        listen: &mut watch::Receiver<bool>,
+        Heard { hurry, listen, beats }: &mut Heard,
         events: &mpsc::Sender<HubEvent>,
     ) -> SessionEnd
     where
@@ -199,15 +213,25 @@ impl Session {
         let listens = *listen.borrow_and_update();
         let filters = [TWIN_RESPONSES, DESIRED_PATCHES, METHOD_CALLS];
         let filters = if listens { &filters[..] } else { &filters[..2] };
-        if let Err(outage) = self.mqtt.subscribe(SUBSCRIPTION, filters).await {
-            return SessionEnd::Outage(outage);
-        }
         // Where the hub has kept the session with its subscriptions, nobody waits for
         // SUBACK, which saves a round trip. A hub that has kept other subscriptions, or
         // takes packets out of their order, does not send the response about the twin;
         // then the twin is asked for again.
-        if self.mqtt.goes_on() && events.send(HubEvent::Subscribed).await.is_err() {
-            return SessionEnd::Nobody;
+        let goes_on = self.mqtt.goes_on();
+        if let Err(outage) = self.mqtt.subscribe(SUBSCRIPTION, filters, goes_on).await {
+            return SessionEnd::Outage(outage);
+        }
+        if goes_on {
+            if events.send(HubEvent::Subscribed).await.is_err() {
+                return SessionEnd::Nobody;
+            }
+            // What the loop asks for now goes along in the same segment.
+            tokio::task::yield_now().await;
+            if !self.has_more()
+                && let Err(outage) = self.mqtt.flush().await
+            {
+                return SessionEnd::Outage(outage);
+            }
         }
         loop {
             let room = self.unacknowledged.len() < QUEUE;
@@ -229,11 +253,16 @@ impl Session {
                     Ok(incoming) => self.received(incoming).await,
                     Err(outage) => Err(outage),
                 },
-                () = sleep_until(self.alive.due) => self.prove_alive().await.map(|()| None),
+                () = sleep_until(self.alive.late()) => self.prove_alive().await.map(|()| None),
+                // The subscriptions have until they are due, not until the next beat.
+                Ok(()) = beats.changed() => match self.subscribed && self.alive.is_last_beat() {
+                    true => self.prove_alive().await.map(|()| None),
+                    false => Ok(None),
+                },
                 step = self.renewal.step() => self.renew(step, &mut dial).await.map(|()| None),
                 Ok(()) = listen.changed(), if !listens => {
                     self.subscribed = false;
-                    self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS]).await.map(|()| None)
+                    self.mqtt.subscribe(SUBSCRIPTION, &[METHOD_CALLS], false).await.map(|()| None)
                 }
                 Ok(()) = hurry.changed() => {
                     if let (Renewal::At(at), Some(token)) = (&mut self.renewal, &self.token) {
@@ -312,7 +341,7 @@ impl Session {
     }
 
     async fn request(&mut self, topic: DeviceTopic, body: Vec<u8>) -> Result<(), Outage> {
-        self.mqtt.publish(None, topic.to_string(), body).await
+        self.mqtt.publish(None, topic.to_string(), body, self.has_more()).await
     }
 
     async fn reply(&mut self, rid: String, status: u16, body: Vec<u8>) -> Result<(), Outage> {
@@ -320,7 +349,12 @@ impl Session {
         let topic = DeviceTopic::MethodResponse { status: status.into(), rid: rid.clone() };
         let packet_id = self.packet_id();
         self.unacknowledged.insert(packet_id, (rid, Instant::now()));
-        self.mqtt.publish(Some(packet_id), topic.to_string(), body).await
+        self.mqtt.publish(Some(packet_id), topic.to_string(), body, self.has_more()).await
+    }
+
+    /// Whether the next thing to send is there already, and will be sent at once.
+    fn has_more(&self) -> bool {
+        !self.outbox.is_empty() && self.unacknowledged.len() < QUEUE
     }
 
     /// A packet id that no unacknowledged reply has. There are far more ids than
@@ -376,14 +410,14 @@ impl Session {
 }
 
 impl Alive {
-    fn new(keep_alive: Duration) -> Self {
-        Alive { keep_alive, due: Instant::now() + keep_alive, asked: false }
+    fn new(keep_alive: Duration, beats: Option<Duration>) -> Self {
+        Alive { keep_alive, beats, due: Instant::now() + keep_alive, asked: false, hurried: false }
     }
 
     /// Makes the next question due at once, unless one is unanswered.
     fn now(&mut self) {
         if !self.asked {
-            self.due = Instant::now();
+            (self.due, self.hurried) = (Instant::now(), true);
         }
     }
 
@@ -395,7 +429,22 @@ impl Alive {
 
     /// Takes note that the peer has answered.
     fn answered(&mut self) {
-        *self = Alive::new(self.keep_alive);
+        *self = Alive::new(self.keep_alive, self.beats);
+    }
+
+    /// Whether the question is to be asked at this beat, since at the next one it would
+    /// be late.
+    fn is_last_beat(&self) -> bool {
+        !self.asked && self.beats.is_some_and(|beats| self.due < Instant::now() + beats)
+    }
+
+    /// When to do without a beat. That is later than the last beat comes, so that no
+    /// timer wakes the daemon for nothing.
+    fn late(&self) -> Instant {
+        match self.beats {
+            Some(_) if !self.asked && !self.hurried => self.due + GRACE.min(self.keep_alive / 8),
+            _ => self.due,
+        }
     }
 }
 
@@ -450,7 +499,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn life_is_asked_for_at_its_times_and_has_to_be_answered() {
         let minute = Duration::from_secs(60);
-        let mut alive = Alive::new(minute);
+        let mut alive = Alive::new(minute, None);
         alive.ask();
         assert_eq!(alive.due, Instant::now() + PONG);
         // A further reason to ask is no answer.
@@ -461,5 +510,33 @@ mod tests {
         assert_eq!(alive.due, Instant::now() + minute);
         alive.now();
         assert_eq!(alive.due, Instant::now());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn life_is_asked_for_at_the_last_beat_before_it_is_due() {
+        let minute = Duration::from_secs(60);
+        let (start, mut alive) = (Instant::now(), Alive::new(4 * minute, Some(minute)));
+        // Connected between two beats, and the answers take a moment.
+        let mut asked = Vec::new();
+        for beat in 1..=14 {
+            sleep_until(start + minute * beat - Duration::from_secs(7)).await;
+            assert!(alive.late() > Instant::now(), "a timer of its own comes first at beat {beat}");
+            if alive.is_last_beat() {
+                alive.ask();
+                assert!(!alive.is_last_beat(), "asked once");
+                assert_eq!(alive.late(), Instant::now() + PONG);
+                tokio::time::advance(Duration::from_millis(150)).await;
+                alive.answered();
+                asked.push(beat);
+            }
+        }
+        assert_eq!(asked, [4, 8, 12]);
+        // Where the beats fail to come, it is asked all the same.
+        assert_eq!(alive.late(), alive.due + GRACE);
+        alive.now();
+        assert_eq!(alive.late(), Instant::now());
+        // Without a watchdog there is no beat to wait for.
+        let alone = Alive::new(minute, None);
+        assert!(!alone.is_last_beat());
+        assert_eq!(alone.late(), alone.due);
     }
 }

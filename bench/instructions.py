@@ -1,0 +1,78 @@
+"""Instructions in user space, counted by callgrind: a number that does not depend on what else the machine does.
+
+Each program runs twice from its start to its end, with few and with many of what is
+counted; the difference is that of the further ones. The clocks and the random ids are
+others in each run, so that the last digits are not the same.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from parties import LOAD, MeasuredDaemon, MeasuredHub
+from pyharness.process import Process
+from table import Table
+
+OURS, ECHO = "iotdm-agentd", "echo client"
+# What a command that is counted begins with. It says "Collected : …" at its end.
+COUNTED = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+# Few and many: of calls, and of requests that are called off again.
+CALLS, REQUESTS = (50, 550), (5, 25)
+
+
+def measure(table: Table, directory: Path) -> None:
+    if shutil.which(COUNTED[0]) is None:
+        print("left out: counting instructions (needs valgrind)", file=sys.stderr)
+        return
+    with MeasuredHub(directory / "hub", "agentd", "echo") as hub:
+        daemons = iter(range(100))
+
+        def daemon(work: Callable[[int], object]) -> Callable[[int], int]:
+            def run(count: int) -> int:
+                home = directory / f"home{next(daemons)}"
+                with MeasuredDaemon(home, hub, "agentd", "reboot.max_per_hour = 1000\n", inside=COUNTED) as party:
+                    party.told("STATUS=connected")
+                    hub.invoke("agentd")
+                    work(count)
+                    return collected(party)
+            return run
+
+        def echo(count: int) -> int:
+            with Process([*COUNTED, LOAD, "echo", hub.data, "echo"]) as party:
+                party.wait_for("ready")
+                call(hub, "echo", count)
+                return collected(party)
+
+        what = "instructions: for each method call"
+        table.add(what, OURS, each(daemon(lambda count: call(hub, "agentd", count)), CALLS))
+        table.add(what, ECHO, each(echo, CALLS))
+        what = "instructions: for each request that is recorded, told in the twin, and called off"
+        table.add(what, OURS, each(daemon(lambda count: ask_and_cancel(hub, count)), REQUESTS))
+
+
+def each(run: Callable[[int], int], counts: Sequence[int]) -> float:
+    """The instructions for each of what `run` is told to do so often."""
+    few, many = counts
+    less = run(few)
+    return (run(many) - less) / (many - few)
+
+
+def collected(party: Process) -> int:
+    """Ends a program that is counted; its instructions."""
+    party.stop()
+    return int(party.wait_for(r"Collected : (\d+)").match[1])
+
+
+def call(hub: MeasuredHub, device: str, count: int) -> None:
+    subprocess.run([LOAD, "calls", hub.data, device, str(count)], check=True, capture_output=True)
+
+
+def ask_and_cancel(hub: MeasuredHub, count: int) -> None:
+    for nth in range(count):
+        reply = hub.invoke("agentd", "rebootDevice", {"id": f"r{nth}-{count}", "delaySeconds": 3600})
+        assert reply["status"] == 200, reply
+        reply = hub.invoke("agentd", "cancelReboot", {})
+        assert reply["status"] == 200, reply
