@@ -7,7 +7,7 @@ help:
 	@echo 'make test             run all tests; as root those with real machines as well'
 	@echo 'make test-arm         the packages for arm64 and armhf on an arm64 system, as root'
 	@echo 'make campaign         cut the power hundreds of times, in hours, into tests/systemd/CAMPAIGN.md'
-	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md'
+	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md and pictures'
 	@echo 'make fuzz             feed the emulator broken input, with a nightly compiler'
 	@echo 'make deb [ARCH=…]     build the Debian packages into target/deb/'
 	@echo 'make dist [KEY=…]     all of a release, signed, into dist/, as root (docs/release.md)'

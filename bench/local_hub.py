@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 
 from gateway import values
+from operator_tool import run
 from parties import LOAD, MeasuredDaemon, MeasuredHub
 from pyharness.process import Process
 from pyharness.programs import program
 from table import Table
 
 OURS, FLOOR = "iotdm-emulator", "mosquitto"
+# How often what is quick is measured.
+ROUNDS = 10
 
 
 def start(table: Table, directory: Path, rounds: int) -> None:
@@ -35,6 +38,30 @@ def scale(table: Table, rounds: int, sizes: list[int]) -> None:
     add(table, large, f"{OURS}, twins of 32 KB", load(["emulator", program("iotdm-emulator"), large, "--twin", 32]))
     in_memory = load(["emulator", program("iotdm-emulator"), large], os.environ | {"TMPDIR": "/dev/shm"})
     add(table, large, f"{OURS}, store in memory", in_memory)
+
+
+# In KB of reported properties.
+TWINS = (1, 2, 4, 8, 16, 32)
+# So many devices have such twins.
+WITH_TWINS = 200
+
+
+def twins(table: Table, directory: Path) -> None:
+    """What the size of twins costs the emulator, and who reads one."""
+    for kib in TWINS:
+        told = load(["emulator", program("iotdm-emulator"), WITH_TWINS, "--twin", kib])
+        for what in ("first reports a second", "durable reports a second", "store for each device, KiB",
+                     "exec to ready with these devices, ms"):
+            table.add(f"twin of {kib} KB: {what}", OURS, told[what])
+    with MeasuredHub(directory / "hub", *(f"twin{kib}" for kib in TWINS)) as hub:
+        for kib in TWINS:
+            # Desired properties, as the desired and the reported ones of a twin are read alike.
+            hub.fill(f"twin{kib}", kib)
+        for _ in range(ROUNDS):
+            for kib in TWINS:
+                used = run([*hub.ctl_command(), "twin", "show", f"twin{kib}"])
+                table.add(f"twin of {kib} KB: iotdm-ctl twin show, ms", "iotdm-ctl", used["ms"])
+                table.add(f"twin of {kib} KB: iotdm-ctl twin show, peak of memory, KiB", "iotdm-ctl", used["peak of memory, KiB"])
 
 
 def load(command: list, environment: dict | None = None) -> dict[str, float]:

@@ -2,22 +2,28 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import process
-from gateway import calls, values
+from gateway import values
 from parties import API, LOAD, PEERS, MeasuredHub, echo, has_node
-from pyharness.process import Process
+from pyharness.process import PATIENCE, Process
 from pyharness.programs import program
 from table import Table
 
 OURS, FLOOR = "iotdm-ctl", "curl"
 PYTHON, NODE = "azure-iot-hub (Python)", "azure-iothub (Node)"
 AT_ONCE = 64
-# A device is in flight until it is back, which takes a second here at least.
-IN_FLIGHT = 1000
+# A device is in flight from its call until it is seen to be back, which takes an interval at least.
+IN_FLIGHT, INTERVAL = 1000, "200ms"
+FLEET = ["--yes", "--canary", "0", "--max-in-flight", IN_FLIGHT, "--max-per-second", "100000", "--interval", INTERVAL, "-o", "jsonl"]
+# How long a device is away in `sites`, in milliseconds, and how often the tool is killed there.
+AWAY, KILLS = 1000, 5
 
 
 def commands(table: Table, directory: Path, rounds: int) -> None:
@@ -60,29 +66,116 @@ def commands(table: Table, directory: Path, rounds: int) -> None:
                             table.add(f"{what}, {measure}", whom, value)
 
 
-def run(command: list, environment: dict) -> dict[str, float]:
+def run(command: list, environment: dict | None = None) -> dict[str, float]:
     """Milliseconds of the whole process and of CPU, and KiB at most."""
     done = subprocess.run([LOAD, "run", *map(str, command)], check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return values(done.stdout)
 
 
-def fleet(table: Table, directory: Path, sizes: list[int]) -> None:
-    """A fleet rebooted by one command, beside a program that only calls and reads each twin once."""
+def fleet(table: Table, directory: Path, sizes: list[int], rounds: int) -> None:
+    """A fleet rebooted by one command, taking turns with a program that only calls and reads each twin once."""
     for count in sizes:
+        turns = rounds if count == sizes[-1] else 1
         with MeasuredHub(directory / f"hub{count}") as hub:
             hub.create_many(count)
             with Process([LOAD, "devices", hub.data, count]) as devices:
                 devices.wait_for("ready", patience=600)
-                what = f"fleet of {count:,}"
-                bare = calls(hub, "-", count, "--all", "--method", "rebootDevice", "--read-twin", "--at-once", str(AT_ONCE))
-                home = directory / f"state{count}"
-                before = process.cpu(hub.process.pid)
-                used = run([
-                    *hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", "--yes", "--canary", "0", "--max-in-flight", IN_FLIGHT,
-                    "--max-per-second", "100000", "--interval", "1s", "-o", "jsonl"], os.environ | {"XDG_STATE_HOME": str(home)})
-                emulator = process.cpu(hub.process.pid) - before
+                for turn in range(turns):
+                    one_fleet(table, hub, count, directory / f"state{count}-{turn}")
+
+
+def one_fleet(table: Table, hub: MeasuredHub, count: int, home: Path) -> None:
+    what, bare = f"fleet of {count:,}", "calls and twins alone"
+    before = process.cpu(hub.process.pid)
+    alone = run([LOAD, "calls", hub.data, "-", count, "--all", "--method", "rebootDevice", "--read-twin", "--at-once", AT_ONCE])
+    between = process.cpu(hub.process.pid)
+    command = [*hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", *FLEET]
+    used = run(command, os.environ | {"XDG_STATE_HOME": str(home)})
+    after = process.cpu(hub.process.pid)
+    table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)
+    table.add(f"{what}: devices a second", bare, count / alone["ms"] * 1e3)
+    table.add(f"{what}: CPU for each device, ms", OURS, used["CPU, ms"] / count)
+    table.add(f"{what}: CPU for each device, ms", bare, alone["CPU, ms"] / count)
+    table.add(f"{what}: CPU for each device, ms", "the emulator meanwhile", 1e3 * (after - between) / count)
+    table.add(f"{what}: CPU for each device, ms", f"the emulator, {bare}", 1e3 * (between - before) / count)
+    table.add(f"{what}: peak of memory, KiB", OURS, used["peak of memory, KiB"])
+
+
+def pretended(table: Table, directory: Path, sizes: list[int]) -> None:
+    """What the tool itself takes for a fleet: a hub that is nothing but answers, and devices that are but numbers."""
+    peaks = {}
+    for count in sizes:
+        data = directory / f"hub{count}"
+        with Process([LOAD, "pretended", data, count]) as hub:
+            hub.wait_for("^ready")
+            where = ["--connection-string-file", data / "service-connection-string", "--ca-file", data / "ca.pem"]
+            command = [program("iotdm-ctl"), *where, "reboot", "--where", "tags.site != ''", *FLEET]
+            environment = os.environ | {"XDG_STATE_HOME": str(directory / f"state{count}")}
+            for how, options in (("planned", ["--dry-run"]), ("rebooted", [])):
+                used = run([*command, *options], environment)
+                what = f"{count:,} pretended devices {how}"
+                peaks[count, how] = used["peak of memory, KiB"]
                 table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)
-                table.add(f"{what}: devices a second", "calls and twins alone", bare["calls a second"])
                 table.add(f"{what}: CPU for each device, ms", OURS, used["CPU, ms"] / count)
-                table.add(f"{what}: CPU for each device, ms", "the emulator meanwhile", 1e3 * emulator / count)
                 table.add(f"{what}: peak of memory, KiB", OURS, used["peak of memory, KiB"])
+            hub.wait_for("^all were called")
+            assert "twice" not in hub.text(), hub.text()
+    if len(sizes) > 1:
+        *_, fewer, most = sizes
+        for how in ("planned", "rebooted"):
+            more = (peaks[most, how] - peaks[fewer, how]) / (most - fewer)
+            table.add(f"pretended devices {how}: memory for each beyond {fewer:,}, KiB", OURS, more)
+
+
+def sites(table: Table, directory: Path, count: int) -> None:
+    """A fleet of which no two devices of a site may be away at once, with the tool killed five times and resumed."""
+    site = {f"d{n}": n % max(count // 20, 1) for n in range(count)}
+    with MeasuredHub(directory / "hub") as hub:
+        hub.create_many(count)
+        for device, number in site.items():
+            hub.send("PATCH", f"/twins/{device}?{API}", {"tags": {"site": f"s{number}"}})
+        back = threading.Semaphore(0)
+
+        def listen(line: str) -> None:
+            if line.startswith("back "):
+                back.release()
+
+        with Process([LOAD, "devices", hub.data, count, "--away", AWAY], listener=listen) as devices:
+            devices.wait_for("ready", patience=600)
+            began, state = time.monotonic(), directory / "state"
+            options = ["--interval", "1s", "-o", "jsonl"]
+            fleet = ["--where", "tags.site != ''", "--yes", "--at-most", "1", "--per", "tags.site", "--max-in-flight", IN_FLIGHT,
+                     "--max-per-second", "100000", *options]
+            environment = os.environ | {"XDG_STATE_HOME": str(state)}
+            peaks = []
+            for nth in range(KILLS):
+                with Process([*hub.ctl_command(), "reboot", *fleet], env=environment, stderr=subprocess.DEVNULL) as run_of_all:
+                    for _ in range(count // (KILLS + 1)):
+                        assert back.acquire(timeout=PATIENCE), f"no device has come back in run {nth + 1}"
+                    peaks.append(peak(run_of_all.pid))
+                    run_of_all.kill()
+                [journal] = state.rglob("*.jsonl")
+                fleet = ["--resume", str(journal), *options]
+            used = run([*hub.ctl_command(), "reboot", *fleet], environment)
+            table.add(f"{count:,} devices, one of a site at a time: devices a second", OURS, count / (time.monotonic() - began))
+            table.add(f"{count:,} devices, one of a site at a time: peak of memory, KiB", OURS, max(used["peak of memory, KiB"], *peaks))
+            judge(devices.text(), site)
+
+
+def judge(said: str, site: dict[str, int]) -> None:
+    """Fails unless each device was away once, and never two of a site at the same time."""
+    away: dict[int, str] = {}
+    gone: list[str] = []
+    for what, device in re.findall(r"^(away|back) (d\d+)$", said, re.M):
+        if what == "away":
+            assert site[device] not in away, f"{device} went while {away[site[device]]} of the same site was away"
+            away[site[device]] = device
+            gone.append(device)
+        else:
+            del away[site[device]]
+    assert sorted(gone) == sorted(site), f"{len(gone)} reboots of {len(set(gone))} of {len(site)} devices"
+
+
+def peak(pid: int) -> float:
+    """The most memory that a process has had, in KiB."""
+    return float(re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)[1])

@@ -1,5 +1,5 @@
 //! A disk that takes its time: a program that is run with it waits in each
-//! `fsync` for as long as the disk is held.
+//! `fsync` and `fdatasync` for as long as the disk is held.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -10,8 +10,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-/// Stands before the C library's `fsync`, in the programs that are run with
-/// [`Disk::environment`].
+/// Stands before the C library's `fsync` and `fdatasync`, in the programs that are run
+/// with [`Disk::environment`].
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,12 +19,15 @@ const SHIM: &str = r#"
 #include <stdlib.h>
 #include <unistd.h>
 
-int fsync(int file) {
+static int wait_and(const char *name, int file) {
     /* Opening a pipe lasts until somebody opens its other end. */
     int held = open(getenv("HELD_DISK"), O_RDONLY | O_CLOEXEC);
     if (held >= 0) close(held);
-    return ((int (*)(int)) dlsym(RTLD_NEXT, "fsync"))(file);
+    return ((int (*)(int)) dlsym(RTLD_NEXT, name))(file);
 }
+
+int fsync(int file) { return wait_and("fsync", file); }
+int fdatasync(int file) { return wait_and("fdatasync", file); }
 "#;
 
 /// A disk that can be held.

@@ -1,12 +1,14 @@
 //! Devices of an emulator.
 
 use std::path::Path;
+use std::time::Duration;
 
 use iotdm_proto::{DeviceAuth, DeviceConnectionString, sas};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Connect;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::client::{Client, Tls, tls};
 use crate::measure::make;
@@ -63,8 +65,9 @@ pub async fn answer(client: &mut Client) {
     }
 }
 
-/// Devices that say at once that they have rebooted, when they are told to.
-pub async fn fleet(data: &Path, count: usize) {
+/// Devices that say that they have rebooted, when they are told to: at once, or after
+/// they were `away`.
+pub async fn fleet(data: &Path, count: usize, away: Option<Duration>) {
     let tls = tls(&data.join("ca.pem"));
     let one = |n: usize| {
         let (data, tls) = (data.to_owned(), tls.clone());
@@ -77,7 +80,7 @@ pub async fn fleet(data: &Path, count: usize) {
     let clients = make("connections a second", count, one).await;
     println!("ready");
     let mut rebooting = JoinSet::new();
-    for mut client in clients {
+    for (n, mut client) in clients.into_iter().enumerate() {
         rebooting.spawn(async move {
             loop {
                 let (topic, payload) = client.message().await;
@@ -87,7 +90,17 @@ pub async fn fleet(data: &Path, count: usize) {
                 let request: Value = serde_json::from_slice(&payload).unwrap();
                 let accepted =
                     json!({"id": request["id"], "status": "accepted", "bootId": "one", "ignored": []});
+                if away.is_some() {
+                    println!("away d{n}");
+                }
                 reply(&mut client, &topic, &accepted.to_string()).await;
+                if let Some(away) = away {
+                    let rebooting = json!({"reboot": {"id": request["id"], "status": "rebooting"}});
+                    report(&mut client, &rebooting.to_string()).await;
+                    sleep(away).await;
+                    // Said before the hub is told, who then lets the next one go.
+                    println!("back d{n}");
+                }
                 let done = json!({
                     "rebootTime": "2026-11-22T18:36:07.412Z",
                     "reboot": {"id": request["id"], "status": "completed", "bootId": "two"},

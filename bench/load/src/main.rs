@@ -15,11 +15,12 @@ mod devices;
 mod hub;
 mod measure;
 mod mosquitto;
+mod pretended;
 mod service;
 
 use std::path::PathBuf;
 use std::process::{self, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
@@ -46,6 +47,10 @@ enum Command {
         data: PathBuf,
         /// How many: d0, d1 and so on, which have to exist
         count: usize,
+        /// For how many milliseconds each is away; a line says when it goes, another
+        /// when it is back
+        #[arg(long)]
+        away: Option<u64>,
     },
     /// Start an emulator and give it devices
     Emulator(hub::Emulator),
@@ -53,6 +58,14 @@ enum Command {
     Mosquitto {
         /// How many
         devices: usize,
+    },
+    /// Be a hub of pretended devices that have rebooted as soon as they are called, for
+    /// fleets that are too large for the emulator
+    Pretended {
+        /// Where its CA and its connection string go
+        data: PathBuf,
+        /// How many devices: d0, d1 and so on
+        count: usize,
     },
     /// Run a program and say its time, its CPU and its peak of memory, which are
     /// not those of the large interpreter that would start it otherwise
@@ -62,7 +75,12 @@ enum Command {
         command: Vec<std::ffi::OsString>,
     },
     /// Be a bus with a login manager; prints the bus's address, then its calls
-    Logind,
+    Logind {
+        /// With a service manager, too, that has so many units; each line of the input
+        /// makes one of them fail, or all be well again
+        #[arg(long)]
+        units: Option<usize>,
+    },
 }
 
 fn main() {
@@ -70,7 +88,8 @@ fn main() {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let command = match Command::parse() {
         Command::Run { command } => return run(&command),
-        Command::Logind => return logind(),
+        Command::Logind { units } => return logind(units),
+        Command::Pretended { data, count } => return pretended::serve(&data, count),
         command => command,
     };
     // The echo client has one thread, as the daemon has.
@@ -82,10 +101,12 @@ fn main() {
     match command {
         Command::Echo { data, device } => runtime.block_on(devices::echo(&data, &device)),
         Command::Calls(calls) => runtime.block_on(calls.run()),
-        Command::Devices { data, count } => runtime.block_on(devices::fleet(&data, count)),
+        Command::Devices { data, count, away } => {
+            runtime.block_on(devices::fleet(&data, count, away.map(Duration::from_millis)));
+        }
         Command::Emulator(emulator) => runtime.block_on(emulator.run()),
         Command::Mosquitto { devices } => runtime.block_on(mosquitto::run(devices)),
-        Command::Run { .. } | Command::Logind => {}
+        Command::Run { .. } | Command::Logind { .. } | Command::Pretended { .. } => {}
     }
 }
 
@@ -102,10 +123,21 @@ fn run(command: &[std::ffi::OsString]) {
     process::exit(status.code().unwrap_or(1));
 }
 
-fn logind() {
+fn logind(units: Option<usize>) {
     let bus = iotdm_tests::Bus::start();
     let logind = bus.logind();
+    let systemd = units.map(|units| {
+        let names: Vec<String> = (0..units).map(|n| format!("unit{n}.service")).collect();
+        bus.systemd("running", &names.iter().map(String::as_str).collect::<Vec<_>>())
+    });
     println!("{}", bus.address());
+    if let Some(systemd) = systemd {
+        std::thread::spawn(move || {
+            for (nth, _) in std::io::stdin().lines().map_while(Result::ok).enumerate() {
+                systemd.set_units(&[("unit0.service", if nth % 2 == 0 { "failed" } else { "active" })]);
+            }
+        });
+    }
     for nth in 1.. {
         println!("{}", logind.calls.wait_for_nth("", nth));
     }

@@ -15,6 +15,7 @@ mod fleet;
 mod gate;
 mod health;
 mod journal;
+mod kept;
 mod outcome;
 mod places;
 mod rebooter;
@@ -48,12 +49,13 @@ use self::fleet::{Beginning, Gone, Open, Standing, Start, StopReason, Work, roll
 use self::gate::Gate;
 use self::health::{Judge, Verdict};
 use self::journal::{Journal, Past, Plan};
+use self::kept::{Kept, Outcomes};
 use self::outcome::Outcome;
 use self::rebooter::Rebooter;
 use self::request::{RunRequest, Way, new_id};
 use self::results::Results;
 use self::rules::Rules;
-use self::which::Selection;
+use self::which::{Known, Selection};
 use crate::cli::{AsConfigurationArgs, FleetArgs, RebootArgs, ReportArgs, Until, WaitArgs, WhichArgs};
 use crate::error::{Usage, or_interrupt};
 use crate::exit::Exit;
@@ -151,17 +153,16 @@ pub async fn run(
         say(format_args!("iotdm-ctl: dry run: the devices are asked what they would do, none is rebooted"));
     }
     let (outcomes, stop) = reboot(hub, &results, &args.waiting, &run, named).await?;
-    if output.format() == Format::Json {
-        results.print(|output| match outcomes.as_slice() {
+    let exit = summary::exit(outcomes.kinds(), stop);
+    let can_be_resumed = outcomes.kinds().any(Outcome::can_be_resumed);
+    match output.format() {
+        Format::Json => results.print(|output| match outcomes.whole().as_slice() {
             [only] if one => output.json(only),
             several => output.array(several),
-        });
-    }
-    if output.format() == Format::Csv {
-        results.print(|output| summary::print_csv(output, &outcomes));
-    }
-    if !one && output.is_text() {
-        results.print(|output| summary::print(output, &outcomes));
+        }),
+        Format::Csv => results.print(|output| summary::print_csv(output, &outcomes.whole())),
+        Format::Text if !one => results.print(|output| summary::print(output, outcomes.lines())),
+        Format::Text | Format::Jsonl | Format::Prometheus => {}
     }
     if let Some(stop) = stop {
         say(format_args!("iotdm-ctl: stopped: {}", stop.sentence(&run.rules)));
@@ -175,10 +176,10 @@ pub async fn run(
             Err(error) => say(format_args!("iotdm-ctl: --report {}: {error:#}", file.display())),
         }
     }
-    if let Some(journal) = run.journal.filter(|_| outcomes.iter().any(DeviceOutcome::can_be_resumed)) {
+    if let Some(journal) = run.journal.filter(|_| can_be_resumed) {
         say(format_args!("to go on: {}", journal.how_to_resume()));
     }
-    Ok(results.exit(summary::exit(&outcomes, stop)))
+    Ok(results.exit(exit))
 }
 
 /// The configuration that the hub is to do it by, if any. What has to be given with
@@ -252,14 +253,10 @@ async fn begin(
         if let Some(state_home) = state_home {
             journals::remove_old(state_home, SystemTime::now());
         }
-        let plan = Plan::new(
-            (hub.endpoint().to_string(), hub.module().cloned()),
-            run.request.clone(),
-            way,
-            run.rules.clone(),
-            run.selection.clone(),
-        );
-        let journal = Journal::create(state_home, plan)?;
+        let where_to = (hub.endpoint().to_string(), hub.module().cloned());
+        let plan = Plan::new(where_to, run.request.clone(), way, run.rules.clone(), &mut run.selection);
+        let journal = Journal::create(state_home, &plan)?;
+        plan.give_back(&mut run.selection);
         say(format_args!("journal {}", journal.path().display()));
         run.journal = Some(journal);
     }
@@ -318,6 +315,7 @@ async fn resume(hub: &HubClient, path: &Path, fleet: &FleetArgs, waiting: &WaitA
         devices: plan.devices,
         groups: plan.groups,
         offline: plan.offline.into_iter().collect::<BTreeSet<_>>(),
+        known: Known::default(),
     };
     let unwell = match rules.at_most {
         Some(_) => still_unwell(hub, &past, rules.until).await?,
@@ -401,8 +399,8 @@ struct Fleet<'a> {
     run: &'a Run,
     rebooter: Rebooter<'a>,
     gate: Option<Gate>,
-    /// The devices' outcomes so far, by their numbers.
-    outcomes: RefCell<Vec<Option<DeviceOutcome>>>,
+    /// What is kept of the devices' outcomes so far, by their numbers.
+    outcomes: RefCell<Vec<Option<Kept>>>,
 }
 
 impl Work for Fleet<'_> {
@@ -410,17 +408,16 @@ impl Work for Fleet<'_> {
         let Start { index, may_ask, is_canary } = start;
         let selection = &self.run.selection;
         let device = selection.devices.get(index).context("no device has this number")?;
-        let outcome = self.rebooter.one(device, self.run.past.sent.get(device), may_ask, is_canary).await?;
+        let (sent, known) = (self.run.past.sent.get(device), selection.known.of(index));
+        let outcome = self.rebooter.one(device, (sent, known), may_ask, is_canary).await?;
         let may_be_away = outcome.may_be_away(selection.offline.contains(device));
         let gone = Gone { class: outcome.class(), may_be_away };
         let results = self.rebooter.results;
         if results.form().format() == Format::Jsonl {
             results.print(|output| output.json(&outcome));
         }
-        // Only one JSON document at the end needs all of the outcome.
-        let kept = if results.form().format() == Format::Json { outcome } else { outcome.brief() };
         if let Some(place) = self.outcomes.borrow_mut().get_mut(index) {
-            *place = Some(kept);
+            *place = Some(Kept::of(outcome, results.form().format()));
         }
         Ok((index, gone))
     }
@@ -443,13 +440,13 @@ impl Work for Fleet<'_> {
 
 /// Takes the devices to their outcomes, and returns the outcomes in the devices'
 /// order, with the reason if the run stopped early.
-async fn reboot(
+async fn reboot<'a>(
     hub: &HubClient,
     results: &Results,
     waiting: &WaitArgs,
-    run: &Run,
+    run: &'a Run,
     prints_replies: bool,
-) -> anyhow::Result<(Vec<DeviceOutcome>, Option<StopReason>)> {
+) -> anyhow::Result<(Outcomes<'a>, Option<StopReason>)> {
     let beginning = beginning(run);
     let rebooter = Rebooter {
         hub,
@@ -467,18 +464,16 @@ async fn reboot(
         in_force: RefCell::default(),
     };
     let devices = &run.selection.devices;
-    let known = devices.iter().map(|device| run.past.outcomes.get(device).cloned()).collect();
+    let format = results.form().format();
+    let kept = |device: &DeviceId| run.past.outcomes.get(device).cloned().map(|on| Kept::of(on, format));
+    let known = devices.iter().map(kept).collect();
     let gate = run.rules.gate.clone().map(|command| Gate::new(command, run.rules.gate_patience()));
     let fleet = Fleet { run, rebooter, gate, outcomes: RefCell::new(known) };
     let stop = or_interrupt(roll(&fleet, beginning, &run.rules), || fleet.rebooter.what_stays()).await?;
     // With the rebooter, the redrawn lines go before anything else is printed.
     let Fleet { rebooter, outcomes, .. } = fleet;
     drop(rebooter);
-    let outcomes = outcomes.into_inner().into_iter().zip(devices);
-    let of = |(outcome, device): (Option<DeviceOutcome>, &DeviceId)| {
-        outcome.unwrap_or_else(|| DeviceOutcome::not_started(device, run.request.id()))
-    };
-    Ok((outcomes.map(of).collect(), stop))
+    Ok((Outcomes::new(devices, run.request.id(), outcomes.into_inner()), stop))
 }
 
 /// What is known of a run before this invocation starts anything.

@@ -24,7 +24,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// How many HTTP requests are under way at once, each of which has a connection of
 /// its own: a run over thousands of devices must not open thousands of
 /// connections. Method calls are not counted, since a call lasts as long as the
-/// device takes to reply; how many are under way is for `--max-in-flight`.
+/// device takes to reply; how many are under way is for `--max-in-flight`, and how many
+/// have just begun is limited apart from that.
 const CONNECTIONS: usize = 64;
 
 /// An operator's access to a hub.
@@ -48,6 +49,8 @@ pub struct HubClient {
     pub(super) paces: Paces,
     /// One permit for each connection that may be open at once.
     pub(super) connections: Semaphore,
+    /// One permit for each call that may just have begun.
+    pub(super) calls: Semaphore,
 }
 
 impl HubClient {
@@ -77,6 +80,7 @@ impl HubClient {
             reach: Reach::default(),
             paces: Paces::default(),
             connections: Semaphore::new(CONNECTIONS),
+            calls: Semaphore::new(CONNECTIONS),
         })
     }
 

@@ -1,12 +1,14 @@
 //! Direct methods.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use iotdm_proto::DeviceId;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout};
 
 use super::client::HubClient;
 use super::error::HubError;
@@ -34,6 +36,17 @@ pub struct MethodCall {
 ///
 /// Source: IoT Hub developer guide, "Understand and invoke direct methods".
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long a call counts as one that has just begun.
+const BEGINNING: Duration = Duration::from_millis(100);
+
+/// The turn of a call, which may go out now.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    at: Instant,
+    /// A place among the calls that have just begun.
+    place: Option<SemaphorePermit<'a>>,
+}
 
 impl MethodCall {
     /// A call of `method`. The timeouts, in whole seconds, are how long the hub
@@ -68,8 +81,13 @@ impl HubClient {
 
     /// Waits until the next call may go out, which [`HubClient::invoke_in_turn`]
     /// then sends at once.
-    pub async fn turn_to_call(&self) -> Instant {
-        self.paces.of(Throttle::MethodCalls).turn().await
+    ///
+    /// Only some calls begin at the same time. Most devices reply soon, so that a few
+    /// connections carry the calls to all of them; one that takes its time is out of the
+    /// way of the others after a moment.
+    pub async fn turn_to_call(&self) -> Turn<'_> {
+        let place = self.calls.acquire().await.ok();
+        Turn { at: self.paces.of(Throttle::MethodCalls).turn().await, place }
     }
 
     /// Calls a direct method as [`HubClient::invoke`] does, in a turn that has
@@ -78,15 +96,24 @@ impl HubClient {
         &self,
         device: &DeviceId,
         call: &MethodCall,
-        turn: Option<Instant>,
+        turn: Option<Turn<'_>>,
     ) -> Result<MethodReply, HubError> {
         let body = json!(call);
         let path = format!("{}/methods", identity_path("twins", &self.identity(device)));
         let mut request = HttpRequest::new(Throttle::MethodCalls, Method::POST, path).body(&body);
-        request.turn = turn;
+        request.turn = turn.as_ref().map(|turn| turn.at);
         let seconds = call.response_timeout_in_seconds + call.connect_timeout_in_seconds;
         request.limit = Duration::from_secs(seconds) + RESPONSE_LIMIT;
-        match self.json(request).await {
+        let place = turn.and_then(|turn| turn.place);
+        let mut sending = pin!(self.json(request));
+        let sent = match timeout(BEGINNING, &mut sending).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                drop(place);
+                sending.await
+            }
+        };
+        match sent {
             Err(HubError::NoAnswer { host, seconds, .. }) => {
                 Err(HubError::NoAnswer { host, seconds, method: true })
             }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, on_terminal};
+use iotdm_tests::{Disk, wait_until};
 use serde_json::{Value, json};
 
 /// Devices whose twins show `completed` once they have accepted.
@@ -126,7 +127,9 @@ fn a_mixed_end_is_summed_up_and_exit_7() {
     fleet.lose(&["gw5"]);
     let result = run(&hub, &["--wait-timeout", "300ms"]);
     result.ends(7, &["journal ", "to go on: iotdm-ctl reboot --resume "]);
-    assert_eq!(hub.requests()[0].body["query"], "SELECT deviceId FROM devices WHERE tags.site = 'north'");
+    let query = hub.requests()[0].body["query"].as_str().unwrap().to_owned();
+    assert!(query.starts_with("SELECT deviceId, properties.reported.agent AS agent, "), "{query}");
+    assert!(query.ends_with(" FROM devices WHERE tags.site = 'north'"), "{query}");
     let (before, table) = result.stdout.split_once("12 devices: ").unwrap();
     assert_eq!(before.matches("rebootTime").count(), 8);
     let lines: Vec<&str> = table.lines().collect();
@@ -242,6 +245,94 @@ fn after_a_kill_the_rest_is_done_and_nobody_is_rebooted_twice() {
     assert_eq!(fleet.got().len(), 6);
     hub.run(&resume).ends(0, &[]);
     assert_eq!(fleet.got().iter().map(|(_, times)| times).sum::<usize>(), 6, "nothing was left to do");
+}
+
+#[test]
+fn nothing_goes_out_before_its_line_is_on_the_disk() {
+    let (fleet, disk) = (Fleet::default(), Arc::new(Disk::new()));
+    let held = disk.clone();
+    // The disk is held while the canary is called, when nobody else has begun.
+    let hub = fleet.hub(5, move |device| {
+        if device == "gw1" {
+            held.hold();
+        }
+        None
+    });
+    let mut command = hub.command(&[&ALL[..], &["--canary", "1", "--max-in-flight", "4"]].concat());
+    command.envs(disk.environment());
+    let run = spawn(command);
+    fleet.wait_for(1);
+    let path = journal(&hub);
+    let lines = || fs::read_to_string(&path).unwrap().matches("{\"sent\":").count();
+    wait_until("a line of each device", || {
+        // Who only reads a journal waits for no disk.
+        hub.run(&["report", path.to_str().unwrap()]).ends(0, &[]);
+        lines() == 5
+    });
+    assert_eq!(fleet.got().len(), 1, "four lines are written, and none of them is on the disk");
+    disk.release();
+    Ran::from(run.wait_with_output().unwrap()).ends(0, &[]);
+    assert_eq!(fleet.got().iter().map(|(_, times)| *times).collect::<Vec<_>>(), [1; 5]);
+}
+
+/// A hub with `gw1` to `gw3`, of which a query tells that they run the daemon, and who
+/// answer calls with this id, or the request's.
+fn described(id: Option<&'static str>) -> FakeHub {
+    let called = Arc::new(Mutex::new(BTreeMap::<String, Value>::new()));
+    FakeHub::start(move |request, _| {
+        if request.path == "/devices/query" {
+            let row = |n| json!({"deviceId": format!("gw{n}"), "agent": {"version": "1"}, "newest": "r-0"});
+            return HttpResponse::ok((1..=3).map(row).collect());
+        }
+        let device = request.path.split('/').nth(2).unwrap().to_owned();
+        let mut called = called.lock().unwrap();
+        if request.is_call() {
+            called.insert(device, request.reboot_id());
+            let reply = id.map_or_else(|| request.reboot_id(), Value::from);
+            return HttpResponse::reply(200, json!({"id": reply, "status": "accepted"}));
+        }
+        let newest = called.get(&device).cloned().unwrap_or(json!("r-0"));
+        HttpResponse::twin(json!({
+            "agent": {"version": "1", "features": ["onlyIfRequired"]},
+            "rebootTime": "T",
+            "reboot": {"id": newest, "status": "completed"},
+        }))
+    })
+}
+
+/// The requests that are about `gw1`, by their methods.
+fn about_gw1(hub: &FakeHub) -> Vec<String> {
+    let requests = hub.requests();
+    let of = requests.iter().filter(|request| request.path.starts_with("/twins/gw1"));
+    of.map(|request| request.method.clone()).collect()
+}
+
+#[test]
+fn of_whom_a_query_has_told_enough_is_not_read_before_the_call() {
+    let hub = described(None);
+    run(&hub, &[]).ends(0, &["3 devices: 3 completed"]);
+    let query = &hub.requests()[0].body["query"];
+    assert!(query.as_str().unwrap().contains("properties.reported.agent AS agent"), "{query}");
+    assert_eq!(about_gw1(&hub), ["POST", "GET"]);
+    let written = fs::read_to_string(journal(&hub)).unwrap();
+    assert_eq!(written.matches(r#""before":{"agent":true,"rebootId":"r-0"}"#).count(), 3, "{written}");
+}
+
+#[test]
+fn what_may_have_changed_since_the_query_is_read_where_it_matters() {
+    // What restrains a reboot goes only to who knows it now.
+    let hub = described(None);
+    run(&hub, &["--if-required"]).ends(0, &[]);
+    assert_eq!(about_gw1(&hub), ["GET", "POST", "GET"]);
+    // A dry run must not reach a program that would reboot at once.
+    let hub = described(None);
+    run(&hub, &["--dry-run"]).ends(0, &[]);
+    assert_eq!(about_gw1(&hub), ["GET", "POST"]);
+    // Who does not repeat the id is somebody else by now: its rebootTime of before the
+    // query proves nothing.
+    let hub = described(Some("another"));
+    run(&hub, &["--wait-timeout", "100ms"]).ends(0, &["knows no ids"]);
+    assert_eq!(about_gw1(&hub)[..2], ["POST", "GET"]);
 }
 
 /// A journal of `gw1`, to which the request was about to go.

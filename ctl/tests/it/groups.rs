@@ -75,7 +75,17 @@ fn the_natural_order_and_any_other() {
     assert_eq!(order(&[]), ["gw1", "gw2", "gw3", "gw10"]);
     assert_eq!(order(&["--order-by", "tags.ring"]), ["gw3", "gw10", "gw2", "gw1"]);
     let queries: Vec<Value> = hub.requests().iter().map(|request| request.body["query"].clone()).collect();
-    assert!(queries.contains(&json!("SELECT deviceId, tags FROM devices WHERE tags.site = 'north'")));
+    // Of the twins only what makes the order, and what is to be known before a call.
+    let sql = "SELECT deviceId, tags, properties.reported.agent AS agent, properties.reported.reboot.id AS newest, \
+               properties.reported.health.state AS health FROM devices WHERE tags.site = 'north'";
+    assert!(queries.contains(&json!(sql)), "{queries:?}");
+    // A condition that leaves no room for that goes out all the same, up to the hub's limit.
+    let long = |length: usize| format!("tags.site = '{}'", "x".repeat(length));
+    let alone = "SELECT deviceId FROM devices WHERE tags.site = ''".len();
+    for (length, code) in [(8192 - alone, 3), (8193 - alone, 2)] {
+        let all = ["reboot", "--where", &long(length), "--yes", "--canary", "0", "--max-failures", "all"];
+        hub.run(&all).ends(code, &[]);
+    }
 }
 
 /// Devices in sites, each of which is away from its call until it was looked at

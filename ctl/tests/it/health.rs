@@ -326,7 +326,10 @@ fn who_needs_no_reboot_is_left_alone_and_is_no_canary() {
     resume(&hub, &[]).ends(7, &["(--canary)"]);
     let rest = resume(&hub, &["--canary", "0"]);
     assert!(rest.stdout.contains("4 devices: 1 completed, 2 not needed, 1 unhealthy\n"), "{rest:#?}");
-    assert_eq!(fleet.calls(), ["gw1", "gw2", "gw3", "gw4"]);
+    let mut calls = fleet.calls();
+    // The last two were under way at the same time.
+    calls.sort();
+    assert_eq!(calls, ["gw1", "gw2", "gw3", "gw4"]);
 
     let none = one(vec![not_needed], &["--if-required", "-o", "json"]);
     none.ends(0, &["gw1: not needed; the machine needs no reboot\n"]);

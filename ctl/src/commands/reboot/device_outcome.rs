@@ -109,24 +109,7 @@ impl DeviceOutcome {
     /// Whether there is anything left to do or to learn about the device, for a
     /// later run to take up.
     pub(super) fn can_be_resumed(&self) -> bool {
-        match self.outcome {
-            Outcome::TimedOut
-            | Outcome::NotAuthorized
-            | Outcome::Throttled
-            | Outcome::Error
-            | Outcome::Offline
-            | Outcome::NotStarted => true,
-            Outcome::Accepted
-            | Outcome::Checked
-            | Outcome::Completed
-            | Outcome::Unclean
-            | Outcome::Unhealthy
-            | Outcome::Failed
-            | Outcome::Cancelled
-            | Outcome::NotNeeded
-            | Outcome::Refused
-            | Outcome::NoSuchDevice => false,
-        }
+        self.outcome.can_be_resumed()
     }
 
     /// Whether the device did not do what it was asked for and may be asked anew: it

@@ -5,6 +5,9 @@
 //! what the device reported until then; once the outcome on the device is known,
 //! a line with the outcome, and one more if the request certainly has not reached
 //! the device. So the file tells which devices may have got the request.
+//!
+//! Devices that wait for their lines at the same time share a sync: it takes with it
+//! whatever was written while the sync before it ran.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,12 +15,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use iotdm_proto::{DeviceId, ModuleId, RequestId, Time};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::before::Before;
 use super::device_outcome::{DeviceOutcome, device_id};
@@ -34,11 +40,16 @@ use crate::values;
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    file: RefCell<File>,
+    file: RefCell<Arc<File>>,
     /// How long the file is up to its last whole line.
     length: Cell<u64>,
+    /// How much of the file is on the disk. Whoever has it locked syncs the file.
+    synced: Mutex<u64>,
     /// Whether a line could not be written.
     is_broken: Cell<bool>,
+    /// Whether a sync has failed. Nothing is known of what was written before it, and a
+    /// later sync that succeeds says nothing about that either.
+    is_unsynced: Cell<bool>,
 }
 
 /// The journal could not be written, so nothing more may be sent.
@@ -152,6 +163,12 @@ enum Line {
     Outcome(DeviceOutcome),
 }
 
+/// The first line, as it is written: a plan of many devices is not copied for it.
+#[derive(Serialize)]
+struct PlanLine<'a> {
+    run: &'a Plan,
+}
+
 /// The version of the file's layout that is written. The first one, which knew
 /// nothing of groups, gates and requests that are asked anew, is read as well.
 const VERSION: u32 = 2;
@@ -173,24 +190,31 @@ fn module_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Module
 }
 
 impl Plan {
-    /// A plan that is made now.
+    /// A plan that is made now. The devices, which may be many, are taken out of the
+    /// selection until [`Plan::give_back`].
     pub(super) fn new(
         (hub, module): (String, Option<ModuleId>),
         request: RunRequest,
         way: Way,
         rules: Rules,
-        selection: Selection,
+        selection: &mut Selection,
     ) -> Self {
         let version = if module.is_some() { VERSION_OF_MODULES } else { VERSION };
-        let Selection { devices, groups, offline } = selection;
-        let (at, offline) = (Time::from(SystemTime::now()), offline.into_iter().collect());
+        let Selection { devices, groups, offline, .. } = selection;
+        let (devices, groups) = (std::mem::take(devices), std::mem::take(groups));
+        let (at, offline) = (Time::from(SystemTime::now()), offline.iter().cloned().collect());
         Plan { version, at, hub, module, request, way, rules, devices, groups, offline }
+    }
+
+    /// Gives the devices back to the selection that they were taken out of.
+    pub(super) fn give_back(self, selection: &mut Selection) {
+        (selection.devices, selection.groups) = (self.devices, self.groups);
     }
 }
 
 impl Journal {
     /// Begins a journal in the folder `state_home`, which only its owner can read.
-    pub(super) fn create(state_home: Option<&Path>, plan: Plan) -> anyhow::Result<Self> {
+    pub(super) fn create(state_home: Option<&Path>, plan: &Plan) -> anyhow::Result<Self> {
         let Some(state_home) = state_home else {
             let message = "there is no place for the journal of this run; set HOME or XDG_STATE_HOME";
             return Err(Usage(message.to_owned()).into());
@@ -205,7 +229,8 @@ impl Journal {
         let (file, path) = file.with_context(failed)?.keep().with_context(failed)?;
         lock(&file, &path)?;
         let journal = Journal::of(path, file, 0);
-        journal.write(&Line::Run(plan), true)?;
+        journal.write(&PlanLine { run: plan })?;
+        journal.sync()?;
         File::open(&folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
         Ok(journal)
     }
@@ -263,8 +288,9 @@ impl Journal {
     }
 
     fn of(path: PathBuf, file: File, length: u64) -> Self {
-        let (file, length) = (RefCell::new(file), Cell::new(length));
-        Journal { path, file, length, is_broken: Cell::default() }
+        let (file, length) = (RefCell::new(Arc::new(file)), Cell::new(length));
+        let (is_broken, is_unsynced) = (Cell::default(), Cell::default());
+        Journal { path, file, length, synced: Mutex::new(0), is_broken, is_unsynced }
     }
 
     /// Whether a line could not be written, so that nothing more may be sent.
@@ -282,41 +308,79 @@ impl Journal {
         format!("iotdm-ctl reboot --resume {}", arguments([&*self.path.to_string_lossy()]))
     }
 
-    /// Writes that the request is about to go out to `device`.
-    pub(super) fn sent(&self, device: &DeviceId, before: &Before) -> Result<(), JournalError> {
+    /// Writes that the request is about to go out to `device`, and returns once that is
+    /// on the disk. Where it is not, nothing may be sent, and as far as it can be the
+    /// journal says so.
+    pub(super) async fn sent(&self, device: &DeviceId, before: &Before) -> Result<(), JournalError> {
         let at = Some(Time::from(SystemTime::now()));
-        self.write(&Line::Sent { device: device.clone(), before: before.clone(), at }, true)
+        self.write(&Line::Sent { device: device.clone(), before: before.clone(), at })?;
+        let on_disk = self.on_disk().await;
+        if on_disk.is_err() {
+            let _ = self.write(&Line::Unsent { device: device.clone() });
+        }
+        on_disk
     }
 
     /// Writes that the reboot of a canary is complete, and that it is watched from now
     /// on.
-    pub(super) fn soaks(&self, device: &DeviceId) -> Result<(), JournalError> {
-        self.write(&Line::Soak { device: device.clone(), at: Time::from(SystemTime::now()) }, true)
+    pub(super) async fn soaks(&self, device: &DeviceId) -> Result<(), JournalError> {
+        self.write(&Line::Soak { device: device.clone(), at: Time::from(SystemTime::now()) })?;
+        self.on_disk().await
     }
 
     /// Writes that these devices are to be asked anew, by the id `id`.
     pub(super) fn retry(&self, id: &RequestId, devices: &[DeviceId]) -> Result<(), JournalError> {
-        self.write(&Line::Retry { id: id.clone(), devices: devices.to_vec() }, true)
+        self.write(&Line::Retry { id: id.clone(), devices: devices.to_vec() })?;
+        self.sync()
     }
 
     /// Writes the outcome on a device. If the line gets lost, a later run looks for
     /// the outcome again, so it is not synced.
     pub(super) fn outcome(&self, outcome: &DeviceOutcome) -> Result<(), JournalError> {
-        self.write(&Line::Outcome(outcome.clone().brief()), false)?;
+        self.write(&Line::Outcome(outcome.clone().brief()))?;
         match outcome.unsent && outcome.outcome != Outcome::NotStarted {
-            true => self.write(&Line::Unsent { device: outcome.device.clone() }, false),
+            true => self.write(&Line::Unsent { device: outcome.device.clone() }),
             false => Ok(()),
         }
     }
 
-    fn write(&self, line: &Line, sync: bool) -> Result<(), JournalError> {
-        let mut file = self.file.borrow_mut();
+    /// Returns once all that was written so far is on the disk. Who comes while a sync
+    /// runs shares the next one.
+    async fn on_disk(&self) -> Result<(), JournalError> {
+        let end = self.length.get();
+        let mut synced = self.synced.lock().await;
+        if *synced >= end {
+            return Ok(());
+        }
+        if self.is_unsynced.get() {
+            return Err(self.unsynced(std::io::Error::other("an earlier line did not reach the disk")));
+        }
+        let (file, length) = (self.file.borrow().clone(), self.length.get());
+        match spawn_blocking(move || file.sync_data()).await.unwrap_or_else(|error| Err(error.into())) {
+            Ok(()) => {
+                *synced = length;
+                Ok(())
+            }
+            Err(cause) => Err(self.unsynced(cause)),
+        }
+    }
+
+    /// Syncs the file before the run begins.
+    fn sync(&self) -> Result<(), JournalError> {
+        self.file.borrow().sync_data().map_err(|cause| self.unsynced(cause))
+    }
+
+    fn unsynced(&self, cause: std::io::Error) -> JournalError {
+        self.is_broken.set(true);
+        self.is_unsynced.set(true);
+        JournalError { path: self.path.clone(), cause }
+    }
+
+    fn write(&self, line: &impl Serialize) -> Result<(), JournalError> {
+        let file = self.file.borrow();
         let written = serde_json::to_string(line).map_err(Into::into).and_then(|mut text: String| {
             text.push('\n');
-            file.write_all(text.as_bytes())?;
-            if sync {
-                file.sync_data()?;
-            }
+            (&**file).write_all(text.as_bytes())?;
             Ok(self.length.get() + u64::try_from(text.len()).unwrap_or(0))
         });
         match written {
@@ -336,8 +400,8 @@ impl Journal {
 
     /// Cuts the file back to its whole lines.
     fn cut_back(&self) {
-        let mut file = self.file.borrow_mut();
-        let _ = file.set_len(self.length.get()).and_then(|()| file.seek(SeekFrom::End(0)));
+        let file = self.file.borrow();
+        let _ = file.set_len(self.length.get()).and_then(|()| (&**file).seek(SeekFrom::End(0)));
     }
 }
 
@@ -431,8 +495,8 @@ mod tests {
     fn plan() -> Plan {
         let request = serde_json::from_value(json!({"id": "r-1", "reason": "why"})).unwrap();
         let devices = ["gw1", "gw2", "gw3"].map(|id| id.parse().unwrap());
-        let selection = Selection { devices: devices.into(), ..Selection::default() };
-        Plan::new(("hub:8443".into(), None), request, Way::Method, Rules::default(), selection)
+        let mut selection = Selection { devices: devices.into(), ..Selection::default() };
+        Plan::new(("hub:8443".into(), None), request, Way::Method, Rules::default(), &mut selection)
     }
 
     fn device(id: &str) -> DeviceId {
@@ -444,19 +508,23 @@ mod tests {
         DeviceOutcome { outcome, unsent: false, ..not_started }
     }
 
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
     #[test]
     fn tells_what_was_sent_and_what_became_of_it() {
         let home = tempfile::tempdir().unwrap();
-        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
         let path = journal.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
         let before = Before { agent: true, reboot_id: Some("r-0".into()), ..Before::default() };
         for id in ["gw1", "gw2"] {
-            journal.sent(&device(id), &before).unwrap();
+            wait(journal.sent(&device(id), &before)).unwrap();
         }
         journal.outcome(&on_device("gw1", Outcome::Completed)).unwrap();
-        journal.soaks(&device("gw2")).unwrap();
+        wait(journal.soaks(&device("gw2"))).unwrap();
         journal.outcome(&on_device("gw2", Outcome::TimedOut)).unwrap();
         let busy = Journal::resume(&path).unwrap_err().to_string();
         assert!(busy.contains("another iotdm-ctl is at work"), "{busy}");
@@ -518,7 +586,7 @@ mod tests {
         let groups = vec![Some(json!("north")), None, Some(json!(7))];
         let full = Plan { rules, groups, offline: vec![device("gw2")], ..plan() };
         let full = Plan { way: Way::Twin { deadline: Some(full.at) }, ..full };
-        let journal = Journal::create(Some(home.path()), full.clone()).unwrap();
+        let journal = Journal::create(Some(home.path()), &full).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
         assert_eq!(Journal::resume(&path).unwrap().1, full);
@@ -531,9 +599,9 @@ mod tests {
     #[test]
     fn who_was_not_reached_or_is_asked_anew_is_open_again() {
         let home = tempfile::tempdir().unwrap();
-        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
         for id in ["gw1", "gw2", "gw3"] {
-            journal.sent(&device(id), &Before::default()).unwrap();
+            wait(journal.sent(&device(id), &Before::default())).unwrap();
         }
         let unsent = DeviceOutcome { unsent: true, ..on_device("gw1", Outcome::Error) };
         journal.outcome(&unsent).unwrap();
@@ -560,8 +628,8 @@ mod tests {
     #[test]
     fn who_went_offline_during_the_call_may_have_got_it() {
         let home = tempfile::tempdir().unwrap();
-        let journal = Journal::create(Some(home.path()), plan()).unwrap();
-        journal.sent(&device("gw1"), &Before::default()).unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
+        wait(journal.sent(&device("gw1"), &Before::default())).unwrap();
         journal.outcome(&on_device("gw1", Outcome::Offline)).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
@@ -573,7 +641,7 @@ mod tests {
     #[test]
     fn a_device_that_goes_down_for_another_is_known_later() {
         let home = tempfile::tempdir().unwrap();
-        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
         let refused = |id: &str, code: &str| {
             let reply =
                 MethodReply { status: 409, payload: json!({"error": {"code": code, "message": "m"}}) };
@@ -596,18 +664,65 @@ mod tests {
     #[test]
     fn a_line_that_did_not_fit_spoils_no_other() {
         let home = tempfile::tempdir().unwrap();
-        let journal = Journal::create(Some(home.path()), plan()).unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
         let path = journal.path().to_owned();
-        let good = journal.file.replace(OpenOptions::new().write(true).open("/dev/full").unwrap());
-        assert!(journal.sent(&device("gw1"), &Before::default()).is_err() && journal.is_broken());
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let good = journal.file.replace(full.into());
+        assert!(wait(journal.sent(&device("gw1"), &Before::default())).is_err() && journal.is_broken());
         journal.file.replace(good);
         // What a full disk takes of a line before the write fails.
-        journal.file.borrow_mut().write_all(b"{\"sent\":").unwrap();
+        (&**journal.file.borrow()).write_all(b"{\"sent\":").unwrap();
         journal.cut_back();
-        journal.sent(&device("gw2"), &Before::default()).unwrap();
+        wait(journal.sent(&device("gw2"), &Before::default())).unwrap();
         drop(journal);
         let (_, _, past) = Journal::resume(&path).unwrap();
         assert!(past.sent.keys().eq([&device("gw2")]), "{past:?}");
+    }
+
+    /// Lines that wait at the same time are on the disk at the same time, and nobody
+    /// goes on before that.
+    #[test]
+    fn devices_that_wait_together_share_a_sync() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
+        let before = Before::default();
+        wait(async {
+            let syncs = journal.synced.lock().await;
+            let (one, two) = (device("gw1"), device("gw2"));
+            let mut sent = std::pin::pin!(async {
+                tokio::join!(journal.sent(&one, &before), journal.sent(&two, &before))
+            });
+            // Both lines are written, and neither may go out.
+            assert!(futures_util::poll!(&mut sent).is_pending());
+            let end = journal.length.get();
+            assert_eq!(fs::metadata(journal.path()).unwrap().len(), end);
+            assert_eq!(fs::read_to_string(journal.path()).unwrap().matches("\"sent\"").count(), 2);
+            drop(syncs);
+            assert!(matches!(sent.await, (Ok(()), Ok(()))));
+            assert_eq!(*journal.synced.lock().await, end, "one sync for both");
+        });
+    }
+
+    #[test]
+    fn what_did_not_reach_the_disk_is_not_sent_nor_is_anything_after_it() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
+        let path = journal.path().to_owned();
+        // A pipe takes what is written, and cannot be synced.
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let good = journal.file.replace(Arc::new(std::os::fd::OwnedFd::from(writer).into()));
+        wait(async {
+            assert!(journal.on_disk().await.is_err() && journal.is_broken());
+            journal.file.replace(good);
+            // The disk takes it now, but what was written before may be lost.
+            for id in ["gw1", "gw2"] {
+                let error = journal.sent(&device(id), &Before::default()).await.unwrap_err().to_string();
+                assert!(error.contains("an earlier line did not reach the disk"), "{error}");
+            }
+        });
+        drop(journal);
+        let (_, _, past) = Journal::resume(&path).unwrap();
+        assert!(past.sent.is_empty(), "{past:?}");
     }
 
     #[test]
@@ -627,7 +742,7 @@ mod tests {
         }
         let device = Journal::resume(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(device.contains("--resume /dev/zero: this is no regular file"), "{device}");
-        let nowhere = Journal::create(None, plan()).unwrap_err().to_string();
+        let nowhere = Journal::create(None, &plan()).unwrap_err().to_string();
         assert!(nowhere.contains("XDG_STATE_HOME"), "{nowhere}");
     }
 }

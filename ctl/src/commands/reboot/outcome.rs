@@ -70,6 +70,29 @@ impl Outcome {
         matches!(self, Outcome::Completed | Outcome::Unclean | Outcome::Unhealthy)
     }
 
+    /// Whether there is anything left to do or to learn about the device, for a later run
+    /// to take up.
+    pub(super) fn can_be_resumed(self) -> bool {
+        match self {
+            Outcome::TimedOut
+            | Outcome::NotAuthorized
+            | Outcome::Throttled
+            | Outcome::Error
+            | Outcome::Offline
+            | Outcome::NotStarted => true,
+            Outcome::Accepted
+            | Outcome::Checked
+            | Outcome::Completed
+            | Outcome::Unclean
+            | Outcome::Unhealthy
+            | Outcome::Failed
+            | Outcome::Cancelled
+            | Outcome::NotNeeded
+            | Outcome::Refused
+            | Outcome::NoSuchDevice => false,
+        }
+    }
+
     /// The outcome for people.
     pub(super) fn words(self) -> &'static str {
         match self {

@@ -78,6 +78,8 @@ pub(super) struct Rebooter<'a> {
 struct Call<'a> {
     device: &'a DeviceId,
     request: RunRequest,
+    /// What a query told of the device, which may have changed since.
+    known: Option<&'a Before>,
     /// What the device reported before.
     before: Before,
     /// How long to wait for the outcome, from the time of the reboot on.
@@ -96,13 +98,14 @@ enum Waited {
 
 impl Rebooter<'_> {
     /// Takes one device to its outcome. If the request may have gone out to it in an
-    /// earlier run, `sent` tells of that; it goes out again only if `may_ask`. A canary
+    /// earlier run, `sent` tells of that; it goes out again only if `may_ask`. `known` is
+    /// what a query told of the device a while ago. A canary
     /// is then watched for as long as is asked for. The
     /// error is a failure of the program; every other failure is an outcome.
     pub(super) async fn one(
         &self,
         device: &DeviceId,
-        sent: Option<&Sent>,
+        (sent, known): (Option<&Sent>, Option<&Before>),
         may_ask: bool,
         is_canary: bool,
     ) -> anyhow::Result<DeviceOutcome> {
@@ -115,7 +118,8 @@ impl Rebooter<'_> {
         };
         let id = request.id().clone();
         let patience = self.waiting.wait_timeout(false);
-        let mut call = Call { device, request, before: Before::default(), patience, track: &track };
+        let before = Before::default();
+        let mut call = Call { device, request, known, before, patience, track: &track };
         let mut result = self.reboot(&mut call, sent, may_ask, &mut told, &mut unsent).await;
         self.in_force.borrow_mut().remove(device);
         let mut is_final = true;
@@ -243,6 +247,10 @@ impl Rebooter<'_> {
             }
             if let Some(reply) = &told.reply {
                 track.now(granted(reply), "");
+                // Somebody else's program runs there by now.
+                if reply.request_id() != Some(call.request.id().as_str()) && self.known(call).is_some() {
+                    call.before = Before::from(self.twin(call).await?.reported());
+                }
             }
             let watch = self.watch(call, told.reply.as_ref());
             let so_far = match (&self.way, told.reply.is_some() || !ask) {
@@ -252,6 +260,11 @@ impl Rebooter<'_> {
             };
             let may_be_unheard = ask && told.reply.is_none() && self.way == Way::Method && call.before.agent;
             let unheard_since = may_be_unheard.then_some(asked);
+            // No machine is back so soon after it has said that it will reboot. For a single
+            // one it is worth a look that somebody sees how it goes.
+            if self.journal.is_some() && told.reply.is_some() {
+                sleep_until(deadline.next(Instant::now() + self.waiting.interval)).await;
+            }
             match self.wait(call, &watch, &mut deadline, unheard_since, so_far).await? {
                 Waited::Outcome(outcome, twin) => break (outcome, twin),
                 Waited::Unheard => {
@@ -294,7 +307,7 @@ impl Rebooter<'_> {
     ) -> Result<bool, anyhow::Result<OutcomeWithError>> {
         let since = sent.and_then(|sent| sent.soaks_since);
         if let (None, Some(journal)) = (since, self.journal)
-            && let Err(error) = journal.soaks(call.device)
+            && let Err(error) = journal.soaks(call.device).await
         {
             // The run stops for it, so that nobody has to wait for the canary.
             call.track.remark(format_args!("{error}"));
@@ -378,6 +391,9 @@ impl Rebooter<'_> {
         if by_method && self.waiting.no_wait && !is_dry_run && self.journal.is_none() && !needs_features {
             return Ok(Before::default());
         }
+        if let Some(known) = self.known(call).filter(|_| !is_dry_run && !needs_features) {
+            return Ok(known.clone());
+        }
         let before = Before::from(self.twin(call).await?.reported());
         // A dry run must not reboot anything, and somebody else's rebootDevice
         // would not heed `check`.
@@ -388,6 +404,15 @@ impl Rebooter<'_> {
             );
         }
         Ok(before)
+    }
+
+    /// What a query told of a device, where that will do: it runs the daemon, so that the
+    /// outcome is found by the request's id, and nothing depends on what may have changed
+    /// since. That the device told of another request meanwhile only keeps this one from
+    /// being sent twice.
+    fn known<'c>(&self, call: &Call<'c>) -> Option<&'c Before> {
+        let is_asked_for = self.until.is_some_and(|until| until != Until::Booted);
+        call.known.filter(|known| known.agent && (!is_asked_for || known.may_tell_health()))
     }
 
     /// Whether the request, which may have gone out before, may go out again. It
@@ -473,7 +498,7 @@ impl Rebooter<'_> {
         };
         if !is_dry_run {
             if let Some(journal) = self.journal {
-                journal.sent(device, before)?;
+                journal.sent(device, before).await?;
             }
             self.in_force.borrow_mut().insert((*device).clone());
         }

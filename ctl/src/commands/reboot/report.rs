@@ -54,17 +54,10 @@ pub(super) fn html(story: &Story) -> String {
     let plan = &story.plan;
     let rows: Vec<Row<'_>> = rows(story);
     let request = plan.request.payload();
+    let outcome = |device: &DeviceId| story.outcomes.get(device).map_or(Outcome::NotStarted, |on| on.outcome);
     let asked = |key: &str| request.get(key).map(|value| cell(Some(value)));
-    let outcomes: Vec<DeviceOutcome> = plan
-        .devices
-        .iter()
-        .map(|device| {
-            let known = story.outcomes.get(device).cloned();
-            known.unwrap_or_else(|| DeviceOutcome::not_started(device, plan.request.id()))
-        })
-        .collect();
     let ended = rows.iter().filter_map(|row| Some(row.called?.after(duration(row.seconds?)))).max();
-    let title = format!("Reboot of {}", counts(&outcomes));
+    let title = format!("Reboot of {}", counts(plan.devices.iter().map(outcome)));
     let facts = [
         ("Hub", Some(plan.hub.clone())),
         ("Module", plan.module.as_ref().map(ModuleId::to_string)),

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use iotdm_proto::DeviceId;
 use serde_json::json;
 
 use super::device_outcome::DeviceOutcome;
@@ -10,17 +11,34 @@ use super::outcome::{Outcome, exit_of_all};
 use crate::exit::Exit;
 use crate::output::{Output, cell};
 
+/// An outcome, as far as a summary shows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line<'a> {
+    /// The device.
+    pub(super) device: &'a DeviceId,
+    /// The kind of outcome.
+    pub(super) outcome: Outcome,
+    /// What went wrong, in a sentence.
+    pub(super) error: Option<&'a str>,
+}
+
+impl<'a> From<&'a DeviceOutcome> for Line<'a> {
+    fn from(on: &'a DeviceOutcome) -> Self {
+        Line { device: &on.device, outcome: on.outcome, error: on.error.as_deref() }
+    }
+}
+
 /// Prints how many devices came to which outcome, and lists the devices that were
 /// asked and did not do it.
-pub(super) fn print(output: Output, outcomes: &[DeviceOutcome]) -> io::Result<()> {
-    let checked = outcomes.iter().any(|on| on.outcome == Outcome::Checked);
+pub(super) fn print<'a>(output: Output, outcomes: impl Iterator<Item = Line<'a>> + Clone) -> io::Result<()> {
+    let checked = outcomes.clone().any(|on| on.outcome == Outcome::Checked);
     let dry_run = if checked { "dry run, nothing was rebooted: " } else { "" };
-    output.line(format_args!("{dry_run}{}", counts(outcomes)))?;
-    let is_bad = |on: &&DeviceOutcome| on.outcome.exit() != Exit::Done && on.outcome != Outcome::NotStarted;
-    let row = |on: &DeviceOutcome| {
-        vec![on.device.to_string(), on.outcome.words().to_owned(), on.error.clone().unwrap_or_default()]
+    output.line(format_args!("{dry_run}{}", counts(outcomes.clone().map(|on| on.outcome))))?;
+    let is_bad = |on: &Line<'_>| on.outcome.exit() != Exit::Done && on.outcome != Outcome::NotStarted;
+    let row = |on: Line<'_>| {
+        vec![on.device.to_string(), on.outcome.words().to_owned(), on.error.unwrap_or_default().to_owned()]
     };
-    let rows: Vec<Vec<String>> = outcomes.iter().filter(is_bad).map(row).collect();
+    let rows: Vec<Vec<String>> = outcomes.filter(is_bad).map(row).collect();
     if rows.is_empty() { Ok(()) } else { output.table(&["DEVICE", "OUTCOME", "WHY"], &rows) }
 }
 
@@ -43,12 +61,13 @@ pub(super) fn print_csv(output: Output, outcomes: &[DeviceOutcome]) -> io::Resul
 }
 
 /// How many devices came to which outcome, in one line.
-pub(super) fn counts(outcomes: &[DeviceOutcome]) -> String {
-    let mut counts: Vec<(Outcome, usize)> = Vec::new();
+pub(super) fn counts(outcomes: impl Iterator<Item = Outcome>) -> String {
+    let (mut counts, mut all): (Vec<(Outcome, usize)>, usize) = (Vec::new(), 0);
     for on in outcomes {
-        match counts.iter_mut().find(|(outcome, _)| *outcome == on.outcome) {
+        all += 1;
+        match counts.iter_mut().find(|(outcome, _)| *outcome == on) {
             Some((_, count)) => *count += 1,
-            None => counts.push((on.outcome, 1)),
+            None => counts.push((on, 1)),
         }
     }
     // First successes, then those that needed nothing, then failures, then the devices that were not asked.
@@ -62,40 +81,35 @@ pub(super) fn counts(outcomes: &[DeviceOutcome]) -> String {
         )
     });
     let each = counts.iter().map(|(outcome, count)| format!("{count} {}", outcome.words()));
-    let devices = if outcomes.len() == 1 { "device" } else { "devices" };
-    format!("{} {devices}: {}", outcomes.len(), each.collect::<Vec<_>>().join(", "))
+    let devices = if all == 1 { "device" } else { "devices" };
+    format!("{all} {devices}: {}", each.collect::<Vec<_>>().join(", "))
 }
 
 /// The exit code of the run: that of each device if they agree. A journal that could
 /// not be written is this program's own failure. If the run stopped
 /// because the hub failed, the devices that it did not come to do not count: the
 /// code is then that of the hub's failure.
-pub(super) fn exit(outcomes: &[DeviceOutcome], stop: Option<StopReason>) -> Exit {
+pub(super) fn exit(outcomes: impl Iterator<Item = Outcome>, stop: Option<StopReason>) -> Exit {
     if stop == Some(StopReason::Journal) {
         return Exit::Failure;
     }
     let counts = |outcome: &Outcome| stop != Some(StopReason::Hub) || *outcome != Outcome::NotStarted;
-    exit_of_all(outcomes.iter().map(|on| on.outcome).filter(counts))
+    exit_of_all(outcomes.filter(counts))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn on_devices(outcomes: &[Outcome]) -> Vec<DeviceOutcome> {
-        let not_started = DeviceOutcome::not_started(&"gw1".parse().unwrap(), &"r-1".parse().unwrap());
-        outcomes.iter().map(|outcome| DeviceOutcome { outcome: *outcome, ..not_started.clone() }).collect()
-    }
-
     #[test]
     fn counts_the_good_first_and_the_unbegun_last() {
         use Outcome::*;
         let several = [NotNeeded, NotStarted, Offline, NotNeeded, Completed, NotStarted, Refused, Refused];
         assert_eq!(
-            counts(&on_devices(&several)),
+            counts(several.into_iter()),
             "8 devices: 1 completed, 2 not needed, 2 refused, 1 offline, 2 not started"
         );
-        assert_eq!(counts(&on_devices(&[TimedOut])), "1 device: 1 timed out");
+        assert_eq!(counts([TimedOut].into_iter()), "1 device: 1 timed out");
     }
 
     #[test]
@@ -107,7 +121,7 @@ mod tests {
             (&[NotAuthorized, NotStarted], Some(StopReason::Hub), Exit::NotAuthorized),
             (&[Completed, Error, NotStarted], Some(StopReason::Hub), Exit::RebootFailed),
         ] {
-            assert_eq!(exit(&on_devices(outcomes), stop), expected, "{outcomes:?}");
+            assert_eq!(exit(outcomes.iter().copied(), stop), expected, "{outcomes:?}");
         }
     }
 }

@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use iotdm_proto::DeviceId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::before::Before;
 use crate::cli::{FleetArgs, WhichArgs};
 use crate::commands::selection::{
     self, Conditions, each_once, each_row, in_a_question, modules, of_devices, say_left_out,
 };
 use crate::exit::Exit;
 use crate::hub::HubClient;
+use crate::reported::Reported;
 use crate::values::TwinPath;
 use crate::{device_file, natural};
 
@@ -29,14 +31,73 @@ pub(super) struct Selection {
     pub(super) groups: Vec<Option<Value>>,
     /// The devices that were not connected then, if groups are asked for.
     pub(super) offline: BTreeSet<DeviceId>,
+    /// What the query that selected the devices told of them.
+    pub(super) known: Known,
 }
+
+/// What a query told of the devices of a run before it. Most devices of a fleet have
+/// the same daemon, which knows the same request, and share what is known of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    kinds: Vec<Before>,
+    /// The number of the kind of each device, by its own number, and [`UNKNOWN`] where
+    /// nothing is known.
+    of: Vec<u32>,
+}
+
+/// In place of the number of a kind.
+const UNKNOWN: u32 = u32::MAX;
+
+impl Known {
+    /// What is known of the device of this number.
+    pub(super) fn of(&self, index: usize) -> Option<&Before> {
+        self.kinds.get(usize::try_from(*self.of.get(index)?).ok()?)
+    }
+}
+
+/// The kinds of devices of which something is known, while they are being found.
+#[derive(Default)]
+struct Kinds {
+    kinds: Vec<Before>,
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Kinds {
+    /// The number of the kind that is described by a row of a query for [`DESCRIBED`].
+    /// Only of a device with the daemon enough is known; `rebootTime`, by which others
+    /// are watched, has to be read right before the call.
+    fn number(&mut self, row: &Value) -> u32 {
+        let reported = Reported {
+            agent: row.get("agent").filter(|agent| agent.is_object()).cloned(),
+            reboot: row.get("newest").map(|id| json!({ "id": id })),
+            health: row.get("health").cloned().map(Box::new),
+            ..Reported::default()
+        };
+        let before = Before::from(reported);
+        if !before.agent {
+            return UNKNOWN;
+        }
+        let next = u32::try_from(self.kinds.len()).unwrap_or(UNKNOWN);
+        let number = *self.numbers.entry(json!(before).to_string()).or_insert(next);
+        if number == next {
+            self.kinds.push(before);
+        }
+        number
+    }
+}
+
+/// The columns that tell of a device what is to be known before a call.
+const DESCRIBED: &str = ", properties.reported.agent AS agent, properties.reported.reboot.id AS newest, \
+                         properties.reported.health.state AS health";
 
 /// What is needed to know of a device before the run.
 struct Candidate {
     device: DeviceId,
-    group: Option<Value>,
-    rank: Option<Value>,
+    group: Option<Box<Value>>,
+    rank: Option<Box<Value>>,
     is_offline: bool,
+    /// The number of its kind.
+    kind: u32,
 }
 
 /// The devices that the command line means. Those that a condition selects are in
@@ -49,8 +110,9 @@ pub(super) async fn devices(
 ) -> anyhow::Result<Selection> {
     let needs_twins = fleet.per.is_some() || fleet.order_by.is_some();
     let conditions = Conditions::given(hub, args.condition.as_ref(), args.where_module.as_ref())?;
+    let mut kinds = Kinds::default();
     let mut candidates = match (conditions, &args.devices_from) {
-        (Some(conditions), _) => selected(hub, conditions, fleet).await?,
+        (Some(conditions), _) => selected(hub, conditions, fleet, &mut kinds).await?,
         (None, from) => {
             let named = each_once(match from {
                 Some(path) => device_file::devices("--devices-from", path)?,
@@ -67,12 +129,16 @@ pub(super) async fn devices(
         candidates.dedup_by(|a, b| a.device == b.device);
     }
     if fleet.order_by.is_some() {
-        candidates.sort_by(|a, b| by_value(a.rank.as_ref(), b.rank.as_ref()));
+        candidates.sort_by(|a, b| by_value(a.rank.as_deref(), b.rank.as_deref()));
     }
     let mut selection = Selection::default();
-    for Candidate { device, group, is_offline, .. } in candidates {
+    selection.known.kinds = kinds.kinds;
+    for Candidate { device, group, is_offline, kind, .. } in candidates {
+        if !selection.known.kinds.is_empty() {
+            selection.known.of.push(kind);
+        }
         if fleet.per.is_some() {
-            selection.groups.push(group);
+            selection.groups.push(group.map(|group| *group));
             if is_offline {
                 selection.offline.insert(device.clone());
             }
@@ -84,11 +150,14 @@ pub(super) async fn devices(
 
 /// The devices that conditions select, page by page: of each only what is needed is
 /// kept. Of modules, the devices' twins say what makes a group and the order, and the
-/// modules' whether they are connected.
+/// modules' whether they are connected. What the devices report is told by the query as
+/// well, with which a hundred devices need no read of a twin each; modules report it in
+/// twins of their own.
 async fn selected(
     hub: &HubClient,
     conditions: Conditions<'_>,
     fleet: &FleetArgs,
+    kinds: &mut Kinds,
 ) -> anyhow::Result<Vec<Candidate>> {
     let needs_twins = fleet.per.is_some() || fleet.order_by.is_some();
     let mut candidates = Vec::new();
@@ -107,8 +176,17 @@ async fn selected(
     // The id first, as people write it.
     let others = keys.iter().filter(|key| **key != "deviceId").map(|key| format!(", {key}"));
     let columns = format!("deviceId{}", others.collect::<String>());
-    let note = |device, row: Value| candidates.push(Candidate::described(device, &row, fleet));
-    each_row(hub, &of_devices(&columns, conditions.device)?, "--where", note).await?;
+    // A condition may be so long that a query has no place for more.
+    let described = of_devices(&format!("{columns}{DESCRIBED}"), conditions.device);
+    let sql = match described.ok().filter(|_| hub.module().is_none()) {
+        Some(sql) => sql,
+        None => of_devices(&columns, conditions.device)?,
+    };
+    let note = |device, row: Value| {
+        let kind = kinds.number(&row);
+        candidates.push(Candidate { kind, ..Candidate::described(device, &row, fleet) });
+    };
+    each_row(hub, &sql, "--where", note).await?;
     if hub.module().is_some() {
         let devices: Vec<DeviceId> = candidates.iter().map(|candidate| candidate.device.clone()).collect();
         let modules = modules(hub, Some(&devices), conditions.module).await?;
@@ -151,18 +229,19 @@ async fn looked_up(
 impl Candidate {
     /// A device of which nothing more is to be known.
     fn of(device: DeviceId) -> Self {
-        Candidate { device, group: None, rank: None, is_offline: false }
+        Candidate { device, group: None, rank: None, is_offline: false, kind: UNKNOWN }
     }
 
     /// A device by its twin, or those keys of it that are needed.
     fn described(device: DeviceId, twin: &Value, fleet: &FleetArgs) -> Self {
-        let at = |path: &Option<TwinPath>| path.as_ref().and_then(|path| path.of(twin)).cloned();
+        let at = |path: &Option<TwinPath>| path.as_ref()?.of(twin).cloned().map(Box::new);
         let state = twin.get("connectionState").and_then(Value::as_str);
         Candidate {
             device,
             group: at(&fleet.per),
             rank: at(&fleet.order_by),
             is_offline: state.is_some_and(|state| state != "Connected"),
+            kind: UNKNOWN,
         }
     }
 }
@@ -226,6 +305,27 @@ mod tests {
             Some(json!("1")),
         ];
         assert_eq!(numbered(&groups), [0, 1, 2, 0, 3, 4, 5]);
+    }
+
+    #[test]
+    fn devices_with_the_same_daemon_share_what_is_known_of_them() {
+        let mut kinds = Kinds::default();
+        let agent = json!({"version": "1", "features": ["health"]});
+        let rows = [
+            json!({"deviceId": "a", "agent": agent, "newest": "r-0", "health": "running"}),
+            json!({"deviceId": "b", "agent": agent, "newest": "r-0", "health": "degraded"}),
+            json!({"deviceId": "c", "agent": agent}),
+            json!({"deviceId": "d", "newest": "r-0"}),
+            json!({"deviceId": "e", "agent": "a text"}),
+        ];
+        let numbers: Vec<u32> = rows.iter().map(|row| kinds.number(row)).collect();
+        assert_eq!(numbers, [0, 0, 1, UNKNOWN, UNKNOWN]);
+        let known = Known { kinds: kinds.kinds, of: numbers };
+        let first = known.of(1).unwrap();
+        assert!(first.agent && first.health && first.may_tell_health());
+        assert_eq!(first.reboot_id.as_deref(), Some("r-0"));
+        assert_eq!(known.of(2).map(|before| (before.health, before.reboot_id.clone())), Some((false, None)));
+        assert_eq!([known.of(3), known.of(4), known.of(5), Known::default().of(0)], [None; 4]);
     }
 
     #[test]
