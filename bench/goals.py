@@ -86,8 +86,17 @@ def goals(table: Table) -> str:
         them.at_most(f"ctl, a device of 100,000 {how}, memory", "≤ 0.3 KiB",
                      (f"pretended devices {how}: memory for each beyond 10,000, KiB", CTL), 0.3)
     them.at_most("emulator, exec to ready", "≤ 100 ms", ("emulator: exec to ready, ms", f"{EMULATOR}, new directory"), 100)
-    them.at_most("emulator, memory for each connection", "≤ 40 KiB",
-                 (f"{HUB}: memory for each connection, KiB", EMULATOR), 40)
-    trips = f"{HUB}: method round trips a second"
-    them.at_least("emulator, method round trips", "≥ mosquitto", (trips, EMULATOR), (trips, "mosquitto"))
+    them.at_most("emulator, exec to ready with 10,000 devices", "≤ 6 × with an empty directory",
+                 (f"{HUB}: exec to ready with these devices, ms", EMULATOR),
+                 ("emulator: exec to ready, ms", f"{EMULATOR}, new directory"), 6)
+    them.at_most("emulator, memory for each connection", "≤ 15 KiB",
+                 (f"{HUB}: memory for each connection, KiB", EMULATOR), 15)
+    reports = "hub of 1,000: durable reports a second"
+    them.at_least("emulator, durable reports", "≥ 0.8 × without a disk",
+                  (reports, EMULATOR), (reports, f"{EMULATOR}, store in memory"), 0.8)
+    them.at_least("emulator, durable reports to twins of 32 KB", "≥ 0.7 × to twins of 1 KB",
+                  (reports, f"{EMULATOR}, twins of 32 KB"), (reports, EMULATOR), 0.7)
+    trips, cost = f"{HUB}: method round trips a second", f"{HUB}: CPU for each method, µs"
+    them.at_least("emulator, method round trips", "≥ 1.2 × mosquitto", (trips, EMULATOR), (trips, "mosquitto"), 1.2)
+    them.at_most("emulator, CPU for each method", "≤ 1.1 × mosquitto", (cost, EMULATOR), (cost, "mosquitto"), 1.1)
     return "\n".join(them.lines)

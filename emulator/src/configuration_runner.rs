@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::api_version::ApiVersion;
 use crate::clock::now;
@@ -18,6 +18,10 @@ use iotdm_proto::Identity;
 
 /// Applies configurations for ever.
 pub async fn run(hub: Arc<Hub>) {
+    // Else looking at all of them would keep others waiting.
+    if let Err(error) = hub.registry.parse_all().await {
+        error!("{error:#}");
+    }
     // What has changed while the emulator did not run is not known.
     hub.changes.note_all();
     let mut configurations = Vec::new();

@@ -11,6 +11,7 @@
 
 use iotdm_proto::text::is_unseen;
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, DirEntry, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -159,16 +160,9 @@ impl DataDir {
         self.0.join("policies").join(name)
     }
 
-    /// The file with the connection string of a device, or of a module
-    /// (`device~module`). No id leads out of the directory: ids have no `/`, and
-    /// the ids `.` and `..`, which name directories, get a `~`, which no id has.
+    /// The file with the connection string of a device, or of a module.
     pub fn device(&self, id: &Identity) -> PathBuf {
-        let devices = self.0.join("devices");
-        match (id.device.as_str(), &id.module) {
-            (name, Some(module)) => devices.join(format!("{name}~{module}")),
-            (name @ ("." | ".."), None) => devices.join(format!("{name}~")),
-            (name, None) => devices.join(name),
-        }
+        self.0.join("devices").join(name_of(id))
     }
 
     /// Writes a file for the owner only (0600), whole or not at all; a file that
@@ -203,10 +197,11 @@ impl DataDir {
     /// stays. Only the process that holds the store may do so, since others may be
     /// writing.
     pub fn sweep<'a>(&self, kept: impl Iterator<Item = &'a Identity>) -> Result<()> {
-        let kept: HashSet<PathBuf> = kept.map(|id| self.device(id)).collect();
-        for file in files(&self.0.join("devices"))? {
-            let is_ours = || read(&file).is_ok_and(|text| text.starts_with(CONNECTION_STRING.as_bytes()));
-            if !kept.contains(&file) && is_ours() {
+        let kept: HashSet<OsString> = kept.map(|id| name_of(id).into()).collect();
+        let others =
+            entries(&self.0.join("devices"))?.into_iter().filter(|entry| !kept.contains(&entry.file_name()));
+        for file in others.filter(is_file).map(|entry| entry.path()) {
+            if read(&file).is_ok_and(|text| text.starts_with(CONNECTION_STRING.as_bytes())) {
                 self.remove(&file)?;
             }
         }
@@ -260,9 +255,23 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The name of the file of a device, or of a module (`device~module`). No id leads out
+/// of the directory: ids have no `/`, and the ids `.` and `..`, which name directories,
+/// get a `~`, which no id has.
+fn name_of(id: &Identity) -> String {
+    match (id.device.as_str(), &id.module) {
+        (name, Some(module)) => format!("{name}~{module}"),
+        (name @ ("." | ".."), None) => format!("{name}~"),
+        (name, None) => name.to_owned(),
+    }
+}
+
+fn is_file(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_file())
+}
+
 /// All regular files in a directory.
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
     Ok(entries(dir)?.into_iter().filter(is_file).map(|entry| entry.path()).collect())
 }
 

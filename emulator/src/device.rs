@@ -2,7 +2,7 @@
 //! and twin.
 
 use iotdm_proto::Time;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::api_version::ApiVersion;
@@ -15,7 +15,7 @@ use crate::fields::{field, field_of};
 use crate::link::Presence;
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::subscriptions::Subscriptions;
-use crate::twin::{Twin, TwinChange};
+use crate::twin::{Twin, TwinChange, TwinPatch};
 use iotdm_proto::{Identity, ModuleId};
 
 /// How the answer to the creation of an identity spells it, and no other: there
@@ -69,6 +69,35 @@ pub enum DeviceStatus {
     Enabled,
     /// The device may not connect.
     Disabled,
+}
+
+/// A small change of a device, which is written down in the place of the whole device.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicePatch {
+    /// The model that the device named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    /// The persistent session, or that there is none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+    pub session: Option<Option<Subscriptions>>,
+    /// The change of the twin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<TwinPatch>,
+}
+
+/// Reads a value that is there, if only as `null`.
+fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads a stored device: as it was last written whole, and its changes since.
+pub fn read(json: &[u8], patches: &[impl AsRef<[u8]>]) -> serde_json::Result<Device> {
+    let mut device: Device = serde_json::from_slice(json)?;
+    for patch in patches {
+        device.apply(serde_json::from_slice(patch.as_ref())?);
+    }
+    Ok(device)
 }
 
 /// What a service wants an identity to be; absent parts stay as they are, or
@@ -127,6 +156,15 @@ impl Device {
         self.scopes = self.scopes.changed(change.scopes, self.iot_edge);
         self.etag = etag::next(&self.etag)?;
         Ok(())
+    }
+
+    /// Makes a change that was written down.
+    pub fn apply(&mut self, patch: DevicePatch) {
+        self.twin.model_id = patch.model_id.unwrap_or(std::mem::take(&mut self.twin.model_id));
+        self.session = patch.session.unwrap_or(self.session);
+        if let Some(twin) = patch.twin {
+            self.twin.apply(twin);
+        }
     }
 
     /// Gives the device new keys, in place of those that are named.
@@ -381,6 +419,46 @@ mod tests {
         let device = Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap();
         let text = serde_json::to_string(&device).unwrap();
         assert!(serde_json::from_str::<Device>(&text).unwrap() == device);
+    }
+
+    #[test]
+    fn changes_that_were_written_down_make_the_same_device_again() {
+        let mut device = Device::new(IdentityChange::default(), &TwinChange::default(), now()).unwrap();
+        let json = serde_json::to_vec(&device).unwrap();
+        let patch = |body: Value| {
+            let change = TwinChange::parse(&body).unwrap();
+            move |device: &Device| device.twin.patched(&change, now()).unwrap()
+        };
+        let report = |reported: Value| {
+            move |device: &Device| {
+                let Value::Object(reported) = reported else { panic!("{reported}") };
+                device.twin.reported(reported, None, now()).unwrap().0
+            }
+        };
+        type Make = Box<dyn FnOnce(&Device) -> TwinPatch>;
+        let twins: [Make; 5] = [
+            Box::new(report(json!({"a": {"b": 1, "c": [1, 2]}, "z": "ü"}))),
+            Box::new(patch(json!({"tags": {"site": "x"}, "properties": {"desired": {"d": {"e": 1}}}}))),
+            Box::new(report(json!({"a": {"b": null}, "y": 1}))),
+            Box::new(patch(json!({"properties": {"desired": {"d": null}}}))),
+            Box::new(patch(json!({"tags": {"site": null, "n": {"o": true}}}))),
+        ];
+        let mut changes: Vec<Vec<u8>> = Vec::new();
+        let mut make = |device: &mut Device, patch: DevicePatch| {
+            changes.push(serde_json::to_vec(&patch).unwrap());
+            device.apply(patch);
+        };
+        for twin in twins {
+            let twin = Some(twin(&device));
+            make(&mut device, DevicePatch { twin, ..DevicePatch::default() });
+        }
+        let session = Some(Some(Subscriptions::default()));
+        make(&mut device, DevicePatch { session, model_id: Some("m".into()), twin: None });
+        assert!(device.session.is_some() && device.twin.model_id == "m");
+        assert!(read(&json, &changes).unwrap() == device);
+        changes.push(serde_json::to_vec(&DevicePatch { session: Some(None), ..Default::default() }).unwrap());
+        let read = read(&json, &changes).unwrap();
+        assert!(read.session.is_none() && read.twin == device.twin);
     }
 
     #[test]

@@ -191,6 +191,9 @@ pub async fn serve(
 
 /// Logs each request, for `--verbose`.
 async fn log(request: axum::extract::Request, next: Next) -> Response {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return next.run(request).await;
+    }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     debug!(%method, path, status = response.status().as_u16(), "service -> hub");

@@ -7,10 +7,11 @@
 mod call;
 mod register;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use iotdm_proto::sas::SasToken;
 use iotdm_proto::twin::Object;
 use iotdm_proto::{DeviceId, Identity, ModuleId};
@@ -24,7 +25,7 @@ use crate::clock::now;
 use crate::configurations::Configurations;
 use crate::connection_strings::ConnectionStrings;
 use crate::data_dir::DataDir;
-use crate::device::{Device, DeviceStatus, IdentityChange, extend};
+use crate::device::{Device, DevicePatch, DeviceStatus, IdentityChange, extend};
 use crate::etag::IfMatch;
 use crate::faults::Faults;
 use crate::jobs::Jobs;
@@ -134,27 +135,30 @@ impl Hub {
 
     /// Mends the devices' files, and the modules of IoT Edge devices, where a kill came
     /// between a change of a device and what goes with it. Goes through them one after the other,
-    /// since nobody waits for them.
-    pub async fn mend_files(&self) {
-        let (mut ids, mut edge) = (Vec::new(), Vec::new());
-        self.registry.all(|id, device| {
-            ids.push(id.clone());
-            if device.iot_edge && id.module.is_none() {
+    /// since nobody waits for them. Fails when a stored device is unreadable.
+    pub async fn mend_files(&self) -> Result<()> {
+        self.registry.parse_all().await?;
+        let mut edge = Vec::new();
+        self.registry.devices(None, |id, device| {
+            if device.iot_edge {
                 edge.push(id.device.clone());
             }
+            ControlFlow::Continue(())
         });
         for device in edge {
             if let Err(error) = self.add_edge_modules(&device).await {
                 tracing::error!(%device, %error, "an IoT Edge device lacks modules");
             }
         }
-        for id in ids {
+        for id in self.registry.ids() {
             let mend = |device: &Arc<Device>, ()| self.files.write_device(&id, device);
+            let unchanged = |_: &Device, _| Ok((DevicePatch::default(), ()));
             // A device that was deleted meanwhile is refused, and needs no file.
-            if let Ok(Err(error)) = self.registry.update(&id, |_| Ok(()), mend).await {
+            if let Ok(Err(error)) = self.registry.patch(&id, unchanged, mend).await {
                 tracing::error!("{error:#}");
             }
         }
+        Ok(())
     }
 
     /// Whether a service's `token` gives `right` over the resource `path`
@@ -343,17 +347,26 @@ impl Hub {
         replace: bool,
         if_match: &IfMatch,
     ) -> Result<Arc<Device>, HubRefusal> {
-        let apply = |device: &mut Device| {
-            if_match.check_twin(&device.twin.etag)?;
-            let twin = &mut device.twin;
-            if replace { twin.replace(change, now()) } else { twin.patch(change, now()) }
-        };
         let tell = |device: &Arc<Device>, notification| {
             let operation = if replace { "replaceTwin" } else { "updateTwin" };
             self.note_twin_change(id, device, operation, change.tags.values(), notification);
             device.clone()
         };
-        self.registry.update(id, apply, tell).await
+        if replace || !change.only_merges() {
+            let apply = |device: &mut Device| {
+                if_match.check_twin(&device.twin.etag)?;
+                let twin = &mut device.twin;
+                if replace { twin.replace(change, now()) } else { twin.patch(change, now()) }
+            };
+            return self.registry.update(id, apply, tell).await;
+        }
+        let merge = |device: &Device, _| {
+            if_match.check_twin(&device.twin.etag)?;
+            let twin = device.twin.patched(change, now())?;
+            let notification = twin.notification();
+            Ok((DevicePatch { twin: Some(twin), ..DevicePatch::default() }, notification))
+        };
+        self.registry.patch(id, merge, tell).await
     }
 
     /// Lets a client in whose `proof` shows that it is `id`: returns its link,
@@ -367,7 +380,7 @@ impl Hub {
         model_id: Option<String>,
         admit: impl FnOnce() -> Result<(), HubRefusal>,
     ) -> Result<(Link, bool), HubRefusal> {
-        let prepare = |device: &mut Device, status: DeviceStatus| {
+        let prepare = |device: &Device, status: DeviceStatus| {
             if proof.expiry().is_some_and(|expiry| self.faults.is_expired(id, expiry)) {
                 return Err(ErrorCode::IotHubUnauthorized.because("the token expired, as a fault has it"));
             }
@@ -379,10 +392,14 @@ impl Hub {
             proof::check(id, &device.authentication, proof, policies, authorities, &resources, now)?;
             admit()?;
             let stored = device.session.filter(|_| !clean_session);
-            device.session = (!clean_session).then(|| stored.unwrap_or_default());
-            // A connection without a model says nothing of it: the last one stays.
-            device.twin.model_id = model_id.unwrap_or(std::mem::take(&mut device.twin.model_id));
-            Ok(stored)
+            let session = (!clean_session).then(|| stored.unwrap_or_default());
+            let patch = DevicePatch {
+                session: Some(session).filter(|session| *session != device.session),
+                // A connection without a model says nothing of it: the last one stays.
+                model_id: model_id.filter(|model_id| *model_id != device.twin.model_id),
+                twin: None,
+            };
+            Ok((patch, stored))
         };
         let attach = |_: &Arc<Device>, stored: Option<Subscriptions>| {
             // A clean session starts without the messages that waited before, and
@@ -397,7 +414,7 @@ impl Hub {
             }
             (self.links.attach(id, stored.unwrap_or_default(), proof.expiry()), stored.is_some())
         };
-        self.registry.update_with_status(id, prepare, attach).await
+        self.registry.patch(id, prepare, attach).await
     }
 
     /// Takes on a message for a device and sends it if the device listens.
@@ -450,11 +467,12 @@ impl Hub {
             self.links.subscribe(&link.device, link.number, change);
             return Ok(());
         }
-        let keep = |device: &mut Device| {
-            device.session = self.links.subscribe(&link.device, link.number, change).or(device.session);
-            Ok(())
+        let keep = |device: &Device, _| {
+            let session = self.links.subscribe(&link.device, link.number, change).map(Some);
+            let session = session.filter(|session| *session != device.session);
+            Ok((DevicePatch { session, ..DevicePatch::default() }, ()))
         };
-        self.registry.update(&link.device, keep, |_, ()| ()).await
+        self.registry.patch(&link.device, keep, |_, ()| ()).await
     }
 
     /// Writes the device's file and returns the device. A file that cannot be
@@ -469,15 +487,14 @@ impl Hub {
     /// Writes all files; those of devices only where they are for another
     /// address, since there may be thousands and somebody waits for the start.
     fn write_files(&self, store: &Store) -> Result<()> {
-        let mut devices = Vec::new();
-        self.registry.all(|id, device| devices.push((id.clone(), device.clone())));
-        self.files.sweep(devices.iter().map(|(id, _)| id))?;
+        self.files.sweep(self.registry.ids().iter())?;
         let wanted = self.files.devices_depend_on();
         if store.hub_value(FILES_FOR, || Ok(wanted.clone()))? != wanted {
             // Emptied first, so that a kill halfway has them all written again.
             store.set_hub_value(FILES_FOR, &"")?;
-            for (id, device) in &devices {
-                self.files.write_device(id, device)?;
+            for id in self.registry.ids() {
+                let write = |device: &Device| self.files.write_device(&id, device);
+                self.registry.read(&id, write).map_err(|refusal| anyhow!("{refusal}"))??;
             }
             store.set_hub_value(FILES_FOR, &wanted)?;
         }

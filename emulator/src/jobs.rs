@@ -298,7 +298,7 @@ impl Inner {
                     batch.put(DEVICE_JOBS, &name(&entry.job.id, device), device_job)?;
                 }
             }
-            self.store.write(&batch)
+            self.store.write(batch)
         };
         block_in_place(write).map_err(HubRefusal::internal)
     }
@@ -316,7 +316,7 @@ impl Inner {
                 for device in entry.devices.keys() {
                     batch.remove(DEVICE_JOBS, &name(&id, device));
                 }
-                self.store.write(&batch)
+                self.store.write(batch)
             };
             block_in_place(remove).map_err(HubRefusal::internal)?;
         }

@@ -41,6 +41,7 @@ pub mod messages;
 pub mod method_call;
 pub mod mqtt;
 pub mod notifications;
+pub mod outbox;
 pub mod output;
 pub mod pki;
 pub mod policies;

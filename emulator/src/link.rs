@@ -5,8 +5,9 @@ use bytes::Bytes;
 use iotdm_proto::Time;
 use iotdm_proto::topic::HubTopic;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use crate::outbox::Receiver;
 use iotdm_proto::Identity;
 
 /// A message to a device.
@@ -37,7 +38,7 @@ pub struct Link {
     /// Tells the link from earlier and later ones of the device.
     pub number: u64,
     /// The messages that the session has to send.
-    pub outbox: mpsc::Receiver<Message>,
+    pub outbox: Receiver,
     /// Resolves when the session has to close its connection.
     pub closed: oneshot::Receiver<Closed>,
 }

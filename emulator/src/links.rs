@@ -12,12 +12,13 @@ use iotdm_proto::DeviceId;
 use iotdm_proto::topic::HubTopic;
 use iotdm_proto::twin::Object;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::changes::Changes;
 use crate::clock::now;
 use crate::faults::Delivery;
 use crate::link::{CallOutcome, Closed, Link, Message, PendingCall, Presence};
+use crate::outbox::{Sender, outbox};
 use crate::subscriptions::Subscriptions;
 use iotdm_proto::Identity;
 
@@ -49,7 +50,7 @@ struct Inner {
 #[derive(Debug)]
 struct Slot {
     number: u64,
-    outbox: mpsc::Sender<Message>,
+    outbox: Sender,
     close: oneshot::Sender<Closed>,
     subscriptions: Subscriptions,
     /// The end of the device's token, in seconds since the Unix epoch.
@@ -79,7 +80,7 @@ impl Links {
         inner.remove(device, Closed::Replaced);
         inner.next_link += 1;
         let number = inner.next_link;
-        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (outbox, messages) = outbox(OUTBOX);
         let (close, closed) = oneshot::channel();
         let slot = Slot { number, outbox, close, subscriptions, expiry, calls: HashMap::new() };
         inner.links.insert(device.clone(), slot);
@@ -198,8 +199,7 @@ impl Links {
                 let outbox = inner.links.get(device)?.outbox.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    // Without a receiver the connection has ended.
-                    let _ = outbox.send(message).await;
+                    outbox.send(message).await;
                 });
             } else if !inner.send(device, message) {
                 return None;
@@ -257,7 +257,7 @@ impl Links {
 impl Inner {
     /// Queues a message, or cuts the device off when its outbox is full.
     fn send(&mut self, device: &Identity, message: Message) -> bool {
-        let sent = self.links.get(device).is_some_and(|slot| slot.outbox.try_send(message).is_ok());
+        let sent = self.links.get(device).is_some_and(|slot| slot.outbox.try_send(message));
         if !sent {
             self.remove(device, Closed::Slow);
         }
@@ -343,7 +343,7 @@ mod tests {
         let mut link = links.attach(&gw1(), Subscriptions::default(), None);
         assert!(links.call(&gw1(), "m", &Value::Null, at_once).is_none());
         links.notify(&gw1(), Object::new(), 2);
-        assert!(link.outbox.try_recv().is_err());
+        assert!(link.outbox.try_recv().is_none());
         links.subscribe(&gw1(), link.number, |subscriptions| *subscriptions = listening()).unwrap();
         assert!(links.subscribe(&gw1(), link.number + 1, |_| panic!("not this link")).is_none());
         links.notify(&gw1(), Object::new(), 3);

@@ -136,7 +136,7 @@ impl Messages {
             for (number, stored) in &sent {
                 batch.put(MESSAGES, &name(id, *number), stored)?;
             }
-            inner.store.write(&batch)
+            inner.store.write(batch)
         };
         block_in_place(write).map_err(HubRefusal::internal)?;
         if let Some(waiting) = inner.waiting.get_mut(id) {
@@ -174,7 +174,7 @@ impl Messages {
             for number in waiting.keys() {
                 batch.remove(MESSAGES, &name(id, *number));
             }
-            inner.store.write(&batch)
+            inner.store.write(batch)
         };
         block_in_place(remove).map_err(HubRefusal::internal)?;
         Ok(inner.waiting.remove(id).map_or(0, |waiting| waiting.len()))

@@ -50,8 +50,8 @@ pub async fn serve(hub: Arc<Hub>, mut connection: Connection) {
         return refuse(connection, ConnectReturnCode::BadClientId).await;
     }
     match provisioning::registration_id(&hub, &connect) {
-        Some(id) => provisioning::serve(&hub, connection, &connect, id).await,
-        None => session::serve(&hub, connection, &connect).await,
+        Some(id) => Box::pin(provisioning::serve(&hub, connection, &connect, id)).await,
+        None => session::serve(&hub, connection, connect).await,
     }
 }
 

@@ -14,13 +14,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::sync;
+use tokio::task::yield_now;
 
 use crate::changes::Changes;
-use crate::device::{Device, DeviceStatus};
+use crate::device::{self, Device, DevicePatch, DeviceStatus};
 use crate::refusal::{ErrorCode, HubRefusal};
-use crate::store::{Batch, DEVICES, Store};
+use crate::store::{Batch, DEVICES, Raw, Store};
 use iotdm_proto::Identity;
 
 /// How many devices can be changed at the same time: so many that two devices
@@ -39,14 +40,28 @@ pub struct Registry {
     changes: Arc<Changes>,
 }
 
-type Devices = BTreeMap<Identity, Arc<Device>>;
+#[derive(Default)]
+struct Devices {
+    all: BTreeMap<Identity, Slot>,
+    /// Whether some of them may not have been parsed yet.
+    some_stored: bool,
+}
+
+/// A device in the registry.
+enum Slot {
+    /// As the store has it: parsing ten thousand of them takes longer than all else of
+    /// a start, so each is parsed when somebody first asks for it.
+    Stored(Raw),
+    Parsed(Arc<Device>),
+}
 
 impl Registry {
     /// The devices and modules in the store; `changes` is told what changes.
     pub fn open(store: Store, changes: Arc<Changes>) -> Result<Self> {
-        let stored = store.all::<Device>(DEVICES)?.into_iter();
-        let devices = stored.map(|(id, device)| Ok((id.parse()?, Arc::new(device))));
-        let devices = devices.collect::<Result<_>>().context("a stored device has no device's id")?;
+        let stored = store.all_raw(DEVICES)?.into_iter();
+        let all = stored.map(|(id, raw)| Ok((id.parse()?, Slot::Stored(raw))));
+        let all = all.collect::<Result<_>>().context("a stored device has no device's id")?;
+        let devices = Devices { all, some_stored: true };
         let turns = (0..TURNS).map(|_| sync::Mutex::default()).collect();
         Ok(Registry { store, devices: Mutex::new(devices), turns, hasher: RandomState::new(), changes })
     }
@@ -78,16 +93,48 @@ impl Registry {
     }
 
     /// Looks at every device and module.
-    pub fn all(&self, mut look: impl FnMut(&Identity, &Arc<Device>)) {
-        self.lock().iter().for_each(|(id, device)| look(id, device));
+    pub fn all(&self, mut look: impl FnMut(&Identity, &Device)) {
+        self.scan(None, |id, device| {
+            look(id, device);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The ids of all devices and modules.
+    pub fn ids(&self) -> Vec<Identity> {
+        self.lock().all.keys().cloned().collect()
+    }
+
+    /// Parses the devices that nobody has asked for yet, so that nobody has to wait for
+    /// many of them later. Fails on the first one that cannot be parsed.
+    pub async fn parse_all(&self) -> Result<()> {
+        if self.lock().some_stored {
+            for id in self.ids() {
+                // A device that was deleted meanwhile needs no parsing.
+                self.parsed(&id).transpose()?;
+                yield_now().await;
+            }
+            self.lock().some_stored = false;
+        }
+        Ok(())
     }
 
     /// Looks at the devices and modules after `after` until `look` breaks.
     fn scan(&self, after: Option<&Identity>, mut look: impl FnMut(&Identity, &Device) -> ControlFlow<()>) {
+        // Soon after the start nothing is left to parse.
+        if self.lock().some_stored {
+            for error in self.ids().iter().filter_map(|id| self.parsed(id)?.err()) {
+                tracing::error!("{error:#}");
+            }
+        }
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let devices = self.lock();
-        let mut range = devices.range::<Identity, _>((start, Bound::Unbounded));
-        let _ = range.try_for_each(|(id, device)| look(id, device));
+        let mut range = devices.all.range::<Identity, _>((start, Bound::Unbounded));
+        let _ = range.try_for_each(|(id, slot)| match slot {
+            Slot::Parsed(device) => look(id, device),
+            // It could not be parsed, which was logged.
+            Slot::Stored(_) => ControlFlow::Continue(()),
+        });
     }
 
     /// Adds a device, or a module to its device; `then` runs once the addition is
@@ -123,23 +170,45 @@ impl Registry {
         change: impl FnOnce(&mut Device) -> Result<T, HubRefusal>,
         then: impl FnOnce(&Arc<Device>, T) -> R,
     ) -> Result<R, HubRefusal> {
-        self.update_with_status(id, |device, _| change(device), then).await
+        let _turn = self.turn(id).await;
+        let old = self.find(id)?;
+        let mut device = Device::clone(&old);
+        let outcome = change(&mut device)?;
+        let device = if device == *old { old } else { self.put(id, device).await? };
+        Ok(then(&device, outcome))
     }
 
-    /// Changes a device or module as [`Registry::update`] does; `change` also
-    /// learns the status of the device, or of the module's device.
-    pub async fn update_with_status<T, R>(
+    /// Changes a device or module by the patch that `change` returns with something for
+    /// `then`, which runs once the patch is durable; `change` also learns the status of
+    /// the device, or of the module's device. A patch is written as it is, and so in less
+    /// time than the whole device; an empty one is not written.
+    pub async fn patch<T, R>(
         &self,
         id: &Identity,
-        change: impl FnOnce(&mut Device, DeviceStatus) -> Result<T, HubRefusal>,
+        change: impl FnOnce(&Device, DeviceStatus) -> Result<(DevicePatch, T), HubRefusal>,
         then: impl FnOnce(&Arc<Device>, T) -> R,
     ) -> Result<R, HubRefusal> {
         let _turn = self.turn(id).await;
-        let old = self.find(id)?;
-        let status = self.find(&id.of_device())?.status;
-        let mut device = Device::clone(&old);
-        let outcome = change(&mut device, status)?;
-        let device = if device == *old { old } else { self.put(id, device).await? };
+        let (patch, outcome) = {
+            let device = self.find(id)?;
+            let status = if id.module.is_none() { device.status } else { self.find(&id.of_device())?.status };
+            change(&device, status)?
+        };
+        if patch == DevicePatch::default() {
+            return Ok(then(&self.find(id)?, outcome));
+        }
+        let mut batch = Batch::default();
+        batch.patch_device(&id.to_string(), &patch).map_err(HubRefusal::internal)?;
+        self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
+        let device = match self.lock().all.get_mut(id) {
+            Some(Slot::Parsed(device)) => {
+                // Copies the device only where somebody is looking at it right now.
+                Arc::make_mut(device).apply(patch);
+                device.clone()
+            }
+            _ => return Err(HubRefusal::internal("a device has gone while it was somebody's turn")),
+        };
+        self.changes.note(id);
         Ok(then(&device, outcome))
     }
 
@@ -163,7 +232,7 @@ impl Registry {
         }
         self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
         let mut devices = self.lock();
-        gone.iter().for_each(|id| drop(devices.remove(id)));
+        gone.iter().for_each(|id| drop(devices.all.remove(id)));
         drop(devices);
         gone.iter().for_each(|id| self.changes.note(id));
         gone.iter().for_each(then);
@@ -176,7 +245,7 @@ impl Registry {
         batch.put(DEVICES, &id.to_string(), &device).map_err(HubRefusal::internal)?;
         self.store.write_along(batch).await.map_err(HubRefusal::internal)?;
         let device = Arc::new(device);
-        self.lock().insert(id.clone(), device.clone());
+        self.lock().all.insert(id.clone(), Slot::Parsed(device.clone()));
         self.changes.note(id);
         Ok(device)
     }
@@ -188,19 +257,43 @@ impl Registry {
     }
 
     fn find(&self, id: &Identity) -> Result<Arc<Device>, HubRefusal> {
-        let devices = self.lock();
-        devices.get(id).cloned().ok_or_else(|| match &id.module {
-            Some(module) if devices.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound
+        if let Some(device) = self.parsed(id) {
+            return device.map_err(HubRefusal::internal);
+        }
+        Err(match &id.module {
+            Some(module) if self.lock().all.contains_key(&id.of_device()) => ErrorCode::ModuleNotFound
                 .because(format!("Module {module} in Device {} not found.", id.device)),
             // The whole message of the service is the id.
             _ => ErrorCode::DeviceNotFound.because(id.device.as_str()),
         })
     }
 
+    /// The device, which is parsed if nobody has asked for it before; `None` if there
+    /// is none.
+    fn parsed(&self, id: &Identity) -> Option<Result<Arc<Device>>> {
+        let raw = match self.lock().all.get(id)? {
+            Slot::Parsed(device) => return Some(Ok(device.clone())),
+            Slot::Stored(raw) => raw.clone(),
+        };
+        // Not under the lock, so that nobody else has to wait.
+        let device = match device::read(&raw.json, &raw.patches) {
+            Ok(device) => Arc::new(device),
+            Err(error) => return Some(Err(anyhow!("the stored device {id} is unreadable: {error}"))),
+        };
+        match self.lock().all.get_mut(id)? {
+            // Somebody else was faster, and may have changed it since.
+            Slot::Parsed(device) => Some(Ok(device.clone())),
+            slot => {
+                *slot = Slot::Parsed(device.clone());
+                Some(Ok(device))
+            }
+        }
+    }
+
     /// The device and its modules.
     pub fn with_modules(&self, device: &Identity) -> Vec<Identity> {
         let devices = self.lock();
-        let range = devices.range(device..).map(|(id, _)| id);
+        let range = devices.all.range(device..).map(|(id, _)| id);
         range.take_while(|id| id.device == device.device).cloned().collect()
     }
 

@@ -1,5 +1,6 @@
 //! `iotdm-emulator serve`: from the command line to a running hub.
 
+use std::future::pending;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub async fn run(options: Serve) -> Result<()> {
         }
     }
 
-    tokio::spawn({
+    let mended = tokio::spawn({
         let hub = hub.clone();
         async move { hub.mend_files().await }
     });
@@ -80,7 +81,17 @@ pub async fn run(options: Serve) -> Result<()> {
             _ = interrupt.recv() => info!("stopping on SIGINT"),
         }
     };
-    server::run(hub, mqtt, https, Arc::new(tls), shutdown).await
+    let damaged = async {
+        match mended.await {
+            Ok(Err(error)) => error,
+            // Mended, or at its end with the runtime.
+            _ => pending().await,
+        }
+    };
+    tokio::select! {
+        end = server::run(hub, mqtt, https, Arc::new(tls), shutdown) => end,
+        error = damaged => Err(error),
+    }
 }
 
 /// Raises the limit of open files as far as it goes: each connection takes one,

@@ -47,15 +47,15 @@ pub async fn run(
     let (stop, stopped) = watch::channel(());
     let serve_device = {
         let hub = hub.clone();
-        move |stream: TlsStream<TcpStream>, stranger| {
+        move |stream: Box<TlsStream<TcpStream>>, stranger| {
             let certificate = ClientCertificate::shown_in(&stream);
-            let connection = Connection::new(Transport::Tls(Box::new(stream)), certificate, Some(stranger));
+            let connection = Connection::new(Transport::Tls(stream), certificate, Some(stranger));
             mqtt::serve(hub.clone(), connection)
         }
     };
     let serve_service = {
         let router = http::router(hub.clone());
-        move |stream, stranger| http::serve(router.clone(), stream, stranger, stopped.clone())
+        move |stream: Box<_>, stranger| http::serve(router.clone(), *stream, stranger, stopped.clone())
     };
     tokio::select! {
         () = shutdown => {}
@@ -82,7 +82,7 @@ async fn accept_all<F>(
     listener: TcpListener,
     acceptor: &TlsAcceptor,
     connections: &mut JoinSet<()>,
-    serve: impl Fn(TlsStream<TcpStream>, Arc<Stranger>) -> F + Clone + Send + 'static,
+    serve: impl Fn(Box<TlsStream<TcpStream>>, Arc<Stranger>) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -97,8 +97,10 @@ async fn accept_all<F>(
                 Ok((stream, peer)) => {
                     let (acceptor, serve, stranger) = (acceptor.clone(), serve.clone(), strangers.enter());
                     connections.spawn(async move {
+                        // Boxed, since the task lasts as long as the connection.
                         let handshake = stranger.unless_in_the_way(handshake(stream, peer, acceptor));
-                        if let Some(Some(stream)) = handshake.await {
+                        let stream = Box::pin(handshake).await;
+                        if let Some(Some(stream)) = stream {
                             serve(stream, stranger).await;
                         }
                     });
@@ -117,12 +119,12 @@ async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<Box<TlsStream<TcpStream>>> {
     // Packets are small, and the other side waits for each: without this, the
     // kernel would hold some back to send them together.
     let _ = stream.set_nodelay(true);
     match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => return Some(stream),
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
         Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => debug!(%peer, "a TLS handshake took too long"),
     }

@@ -1,210 +1,186 @@
 //! The durable store: everything that the hub has acknowledged is in here.
 //!
-//! It is a redb database, because that is a single file and pure Rust (no C
-//! compiler, no server), and a commit is atomic and synced to disk before it
-//! returns: after a kill at any instant the file opens with the last committed
-//! state. redb also locks the file, which keeps a second emulator out.
+//! It is one file to which changes are appended, each as short as what changed, and
+//! many of them by one sync ([`frames`] says how they stand there). At a start it is
+//! read from its beginning to its end, up to where a crash has torn it; when most of
+//! it is of the past, [`writer`] writes it anew. Values stay unparsed until somebody
+//! asks for them. The file is locked, which keeps a second emulator out.
+//!
+//! It is called `store.redb` since earlier versions had a redb database there, which
+//! becomes such a file when it is opened ([`older`]). The name has stayed: so an
+//! earlier version refuses the file, rather than begin with an empty hub beside it.
 
-use std::path::Path;
+mod frames;
+mod image;
+mod older;
+mod table;
+mod writer;
+
+use std::fs::{File, TryLockError};
+use std::io::Read as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use anyhow::{Context, Result, anyhow};
-use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 use crate::data_dir::open_private;
-
-/// A table: JSON by name.
-pub type Table = TableDefinition<'static, &'static str, &'static [u8]>;
-
-/// Devices by id.
-pub const DEVICES: Table = TableDefinition::new("devices");
-/// Jobs by id.
-pub const JOBS: Table = TableDefinition::new("jobs");
-/// The devices' parts of jobs, by `job/device`.
-pub const DEVICE_JOBS: Table = TableDefinition::new("device-jobs");
-/// Cloud-to-device messages, by `device/number`.
-pub const MESSAGES: Table = TableDefinition::new("messages");
-/// Configurations by id.
-pub const CONFIGURATIONS: Table = TableDefinition::new("configurations");
-/// Enrolments, by kind and id.
-pub const ENROLMENTS: Table = TableDefinition::new("enrolments");
-/// Registrations, by registration id.
-pub const REGISTRATIONS: Table = TableDefinition::new("registrations");
-/// What belongs to the hub itself, such as its policies.
-const HUB: Table = TableDefinition::new("hub");
-
-/// Every table, for a new file to have them all.
-const TABLES: [Table; 8] =
-    [DEVICES, JOBS, DEVICE_JOBS, MESSAGES, CONFIGURATIONS, ENROLMENTS, REGISTRATIONS, HUB];
+use crate::device::{self, DevicePatch};
+use frames::{HEAD, Kind};
+use image::Image;
+pub use image::Raw;
+use older::Older;
+pub use table::{CONFIGURATIONS, DEVICE_JOBS, DEVICES, ENROLMENTS, JOBS, MESSAGES, REGISTRATIONS, Table};
+use table::{Change, HUB, Row};
+use writer::{Anew, Thread, Writer};
 
 /// An open store. Clones share it.
 #[derive(Clone)]
 pub struct Store(Arc<Shared>);
 
 struct Shared {
-    database: Database,
-    /// The batches that the next commit takes along.
-    waiting: Mutex<Vec<Waiting>>,
-    /// Held by the writer that commits for all that wait.
-    committing: Arc<tokio::sync::Mutex<()>>,
-    /// Whether a commit is not synced to disk yet.
+    file: PathBuf,
+    /// All that is in the file, while the hub starts.
+    image: Arc<Mutex<Option<Image>>>,
+    /// Whether the hub has started, and its files have been swept.
+    started: Arc<AtomicBool>,
+    /// Whether something waits for the next sync.
     unsynced: AtomicBool,
-}
-
-/// A batch and its writer, who waits for it to be durable.
-struct Waiting {
-    batch: Batch,
-    written: oneshot::Sender<Result<(), String>>,
+    thread: Thread,
 }
 
 /// Changes that become durable together.
 #[derive(Default)]
 pub struct Batch(Vec<Row>);
 
-/// A named value's new JSON; `None` removes the value.
-struct Row {
-    table: Table,
-    name: String,
-    json: Option<Vec<u8>>,
-}
-
 impl Store {
     /// Opens the store in `file`, or makes one.
     pub fn open(file: &Path) -> Result<Self> {
         let name =
             || format!("cannot open the store {}; choose another directory with --data", file.display());
-        // redb would follow a link, and make the file readable by everybody.
-        let private = open_private(file).with_context(name)?;
-        let database =
-            FileBackend::new(private).and_then(|file| Database::builder().create_with_backend(file));
-        let database = database.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => anyhow!(
-                "another emulator is using {}; stop it or choose another --data directory",
-                file.display()
-            ),
-            error => anyhow!(error).context(name()),
-        })?;
-        let (waiting, committing, unsynced) = Default::default();
-        let store = Store(Arc::new(Shared { database, waiting, committing, unsynced }));
-        store.create_tables().with_context(|| format!("cannot write the store {}", file.display()))?;
-        Ok(store)
+        let mut opened = open_locked(file, name)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(opened.metadata().with_context(name)?.len())?);
+        opened.read_to_end(&mut bytes).with_context(name)?;
+        let (mut unsynced, mut image) = (false, Image::default());
+        let writer = match frames::kind(&bytes) {
+            Kind::Frames => {
+                let (found, end) = Image::read(&bytes.into()).with_context(name)?;
+                image = found;
+                let needed = u64::try_from(image.size())?;
+                let end = u64::try_from(end)?;
+                // Also the zeros go, so that nothing stands behind what is appended. What a
+                // killed emulator wrote and did not sync is seen from now on, so it must stay.
+                opened.set_len(end).and_then(|()| opened.sync_data()).with_context(name)?;
+                Writer::new(file, opened, end).needing(needed)
+            }
+            Kind::New => {
+                unsynced = true;
+                let begin = opened.set_len(0).and_then(|()| opened.write_all_at(HEAD, 0));
+                begin.with_context(|| format!("cannot write the store {}", file.display()))?;
+                Writer::new(file, opened, u64::try_from(HEAD.len())?).unnamed()
+            }
+            Kind::Database => {
+                unsynced = true;
+                let older = Older::read(opened).with_context(name)?;
+                let anew = Anew::write(file, &older.image)?;
+                // While the database is locked, nobody else can do the same.
+                let (opened, end) = anew.take_name(file).with_context(name)?;
+                image = older.into_image();
+                Writer::new(file, opened, end).unnamed()
+            }
+            Kind::Later => return Err(anyhow!("a later version has written it").context(name())),
+            Kind::Other => return Err(anyhow!("it is no store of an emulator").context(name())),
+        };
+        let (image, started) = (Arc::new(Mutex::new(Some(image))), Arc::default());
+        let thread = Thread::start(writer, Arc::clone(&image), Arc::clone(&started))?;
+        let (file, unsynced) = (file.to_owned(), AtomicBool::new(unsynced));
+        Ok(Store(Arc::new(Shared { file, image, started, unsynced, thread })))
     }
 
     /// All values of a table, each with its name.
     pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let transaction = self.0.database.begin_read()?;
-        let mut all = Vec::new();
-        for row in transaction.open_table(table)?.iter()? {
-            let (name, json) = row?;
-            let name = name.value();
-            let value = serde_json::from_slice(json.value())
-                .with_context(|| format!("{name:?} among the stored {table} is unreadable"))?;
-            all.push((name.to_owned(), value));
-        }
-        Ok(all)
+        let parse = |(name, raw): (String, Raw)| {
+            let value = parse(table, &raw);
+            let value =
+                value.with_context(|| format!("{name:?} among the stored {} is unreadable", table.name()))?;
+            Ok((name, value))
+        };
+        self.all_raw(table)?.into_iter().map(parse).collect()
+    }
+
+    /// All values of a table as they are stored, each with its name.
+    pub fn all_raw(&self, table: Table) -> Result<Vec<(String, Raw)>> {
+        self.read(|image| image.all(table))
     }
 
     /// Writes a value; durable on return.
     pub fn put(&self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
         let mut batch = Batch::default();
         batch.put(table, name, value)?;
-        self.write(&batch)
+        self.write(batch)
     }
 
     /// Removes a value, if it is there; durable on return.
     pub fn remove(&self, table: Table, name: &str) -> Result<()> {
         let mut batch = Batch::default();
         batch.remove(table, name);
-        self.write(&batch)
+        self.write(batch)
     }
 
-    /// Writes a batch in one commit; durable on return.
-    pub fn write(&self, batch: &Batch) -> Result<()> {
-        self.write_all([batch])
+    /// Writes a batch; durable on return.
+    pub fn write(&self, batch: Batch) -> Result<()> {
+        let (told, outcome) = mpsc::channel();
+        // An error only means that the receiver is gone, which it is not.
+        self.0.thread.queue.push(batch.0, move |outcome| drop(told.send(outcome)));
+        outcome.recv()?.map_err(|why| anyhow!(why))
     }
 
-    /// Writes a batch in one commit with all others that want to be written by
-    /// then: syncing the disk takes longest, and takes as long for one batch as
-    /// for a thousand. When the future is dropped, the batch may be written or
-    /// not.
+    /// Writes a batch by one sync with all others that want to be written by then:
+    /// syncing the disk takes longest, and takes as long for one batch as for a
+    /// thousand. When the future is dropped, the batch is written all the same.
     pub async fn write_along(&self, batch: Batch) -> Result<()> {
-        let (written, mut outcome) = oneshot::channel();
-        self.waiting().push(Waiting { batch, written });
-        tokio::select! {
-            biased;
-            outcome = &mut outcome => return said(outcome),
-            turn = self.0.committing.clone().lock_owned() => {
-                let group = std::mem::take(&mut *self.waiting());
-                let store = self.clone();
-                let commit = move || {
-                    let outcome = store.write_all(group.iter().map(|waiting| &waiting.batch));
-                    let outcome = outcome.map_err(|error| format!("{error:#}"));
-                    for Waiting { written, .. } in group {
-                        // An error only means that this writer's future was dropped.
-                        let _ = written.send(outcome.clone());
-                    }
-                    // Only now, also when nobody waits here any more: the next
-                    // group must not overtake this one.
-                    drop(turn);
-                };
-                spawn_blocking(commit).await?;
-            }
-        }
-        // The batch was in this group, or in one before it.
-        said(outcome.await)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes batches in one commit.
-    fn write_all<'a>(&self, batches: impl IntoIterator<Item = &'a Batch>) -> Result<()> {
-        let transaction = self.0.database.begin_write()?;
-        for Row { table, name, json } in batches.into_iter().flat_map(|batch| &batch.0) {
-            let mut table = transaction.open_table(*table)?;
-            match json {
-                Some(json) => table.insert(name.as_str(), json.as_slice())?,
-                None => table.remove(name.as_str())?,
-            };
-        }
-        Ok(transaction.commit()?)
+        let (told, outcome) = oneshot::channel();
+        // An error only means that this future was dropped.
+        self.0.thread.queue.push(batch.0, move |outcome| drop(told.send(outcome)));
+        outcome.await?.map_err(|why| anyhow!(why))
     }
 
     /// A value that belongs to the hub itself, made at its first use. A new value
-    /// is durable only after the next commit or [`Store::sync`]: each commit would
-    /// take time at a start.
+    /// is durable only after the next write or [`Store::sync`]: each sync would take
+    /// time at a start.
     pub fn hub_value<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let transaction = self.0.database.begin_read()?;
-        if let Some(json) = transaction.open_table(HUB)?.get(name)? {
-            return serde_json::from_slice(json.value())
-                .with_context(|| format!("the stored {name} are unreadable"));
+        if let Some(raw) = self.read(|image| Ok(image.get(HUB, name).cloned()))? {
+            return parse(HUB, &raw).with_context(|| format!("the stored {name} are unreadable"));
         }
-        drop(transaction);
         let value = make()?;
-        let mut transaction = self.0.database.begin_write()?;
-        transaction.set_durability(Durability::None)?;
-        transaction.open_table(HUB)?.insert(name, serde_json::to_vec(&value)?.as_slice())?;
-        transaction.commit()?;
+        let mut batch = Batch::default();
+        batch.put(HUB, name, &value)?;
+        for row in batch.0 {
+            if let Some(image) = &mut *self.image() {
+                image.apply(row.clone())?;
+            }
+            self.0.thread.queue.push_for_later(row);
+        }
         self.0.unsynced.store(true, Ordering::Relaxed);
         Ok(value)
     }
 
-    /// Makes the values durable that the start has made.
+    /// Makes the values durable that the start has made. The hub has started: what it
+    /// has not read by now it does not need.
     pub fn sync(&self) -> Result<()> {
         if self.0.unsynced.swap(false, Ordering::Relaxed) {
-            self.write(&Batch::default())?;
+            self.write(Batch::default())?;
         }
+        self.0.started.store(true, Ordering::Relaxed);
+        *self.image() = None;
         Ok(())
     }
 
@@ -213,48 +189,80 @@ impl Store {
         self.put(HUB, name, value)
     }
 
-    fn create_tables(&self) -> Result<()> {
-        let transaction = self.0.database.begin_read()?;
-        // Most often all tables are there, and a commit takes time.
-        if TABLES.into_iter().all(|table| transaction.open_table(table).is_ok()) {
-            return Ok(());
+    /// Looks at what is in the file.
+    fn read<R>(&self, look: impl FnOnce(&Image) -> Result<R>) -> Result<R> {
+        if let Some(image) = &*self.image() {
+            return look(image);
         }
-        drop(transaction);
-        let mut transaction = self.0.database.begin_write()?;
-        transaction.set_durability(Durability::None)?;
-        for table in TABLES {
-            transaction.open_table(table)?;
-        }
-        transaction.commit()?;
-        self.0.unsynced.store(true, Ordering::Relaxed);
-        Ok(())
+        look(&Image::read(&std::fs::read(&self.0.file)?.into())?.0)
+    }
+
+    fn image(&self) -> MutexGuard<'_, Option<Image>> {
+        self.0.image.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Batch {
     /// Writes a value.
     pub fn put(&mut self, table: Table, name: &str, value: &impl Serialize) -> Result<()> {
-        let json = serde_json::to_vec(value)?;
-        self.0.push(Row { table, name: name.to_owned(), json: Some(json) });
+        let json = serde_json::to_vec(value)?.into();
+        self.0.push(Row { table, name: name.to_owned().into(), change: Change::Put(json) });
+        Ok(())
+    }
+
+    /// Writes how a device changes; the device is in the store already.
+    pub fn patch_device(&mut self, id: &str, patch: &DevicePatch) -> Result<()> {
+        let json = serde_json::to_vec(patch)?.into();
+        self.0.push(Row { table: DEVICES, name: id.to_owned().into(), change: Change::Patch(json) });
         Ok(())
     }
 
     /// Removes a value, if it is there.
     pub fn remove(&mut self, table: Table, name: &str) {
-        self.0.push(Row { table, name: name.to_owned(), json: None });
+        self.0.push(Row { table, name: name.to_owned().into(), change: Change::Remove });
     }
 }
 
-/// What the writer of a group said of this batch.
-fn said(outcome: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<()> {
-    outcome?.map_err(|why| anyhow!(why))
+/// Opens the file, and keeps others from doing so.
+fn open_locked(file: &Path, name: impl Fn() -> String + Copy) -> Result<File> {
+    loop {
+        let opened = open_private(file).with_context(name)?;
+        match opened.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another emulator is using {}; stop it or choose another --data directory",
+                file.display()
+            ),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(name),
+        }
+        // Another emulator, which has ended since, may have put a new file in its place
+        // between the two steps.
+        let named = file.symlink_metadata().map(|named| (named.dev(), named.ino()));
+        let ours = opened.metadata().with_context(name)?;
+        if named.is_ok_and(|named| named == (ours.dev(), ours.ino())) {
+            return Ok(opened);
+        }
+    }
+}
+
+/// The value as it is after its changes.
+fn parse<T: DeserializeOwned>(table: Table, raw: &Raw) -> serde_json::Result<T> {
+    if table == DEVICES && !raw.patches.is_empty() {
+        return serde_json::from_slice(&serde_json::to_vec(&device::read(&raw.json, &raw.patches)?)?);
+    }
+    serde_json::from_slice(&raw.json)
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::join_all;
+    use redb::{Database, TableDefinition};
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn devices(store: &Store) -> Vec<(String, Value)> {
+        store.all(DEVICES).unwrap()
+    }
 
     #[test]
     fn what_was_put_is_there_after_reopening() {
@@ -264,16 +272,16 @@ mod tests {
         store.put(DEVICES, "gw1", &"a device").unwrap();
         assert_eq!(store.hub_value("number", || Ok(7)).unwrap(), 7);
         store.sync().unwrap();
+        assert_eq!(store.hub_value("number", || Ok(8)).unwrap(), 7, "also when the start is over");
         let second = Store::open(&file).err().unwrap().to_string();
         assert!(second.contains("another emulator"), "{second}");
         drop(store);
 
         let store = Store::open(&file).unwrap();
-        let devices = || store.all::<String>(DEVICES).unwrap();
-        assert_eq!(devices(), [("gw1".to_owned(), "a device".to_owned())]);
+        assert_eq!(devices(&store), [("gw1".to_owned(), json!("a device"))]);
         assert_eq!(store.hub_value("number", || Ok(8)).unwrap(), 7);
         store.remove(DEVICES, "gw1").unwrap();
-        assert!(devices().is_empty());
+        assert!(devices(&store).is_empty());
     }
 
     #[test]
@@ -283,38 +291,112 @@ mod tests {
         let mut batch = Batch::default();
         batch.put(JOBS, "a", &1).unwrap();
         batch.put(DEVICE_JOBS, "a/gw1", &2).unwrap();
-        store.write(&batch).unwrap();
-        assert_eq!(store.all::<u8>(DEVICE_JOBS).unwrap(), [("a/gw1".to_owned(), 2)]);
+        batch.put(JOBS, "b", &3).unwrap();
         batch.remove(JOBS, "a");
-        store.write(&batch).unwrap();
-        assert!(store.all::<u8>(JOBS).unwrap().is_empty(), "in the order of the changes");
-    }
-
-    #[tokio::test]
-    async fn many_writers_share_commits_and_all_are_durable() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("store");
-        let store = Store::open(&file).unwrap();
-        let write = async |n: u32| {
-            let mut batch = Batch::default();
-            batch.put(DEVICES, &format!("d{n:03}"), &n).unwrap();
-            store.write_along(batch).await.unwrap();
-            store.all::<u32>(DEVICES).unwrap().len()
-        };
-        let seen = join_all((0..300).map(write)).await;
-        // The first writer commits for itself alone or for all, the second for
-        // all that are left.
-        assert!(seen.iter().filter(|seen| **seen == 300).count() >= 299, "{seen:?}");
-        drop(store);
-        assert_eq!(Store::open(&file).unwrap().all::<u32>(DEVICES).unwrap().len(), 300);
+        store.write(batch).unwrap();
+        assert_eq!(store.all::<u8>(DEVICE_JOBS).unwrap(), [("a/gw1".to_owned(), 2)]);
+        assert_eq!(store.all::<u8>(JOBS).unwrap(), [("b".to_owned(), 3)], "in the order of the changes");
     }
 
     #[test]
-    fn a_file_that_is_no_store_is_named() {
+    fn a_torn_end_is_not_there_and_what_is_written_next_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, torn) = (dir.path().join("whole"), dir.path().join("torn"));
+        let store = Store::open(&whole).unwrap();
+        store.sync().unwrap();
+        let end = |store: &Store| {
+            let bytes = std::fs::read(&store.0.file).unwrap().into();
+            Image::read(&bytes).unwrap().1
+        };
+        let mut ends = vec![end(&store)];
+        for n in 0..3 {
+            store.put(DEVICES, &format!("d{n}"), &json!({ "n": n })).unwrap();
+            ends.push(end(&store));
+        }
+        drop(store);
+        let bytes = std::fs::read(&whole).unwrap();
+        for cut in HEAD.len()..=ends[3] {
+            // A power cut leaves what was not synced out, or zeros in its place.
+            let mut left = bytes[..cut].to_vec();
+            left.extend(vec![0; if cut % 2 == 0 { 0 } else { 100 }]);
+            std::fs::write(&torn, left).unwrap();
+            let store = Store::open(&torn).unwrap();
+            let confirmed = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+            assert_eq!(devices(&store).len(), confirmed, "cut at {cut}");
+            store.put(DEVICES, "next", &json!({})).unwrap();
+            drop(store);
+            let names = devices(&Store::open(&torn).unwrap()).into_iter().map(|(name, _)| name);
+            let expected = (0..confirmed).map(|n| format!("d{n}")).chain(["next".to_owned()]);
+            assert!(names.eq(expected), "cut at {cut}");
+        }
+        // A byte that changes where more was confirmed after it is no crash's work.
+        let mut damaged = bytes;
+        damaged[ends[1] + 20] ^= 1;
+        std::fs::write(&torn, &damaged).unwrap();
+        let error = format!("{:#}", Store::open(&torn).err().unwrap());
+        assert!(error.contains("damaged at byte") && error.contains("torn"), "{error}");
+        assert_eq!(std::fs::read(&torn).unwrap(), damaged, "left as it was");
+    }
+
+    #[test]
+    fn a_first_start_that_was_killed_can_be_repeated() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("store");
-        std::fs::write(&file, "not a database").unwrap();
-        let error = Store::open(&file).err().unwrap().to_string();
-        assert!(error.contains(&file.display().to_string()), "{error}");
+        for left in [&b""[..], &HEAD[..7], &[0; 4096]] {
+            std::fs::write(&file, left).unwrap();
+            let store = Store::open(&file).unwrap();
+            store.put(DEVICES, "gw1", &json!({})).unwrap();
+            drop(store);
+            assert_eq!(devices(&Store::open(&file).unwrap()).len(), 1);
+        }
+    }
+
+    /// A store as the versions before this one wrote it.
+    fn of_earlier_version(file: &Path) {
+        let database = Database::create(file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        for (table, name, json) in [
+            ("devices", "gw1", r#"{"a":1}"#),
+            ("devices", "gw1/m", "{}"),
+            ("messages", "gw1/00000000000000000001", "[]"),
+            ("hub", "policies", "7"),
+        ] {
+            let table = TableDefinition::<&str, &[u8]>::new(table);
+            transaction.open_table(table).unwrap().insert(name, json.as_bytes()).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    #[test]
+    fn a_store_of_an_earlier_version_is_taken_over_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store");
+        of_earlier_version(&file);
+        // What a crash in the middle of an earlier attempt leaves.
+        std::fs::write(dir.path().join(".writing-store"), b"iotdm-sto").unwrap();
+        for _ in 0..2 {
+            let store = Store::open(&file).unwrap();
+            let expected = [("gw1".to_owned(), json!({"a": 1})), ("gw1/m".to_owned(), json!({}))];
+            assert_eq!(devices(&store), expected);
+            assert_eq!(store.all::<Value>(MESSAGES).unwrap().len(), 1);
+            assert_eq!(store.hub_value("policies", || Ok(0)).unwrap(), 7);
+            let second = Store::open(&file).err().unwrap().to_string();
+            assert!(second.contains("another emulator"), "{second}");
+        }
+        assert!(std::fs::read(&file).unwrap().starts_with(HEAD));
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store");
+        for (text, why) in [("not a database", "no store"), ("iotdm-store 2\n\0\0and more", "later version")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let error = format!("{:#}", Store::open(&file).err().unwrap());
+            assert!(error.contains(&file.display().to_string()) && error.contains(why), "{error}");
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
     }
 }

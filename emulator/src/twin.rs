@@ -44,6 +44,34 @@ pub struct Part {
     metadata: Object,
 }
 
+/// What becomes of a twin with one change: what is written down of the change, and
+/// makes of the twin before it the one after it, at any time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TwinPatch {
+    /// The twin's version after the change.
+    version: u64,
+    /// The twin's new etag; a device's reports do not change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tags: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    desired: Option<PartPatch>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reported: Option<PartPatch>,
+}
+
+/// What becomes of one half of a twin's properties.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PartPatch {
+    /// What is merged into the values.
+    patch: Object,
+    /// The version of the half after the change.
+    version: u64,
+    /// When the change was made.
+    at: Time,
+}
+
 /// A service's change of a twin. Source: "Understand and use device twins in
 /// IoT Hub".
 #[derive(Debug, Default, PartialEq)]
@@ -110,6 +138,47 @@ impl Twin {
         self.change(change, false, now)
     }
 
+    /// What merging a service's change at the time `now` comes to; sections that the
+    /// change clears stay as they are.
+    pub fn patched(&self, change: &TwinChange, now: Time) -> Result<TwinPatch, HubRefusal> {
+        let tags = change.tags.values().cloned();
+        if let Some(tags) = &tags {
+            twin::check_patch(Section::Tags, &self.tags, 1, tags, None)?;
+        }
+        let desired = change.desired.values();
+        let desired = desired.map(|patch| self.desired.patched(Section::Desired, patch.clone(), None, now));
+        let (version, etag) = (self.version + 1, Some(etag::next_of_twin(&self.etag)));
+        Ok(TwinPatch { version, etag, tags, desired: desired.transpose()?, reported: None })
+    }
+
+    /// What merging the device's patch of its reported properties comes to, with
+    /// their new version. Fails with 412 when they do not have the version `expected`.
+    pub fn reported(
+        &self,
+        patch: Object,
+        expected: Option<u64>,
+        now: Time,
+    ) -> Result<(TwinPatch, u64), HubRefusal> {
+        let part = self.reported.patched(Section::Reported, patch, expected, now)?;
+        let (version, of_part) = (self.version + 1, part.version);
+        Ok((TwinPatch { version, etag: None, tags: None, desired: None, reported: Some(part) }, of_part))
+    }
+
+    /// Makes the change that was written down.
+    pub fn apply(&mut self, patch: TwinPatch) {
+        self.version = patch.version;
+        self.etag = patch.etag.unwrap_or(std::mem::take(&mut self.etag));
+        if let Some(tags) = &patch.tags {
+            twin::merge(&mut self.tags, tags);
+        }
+        if let Some(desired) = patch.desired {
+            self.desired.apply(Section::Desired, &desired);
+        }
+        if let Some(reported) = patch.reported {
+            self.reported.apply(Section::Reported, &reported);
+        }
+    }
+
     /// Replaces tags and desired properties at the time `now`, also those that the
     /// change does not name: these become empty. On an error nothing changes.
     /// Source: REST reference "Replace Twin"; that no value may be `null`, issue 693
@@ -166,8 +235,9 @@ impl Twin {
         let notification = match &change.desired {
             Edit::None if !replace || self.desired.values.is_empty() => None,
             Edit::With(desired) if !replace => {
-                let version = next.desired.patch(Section::Desired, desired, None, now)?;
-                Some((desired.clone(), version))
+                let part = next.desired.patched(Section::Desired, desired.clone(), None, now)?;
+                next.desired.apply(Section::Desired, &part);
+                Some((part.patch, part.version))
             }
             edit => {
                 let desired = edit.values().unwrap_or(&none);
@@ -180,14 +250,6 @@ impl Twin {
         next.etag = etag::next_of_twin(&next.etag);
         *self = next;
         Ok(notification)
-    }
-
-    /// Merges the device's patch of its reported properties and returns their new
-    /// version. Fails with 412 when they do not have the version `expected`.
-    pub fn report(&mut self, patch: &Object, expected: Option<u64>, now: Time) -> Result<u64, HubRefusal> {
-        let version = self.reported.patch(Section::Reported, patch, expected, now)?;
-        self.version += 1;
-        Ok(version)
     }
 
     /// The twin as the device itself reads it.
@@ -206,20 +268,31 @@ impl Twin {
     }
 }
 
+impl TwinPatch {
+    /// What the device has to be told of it.
+    pub fn notification(&self) -> Notification {
+        self.desired.as_ref().map(|part| (part.patch.clone(), part.version))
+    }
+}
+
 impl Part {
-    fn patch(
-        &mut self,
+    /// What merging `patch` comes to, if it is valid and the result fits into `section`.
+    fn patched(
+        &self,
         section: Section,
-        patch: &Object,
+        patch: Object,
         expected: Option<u64>,
-        now: Time,
-    ) -> Result<u64, TwinError> {
-        let mut properties = Properties { values: self.values.clone(), version: self.version };
-        properties.patch(section, patch, expected)?;
-        (self.values, self.version) = (properties.values, properties.version);
-        let stamp = leaf(now, self.stamp(section));
-        merge_metadata(&mut self.metadata, patch, &stamp);
-        Ok(self.version)
+        at: Time,
+    ) -> Result<PartPatch, TwinError> {
+        twin::check_patch(section, &self.values, self.version, &patch, expected)?;
+        Ok(PartPatch { patch, version: self.version + 1, at })
+    }
+
+    fn apply(&mut self, section: Section, change: &PartPatch) {
+        self.version = change.version;
+        twin::merge(&mut self.values, &change.patch);
+        let stamp = leaf(change.at, self.stamp(section));
+        merge_metadata(&mut self.metadata, &change.patch, &stamp);
     }
 
     fn replace(&mut self, section: Section, values: &Object, now: Time) -> Result<u64, TwinError> {
@@ -260,6 +333,11 @@ impl Part {
 }
 
 impl TwinChange {
+    /// Whether the change does nothing else than to merge what it names.
+    pub fn only_merges(&self) -> bool {
+        self.tags != Edit::Clear && self.desired != Edit::Clear
+    }
+
     /// Reads a service's body: `{"tags":{…},"properties":{"desired":{…}}}`.
     ///
     /// Operators send twins back that they have read, so everything that only the
@@ -478,10 +556,12 @@ mod tests {
     fn reported_metadata_has_no_version() {
         let mut twin = Twin::new(&TwinChange::default(), at(0)).unwrap();
         let Value::Object(patch) = json!({"rebootTime": "x"}) else { panic!() };
-        assert_eq!(twin.report(&patch, None, at(1)).unwrap(), 2);
+        let (reported, version) = twin.reported(patch.clone(), None, at(1)).unwrap();
+        twin.apply(reported);
+        assert_eq!(version, 2);
         let shown = twin.reported.service_json();
         assert_eq!(shown["$metadata"]["rebootTime"], json!({"$lastUpdated": "2026-11-22T18:36:01.000Z"}));
-        assert_eq!(twin.report(&patch, Some(1), at(1)).unwrap_err().code, ErrorCode::PreconditionFailed);
+        assert_eq!(twin.reported(patch, Some(1), at(1)).unwrap_err().code, ErrorCode::PreconditionFailed);
         assert_eq!(twin.version, 3);
     }
 }

@@ -123,13 +123,8 @@ impl Properties {
         patch: &Object,
         expected: Option<u64>,
     ) -> Result<(), TwinError> {
-        if let Some(expected) = expected.filter(|expected| *expected != self.version) {
-            return Err(TwinError::Version { expected, current: self.version });
-        }
-        let mut merged = self.values.clone();
-        merge(&mut merged, patch);
-        validate(section, patch, &merged)?;
-        self.values = merged;
+        check_patch(section, &self.values, self.version, patch, expected)?;
+        merge(&mut self.values, patch);
         self.version += 1;
         Ok(())
     }
@@ -139,11 +134,28 @@ impl Properties {
     pub fn replace(&mut self, section: Section, values: &Object) -> Result<(), TwinError> {
         let mut cleaned = Object::new();
         merge(&mut cleaned, values);
-        validate(section, values, &cleaned)?;
+        check_object("", values, 0)?;
+        check_size(section, object_size(&cleaned))?;
         self.values = cleaned;
         self.version += 1;
         Ok(())
     }
+}
+
+/// Whether [`Properties::patch`] takes `patch` in a section with these `values` of this
+/// `version`; copies nothing, so that a small change of a large section stays small.
+pub fn check_patch(
+    section: Section,
+    values: &Object,
+    version: u64,
+    patch: &Object,
+    expected: Option<u64>,
+) -> Result<(), TwinError> {
+    if let Some(expected) = expected.filter(|expected| *expected != version) {
+        return Err(TwinError::Version { expected, current: version });
+    }
+    check_object("", patch, 0)?;
+    check_size(section, merged_size(Some(values), patch))
 }
 
 /// Merges `patch` into `target`: objects merge recursively, `null` deletes,
@@ -208,11 +220,24 @@ fn object_size(object: &Object) -> usize {
     object.iter().map(|(key, value)| key.len() + size(value)).sum()
 }
 
-/// Checks the `change` of a section by itself, and the size of what the section
-/// would be then, `merged`.
-fn validate(section: Section, change: &Object, merged: &Object) -> Result<(), TwinError> {
-    check_object("", change, 0)?;
-    let (size, limit) = (object_size(merged), section.limit());
+/// The size that `target` has once `patch` is merged into it; `None` is an object that
+/// is not there yet.
+fn merged_size(target: Option<&Object>, patch: &Object) -> usize {
+    let mut size = target.map_or(0, object_size);
+    for (key, new) in patch {
+        let old = target.and_then(|target| target.get(key));
+        size -= old.map_or(0, |old| key.len() + self::size(old));
+        size += match new {
+            Value::Null => 0,
+            Value::Object(inner) => key.len() + merged_size(old.and_then(Value::as_object), inner),
+            other => key.len() + self::size(other),
+        };
+    }
+    size
+}
+
+fn check_size(section: Section, size: usize) -> Result<(), TwinError> {
+    let limit = section.limit();
     if size > limit { Err(TwinError::Size { size, limit }) } else { Ok(()) }
 }
 
@@ -279,8 +304,10 @@ mod tests {
             (json!({"a": "foo"}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         ] {
             let mut result = object(target.clone());
-            merge(&mut result, &object(patch));
+            merge(&mut result, &object(patch.clone()));
             assert_eq!(Value::Object(result.clone()), merged);
+            let size = merged_size(target.as_object(), &object(patch));
+            assert_eq!(size, object_size(&result), "foretold");
             let back = diff(&result, &object(target.clone()));
             merge(&mut result, &back);
             assert_eq!(Value::Object(result), target, "diff is merge's inverse");

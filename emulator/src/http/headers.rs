@@ -34,7 +34,7 @@ pub(super) async fn complete(request: Request, next: Next) -> Response {
     if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/json") {
         headers.insert(header::CONTENT_TYPE, JSON);
     }
-    if let Some(Ok(id)) = random::guid().ok().map(|id| id.parse()) {
+    if let Some(Ok(id)) = random::serial_guid().ok().map(|id| id.parse()) {
         headers.entry(REQUEST_ID).or_insert(id);
     }
     response

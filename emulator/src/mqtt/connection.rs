@@ -1,13 +1,17 @@
 //! One client connection as MQTT packets, over TLS or over a WebSocket.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::ws::{self, WebSocket};
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::v4::Packet;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead as _, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -23,6 +27,9 @@ pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
 /// The largest CONNECT, in bytes. A client that has not proved who it is gets
 /// less memory than a device; user name and token are far smaller.
 pub const MAX_CONNECT: usize = 32 * 1024;
+
+/// How much is read at once, in bytes.
+const READ: usize = 4096;
 
 /// How long a client may leave the connection's buffers full before the hub
 /// gives it up: memory is not kept for one that does not read.
@@ -72,7 +79,7 @@ impl Connection {
         certificate: Option<ClientCertificate>,
         stranger: Option<Arc<Stranger>>,
     ) -> Self {
-        Connection { transport, certificate, stranger, received: BytesMut::with_capacity(4096) }
+        Connection { transport, certificate, stranger, received: BytesMut::new() }
     }
 
     /// Takes note that the client has proved who it is.
@@ -107,6 +114,10 @@ impl Connection {
     async fn read_up_to(&mut self, most: usize) -> Result<Packet, ConnectionError> {
         loop {
             if let Some(packet) = decode(&mut self.received, most)? {
+                if self.received.is_empty() {
+                    // Else an idle connection would keep the buffer.
+                    self.received = BytesMut::new();
+                }
                 return Ok(packet);
             }
             if self.transport.read(&mut self.received).await? == 0 {
@@ -136,7 +147,17 @@ impl Transport {
     /// 0 when the client has closed.
     async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Transport::Tls(stream) => stream.read_buf(buffer).await,
+            Transport::Tls(stream) => {
+                let read = |context: &mut Context<'_>| {
+                    // On the stack, so that who waits for bytes has no room for them yet.
+                    let mut room = [MaybeUninit::uninit(); READ];
+                    let mut read = ReadBuf::uninit(&mut room);
+                    ready!(Pin::new(&mut **stream).poll_read(context, &mut read))?;
+                    buffer.extend_from_slice(read.filled());
+                    Poll::Ready(Ok(read.filled().len()))
+                };
+                poll_fn(read).await
+            }
             Transport::WebSocket(socket) => loop {
                 match socket.recv().await {
                     Some(Ok(ws::Message::Binary(bytes))) if bytes.is_empty() => {}

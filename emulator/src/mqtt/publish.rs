@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use iotdm_proto::topic::{DeviceTopic, HubTopic};
+use iotdm_proto::twin::Object;
 use rumqttc::mqttbytes::v4::Publish;
 use serde_json::{Value, json};
 
 use crate::clock::now;
-use crate::device::{Device, extend};
+use crate::device::{Device, DevicePatch};
 use crate::faults::FaultKind;
 use crate::hub::Hub;
 use crate::link::{Link, Message};
@@ -32,7 +33,8 @@ pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Optio
     let reply = match DeviceTopic::parse(&published.topic).ok_or_else(refuse)? {
         DeviceTopic::TwinGet { rid } => twin_get(hub, link, rid),
         DeviceTopic::ReportedPatch { rid, version } => {
-            reported_patch(hub, link, rid, version, &published.payload).await?
+            // Boxed, since a session has this in itself also while it is idle.
+            Box::pin(reported_patch(hub, link, rid, version, &published.payload)).await?
         }
         DeviceTopic::MethodResponse { status, rid } => {
             method_response(hub, link, status, &rid, &published.payload);
@@ -76,22 +78,30 @@ async fn reported_patch(
     version: Option<u64>,
     payload: &Bytes,
 ) -> Result<Message, String> {
-    let merge = |device: &mut Device| match serde_json::from_slice(payload) {
-        Ok(Value::Object(patch)) => device.twin.report(&patch, version, now()),
-        Ok(_) => Err(ErrorCode::ArgumentInvalid.because("the patch is not a JSON object")),
-        Err(error) => Err(ErrorCode::ArgumentInvalid.because(format!("the patch is not JSON: {error}"))),
-    };
+    let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
     let update = async {
         allowed(hub, link, Operation::TwinUpdate)?;
-        let tell = |device: &Arc<Device>, version| {
-            hub.note(About::Twin, &link.device, "updateTwin", || {
-                let mut reported: Value = serde_json::from_slice(payload).unwrap_or_default();
-                extend(&mut reported, json!({ "$version": version }));
-                json!({ "version": device.twin.version, "properties": { "reported": reported } })
-            });
+        let merge = |device: &Device, _| {
+            let patch = match serde_json::from_slice(payload) {
+                Ok(Value::Object(patch)) => patch,
+                Ok(_) => return Err(invalid("the patch is not a JSON object".to_owned())),
+                Err(error) => return Err(invalid(format!("the patch is not JSON: {error}"))),
+            };
+            let mut told = patch.clone();
+            let (twin, version) = device.twin.reported(patch, version, now())?;
+            told.insert("$version".into(), version.into());
+            Ok((DevicePatch { twin: Some(twin), ..DevicePatch::default() }, (version, told)))
+        };
+        let tell = |device: &Arc<Device>, (version, reported): (u64, Object)| {
+            hub.note(
+                About::Twin,
+                &link.device,
+                "updateTwin",
+                || json!({ "version": device.twin.version, "properties": { "reported": reported } }),
+            );
             version
         };
-        hub.registry.update(&link.device, merge, tell).await
+        hub.registry.patch(&link.device, merge, tell).await
     };
     match update.await {
         Ok(version) => Ok(reply(204, rid, Some(version), String::new())),

@@ -24,8 +24,10 @@ use crate::subscriptions::Granted;
 use iotdm_proto::Identity;
 
 /// Serves a connection whose CONNECT is for the hub until it ends.
-pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
-    match connect::accept(hub, connect, connection.certificate()).await {
+pub async fn serve(hub: &Hub, mut connection: Connection, connect: Connect) {
+    // Boxed, as all that is not needed while a session is idle: there may be ten
+    // thousand of them.
+    match Box::pin(connect::accept(hub, &connect, connection.certificate())).await {
         Ok(accepted) => {
             let device = accepted.link.device.clone();
             let number = accepted.link.number;
@@ -36,11 +38,13 @@ pub async fn serve(hub: &Hub, mut connection: Connection, connect: &Connect) {
                 hub,
                 connection,
                 persistent: !connect.clean_session,
-                max_silence: max_silence(connect),
+                max_silence: max_silence(&connect),
                 link: accepted.link,
                 unacknowledged: HashMap::new(),
                 next_packet_id: 1,
             };
+            // It has the device's token.
+            drop(connect);
             let Err(end) = session.run(accepted.session_present, accepted.expiry).await;
             if let Some(will) = accepted.will.filter(|_| !matches!(end, SessionEnd::Disconnect)) {
                 will.send(&device, &hub.telemetry);
@@ -99,9 +103,8 @@ impl HubSession<'_> {
                 closed = &mut self.link.closed => return Err(closed.unwrap_or(Closed::Shutdown).into()),
                 () = &mut expires => return Err(SessionEnd::Expired),
                 // Before reading, so that the outbox of a talkative device does
-                // not fill. The outbox ends together with the link, whose
-                // `closed` above says why.
-                Some(message) = self.link.outbox.recv() => self.send(message).await?,
+                // not fill.
+                message = self.link.outbox.recv() => self.send(message).await?,
                 packet = self.connection.read() => {
                     heard = Instant::now();
                     self.hub.links.touch(&self.link.device);
@@ -117,7 +120,8 @@ impl HubSession<'_> {
             Packet::Publish(published) => self.publish(&published).await,
             Packet::Subscribe(asked) => {
                 let before = self.granted_messages();
-                let ack = subscribe::subscribe(self.hub, &self.link, self.persistent, &asked).await?;
+                let subscribed = subscribe::subscribe(self.hub, &self.link, self.persistent, &asked);
+                let ack = Box::pin(subscribed).await?;
                 self.write(Packet::SubAck(ack)).await?;
                 if before.is_none() && self.granted_messages().is_some() {
                     self.hub.deliver_pending(&self.link.device);
@@ -125,10 +129,10 @@ impl HubSession<'_> {
                 Ok(())
             }
             Packet::Unsubscribe(asked) => {
-                subscribe::unsubscribe(self.hub, &self.link, self.persistent, &asked).await?;
+                Box::pin(subscribe::unsubscribe(self.hub, &self.link, self.persistent, &asked)).await?;
                 // The messages in the outbox go out first, so that a client
                 // that has the acknowledgement knows that none comes after it.
-                while let Ok(message) = self.link.outbox.try_recv() {
+                while let Some(message) = self.link.outbox.try_recv() {
                     self.send(message).await?;
                 }
                 self.write(Packet::UnsubAck(UnsubAck::new(asked.pkid))).await
@@ -214,8 +218,10 @@ impl HubSession<'_> {
     }
 
     async fn send_publish(&mut self, publish: Publish) -> Result<(), SessionEnd> {
-        let (topic, payload) = (&publish.topic, shown(&publish.payload));
-        debug!(device = %self.link.device, topic, %payload, "hub -> device");
+        debug!(
+            device = %self.link.device, topic = publish.topic, payload = %shown(&publish.payload),
+            "hub -> device"
+        );
         self.write(Packet::Publish(publish)).await
     }
 

@@ -23,11 +23,20 @@ fuzz_target!(|text: &str| {
     for (line, text) in text.lines().enumerate() {
         let Ok(body) = serde_json::from_str::<Value>(text) else { continue };
         if let Value::Object(patch) = &body {
-            let _ = twin.report(patch, None, Time::from_unix_millis(1));
+            if let Ok((report, _)) = twin.reported(patch.clone(), None, Time::from_unix_millis(1)) {
+                twin.apply(report);
+            }
         }
         let Ok(change) = TwinChange::parse(&body) else { continue };
         let now = Time::from_unix_millis(2);
+        // A patch that only merges does the same by what is written down of it.
+        let written = twin.patched(&change, now).ok().filter(|_| change.only_merges());
+        let mut followed = twin.clone();
         let changed = if line % 2 == 0 { twin.patch(&change, now) } else { twin.replace(&change, now) };
+        if let Some(written) = written.filter(|_| line % 2 == 0) {
+            followed.apply(written);
+            assert!(followed == twin);
+        }
         if let Ok(Some((patch, _))) = changed {
             twin::merge(&mut device, &patch);
         }
