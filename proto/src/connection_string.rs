@@ -316,6 +316,10 @@ mod tests {
             assert_eq!(device(text).unwrap_err(), expected, "{text}");
         }
         assert_eq!(service(DEVICE).unwrap_err(), Error::IsDevice);
+        let policy = "HostName=h;SharedAccessKeyName=p";
+        assert_eq!(service(policy).unwrap_err(), Error::Missing("SharedAccessKey"));
+        let nobody = service("HostName=h;SharedAccessKey=c2VjcmV0").unwrap_err();
+        assert_eq!(nobody, Error::Missing("SharedAccessKeyName"));
         let gateway = "HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0;GatewayHostName=g";
         assert_eq!(service(gateway).unwrap_err(), Error::NotForService("GatewayHostName"));
     }

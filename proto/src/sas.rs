@@ -235,6 +235,15 @@ mod tests {
     }
 
     #[test]
+    fn a_token_tells_what_it_is_for_and_until_when() {
+        let signed = token(&sign("localhost:8443/a b", &key(), EXPIRY, Some("a policy")));
+        assert_eq!((signed.resource().as_str(), signed.expiry()), ("localhost:8443/a b", 1_700_000_000));
+        assert_eq!(signed.policy(), Some("a policy"));
+        assert_eq!(token(UPPER).policy(), None);
+        assert_eq!(encoded("a-b.c_d~e/f g%ü"), "a-b.c_d~e%2Ff%20g%25%C3%BC");
+    }
+
+    #[test]
     fn malformed_tokens() {
         for bad in [
             "",

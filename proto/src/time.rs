@@ -23,8 +23,9 @@ impl Time {
     /// The instant `millis` milliseconds after the Unix epoch; instants
     /// outside the years −9999 to 9999 are clamped.
     pub fn from_unix_millis(millis: i64) -> Self {
-        let limit = Timestamp::MAX.as_millisecond();
-        let clamped = millis.clamp(Timestamp::MIN.as_millisecond(), limit);
+        // Of the last second jiff takes the beginning only.
+        let (first, last) = (Timestamp::MIN.as_second() * 1000, Timestamp::MAX.as_second() * 1000);
+        let clamped = millis.clamp(first, last);
         Time(Timestamp::from_millisecond(clamped).unwrap_or(Timestamp::UNIX_EPOCH))
     }
 
@@ -130,6 +131,18 @@ mod tests {
         assert_eq!(Time::from(SystemTime::UNIX_EPOCH + second).unix_millis(), 1000);
         assert_eq!(Time::from(SystemTime::UNIX_EPOCH - second).unix_millis(), -1000);
         assert_eq!(Time::from(SystemTime::UNIX_EPOCH - second).unix_seconds(), 0);
+    }
+
+    #[test]
+    fn instants_beyond_the_calendar_are_clamped() {
+        let (first, last) = (Time::from_unix_millis(i64::MIN), Time::from_unix_millis(i64::MAX));
+        assert!(last.to_string().starts_with("9999-12-30T"), "{last}");
+        assert!(first.to_string().starts_with("-009999-01-02T"), "{first}");
+        assert_eq!(last.after(Duration::MAX), last);
+        assert_eq!(first.before(Duration::MAX), first);
+        assert_eq!(Time::from_unix_millis(0).after(Duration::MAX), last);
+        assert_eq!(Time::from_unix_millis(0).before(Duration::MAX), first);
+        assert_eq!(Time::from_unix_millis(1_500).unix_seconds(), 1);
     }
 
     #[test]

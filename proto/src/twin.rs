@@ -322,6 +322,15 @@ mod tests {
         assert_eq!(Value::Object(diff(&from, &twin)), json!({"reboot": {"id": "a"}, "n": 1}));
     }
 
+    /// Devices pay for what they send.
+    #[test]
+    fn a_diff_has_nothing_that_is_the_same() {
+        let from = json!({"reboot": {"id": "a", "status": "rebooting", "error": {"code": "x"}}, "n": 1});
+        let to = json!({"reboot": {"id": "a", "status": "completed"}, "n": 1});
+        let patch = diff(&object(from), &object(to));
+        assert_eq!(Value::Object(patch), json!({"reboot": {"status": "completed", "error": null}}));
+    }
+
     #[test]
     fn versions_count_accepted_changes_only() {
         let mut reported = Properties::default();
@@ -358,6 +367,40 @@ mod tests {
         let accepted = json!({"a": -4_503_599_627_370_496_i64, "b": 0.5, "c": [true, "x", {"d": 1}]});
         assert!(Properties::default().patch(Section::Desired, &object(accepted), None).is_ok());
         assert!(Properties::default().patch(Section::Desired, &object(nested(11)), None).is_ok());
+    }
+
+    /// The documented numbers, both sides of each.
+    #[test]
+    fn what_is_just_within_the_limits_is_taken() {
+        let patch = |patch: Value| Properties::default().patch(Section::Desired, &object(patch), None);
+        for (length, taken) in [(1, true), (1024, true), (1025, false)] {
+            assert_eq!(patch(json!({"k".repeat(length): 1})).is_ok(), taken, "a key of {length} bytes");
+        }
+        for (length, taken) in [(0, true), (4096, true), (4097, false)] {
+            assert_eq!(patch(json!({"a": "x".repeat(length)})).is_ok(), taken, "a string of {length} bytes");
+        }
+        for (integer, taken) in [
+            (json!(4_503_599_627_370_495_i64), true),
+            (json!(4_503_599_627_370_496_i64), false),
+            (json!(-4_503_599_627_370_496_i64), true),
+            (json!(-4_503_599_627_370_497_i64), false),
+            (json!(1e300), true),
+        ] {
+            assert_eq!(patch(json!({ "a": integer })).is_ok(), taken, "{integer}");
+        }
+        for key in ["a.b", "$a", "a b", "a\n", "a\u{7f}", "a\u{85}"] {
+            assert!(patch(json!({ key: 1 })).is_err(), "{key:?}");
+        }
+        // Arrays count as levels, too.
+        let arrays = |levels: usize| (0..levels).fold(json!({"x": 1}), |inner, _| json!([inner]));
+        assert!(patch(json!({"a": arrays(9)})).is_ok() && patch(json!({"a": arrays(10)})).is_err());
+        // A long key is named by its beginning.
+        let Err(TwinError::Key { path }) = patch(json!({format!("{}.", "é".repeat(100)): 1})) else {
+            panic!("taken")
+        };
+        assert_eq!(path, "é".repeat(64));
+        assert_eq!(Properties::default(), Properties { values: Object::new(), version: 1 });
+        assert_eq!(size(&json!([null, 1.5, false, {"ab": "c"}])), 8 + 4 + 3);
     }
 
     #[test]
