@@ -310,7 +310,9 @@ fn about_gw1(hub: &FakeHub) -> Vec<String> {
 #[test]
 fn of_whom_a_query_has_told_enough_is_not_read_before_the_call() {
     let hub = described(None);
-    run(&hub, &[]).ends(0, &["3 devices: 3 completed"]);
+    let result = run(&hub, &[]);
+    result.ends(0, &[]);
+    assert!(result.stdout.ends_with("3 devices: 3 completed\n"), "{result:#?}");
     let query = &hub.requests()[0].body["query"];
     assert!(query.as_str().unwrap().contains("properties.reported.agent AS agent"), "{query}");
     assert_eq!(about_gw1(&hub), ["POST", "GET"]);
