@@ -33,7 +33,7 @@ def measure(table: Table, directory: Path) -> None:
         def daemon(work: Callable[[int], object]) -> Callable[[int], int]:
             def run(count: int) -> int:
                 home = directory / f"home{next(daemons)}"
-                with MeasuredDaemon(home, hub, "agentd", "reboot.max_per_hour = 1000\n", inside=COUNTED) as party:
+                with MeasuredDaemon(home, hub, "agentd", "reboot.max_per_hour = 60\n", inside=COUNTED) as party:
                     party.told("STATUS=connected")
                     hub.invoke("agentd")
                     work(count)

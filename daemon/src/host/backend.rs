@@ -100,10 +100,13 @@ impl Backend {
         }
     }
 
+    // What speaks to the bus is kept in boxes here: it takes many kilobytes, which each
+    // task that may have to ask would carry along, and copy twice, for whatever it does.
+
     /// What logind says about a reboot now; a pretended one is never refused.
     pub async fn permission(&self) -> Result<(), Refusal> {
         match self {
-            Backend::Logind(logind, _) => logind.permission().await,
+            Backend::Logind(logind, _) => Box::pin(logind.permission()).await,
             Backend::Simulate(_) => Ok(()),
         }
     }
@@ -111,7 +114,7 @@ impl Backend {
     /// What each preflight check says now; a pretended machine has none.
     pub async fn preflight(&self) -> Vec<PreflightCheck> {
         match self {
-            Backend::Logind(_, preflight) => preflight.run().await,
+            Backend::Logind(_, preflight) => Box::pin(preflight.run()).await,
             Backend::Simulate(_) => Vec::new(),
         }
     }
@@ -120,7 +123,7 @@ impl Backend {
     /// why not. It happens some time after this returns.
     pub async fn reboot(&self, words: Option<&str>, ignore_inhibitors: bool) -> Result<(), String> {
         match self {
-            Backend::Logind(logind, _) => logind.reboot(words, ignore_inhibitors).await,
+            Backend::Logind(logind, _) => Box::pin(logind.reboot(words, ignore_inhibitors)).await,
             Backend::Simulate(simulation) => simulation.reboot().map_err(|error| format!("{error:#}")),
         }
     }
@@ -128,7 +131,7 @@ impl Backend {
     /// Has what people were told of a reboot that does not come forgotten.
     pub async fn forget_words(&self, words: Option<&str>) {
         match self {
-            Backend::Logind(logind, _) => logind.forget_words(words).await,
+            Backend::Logind(logind, _) => Box::pin(logind.forget_words(words)).await,
             Backend::Simulate(_) => {}
         }
     }
@@ -137,7 +140,7 @@ impl Backend {
     /// that up.
     pub async fn shutdown(&self) -> Shutdown {
         match self {
-            Backend::Logind(logind, _) => logind.shutdown().await,
+            Backend::Logind(logind, _) => Box::pin(logind.shutdown()).await,
             Backend::Simulate(_) => Shutdown { under_way: Some(false), stopping: Vec::new() },
         }
     }
@@ -145,10 +148,12 @@ impl Backend {
     /// What would end a shutdown that hangs; that of a pretended machine does not.
     pub async fn if_it_hangs(&self) -> IfItHangs {
         match self {
-            Backend::Logind(logind, _) => hang::look(logind, Path::new("/")).await.unwrap_or_else(|error| {
-                tracing::debug!("what would end a shutdown that hangs is not known: {error}");
-                IfItHangs::default()
-            }),
+            Backend::Logind(logind, _) => {
+                Box::pin(hang::look(logind, Path::new("/"))).await.unwrap_or_else(|error| {
+                    tracing::debug!("what would end a shutdown that hangs is not known: {error}");
+                    IfItHangs::default()
+                })
+            }
             Backend::Simulate(_) => IfItHangs::default(),
         }
     }

@@ -24,6 +24,8 @@ pub struct Notify {
     manager: Option<(UnixDatagram, SocketAddr)>,
     /// What was said last, or is to be.
     status: String,
+    /// The same as it was handed in.
+    raw: String,
     unsent: Unsent,
 }
 
@@ -46,7 +48,7 @@ impl Default for Notify {
                 None
             }
         });
-        Notify { manager, status: String::new(), unsent: Unsent::default() }
+        Notify { manager, status: String::new(), raw: String::new(), unsent: Unsent::default() }
     }
 }
 
@@ -59,6 +61,10 @@ impl Notify {
 
     /// What `systemctl status` shows; sent only when it changed.
     pub fn status(&mut self, status: String) {
+        if status == self.raw {
+            return;
+        }
+        self.raw.clone_from(&status);
         // One line: systemd takes the next for another assignment, and part of
         // this may be what a server said.
         let status: String = harmless(&status).chars().take(MAX_STATUS).collect();
@@ -130,6 +136,7 @@ mod tests {
         let mut notify = Notify {
             manager: Some(socket(path.as_os_str()).unwrap()),
             status: String::new(),
+            raw: String::new(),
             unsent: Unsent::default(),
         };
         // Until the manager's queue is full, however long that is here.
