@@ -38,7 +38,7 @@ pub struct Link {
     /// Tells the link from earlier and later ones of the device.
     pub number: u64,
     /// The messages that the session has to send.
-    pub outbox: Receiver,
+    pub outbox: Receiver<Message>,
     /// Resolves when the session has to close its connection.
     pub closed: oneshot::Receiver<Closed>,
 }

@@ -50,7 +50,7 @@ struct Inner {
 #[derive(Debug)]
 struct Slot {
     number: u64,
-    outbox: Sender,
+    outbox: Sender<Message>,
     close: oneshot::Sender<Closed>,
     subscriptions: Subscriptions,
     /// The end of the device's token, in seconds since the Unix epoch.
