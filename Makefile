@@ -1,4 +1,4 @@
-.PHONY: help demo check test test-arm campaign bench fuzz deb dist reproducible
+.PHONY: help demo check test test-arm campaign bench fuzz deb dist dist-check reproducible
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo 'make fuzz             feed the emulator broken input, with a nightly compiler'
 	@echo 'make deb [ARCH=…]     build the Debian packages into target/deb/'
 	@echo 'make dist [KEY=…]     all of a release, signed, into dist/, as root (docs/release.md)'
+	@echo 'make dist-check       test what make dist has left, as root'
 	@echo 'make reproducible     build this commit twice and compare the packages'
 
 demo:
@@ -39,6 +40,9 @@ deb:
 
 dist:
 	@packaging/dist/run
+
+dist-check:
+	@tests/dist/run
 
 reproducible:
 	@packaging/check-reproducible $(ARCH)
