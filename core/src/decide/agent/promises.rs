@@ -204,6 +204,8 @@ struct World {
     twin: Option<Report>,
     /// The outcomes that the twin was told of, by id.
     outcomes: BTreeMap<String, RebootStatus>,
+    /// The daemon's own requests whose need was gone since.
+    may_return: BTreeSet<String>,
     /// The outcomes that the twin was not told of yet, in their order, and since when it
     /// tells the one of somebody's request that it tells.
     owed: VecDeque<String>,
@@ -275,6 +277,7 @@ impl World {
             wanted: None,
             twin: None,
             outcomes: BTreeMap::new(),
+            may_return: BTreeSet::new(),
             owed: VecDeque::new(),
             told_at: None,
             spent: BTreeSet::new(),
@@ -442,8 +445,7 @@ impl World {
                     running_kernel: None,
                     installed_kernel: None,
                 });
-                self.needs_else |= need != self.need;
-                self.need.clone_from(&need);
+                self.comes_to_need(need.clone());
                 if self.own_id().is_none() {
                     self.met = None;
                 }
@@ -524,6 +526,16 @@ impl World {
         self.owed.drain(..excess);
     }
 
+    /// A need that comes again after it was gone is another one, though the daemon's
+    /// request for it has the same id.
+    fn comes_to_need(&mut self, need: Option<Need>) {
+        if self.need != need {
+            self.needs_else = true;
+            self.may_return.extend(self.own_id());
+        }
+        self.need = need;
+    }
+
     /// The id of the daemon's own request for the present need.
     fn own_id(&self) -> Option<String> {
         Some(format!("required:{}", self.need.as_ref()?.digest()?))
@@ -562,8 +574,7 @@ impl World {
         self.booted = self.now;
         self.agreed = None;
         if !self.stale {
-            self.needs_else |= self.need.is_some();
-            self.need = None;
+            self.comes_to_need(None);
         }
         self.starts();
         let unclean = self.agent.core.record.boot.cause == BootCause::Unclean;
@@ -663,6 +674,11 @@ impl World {
             Effect::Reboot { .. } => {
                 let id = self.agent.core.record.pending().map(|reboot| reboot.id.clone());
                 let id = id.expect("a reboot that nobody asked for");
+                let agreed = self.disk.as_ref().is_some_and(|record| record.asked == Some(Asked::Agreed));
+                assert!(
+                    !agreed || self.agreed.as_ref() != Some(&id),
+                    "{id}: logind is asked twice in one boot"
+                );
                 let own = id.starts_with("required:");
                 assert!(own || self.granted.contains(&id), "rebooted before the answer");
                 let due = self.agent.core.record.reboot.as_ref().and_then(|reboot| reboot.not_before);
@@ -748,6 +764,7 @@ impl World {
 
     fn report(&mut self, report: Report) {
         self.outcome_stands(&report);
+        self.is_on_disk(&report);
         self.wanted = Some(report);
         self.reporting = true;
     }
@@ -782,6 +799,20 @@ impl World {
         record.chain(self.file.iter().rev()).find(|granted| granted.id == id)
     }
 
+    /// An outcome is told only if a start from the disk would not say otherwise, and a
+    /// request whose outcome is on disk is not told to be under way.
+    fn is_on_disk(&self, report: &Report) {
+        let on_disk = self.disk.as_ref().filter(|_| self.unsaved.is_none());
+        let (Some(told), Some(on_disk)) = (&report.reboot, on_disk.and_then(|record| record.reboot.as_ref()))
+        else {
+            return;
+        };
+        let is_final = told.status.is_final() || on_disk.status.is_final();
+        if is_final && told.id == on_disk.id && told.requested_at == on_disk.requested_at {
+            assert_eq!(told.status, on_disk.status, "{} is told otherwise than it is on disk", told.id);
+        }
+    }
+
     /// An outcome that the twin was told stays, but for a wish that was changed
     /// before it was carried out, and for a request that comes again after its
     /// record was lost.
@@ -791,6 +822,7 @@ impl World {
             && !self.was_lost
             && !(reboot.id.starts_with("wish") && *told != RebootStatus::Completed)
             && !(reboot.id.starts_with("required:") && *told == RebootStatus::Cancelled)
+            && !self.may_return.contains(&reboot.id)
         {
             assert_eq!(reboot.status, *told, "{} was told to be {told}", reboot.id);
         }
