@@ -14,19 +14,23 @@ class Goals:
 
     def at_most(self, what: str, goal: str, value: tuple[str, str], limit: float | tuple[str, str],
                 factor: float = 1, plus: float = 0) -> None:
-        """`value` ≤ `factor` × `limit` + `plus`; nothing where one of them was not measured."""
+        """`value` ≤ `factor` × `limit` + `plus`; that it is not known where one of them was not measured."""
         measured = self.median(*value)
         other = self.median(*limit) if isinstance(limit, tuple) else limit
         if measured is None or other is None:
-            return
+            return self.unknown(what, goal)
         bound = factor * other + plus
         beside = f", bound {number(bound)}" if isinstance(limit, tuple) else ""
         self.lines.append(f"| {what} | {goal} | {number(measured)}{beside} | {'met' if measured <= bound else 'missed'} |")
 
+    def unknown(self, what: str, goal: str) -> None:
+        """Said, so that a goal does not count as met by being gone from the table."""
+        self.lines.append(f"| {what} | {goal} | – | not measured |")
+
     def at_least(self, what: str, goal: str, value: tuple[str, str], limit: tuple[str, str], factor: float = 1) -> None:
         measured, other = self.median(*value), self.median(*limit)
         if measured is None or other is None:
-            return
+            return self.unknown(what, goal)
         bound = factor * other
         self.lines.append(f"| {what} | {goal} | {number(measured)}, bound {number(bound)} "
                           f"| {'met' if measured >= bound else 'missed'} |")

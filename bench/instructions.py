@@ -5,7 +5,6 @@ counted; the difference is that of the further ones. The clocks and the random i
 others in each run, so that the last digits are not the same.
 """
 
-import re
 import shutil
 import subprocess
 import sys

@@ -106,6 +106,10 @@ mod tests {
             let expected = format!("the device refused with status {}: {code}, m", code.status());
             assert_eq!(reply.refusal(), expected);
         }
+        // The least that is one, whatever the payload says.
+        for (status, refuses) in [(200, false), (399, false), (400, true), (-1, false)] {
+            assert_eq!(MethodReply { status, payload: json!(null) }.is_refusal(), refuses, "{status}");
+        }
         let other = MethodReply { status: 500, payload: json!("no") };
         assert_eq!(other.refusal(), "the device refused with status 500: \"no\"");
     }

@@ -184,10 +184,56 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 mod tests {
     use super::*;
 
+    fn refused(status: u16, name: &str) -> HubError {
+        HubError::Refused(Box::new(HubRefusal::parse("h", status, Some(name), "")))
+    }
+
+    /// Each kind of error, with what follows from it: to read again, to wait for the hub,
+    /// the hub's own failure, the device's absence, a failure with any other device.
+    #[test]
+    fn what_follows_from_each_error() {
+        let (host, cause) = ("h".to_owned(), "c".to_owned());
+        let unreachable = HubError::Unreachable { host: host.clone(), cause: cause.clone(), remedy: "" };
+        let silent = HubError::NoAnswer { host: host.clone(), seconds: 1, method: true };
+        for (error, again, outage, server, offline, hubs_own) in [
+            (unreachable, true, true, false, false, true),
+            (HubError::Lost { host: host.clone(), cause: cause.clone() }, true, true, false, false, false),
+            (silent, true, true, false, false, false),
+            (HubError::TooMuch { host: host.clone(), what: "w" }, false, false, false, false, false),
+            (HubError::NotAHub { host, cause }, false, false, false, false, true),
+            (refused(500, "ServerError"), true, false, true, false, false),
+            (refused(429, "ThrottlingException"), true, false, false, false, true),
+            (refused(504, "GatewayTimeout"), true, false, false, false, false),
+            (refused(401, "IotHubUnauthorizedAccess"), false, false, false, false, true),
+            (refused(404, "DeviceNotOnline"), false, false, false, true, false),
+            (refused(404, "DeviceNotFound"), false, false, false, false, false),
+        ] {
+            let follows = (
+                error.is_transient(),
+                error.is_outage(),
+                error.is_server_failure(),
+                error.is_offline(),
+                error.is_hubs_own(),
+            );
+            assert_eq!(follows, (again, outage, server, offline, hubs_own), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_certificate_has_a_remedy_of_its_own() {
+        let remedy = |error: CertificateError| {
+            let held = io::Error::other(rustls::Error::InvalidCertificate(error));
+            certificate_remedy(&io::Error::other(held)).unwrap()
+        };
+        assert!(remedy(CertificateError::NotValidForName).contains("check HostName"));
+        assert!(remedy(CertificateError::Expired).contains("needs renewal"));
+        assert!(remedy(CertificateError::UnknownIssuer).contains("--ca-file"));
+        let other = io::Error::other(rustls::Error::HandshakeNotComplete);
+        assert_eq!(certificate_remedy(&other), None);
+    }
+
     #[test]
     fn only_a_lost_reply_leaves_open_whether_it_was_executed() {
-        let refused =
-            |status, name| HubError::Refused(Box::new(HubRefusal::parse("h", status, Some(name), "")));
         assert!(refused(504, "GatewayTimeout").may_have_been_executed());
         assert!(refused(404, "DeviceConnectionClosedRemotely").may_have_been_executed());
         assert!(!refused(404, "DeviceNotOnline").may_have_been_executed());

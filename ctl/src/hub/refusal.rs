@@ -280,6 +280,107 @@ mod tests {
         assert_eq!(contradicting.kind(), RefusalKind::Offline);
     }
 
+    /// By the name alone, with a status that would say otherwise; by the number alone; by
+    /// the status alone. Each is one that the service is known to send.
+    #[test]
+    fn each_name_number_and_status_means_something() {
+        use RefusalKind::*;
+        for (name, kind) in [
+            ("DeviceNotFound", NoSuchDevice),
+            ("ModuleNotFound", NoSuchDevice),
+            ("DeviceNotOnline", Offline),
+            ("DeviceConnectionClosedRemotely", ConnectionLost),
+            ("ConnectionForcefullyClosedOnNewConnection", ConnectionLost),
+            ("GatewayTimeout", NoReply),
+            ("ThrottlingException", Throttled),
+            ("ThrottlingBacklogTimeout", Throttled),
+            ("DeviceAlreadyExists", Exists),
+            ("ModuleAlreadyExistsOnDevice", Exists),
+            ("PreconditionFailed", Changed),
+            ("IotHubQuotaExceeded", Quota),
+            ("OperationNotAvailableInCurrentTier", NotInTier),
+            ("IotHubSuspended", Other),
+            ("JobQuotaExceeded", Other),
+            ("DeviceMaximumQueueDepthExceeded", Other),
+            ("DeviceDisabled", Other),
+            ("DeviceMaximumInflightMethodExceeded", Other),
+        ] {
+            assert_eq!(HubRefusal::parse("h", 403, Some(name), "").kind(), kind, "{name}");
+        }
+        for (number, kind) in [
+            (404_001, NoSuchDevice),
+            (404_010, NoSuchDevice),
+            (404_102, Offline),
+            (404_103, Offline),
+            (404_104, ConnectionLost),
+            (400_027, ConnectionLost),
+            (429_001, Throttled),
+            (500_001, Server),
+            (503_003, Server),
+            (504_101, NoReply),
+            (409_001, Exists),
+            (409_301, Exists),
+            (412_001, Changed),
+            (403_002, Quota),
+            (403_010, NotInTier),
+            (403_006, Other),
+        ] {
+            let body = format!(r#"{{"errorCode":{number},"message":"m"}}"#);
+            // A status that means none of these.
+            assert_eq!(HubRefusal::parse("h", 418, None, &body).kind(), kind, "{number}");
+        }
+        for (status, kind) in [
+            (400, Other),
+            (401, NotAuthorized),
+            (403, NotAuthorized),
+            (404, Other),
+            (409, Exists),
+            (412, Changed),
+            (429, Throttled),
+            (499, Other),
+            (500, Server),
+            (503, Server),
+        ] {
+            assert_eq!(HubRefusal::parse("h", status, None, "").kind(), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_a_bulk_change_is_read_like_any_other() {
+        let error = serde_json::json!({"deviceId": "gw1", "errorCode": "DeviceAlreadyExists", "errorStatus": "It is there."});
+        let refusal = HubRefusal::of_bulk("h", &error);
+        assert_eq!((refusal.kind(), refusal.message.as_str()), (RefusalKind::Exists, "It is there."));
+        let error = serde_json::json!({"errorCode": 404_001, "errorStatus": ""});
+        assert_eq!(HubRefusal::of_bulk("h", &error).kind(), RefusalKind::NoSuchDevice);
+    }
+
+    /// What an operator is to do; nothing where there is nothing to do.
+    #[test]
+    fn each_refusal_says_what_and_the_remedy() {
+        for (status, name, sentence, remedy) in [
+            (404, "DeviceNotFound", "no such device", "see iotdm-ctl device list"),
+            (404, "ModuleNotFound", "no such module", "device create --module"),
+            (404, "DeviceNotOnline", "the device is offline", "--connect-timeout"),
+            (404, "DeviceConnectionClosedRemotely", "connection broke", "not known whether"),
+            (504, "GatewayTimeout", "did not reply in time", "not known whether"),
+            (403, "x", "not authorised", "check the connection string's key"),
+            (429, "x", "throttled", "fewer devices at a time"),
+            (412, "x", "changed meanwhile", "--etag"),
+            (403, "IotHubQuotaExceeded", "quota is used up", "midnight UTC"),
+            (403, "OperationNotAvailableInCurrentTier", "tier does not have this", "standard tier"),
+            (404, "JobNotFound", "the hub refused", "see iotdm-ctl job list"),
+            (404, "ConfigurationNotFound", "the hub refused", "see iotdm-ctl configuration list"),
+            (409, "x", "exists already", ""),
+            (500, "x", "the hub failed", ""),
+            (404, "x", "the hub refused", ""),
+        ] {
+            let text = HubRefusal::parse("h", status, Some(name), "").to_string();
+            let (said, told) = text.split_once(')').unwrap();
+            assert!(said.contains(sentence) && told.contains(remedy), "{text}");
+            assert_eq!(told.is_empty(), remedy.is_empty(), "{text}");
+        }
+    }
+
     #[test]
     fn a_module_that_is_not_there_is_told_from_a_device() {
         let body = r#"{"errorCode":404010,"message":"Module m is not there."}"#;
@@ -306,6 +407,11 @@ mod tests {
         refusal.clock_ahead = Some(300);
         assert_eq!(refusal.to_string(), plain);
         refusal.clock_ahead = Some(-301);
-        assert!(refusal.to_string().contains("301 s behind"), "{refusal}");
+        assert!(refusal.to_string().contains("301 s behind the hub's"), "{refusal}");
+        refusal.clock_ahead = Some(301);
+        assert!(refusal.to_string().contains("301 s ahead of the hub's"), "{refusal}");
+        // What is refused for another reason has nothing to do with the clock.
+        refusal.status = 500;
+        assert!(!refusal.to_string().contains("clock"), "{refusal}");
     }
 }

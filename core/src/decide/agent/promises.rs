@@ -203,6 +203,8 @@ struct World {
     twin: Option<Report>,
     /// The outcomes that the twin was told of, by id.
     outcomes: BTreeMap<String, RebootStatus>,
+    /// The daemon's own requests whose need was gone since.
+    may_return: BTreeSet<String>,
     /// The outcomes that the twin was not told of yet, in their order, and since when it
     /// tells the one of somebody's request that it tells.
     owed: VecDeque<String>,
@@ -274,6 +276,7 @@ impl World {
             wanted: None,
             twin: None,
             outcomes: BTreeMap::new(),
+            may_return: BTreeSet::new(),
             owed: VecDeque::new(),
             told_at: None,
             spent: BTreeSet::new(),
@@ -527,7 +530,7 @@ impl World {
     fn comes_to_need(&mut self, need: Option<Need>) {
         if self.need != need {
             self.needs_else = true;
-            self.outcomes.retain(|id, _| !id.starts_with("required:"));
+            self.may_return.extend(self.own_id());
         }
         self.need = need;
     }
@@ -818,6 +821,7 @@ impl World {
             && !self.was_lost
             && !(reboot.id.starts_with("wish") && *told != RebootStatus::Completed)
             && !(reboot.id.starts_with("required:") && *told == RebootStatus::Cancelled)
+            && !self.may_return.contains(&reboot.id)
         {
             assert_eq!(reboot.status, *told, "{} was told to be {told}", reboot.id);
         }

@@ -167,12 +167,95 @@ impl DeviceOutcome {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, ValueEnum as _};
     use serde_json::json;
 
     use super::*;
     use crate::cli::Cli;
     use crate::reported::tests::full_report;
+
+    fn on(outcome: Outcome) -> DeviceOutcome {
+        let not_started = DeviceOutcome::not_started(&"gw1".parse().unwrap(), &"r-1".parse().unwrap());
+        DeviceOutcome { outcome, ..not_started }
+    }
+
+    /// "boot id changed" is said only of two boot ids that are known and differ.
+    #[test]
+    fn only_another_boot_id_shows_that_it_booted_anew() {
+        let told = |replied: Value, reported: Value| Told {
+            reply: Some(MethodReply { status: 200, payload: replied }),
+            reported: Reported::from(&reported),
+            seconds: None,
+        };
+        for (replied, reported, expected) in [
+            (json!({"bootId": "a"}), json!({"reboot": {"bootId": "b"}}), true),
+            (json!({"bootId": "a"}), json!({"reboot": {"bootId": "a"}}), false),
+            (json!({}), json!({"reboot": {"previousBootId": "a", "bootId": "b"}}), true),
+            (json!({}), json!({"reboot": {"previousBootId": "a", "bootId": "a"}}), false),
+            // What the device reports is newer than what it replied.
+            (json!({"bootId": "b"}), json!({"reboot": {"previousBootId": "a", "bootId": "b"}}), true),
+            (json!({"bootId": "a"}), json!({}), false),
+            (json!({}), json!({"reboot": {"bootId": "b"}}), false),
+            (json!({}), json!({"rebootTime": "2026-11-22T18:36:07.412Z"}), false),
+        ] {
+            assert_eq!(
+                told(replied.clone(), reported.clone()).booted_anew(),
+                expected,
+                "{replied} {reported}"
+            );
+        }
+        assert!(!Told::default().booted_anew());
+    }
+
+    #[test]
+    fn what_a_later_run_takes_up_or_asks_anew() {
+        use Outcome::*;
+        let those = |of: fn(&DeviceOutcome) -> bool| -> Vec<Outcome> {
+            Outcome::value_variants().iter().copied().filter(|outcome| of(&on(*outcome))).collect()
+        };
+        let open = [Offline, TimedOut, NotAuthorized, Throttled, Error, NotStarted];
+        assert_eq!(those(DeviceOutcome::can_be_resumed), open);
+        assert_eq!(those(DeviceOutcome::can_be_retried), [Failed, Cancelled, Refused, NoSuchDevice]);
+    }
+
+    /// A single device that is offline must not look like a hub that fails.
+    #[test]
+    fn a_failure_is_the_hubs_only_where_it_would_be_with_any_device() {
+        let class = |outcome: Outcome, hubs_fault: bool| DeviceOutcome { hubs_fault, ..on(outcome) }.class();
+        for outcome in [Outcome::Completed, Outcome::Accepted, Outcome::Checked] {
+            assert_eq!(class(outcome, false), OutcomeClass::Success, "{outcome:?}");
+        }
+        assert_eq!(class(Outcome::NotNeeded, false), OutcomeClass::Untouched);
+        for outcome in [Outcome::Offline, Outcome::Failed, Outcome::Refused, Outcome::Error] {
+            assert_eq!(class(outcome, false), OutcomeClass::Failure, "{outcome:?}");
+            assert_eq!(class(outcome, true), OutcomeClass::HubFailure, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_before_what_else_there_is_to_know() {
+        let said = |error: Option<&str>, note: Option<&str>| {
+            let (error, note) = (error.map(str::to_owned), note.map(str::to_owned));
+            DeviceOutcome { error, note, ..on(Outcome::Failed) }.why().map(str::to_owned)
+        };
+        assert_eq!(said(Some("e"), Some("n")).as_deref(), Some("e"));
+        assert_eq!(said(None, Some("n")).as_deref(), Some("n"));
+        assert_eq!(said(None, None), None);
+    }
+
+    #[test]
+    fn what_is_kept_of_many_devices_still_tells_when_they_rebooted() {
+        let refused = |code: &str| MethodReply { status: 409, payload: json!({"error": {"code": code}}) };
+        let brief = |reply: MethodReply| {
+            let reported = json!({"rebootTime": "2026-11-22T18:36:07.412Z", "reboot": {"id": "r-1"}});
+            let told = Told { reply: Some(reply), reported: Reported::from(&reported), seconds: Some(21.3) };
+            DeviceOutcome { told, ..on(Outcome::Refused) }.brief().told
+        };
+        let kept = brief(refused("rebootPending"));
+        assert_eq!((kept.reply, kept.seconds), (None, Some(21.3)));
+        assert_eq!(json!(kept.reported), json!({"rebootTime": "2026-11-22T18:36:07.412Z"}));
+        assert!(brief(refused("shuttingDown")).reply.is_some());
+    }
 
     #[test]
     fn a_place_is_kept_until_the_device_is_known_to_be_well() {
@@ -204,6 +287,19 @@ mod tests {
             (bare(Outcome::Offline, true), false, true),
             // Its link broke during the call.
             (bare(Outcome::Offline, false), true, true),
+            // Nobody knows whether it got the request.
+            (bare(Outcome::Error, false), true, true),
+            (bare(Outcome::Error, true), false, false),
+            (bare(Outcome::NotAuthorized, true), false, false),
+            (bare(Outcome::Throttled, false), false, true),
+            (bare(Outcome::TimedOut, true), false, true),
+            (bare(Outcome::Accepted, true), false, true),
+            (bare(Outcome::Failed, false), false, false),
+            (bare(Outcome::Checked, false), false, false),
+            (bare(Outcome::Cancelled, false), false, false),
+            (bare(Outcome::NotNeeded, false), false, false),
+            (bare(Outcome::NoSuchDevice, false), false, false),
+            (bare(Outcome::NotStarted, false), false, false),
         ] {
             assert_eq!(outcome.may_be_away(was_offline), expected, "{outcome:?}");
         }

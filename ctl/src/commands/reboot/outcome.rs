@@ -158,6 +158,36 @@ mod tests {
         assert_eq!(sorted(named.collect()), sorted(all.collect()));
     }
 
+    /// The numbers that scripts rely on, and the words that people read.
+    #[test]
+    fn each_outcome_has_its_code_and_words() {
+        use Outcome::*;
+        let expected = [
+            (Accepted, 0, "accepted"),
+            (Checked, 0, "checked"),
+            (Completed, 0, "completed"),
+            (Unclean, 7, "came back unclean"),
+            (Unhealthy, 7, "unhealthy"),
+            (Failed, 7, "failed"),
+            (Cancelled, 7, "cancelled"),
+            (NotNeeded, 0, "not needed"),
+            (Refused, 3, "refused"),
+            (Offline, 4, "offline"),
+            (NoSuchDevice, 5, "no such device"),
+            (TimedOut, 6, "timed out"),
+            (NotAuthorized, 8, "not authorised"),
+            (Throttled, 9, "throttled"),
+            (Error, 1, "error"),
+            (NotStarted, 7, "not started"),
+        ];
+        let found = expected.map(|(outcome, ..)| (outcome, outcome.exit().code(), outcome.words()));
+        assert_eq!(found, expected);
+        assert_eq!(expected.len(), Outcome::value_variants().len());
+        let booted = expected.map(|(outcome, ..)| outcome).into_iter().filter(|one| one.is_after_a_boot());
+        assert_eq!(booted.collect::<Vec<_>>(), [Completed, Unclean, Unhealthy]);
+        assert_eq!(exit_of_all([]), Exit::Done);
+    }
+
     #[test]
     fn the_error_of_an_outcomes_exit_code_is_that_outcome() {
         let of_errors = |outcome: &&Outcome| Outcome::of_error(outcome.exit()) == **outcome;
