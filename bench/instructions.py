@@ -34,7 +34,7 @@ def measure(table: Table, directory: Path) -> None:
                 home = directory / f"home{next(daemons)}"
                 with MeasuredDaemon(home, hub, "agentd", "reboot.max_per_hour = 60\n", inside=COUNTED) as party:
                     party.told("STATUS=connected")
-                    hub.invoke("agentd")
+                    hub.invoke("agentd", connect_timeout=60)
                     work(count)
                     return collected(party)
             return run

@@ -265,7 +265,7 @@ mod tests {
         };
         assert_eq!(taken(&by_one, &[]), 1);
         assert_eq!(taken(&by_two, &[]), 2);
-        assert_eq!(taken(&by_two, &[by_one.clone()]), 3);
+        assert_eq!(taken(&by_two, std::slice::from_ref(&by_one)), 3);
         assert_eq!(taken(&server(&authority("nobody")), &[]), 0);
         // A certificate that cannot be read here may be signed by any of them.
         assert_eq!(taken(&CertificateDer::from(vec![0x30, 0]), &[]), 3);
