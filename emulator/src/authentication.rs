@@ -295,6 +295,72 @@ mod tests {
     }
 
     #[test]
+    fn only_the_keys_that_are_named_are_renewed() {
+        let old = new(json!({}));
+        let keys = |of: &Authentication| {
+            let json = of.json();
+            (json["symmetricKey"]["primaryKey"].clone(), json["symmetricKey"]["secondaryKey"].clone())
+        };
+        for (primary, secondary) in [(true, false), (false, true), (true, true), (false, false)] {
+            let renewed = keys(&old.with_new_keys(primary, secondary).unwrap());
+            let changed = (renewed.0 != keys(&old).0, renewed.1 != keys(&old).1);
+            assert_eq!(changed, (primary, secondary));
+        }
+        let authority = new(json!({"type": "certificateAuthority"}));
+        let refused = authority.with_new_keys(true, false).err();
+        assert_eq!(refused.map(|error| error.code), Some(ErrorCode::InvalidOperation));
+    }
+
+    #[test]
+    fn each_type_has_its_name_and_a_change_of_one_thumbprint_keeps_the_other() {
+        for name in ["sas", "selfSigned", "certificateAuthority", "none"] {
+            assert_eq!(new(json!({"type": name})).type_name(), name);
+        }
+        let print = |digit: &str| digit.repeat(64);
+        let named = |key: &str, value: String| json!({"x509Thumbprint": {key: value}});
+        let first = new(named("primaryThumbprint", print("a")));
+        let both = first.changed(change(named("secondaryThumbprint", print("b"))).unwrap()).unwrap();
+        let expected = json!({"primaryThumbprint": print("A"), "secondaryThumbprint": print("B")});
+        assert_eq!(both.thumbprint_json(), expected);
+        let none = json!({"primaryThumbprint": null, "secondaryThumbprint": null});
+        assert_eq!(new(json!({})).thumbprint_json(), none);
+    }
+
+    /// 16 to 64 bytes; both of them or neither.
+    #[test]
+    fn keys_have_their_lengths_and_come_in_pairs() {
+        use base64::Engine as _;
+        let key = |length: usize| base64::engine::general_purpose::STANDARD.encode(vec![7; length]);
+        for (length, taken) in [(15, false), (16, true), (64, true), (65, false)] {
+            let body = json!({"symmetricKey": {"primaryKey": key(length), "secondaryKey": key(length)}});
+            assert_eq!(change(body).is_ok(), taken, "{length}");
+        }
+        for (body, taken) in [
+            (json!({}), true),
+            (json!({"symmetricKey": {"primaryKey": key(32), "secondaryKey": key(32)}}), true),
+            (json!({"symmetricKey": {"primaryKey": key(32)}}), false),
+            (json!({"symmetricKey": {"secondaryKey": key(32)}}), false),
+        ] {
+            assert_eq!(change(body.clone()).unwrap().with_both_keys_or_none().is_ok(), taken, "{body}");
+        }
+    }
+
+    /// As the store keeps it: what was written is read again, and what differs in one
+    /// key is another.
+    #[test]
+    fn keys_are_equal_only_if_both_are() {
+        let keys = |primary: u8, secondary: u8| {
+            Authentication::Sas(Keys {
+                primary: SecretKey::from_bytes(vec![primary; 32]),
+                secondary: SecretKey::from_bytes(vec![secondary; 32]),
+            })
+        };
+        let stored = serde_json::to_value(keys(1, 2)).unwrap();
+        assert!(serde_json::from_value::<Authentication>(stored).unwrap() == keys(1, 2));
+        assert!(keys(1, 2) != keys(1, 3) && keys(1, 2) != keys(3, 2) && keys(1, 2) != keys(2, 1));
+    }
+
+    #[test]
     fn each_bad_body_is_refused() {
         for body in [
             json!({"type": "password"}),

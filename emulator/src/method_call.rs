@@ -133,4 +133,32 @@ mod tests {
         }
         assert!(MethodCall::parse(json!({"methodName": "m", "payload": "x".repeat(131_070)})).is_ok());
     }
+
+    /// The documented limits, both ends of each.
+    #[test]
+    fn what_is_just_within_the_limits_is_taken() {
+        let call = |body: Value| MethodCall::parse(body).map(|call| call.response_timeout.as_secs());
+        for (key, seconds, taken) in [
+            ("responseTimeoutInSeconds", 5, Ok(5)),
+            ("responseTimeoutInSeconds", 300, Ok(300)),
+            ("timeoutInSeconds", 300, Ok(300)),
+            ("connectTimeoutInSeconds", 0, Ok(30)),
+            ("connectTimeoutInSeconds", 300, Ok(30)),
+            ("connectTimeoutInSeconds", 301, Err("connectTimeoutInSeconds ranges from 0 to 300")),
+            ("timeoutInSeconds", 4, Err("timeoutInSeconds ranges from 5 to 300")),
+        ] {
+            let found = call(json!({"methodName": "m", key: seconds}));
+            assert_eq!(
+                found.as_ref().map_err(|error| error.message.as_str()),
+                taken.as_ref().map_err(|e| *e)
+            );
+        }
+        // The newer key counts where both are given; null is as if it were absent.
+        let both = json!({"methodName": "m", "responseTimeoutInSeconds": 7, "timeoutInSeconds": 9});
+        assert_eq!(call(both).unwrap(), 7);
+        assert_eq!(call(json!({"methodName": "m", "responseTimeoutInSeconds": null})).unwrap(), 30);
+        for (length, taken) in [(1, true), (128, true), (129, false)] {
+            assert_eq!(call(json!({"methodName": "m".repeat(length)})).is_ok(), taken, "{length}");
+        }
+    }
 }

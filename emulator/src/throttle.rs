@@ -190,6 +190,17 @@ mod tests {
     }
 
     #[test]
+    fn what_has_to_wait_is_told_for_how_long_and_counted_only_then() {
+        let throttle = Throttle::new(Some(Tier::S1));
+        assert_eq!(throttle.wait(Operation::Query), Duration::ZERO);
+        let waits: Vec<Duration> = (0..25).map(|_| throttle.wait(Operation::Query)).collect();
+        assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 19, "{waits:?}");
+        let longest = waits.iter().max().unwrap();
+        assert!((2..=3).contains(&longest.as_secs()), "20 in a minute: {longest:?}");
+        assert_eq!(Throttle::new(None).wait(Operation::Query), Duration::ZERO);
+    }
+
+    #[test]
     fn without_a_tier_nothing_is_refused() {
         let throttle = Throttle::new(None);
         for _ in 0..10_000 {
