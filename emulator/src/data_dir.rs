@@ -201,7 +201,7 @@ impl DataDir {
         let others =
             entries(&self.0.join("devices"))?.into_iter().filter(|entry| !kept.contains(&entry.file_name()));
         for file in others.filter(is_file).map(|entry| entry.path()) {
-            if read(&file).is_ok_and(|text| text.starts_with(CONNECTION_STRING.as_bytes())) {
+            if is_connection_string(&file) {
                 self.remove(&file)?;
             }
         }
@@ -213,6 +213,24 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// A file beside the store `store` that shows that a hub was served from it: these files
+/// are written only when what they are made from is durable.
+pub fn sign_of_a_hub(store: &Path) -> Result<Option<PathBuf>> {
+    let dir = DataDir(store.parent().context("the store is in no directory")?.to_owned());
+    if dir.ca().symlink_metadata().is_ok() {
+        return Ok(Some(dir.ca()));
+    }
+    let devices = dir.0.join("devices");
+    if !devices.exists() {
+        return Ok(None);
+    }
+    Ok(files(&devices)?.into_iter().find(|file| is_connection_string(file)))
+}
+
+fn is_connection_string(file: &Path) -> bool {
+    read(file).is_ok_and(|text| text.starts_with(CONNECTION_STRING.as_bytes()))
 }
 
 /// Opens a file for reading and writing, of which a new one is readable by its

@@ -41,7 +41,6 @@ pub async fn run(options: Serve) -> Result<()> {
     let authority = Authority::of(&store, &hosts, options.bind)?;
     let authorities = Authorities::read(&options.x509_ca)?;
     let tls = authority.server_config(&hosts, options.bind)?;
-    dir.write(&dir.ca(), &authority.certificate_pem)?;
 
     if !options.bind.is_loopback() {
         warn!("other machines can reach this hub, since --bind {} says so", options.bind);
@@ -58,6 +57,9 @@ pub async fn run(options: Serve) -> Result<()> {
         https_port: https_address.port(),
     };
     let hub = Arc::new(Hub::open(store, dir.clone(), address, authorities, Throttle::new(options.tier))?);
+    // The store is durable by now; before that, this file would say of an empty one that it
+    // has lost something.
+    dir.write(&dir.ca(), &authority.certificate_pem)?;
     for id in &options.device {
         match hub.create_device(&id.clone().into(), IdentityChange::default(), &TwinChange::default()).await {
             Err(error) if error.code != ErrorCode::DeviceAlreadyExists => {

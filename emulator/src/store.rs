@@ -2,8 +2,8 @@
 //!
 //! It is one file to which changes are appended, each as short as what changed, and
 //! many of them by one sync ([`frames`] says how they stand there). At a start it is
-//! read from its beginning to its end, up to where a crash has torn it; when most of
-//! it is of the past, [`writer`] writes it anew. Values stay unparsed until somebody
+//! read from its beginning to its end, up to where a crash has torn it, and what was
+//! torn is kept beside it; when most of it is of the past, [`writer`] writes it anew. Values stay unparsed until somebody
 //! asks for them. The file is locked, which keeps a second emulator out.
 //!
 //! It is called `store.redb` since earlier versions had a redb database there, which
@@ -16,9 +16,9 @@ mod older;
 mod table;
 mod writer;
 
-use std::fs::{File, TryLockError};
-use std::io::Read as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -27,8 +27,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+use tracing::warn;
 
-use crate::data_dir::open_private;
+use crate::data_dir::{open_private, sign_of_a_hub};
 use crate::device::{self, DevicePatch};
 use frames::{HEAD, Kind};
 use image::Image;
@@ -58,7 +59,7 @@ struct Shared {
 pub struct Batch(Vec<Row>);
 
 impl Store {
-    /// Opens the store in `file`, or makes one.
+    /// Opens the store in `file`, or makes one where there was no hub yet.
     pub fn open(file: &Path) -> Result<Self> {
         let name =
             || format!("cannot open the store {}; choose another directory with --data", file.display());
@@ -68,7 +69,12 @@ impl Store {
         let (mut unsynced, mut image) = (false, Image::default());
         let writer = match frames::kind(&bytes) {
             Kind::Frames => {
-                let (found, end) = Image::read(&bytes.into()).with_context(name)?;
+                let bytes = bytes.into();
+                let (found, end) = Image::read(&bytes).with_context(name)?;
+                if end == HEAD.len() {
+                    check_first_start(file).with_context(name)?;
+                }
+                keep_torn(file, &bytes, end).with_context(name)?;
                 image = found;
                 let needed = u64::try_from(image.size())?;
                 let end = u64::try_from(end)?;
@@ -79,18 +85,20 @@ impl Store {
             }
             Kind::New => {
                 unsynced = true;
+                check_first_start(file).with_context(name)?;
                 let begin = opened.set_len(0).and_then(|()| opened.write_all_at(HEAD, 0));
                 begin.with_context(|| format!("cannot write the store {}", file.display()))?;
-                Writer::new(file, opened, u64::try_from(HEAD.len())?).unnamed()
+                Writer::new(file, opened, u64::try_from(HEAD.len())?)
             }
             Kind::Database => {
                 unsynced = true;
                 let older = Older::read(opened).with_context(name)?;
-                let anew = Anew::write(file, &older.image)?;
+                let why = || format!("cannot take over {}, which stays as it was", file.display());
+                let anew = Anew::write(file, &older.image).with_context(why)?;
                 // While the database is locked, nobody else can do the same.
-                let (opened, end) = anew.take_name(file).with_context(name)?;
+                let (opened, end) = anew.take_name(file).with_context(why)?;
                 image = older.into_image();
-                Writer::new(file, opened, end).unnamed()
+                Writer::new(file, opened, end)
             }
             Kind::Later => return Err(anyhow!("a later version has written it").context(name())),
             Kind::Other => return Err(anyhow!("it is no store of an emulator").context(name())),
@@ -245,6 +253,51 @@ fn open_locked(file: &Path, name: impl Fn() -> String + Copy) -> Result<File> {
     }
 }
 
+/// Fails where a hub was served from the directory of the store `file`, in which nothing
+/// is: what it has confirmed is lost then, and the files that are made from it go as well
+/// once another hub has begun.
+fn check_first_start(file: &Path) -> Result<()> {
+    if let Some(sign) = sign_of_a_hub(file)? {
+        bail!(
+            "nothing is in it, but {} shows that a hub was; put a copy of the directory back, or remove it to begin \
+             afresh",
+            sign.display()
+        );
+    }
+    Ok(())
+}
+
+/// Keeps what stands behind the last whole frame of the store `file`, at `end` of its
+/// `bytes`, in a file of its own, and warns of it. Nothing or zeros are not kept.
+fn keep_torn(file: &Path, bytes: &[u8], end: usize) -> Result<()> {
+    let rest = bytes.get(end..).unwrap_or_default();
+    let Some(last) = rest.iter().rposition(|byte| *byte != 0) else { return Ok(()) };
+    let torn = rest.get(..=last).unwrap_or_default();
+    let mut number = 0;
+    let (path, mut kept) = loop {
+        let mut path = file.as_os_str().to_owned();
+        path.push(format!(".torn-{number}"));
+        let path = PathBuf::from(path);
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            made => break (path.clone(), made.with_context(|| format!("cannot make {}", path.display()))?),
+        }
+    };
+    let written = kept.write_all(torn).and_then(|()| kept.sync_all());
+    if let Err(error) = written {
+        // The store still has it.
+        let _ = std::fs::remove_file(&path);
+        return Err(error).with_context(|| format!("cannot write {}", path.display()));
+    }
+    warn!(
+        "the last change in {} was torn by a crash and is not there: its {} bytes from byte {end} on are kept in {}",
+        file.display(),
+        torn.len(),
+        path.display()
+    );
+    Ok(())
+}
+
 /// The value as it is after its changes.
 fn parse<T: DeserializeOwned>(table: Table, raw: &Raw) -> serde_json::Result<T> {
     if table == DEVICES && !raw.patches.is_empty() {
@@ -336,6 +389,93 @@ mod tests {
         let error = format!("{:#}", Store::open(&torn).err().unwrap());
         assert!(error.contains("damaged at byte") && error.contains("torn"), "{error}");
         assert_eq!(std::fs::read(&torn).unwrap(), damaged, "left as it was");
+        // Nor is one in what was confirmed last.
+        damaged[ends[1] + 20] ^= 1;
+        damaged[ends[2] + 20] ^= 1;
+        std::fs::write(&torn, &damaged).unwrap();
+        let error = format!("{:#}", Store::open(&torn).err().unwrap());
+        assert!(error.contains(&format!("damaged at byte {}", ends[2])), "{error}");
+        assert!(error.contains("put a copy"), "no remedy: {error}");
+        assert_eq!(std::fs::read(&torn).unwrap(), damaged, "left as it was");
+    }
+
+    #[test]
+    fn what_was_torn_is_kept_for_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store");
+        let store = Store::open(&file).unwrap();
+        store.put(DEVICES, "gw1", &json!({})).unwrap();
+        drop(store);
+        let whole = std::fs::read(&file).unwrap();
+        let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let torn = &whole[HEAD.len()..end - 1];
+        for n in 0..2 {
+            std::fs::write(&file, [&whole[..end], torn, &[0; 3000]].concat()).unwrap();
+            assert_eq!(devices(&Store::open(&file).unwrap()).len(), 1);
+            let kept = dir.path().join(format!("store.torn-{n}"));
+            assert_eq!(std::fs::read(&kept).unwrap(), torn);
+            assert_eq!(kept.metadata().unwrap().mode() & 0o777, 0o600);
+            assert_eq!(file.metadata().unwrap().len(), u64::try_from(end).unwrap());
+        }
+        drop(Store::open(&file).unwrap());
+        assert_eq!(dir.path().read_dir().unwrap().count(), 3, "nothing is kept of a whole one");
+    }
+
+    #[test]
+    fn an_empty_store_is_a_first_start_only_where_no_hub_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, devices) = (dir.path().join("store"), dir.path().join("devices"));
+        std::fs::create_dir(&devices).unwrap();
+        std::fs::write(devices.join("photo"), "x").unwrap();
+        let torn = [&HEAD[..], b"\xf5fr\xff\x09", &[0; 900]].concat();
+        for sign in [dir.path().join("ca.pem"), devices.join("gw1")] {
+            for left in [&b""[..], &HEAD[..7], HEAD, &[0; 69632], &torn] {
+                std::fs::write(&file, left).unwrap();
+                std::fs::write(&sign, "HostName=localhost;DeviceId=gw1\n").unwrap();
+                let error = format!("{:#}", Store::open(&file).err().unwrap());
+                for named in [&file, &sign] {
+                    assert!(error.contains(named.to_str().unwrap()), "{error}");
+                }
+                assert!(error.contains("put a copy"), "no remedy: {error}");
+                assert_eq!(std::fs::read(&file).unwrap(), left, "left as it was");
+                std::fs::remove_file(&sign).unwrap();
+                Store::open(&file).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_after_a_migration_is_noticed_wherever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store");
+        of_earlier_version(&file);
+        drop(Store::open(&file).unwrap());
+        let whole = std::fs::read(&file).unwrap();
+        for place in 0..whole.len() {
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[place] ^= 1 << bit;
+                std::fs::write(&file, &damaged).unwrap();
+                assert!(Store::open(&file).is_err(), "byte {place}, bit {bit}");
+                assert!(std::fs::read(&file).unwrap() == damaged, "left as it was");
+            }
+        }
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!(devices(&Store::open(&file).unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_earlier_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("store");
+        of_earlier_version(&file);
+        // Nothing can be written there.
+        let beside = dir.path().join(".writing-store");
+        std::fs::create_dir(&beside).unwrap();
+        let error = format!("{:#}", Store::open(&file).err().unwrap());
+        assert!(error.contains("stays as it was") && error.contains(beside.to_str().unwrap()), "{error}");
+        std::fs::remove_dir(&beside).unwrap();
+        assert_eq!(devices(&Store::open(&file).unwrap()).len(), 2);
     }
 
     #[test]

@@ -9,9 +9,14 @@
 //! disk syncs faster what does not make a file longer.
 //!
 //! A crash can tear the last frame only, as each is synced before the next one is
-//! written; nobody was told of what is in it, and it counts as not there. Where a
-//! frame is torn and a whole one comes after it, the disk has lost what it had
-//! confirmed: such a file is damaged, and not read.
+//! written; nobody was told of what is in it, and it counts as not there. What a crash
+//! tears is not all written: the file ends too soon, or has zeros there. Where a frame
+//! has all its bytes and another checksum, or is torn and a whole one comes after it, the
+//! disk has lost what it had confirmed: such a file is damaged, and not read.
+//!
+//! A file that is written at once, from an earlier version's database or anew, begins
+//! and ends with a seal, which is a frame without rows. It gets its name only when it is
+//! all there, so where the second seal is missing, it is damaged as well.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -23,6 +28,9 @@ pub(super) const HEAD: &[u8; 16] = b"iotdm-store 1\n\0\0";
 
 /// How each frame begins: with bytes that UTF-8, and so JSON, never has.
 const FRAME: &[u8; 4] = b"\xf5fr\xff";
+
+/// What helps where a file is damaged.
+const REMEDY: &str = "put a copy of the directory back, or remove it to begin afresh";
 
 /// The length of what stands before a frame's rows.
 const FRAME_HEAD: usize = 12;
@@ -64,9 +72,13 @@ pub(super) fn kind(bytes: &[u8]) -> Kind {
 /// Hands each row of the file `bytes` to `each`, in their order; returns where the
 /// last whole frame ends.
 pub(super) fn read(bytes: &Bytes, mut each: impl FnMut(Row) -> Result<()>) -> Result<usize> {
-    let mut at = HEAD.len();
+    let (mut at, mut seals, mut sealed) = (HEAD.len(), 0, false);
     while let Some(rows) = frame(bytes, at) {
         let end = at + FRAME_HEAD + rows.len();
+        if rows.is_empty() {
+            sealed |= at == HEAD.len();
+            seals += 1;
+        }
         read_rows(&rows, &mut each).with_context(|| format!("what stands at byte {at} is unreadable"))?;
         at = end;
     }
@@ -76,10 +88,51 @@ pub(super) fn read(bytes: &Bytes, mut each: impl FnMut(Row) -> Result<()>) -> Re
     let mut candidates = rest.iter().enumerate().filter_map(begins).filter(|place| *place > at);
     if let Some(later) = candidates.find(|place| frame(bytes, *place).is_some()) {
         bail!(
-            "it is damaged at byte {at}, and not by a crash, since what was confirmed later stands at byte {later}"
+            "it is damaged at byte {at}, and not by a crash, since what was confirmed later stands at byte {later}; \
+             {REMEDY}"
+        );
+    }
+    if sealed && seals < 2 {
+        bail!(
+            "it is damaged at byte {at}, and not by a crash, since its end was durable before its name; {REMEDY}"
+        );
+    }
+    if !is_torn(rest) {
+        bail!(
+            "it is damaged at byte {at}, and not by a crash, which would have left something out; {REMEDY}"
         );
     }
     Ok(at)
+}
+
+/// Whether `rest`, in which no whole frame begins, can be what a crash leaves of one: a
+/// frame that is not all there, or nothing.
+fn is_torn(rest: &[u8]) -> bool {
+    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let Some((head, behind)) = rest.split_first_chunk::<FRAME_HEAD>() else { return true };
+    let [m0, m1, m2, m3, l0, l1, l2, l3, s0, s1, s2, s3] = *head;
+    if m0 == 0 || written < FRAME_HEAD {
+        return true;
+    }
+    // Rows of which the sum is right are all there, so the bytes before them have changed.
+    // The last row's last byte is one of a name or of JSON, and never zero.
+    let rows = behind.get(..written - FRAME_HEAD).unwrap_or_default();
+    let length = u32::try_from(rows.len()).unwrap_or_default().to_le_bytes();
+    if !rows.is_empty() && crc(length, rows) == u32::from_le_bytes([s0, s1, s2, s3]) {
+        return false;
+    }
+    if [m0, m1, m2, m3] != *FRAME {
+        return has_gap(rest.get(..written).unwrap_or_default());
+    }
+    let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+    let Some(rows) = behind.get(..length) else { return true };
+    rows.last().is_none_or(|byte| *byte == 0) || has_gap(head) || has_gap(rows)
+}
+
+/// Whether more zeros follow each other than a frame can have, which are at most 9: a row
+/// without name and JSON.
+fn has_gap(bytes: &[u8]) -> bool {
+    bytes.split(|byte| *byte != 0).any(|zeros| zeros.len() > 9)
 }
 
 /// The rows of the frame at `at`, if a whole one stands there.
@@ -156,11 +209,17 @@ impl Frame {
     }
 
     /// The bytes for the file; none where there are no rows.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>> {
+    pub(super) fn finish(self) -> Result<Vec<u8>> {
+        if self.len() == FRAME_HEAD { Ok(Vec::new()) } else { self.with_head() }
+    }
+
+    /// The bytes of a frame without rows.
+    pub(super) fn seal() -> Result<Vec<u8>> {
+        Frame::new().with_head()
+    }
+
+    fn with_head(mut self) -> Result<Vec<u8>> {
         let rows = self.0.get(FRAME_HEAD..).unwrap_or_default();
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
         let length = u32::try_from(rows.len()).context("too much at once")?.to_le_bytes();
         let sum = crc(length, rows).to_le_bytes();
         let head = FRAME.iter().chain(&length).chain(&sum);
@@ -242,15 +301,57 @@ mod tests {
         for place in HEAD.len()..bytes.len() {
             let mut changed = bytes.clone();
             changed[place] ^= 1;
-            match rows(changed) {
-                // In the last frame it is as good as torn.
-                Ok((read, end)) => assert!(place >= ends[1] && read.len() == 3 && end == ends[1], "{place}"),
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    assert!(place < ends[1] && error.contains("damaged at byte"), "{place}: {error}");
-                }
+            // Also in the last frame, with room behind it and without.
+            for room in [0, 5000] {
+                let mut changed = changed.clone();
+                changed.extend(vec![0; room]);
+                let begin = ends.iter().rfind(|end| **end <= place).copied().unwrap_or(HEAD.len());
+                let error = format!("{:#}", rows(changed).unwrap_err());
+                assert!(error.contains(&format!("damaged at byte {begin},")), "{place}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn a_last_frame_of_which_a_sector_was_not_written_is_torn() {
+        let name = |n: usize| format!("{n:0>2000}");
+        let frame = |n| vec![row(DEVICES, &name(n), Change::Put("[]".into()))];
+        // Wherever in a sector the frame begins.
+        for first in 0..512 {
+            let before = vec![row(JOBS, &"x".repeat(first), Change::Put("[]".into()))];
+            let (bytes, ends) = file(&[before, frame(1)]);
+            for sector in ends[0] / 512..=(ends[1] - 1) / 512 {
+                let mut torn = bytes.clone();
+                let unwritten = (sector * 512).max(ends[0])..((sector + 1) * 512).min(ends[1]);
+                torn[unwritten].fill(0);
+                torn.extend([0; 700]);
+                let (read, end) = rows(torn).unwrap();
+                assert_eq!((read.len(), end), (1, ends[0]), "{first}, sector {sector}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_at_once_is_all_there_or_damaged() {
+        let (bytes, ends) = three();
+        let seal = Frame::seal().unwrap();
+        let mut sealed = [&HEAD[..], &seal, &bytes[HEAD.len()..], &seal].concat();
+        let end = sealed.len();
+        assert_eq!(rows(sealed.clone()).unwrap().1, end);
+        for place in HEAD.len()..end {
+            let (mut changed, mut cut) = (sealed.clone(), sealed[..place].to_vec());
+            changed[place] ^= 1;
+            cut.extend([0; 600]);
+            for damaged in [changed, cut] {
+                let outcome = rows(damaged);
+                // A file of which nothing is left is for the directory to judge.
+                let nothing = outcome.as_ref().is_ok_and(|(_, end)| *end == HEAD.len());
+                assert!(outcome.is_err() || nothing && place < HEAD.len() + seal.len(), "{place}");
+            }
+        }
+        // What is appended to it can be torn.
+        sealed.extend(&bytes[HEAD.len()..ends[0] - 1]);
+        assert_eq!(rows(sealed).unwrap().1, end);
     }
 
     #[test]

@@ -74,8 +74,8 @@ impl Image {
         self.0.values().flatten().map(size).sum()
     }
 
-    /// The bytes of a file with nothing but these values, each as short as `fold`
-    /// makes it: handed a table and a value with changes, `fold` returns the JSON
+    /// The bytes of a file with nothing but these values, up to the seal that ends it,
+    /// each value as short as `fold` makes it: handed a table and a value with changes, `fold` returns the JSON
     /// that they come to, where it can.
     pub(super) fn write(
         &self,
@@ -83,6 +83,7 @@ impl Image {
         mut write: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         write(HEAD)?;
+        write(&Frame::seal()?)?;
         let mut frame = Frame::new();
         for table in TABLES {
             for (name, raw) in self.0.get(&table.number()).into_iter().flatten() {

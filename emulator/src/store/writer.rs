@@ -3,7 +3,7 @@
 //!
 //! Writing anew goes on beside the thread, from a file that does not change where it
 //! is read. When it is done, what was appended meanwhile is copied over, the new file
-//! is synced, and takes the old one's name: until then the old one counts, and from
+//! is sealed and synced, and takes the old one's name: until then the old one counts, and from
 //! then on the new one, with the same values.
 
 use std::fs::File;
@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
+use nix::sys::statvfs::statvfs;
+use tempfile::TempPath;
 use tracing::warn;
 
 use super::frames::Frame;
@@ -64,7 +66,11 @@ pub(super) struct Writer {
     room: u64,
     /// How long the file was when it was last written anew, or would have been.
     anew: u64,
-    /// Whether the file's name is not durable yet.
+    /// How long the file has to be before it is written anew, after that has failed.
+    not_before: u64,
+    /// Whether a frame that failed may still stand behind the end.
+    untidy: bool,
+    /// Whether the file's name may not be durable yet.
     unnamed: bool,
 }
 
@@ -74,9 +80,10 @@ struct Rewriting {
     written: JoinHandle<Result<Anew>>,
 }
 
-/// A file that holds what an older one holds, and has not taken its name yet.
+/// A file that holds what an older one holds, and has not taken its name yet. It is
+/// removed where it does not come to that.
 pub(super) struct Anew {
-    path: PathBuf,
+    path: TempPath,
     file: File,
     length: u64,
 }
@@ -121,17 +128,14 @@ impl Queue {
 impl Writer {
     /// Appends to `file` at `path`, whose last whole frame ends at `end`.
     pub(super) fn new(path: &Path, file: File, end: u64) -> Self {
-        Writer { path: path.to_owned(), file, end, room: 0, anew: end, unnamed: false }
+        // Whoever made the file may have been killed before its name was durable.
+        let (path, unnamed) = (path.to_owned(), true);
+        Writer { path, file, end, room: 0, anew: end, not_before: 0, untidy: false, unnamed }
     }
 
     /// The same for a file of which no more than `size` bytes are needed.
     pub(super) fn needing(self, size: u64) -> Self {
         Writer { anew: size, ..self }
-    }
-
-    /// The same for a file that has just got its name, which is not durable yet.
-    pub(super) fn unnamed(self) -> Self {
-        Writer { unnamed: true, ..self }
     }
 
     /// Writes what waits in `queue` until that is closed. `image`, while there is
@@ -149,33 +153,44 @@ impl Writer {
                 }
             }
             told.into_iter().for_each(|told| told(outcome.clone()));
-            rewriting = match rewriting {
-                Some(done) if done.written.is_finished() => {
-                    if let Err(error) = self.replace(done) {
-                        warn!("the store is not written anew: {error:#}");
-                        // Not at once again.
-                        self.anew = self.end;
-                    }
-                    None
-                }
-                None if may_rewrite.load(Ordering::Relaxed) && self.end > 2 * self.anew + SLACK => {
-                    self.rewrite().inspect_err(|error| warn!("the store is not written anew: {error:#}")).ok()
-                }
-                under_way => under_way,
-            };
+            if may_rewrite.load(Ordering::Relaxed) {
+                rewriting = self.step(rewriting);
+            }
         }
-        if let Some(Rewriting { written, .. }) = rewriting
-            && let Ok(Ok(anew)) = written.join()
-        {
-            // Nothing is lost with it.
-            let _ = std::fs::remove_file(anew.path);
+        if let Some(Rewriting { written, .. }) = rewriting {
+            // The new file is removed, and nothing is lost with it.
+            drop(written.join());
         }
     }
 
-    /// Writes rows as one frame; durable on return. After an error the next frame
-    /// goes where this one would have gone.
+    /// Begins to write the file anew where most of it is of the past, or puts the one
+    /// in its place that is written; what is under way after that.
+    fn step(&mut self, rewriting: Option<Rewriting>) -> Option<Rewriting> {
+        let is_of_the_past = self.end > self.not_before.max(2 * self.anew + SLACK);
+        let step = match rewriting {
+            Some(done) if done.written.is_finished() => self.replace(done).map(|()| None),
+            None if is_of_the_past => self.rewrite().map(Some),
+            under_way => Ok(under_way),
+        };
+        step.unwrap_or_else(|error| {
+            warn!("the store is not written anew: {error:#}");
+            // What was in the way will hardly be gone at once.
+            self.not_before = self.end + self.end / 2;
+            None
+        })
+    }
+
+    /// Writes rows as one frame; durable on return. After an error nothing of them is
+    /// left, and the next frame goes where this one would have gone.
     pub(super) fn append(&mut self, rows: &[Row]) -> Result<()> {
+        self.append_synced_by(rows, File::sync_data)
+    }
+
+    fn append_synced_by(&mut self, rows: &[Row], sync: fn(&File) -> io::Result<()>) -> Result<()> {
         self.sync_name()?;
+        if self.untidy {
+            self.take_back().with_context(|| format!("cannot write {}", self.path.display()))?;
+        }
         let mut frame = Frame::new();
         for row in rows {
             frame.push(row)?;
@@ -192,9 +207,29 @@ impl Writer {
             // A full disk may have room for the frame all the same.
             Ok(if self.file.write_all_at(&zeros, end).is_ok() { end + room } else { end })
         };
-        self.room = write().with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.file.sync_data().with_context(|| format!("cannot sync {}", self.path.display()))?;
-        self.end = end;
+        let written = write().with_context(|| format!("cannot write {}", self.path.display()));
+        let synced = written.and_then(|room| {
+            sync(&self.file).with_context(|| format!("cannot sync {}", self.path.display()))?;
+            Ok(room)
+        });
+        match synced {
+            Ok(room) => (self.room, self.end) = (room, end),
+            Err(error) => {
+                self.untidy = true;
+                // If this fails as well, it is done before the next frame.
+                let _ = self.take_back();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts off what stands behind the end: a frame of which somebody was told that it
+    /// is not written must not be there after a restart.
+    fn take_back(&mut self) -> io::Result<()> {
+        self.room = 0;
+        self.file.set_len(self.end)?;
+        self.untidy = false;
         Ok(())
     }
 
@@ -204,7 +239,12 @@ impl Writer {
         let write = move || {
             let mut bytes = vec![0; usize::try_from(from)?];
             old.read_exact_at(&mut bytes, 0)?;
-            Anew::write(&path, &Image::read(&bytes.into())?.0)
+            let (image, end) = Image::read(&bytes.into())?;
+            if u64::try_from(end)? != from {
+                bail!("only {end} of the {from} bytes of {} can be read", path.display());
+            }
+            check_room(&path, image.size())?;
+            Anew::write(&path, &image)
         };
         Ok(Rewriting { from, written: thread::Builder::new().name("rewriting".into()).spawn(write)? })
     }
@@ -216,7 +256,7 @@ impl Writer {
         anew.append(&self.file, from, self.end)?;
         let (file, length) = anew.take_name(&self.path)?;
         // From here on the old file has no name any more, so nothing may go there.
-        (self.file, self.end, self.room, self.anew, self.unnamed) = (file, length, 0, length, true);
+        *self = Writer::new(&self.path, file, length);
         self.sync_name()
     }
 
@@ -237,19 +277,35 @@ pub(super) fn sync_directory(file: &Path) -> Result<()> {
     File::open(directory).and_then(|directory| directory.sync_all()).context("cannot sync the directory")
 }
 
+/// Fails where the disk has too little room for another file of about `size` bytes
+/// beside `store`, with some left for what is appended meanwhile.
+fn check_room(store: &Path, size: usize) -> Result<()> {
+    let directory = store.parent().context("the store is in no directory")?;
+    let found = statvfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+    let free = u128::from(found.blocks_available()) * u128::from(found.fragment_size());
+    // Changes may come to a little more than is known before they are put together.
+    let wanted = u128::try_from(size)? * 3 / 2 + u128::from(SLACK);
+    if free < wanted {
+        bail!("it takes {wanted} bytes, and {} has {free} left: make room there", directory.display());
+    }
+    Ok(())
+}
+
 impl Anew {
-    /// Writes `image` into a file beside `store`; not synced on return.
+    /// Writes `image` into a file beside `store`; durable on return, but for its end.
     pub(super) fn write(store: &Path, image: &Image) -> Result<Self> {
-        let path = store.with_file_name(ANEW);
-        let name = || format!("cannot write {}", path.display());
         // What a crash has left of an earlier one.
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(store.with_file_name(ANEW));
+        let path = TempPath::try_from_path(store.with_file_name(ANEW))?;
+        let name = || format!("cannot write {}", path.display());
         let mut file = open_private(&path).with_context(name)?;
         let mut length = 0;
         image.write(fold, |bytes| {
             length += u64::try_from(bytes.len())?;
             file.write_all(bytes).with_context(name)
         })?;
+        // Here and not when it takes its name, since nobody waits here.
+        file.sync_data().with_context(name)?;
         Ok(Anew { path, file, length })
     }
 
@@ -262,14 +318,16 @@ impl Anew {
         Ok(())
     }
 
-    /// Syncs the file and gives it the name of the store, whose place it takes: from
-    /// then on it is the one that is locked. The name is not durable on return.
-    /// Returns the file and its length.
+    /// Seals and syncs the file, and gives it the name of the store, whose place it
+    /// takes: from then on it is the one that is locked. The name is not durable on
+    /// return. Returns the file and its length.
     pub(super) fn take_name(self, store: &Path) -> Result<(File, u64)> {
-        self.file.sync_all()?;
+        let name = || format!("cannot write {}", self.path.display());
+        let seal = Frame::seal()?;
+        self.file.write_all_at(&seal, self.length).and_then(|()| self.file.sync_all()).with_context(name)?;
         self.file.try_lock()?;
-        std::fs::rename(&self.path, store)?;
-        Ok((self.file, self.length))
+        self.path.persist(store)?;
+        Ok((self.file, self.length + u64::try_from(seal.len())?))
     }
 }
 
@@ -382,7 +440,8 @@ mod tests {
         let last = bytes.iter().rposition(|byte| *byte == b'1').unwrap();
         bytes[last] = b'2';
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(content(&path).1, 0, "one frame");
+        let error = format!("{:#}", Image::read(&std::fs::read(&path).unwrap().into()).err().unwrap());
+        assert!(error.contains("damaged at byte 16,"), "one frame: {error}");
     }
 
     #[test]
@@ -397,6 +456,59 @@ mod tests {
         writer.file = ours;
         writer.append(&[put(MESSAGES, "c", "1")]).unwrap();
         assert_eq!(content(&path).1, 2);
+        // Nor is it there after a restart.
+        let failing = |_: &File| Err(io::Error::from(io::ErrorKind::StorageFull));
+        let rows = [put(MESSAGES, "d", json!("x".repeat(5000)).to_string())];
+        let error = format!("{:#}", writer.append_synced_by(&rows, failing).unwrap_err());
+        assert!(error.contains("cannot sync"), "{error}");
+        assert_eq!((content(&path).1, path.metadata().unwrap().len()), (2, writer.end));
+        writer.append(&[put(MESSAGES, "e", "1")]).unwrap();
+        assert_eq!(content(&path).1, 3);
+    }
+
+    #[test]
+    fn a_name_is_durable_before_anything_is_confirmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(&dir);
+        assert!(writer.unnamed, "whoever made it may have been killed at once");
+        writer.append(&[put(MESSAGES, "a", "1")]).unwrap();
+        assert!(!writer.unnamed);
+    }
+
+    #[test]
+    fn writing_anew_that_fails_leaves_nothing_and_is_not_tried_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, beside) = (writer(&dir), dir.path().join(ANEW));
+        let large = Bytes::from(json!("x".repeat(SLACK as usize)).to_string());
+        writer.append(&[put(MESSAGES, "a", large.clone())]).unwrap();
+        writer.append(&[put(DEVICES, "d", "{}"), put(MESSAGES, "a", large)]).unwrap();
+        let no_patch = Change::Patch(r#"{"twin":7}"#.into());
+        writer.append(&[Row { table: DEVICES, name: "d".into(), change: no_patch }]).unwrap();
+        let image = Image::read(&std::fs::read(&writer.path).unwrap().into()).unwrap().0;
+        assert!(Anew::write(&writer.path, &image).is_err());
+        assert!(!beside.exists(), "after what was written already");
+
+        writer.anew = 0;
+        let rewriting = writer.step(None).unwrap();
+        while !rewriting.written.is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(writer.step(Some(rewriting)).is_none() && !beside.exists());
+        // Only when the file has grown by half, which is served on.
+        let third = Bytes::from(json!("x".repeat(writer.end as usize / 3)).to_string());
+        writer.append(&[put(MESSAGES, "b", third.clone())]).unwrap();
+        assert!(writer.step(None).is_none());
+        writer.append(&[put(MESSAGES, "b", third)]).unwrap();
+        assert!(writer.step(None).is_some());
+    }
+
+    #[test]
+    fn a_disk_without_room_is_not_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let error = format!("{:#}", check_room(&path, usize::MAX / 2).unwrap_err());
+        assert!(error.contains("make room") && error.contains(dir.path().to_str().unwrap()), "{error}");
+        check_room(&path, 0).unwrap();
     }
 
     #[test]
@@ -437,13 +549,21 @@ mod tests {
         let (from, to) = (rewriting.from, writer.end);
         let mut anew = rewriting.written.join().unwrap().unwrap();
         anew.append(&writer.file, from, to).unwrap();
-        assert!(content(&beside) == (all.clone(), 1), "whole before it gets the name");
+        let unsealed = Image::read(&std::fs::read(&beside).unwrap().into());
+        assert!(unsealed.is_err(), "it is sealed when it gets the name");
         assert!(content(&path) == (all.clone(), 1), "as is the old one");
         let again = Rewriting { from, written: thread::spawn(|| Ok(anew)) };
         // Once more what was appended; replaying it changes nothing here.
         writer.replace(again).unwrap();
         assert!(!beside.exists() && !writer.unnamed);
         assert!(open_private(&path).unwrap().try_lock().is_err(), "the new file is locked");
+        assert!(content(&path) == (all.clone(), 1));
+        let bytes = std::fs::read(&path).unwrap();
+        for place in HEAD.len()..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 1;
+            assert!(Image::read(&damaged.into()).is_err(), "byte {place}");
+        }
         let (name, device) = &mut all[1];
         writer.append(&[report(name, device, 5)]).unwrap();
         assert!(content(&path).0[1] == all[1]);

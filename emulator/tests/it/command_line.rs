@@ -220,7 +220,7 @@ async fn the_default_directory_is_the_users_state_directory() {
         let mut command = command();
         command.args(["serve", "--mqtt-port", &port]).env("HOME", home.path()).env(variable, value);
         assert_eq!(command.output().await.unwrap().status.code(), Some(1));
-        assert!(home.path().join(expected).join("ca.pem").exists(), "{expected}");
+        assert!(home.path().join(expected).join("store.redb").exists(), "{expected}");
     }
 }
 

@@ -24,7 +24,15 @@ fn is_untouched(file: &Path) {
 
 /// Runs `serve` on the directory, which has to be refused in one line; the line.
 async fn refused(dir: &Path) -> String {
-    // Where it is not refused, the port that is in use ends the program.
+    let error = failed(dir).await;
+    assert!(error.contains("cannot use the data directory"), "{error}");
+    assert!(error.contains("another directory with --data"), "no remedy: {error}");
+    error
+}
+
+/// Runs `serve` on the directory, which has to fail with one line; the line. A port that is
+/// in use ends the program where nothing else does.
+async fn failed(dir: &Path) -> String {
     let blocker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = blocker.local_addr().unwrap().port().to_string();
     let mut command = command();
@@ -32,8 +40,6 @@ async fn refused(dir: &Path) -> String {
     let output = command.output().await.unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
-    assert!(error.contains("cannot use the data directory"), "{error}");
-    assert!(error.contains("another directory with --data"), "no remedy: {error}");
     error
 }
 
@@ -132,7 +138,29 @@ async fn what_a_kill_left_goes_and_what_it_did_not_write_stays() {
 async fn a_first_start_that_was_killed_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("store.redb"), "").unwrap();
+    drop(Hub::start_in(dir.path(), &["--device", "gw1"]));
+
+    // Also one that never came to confirm anything.
+    let dir = tempfile::tempdir().unwrap();
+    let error = failed(dir.path()).await;
+    assert!(error.contains("cannot listen"), "{error}");
     let _hub = Hub::start_in(dir.path(), &["--device", "gw1"]);
+}
+
+#[tokio::test]
+async fn a_store_that_was_lost_is_no_first_start() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Hub::start_in(dir.path(), &["--device", "gw1"]));
+    let (store, device) = (dir.path().join("store.redb"), dir.path().join("devices/gw1"));
+    let before = std::fs::read(&device).unwrap();
+    let length = usize::try_from(store.metadata().unwrap().len()).unwrap();
+    for left in [vec![0; length], Vec::new()] {
+        std::fs::write(&store, &left).unwrap();
+        let error = failed(dir.path()).await;
+        assert!(error.contains("store.redb") && error.contains("put a copy"), "{error}");
+        assert_eq!(std::fs::read(&store).unwrap(), left);
+        assert_eq!(std::fs::read(&device).unwrap(), before);
+    }
 }
 
 #[tokio::test]
