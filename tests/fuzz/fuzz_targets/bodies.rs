@@ -3,12 +3,12 @@
 #![no_main]
 
 use iotdm_emulator::device::{Device, IdentityChange};
-use iotdm_emulator::identity::Identity;
 use iotdm_emulator::jobs::job::Job;
 use iotdm_emulator::method_call::MethodCall;
 use iotdm_emulator::provisioning::enrolment::{Enrolment, EnrolmentKind};
 use iotdm_emulator::twin::TwinChange;
 use iotdm_proto::Time;
+use iotdm_proto::identity::Identity;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
