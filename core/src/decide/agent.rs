@@ -187,8 +187,9 @@ impl Agent {
         }
     }
 
-    /// What is known, as the twin is told it. It may say more than was reported:
-    /// where the twin has to be read first, nothing is reported until then.
+    /// What is known, in the form in which the twin is told it. It may say more than the
+    /// twin was told: where the twin has to be read first, nothing is reported until then,
+    /// and outcomes of earlier requests are reported before the newest request.
     pub fn told(&self) -> Report {
         self.core.told()
     }
@@ -380,16 +381,16 @@ impl Core {
                 effects.extend(more);
                 (phase, effects)
             }
-            (Phase::Announcing, told @ (Event::Reported | Event::DeadlinePassed)) => {
+            (Phase::Announcing, event @ (Event::Reported | Event::DeadlinePassed)) => {
                 // Before logind is asked: the machine may go down, and this
                 // process end, faster than it could write that logind agreed.
                 self.record.asked = Some(Asked::Asking);
                 self.record.renew(true);
                 let mut effects = vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()];
-                if told == Event::DeadlinePassed {
+                if event == Event::DeadlinePassed {
                     // A daemon that has lost its record will have only the twin to know
                     // from that this was begun.
-                    effects.insert(0, Effect::ReportNow);
+                    effects.insert(0, Effect::ReportNow(Box::new(self.told())));
                 }
                 (Phase::Asking, effects)
             }
@@ -486,8 +487,7 @@ impl Core {
     }
 
     fn report(&self) -> Effect {
-        let record = &self.record;
-        Effect::Report(Box::new(match record.unheard.front() {
+        Effect::Report(Box::new(match self.unheard_first() {
             Some(Unheard { reboot, last_wish }) => self.telling(Some(reboot), last_wish.as_ref()),
             None => self.told(),
         }))
@@ -502,6 +502,12 @@ impl Core {
     fn telling(&self, reboot: Option<&Reboot>, last_wish: Option<&String>) -> Report {
         short(Report {
             reboot_time: self.record.reboot_time,
+    /// The outcome that the twin is to tell before the newest request. None while logind
+    /// is asked to reboot for that: a daemon that loses its record would do it again.
+    fn unheard_first(&self) -> Option<&Unheard> {
+        self.record.unheard.front().filter(|_| self.record.asked.is_none())
+    }
+
             reboot: reboot.cloned(),
             boot: Some(self.record.boot.clone()),
             health: self.known_health().map(|known| known.told.clone()),

@@ -218,7 +218,7 @@ impl Core {
     /// newest request, or would not hear of it ever; `None` for any other event.
     pub(super) fn follow_unheard(&mut self, event: &Event) -> Option<Vec<Effect>> {
         let is_answer = matches!(event, Event::Reported | Event::ReportRefused);
-        if !is_answer || self.record.unheard.is_empty() {
+        if !is_answer || self.unheard_first().is_none() {
             return None;
         }
         // While the record is not on disk, the answer may be to an older report.
@@ -233,8 +233,8 @@ impl Core {
 
     /// Takes note of which outcome before the newest request is told by these `effects`.
     pub(super) fn note_telling(&mut self, effects: &[Effect]) {
-        if effects.iter().any(|effect| matches!(effect, Effect::Report(_))) {
-            self.telling = self.record.unheard.front().map(|first| first.reboot.id.clone());
+        if effects.iter().any(|effect| matches!(effect, Effect::Report(_) | Effect::ReportNow(_))) {
+            self.telling = self.unheard_first().map(|first| first.reboot.id.clone());
         }
     }
 

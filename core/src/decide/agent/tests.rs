@@ -145,7 +145,9 @@ fn log(effects: &[Effect]) -> Vec<String> {
             format!("reply {rid} {status} {code}")
         }
         Effect::AskPermission { .. } => "check".to_owned(),
-        Effect::ReportNow => "report now".to_owned(),
+        Effect::ReportNow(report) => {
+            format!("report now {}", report.reboot.as_ref().map_or("nothing".into(), log_reboot))
+        }
         Effect::AskShutdown => "look".to_owned(),
         Effect::Survey { rid, .. } => format!("survey {rid}"),
         Effect::Save(record) => {
