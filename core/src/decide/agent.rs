@@ -68,6 +68,8 @@ struct Core {
     wish_crowded: bool,
     /// Which need for a reboot there is, if any ([`crate::decide::need::Need::digest`]).
     need: Option<String>,
+    /// The administrator was told that a need waits for the clock.
+    told_of_clock: bool,
     /// Whether the hub has heard of the newest request's outcome.
     outcome: Told,
     /// Which request's outcome, before the newest request, the twin was last to tell.
@@ -163,7 +165,14 @@ enum Change {
 impl Agent {
     /// One sentence about what is under way, for `systemctl status`.
     pub fn status(&self) -> String {
-        let Some(reboot) = self.core.record.pending() else { return "no reboot pending".to_owned() };
+        let Some(reboot) = self.core.record.pending() else {
+            let waits = if self.core.lacks_the_time() {
+                ", though the machine needs one: the device asks itself for it once the clock is synchronised"
+            } else {
+                ""
+            };
+            return format!("no reboot pending{waits}");
+        };
         match (&self.phase, reboot.status, reboot.not_before) {
             (Phase::Scheduled, ..) if self.core.is_own() && !self.core.knows_the_time() => {
                 format!("reboot {} waits until the clock is synchronised", reboot.id)
@@ -493,6 +502,12 @@ impl Core {
         }))
     }
 
+    /// The outcome that the twin is to tell before the newest request. None while logind
+    /// is asked to reboot for that: a daemon that loses its record would do it again.
+    fn unheard_first(&self) -> Option<&Unheard> {
+        self.record.unheard.front().filter(|_| self.record.asked.is_none())
+    }
+
     /// What is known, and what the twin is to say once the hub has heard of each outcome
     /// before the newest request.
     fn told(&self) -> Report {
@@ -502,12 +517,6 @@ impl Core {
     fn telling(&self, reboot: Option<&Reboot>, last_wish: Option<&String>) -> Report {
         short(Report {
             reboot_time: self.record.reboot_time,
-    /// The outcome that the twin is to tell before the newest request. None while logind
-    /// is asked to reboot for that: a daemon that loses its record would do it again.
-    fn unheard_first(&self) -> Option<&Unheard> {
-        self.record.unheard.front().filter(|_| self.record.asked.is_none())
-    }
-
             reboot: reboot.cloned(),
             boot: Some(self.record.boot.clone()),
             health: self.known_health().map(|known| known.told.clone()),

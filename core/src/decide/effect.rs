@@ -113,6 +113,15 @@ pub enum Note {
     },
     /// A request ended.
     Ended(Box<Reboot>),
+    /// The hub takes no report, and will not hear what became of this request: too many
+    /// have ended since.
+    Untold {
+        /// The request.
+        id: String,
+    },
+    /// The machine needs a reboot, which the device asks itself for as soon as the clock is
+    /// synchronised.
+    NoClock,
     /// An orderly shutdown has begun.
     ShutdownBegan,
     /// The shutdown was called off.

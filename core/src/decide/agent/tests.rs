@@ -178,6 +178,8 @@ fn log(effects: &[Effect]) -> Vec<String> {
             Note::Refused { code, .. } => format!("note refused {code}"),
             Note::ClockSet(boot) => format!("note clock {}", boot.clock),
             Note::Rebooting { id } => format!("note rebooting {id}"),
+            Note::Untold { id } => format!("note untold {id}"),
+            Note::NoClock => "note no clock".to_owned(),
             Note::ShutdownBegan => "note shutdown".to_owned(),
             Note::ShutdownCancelled => "note shutdown cancelled".to_owned(),
         },

@@ -224,3 +224,23 @@ fn a_wish_that_comes_with_the_connection_takes_no_outcomes_place() {
     let log = play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]);
     assert_eq!(log.last().unwrap(), "reboot", "{log:?}");
 }
+
+#[test]
+fn an_outcome_that_is_given_up_is_named() {
+    let (mut agent, _) = resume(None, "boot-1", 0);
+    let mut log = Vec::new();
+    for nth in 0..=Record::MAX_UNHEARD + 1 {
+        log = play(
+            &mut agent,
+            [
+                call("1", &format!(r#"{{"id":"r-{nth}","delaySeconds":600}}"#)),
+                Event::Permission(Outlook::of(Ok(()))),
+                Event::Saved(Ok(())),
+            ],
+        );
+        let named = log.iter().any(|line| line.starts_with("note untold"));
+        assert_eq!(named, nth == Record::MAX_UNHEARD + 1, "{nth}: {log:?}");
+        play(&mut agent, [method("2", "cancelReboot", ""), Event::Saved(Ok(()))]);
+    }
+    assert!(log.contains(&"note untold r-0".to_owned()), "{log:?}");
+}
