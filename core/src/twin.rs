@@ -123,10 +123,17 @@ impl Twin {
         self.follow(next, now)
     }
 
-    /// Sends what is to be said at once, where the hub is connected and has not answered
-    /// what it was asked or told before.
-    pub fn send_now(&mut self) -> Option<TwinRequest> {
-        self.reporter.send_now()
+    /// From now on the twin is to say this; where the hub is connected, it is sent at once
+    /// even if the hub has not answered what it was asked or told before.
+    pub fn send_now(&mut self, report: &Report, now: Duration) -> Option<TwinRequest> {
+        let request = self.reporter.send_now(report)?;
+        self.response_due.get_or_insert(now + RESPONSE_PATIENCE);
+        Some(request)
+    }
+
+    /// What a boot has changed, to be sent before the twin was read.
+    pub fn news(&mut self) -> Option<TwinRequest> {
+        self.reporter.news()
     }
 
     /// The hub is connected and its responses are subscribed to.

@@ -29,7 +29,7 @@ impl Beat {
         let every = Timespec { tv_sec: seconds, tv_nsec: period.subsec_nanos().into() };
         let spec = Itimerspec { it_interval: every, it_value: every };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec)?;
-        #[expect(deprecated, reason = "what its unsafe successor wants promised, OwnedFd promises")]
+        #[expect(deprecated, reason = "OwnedFd keeps the descriptor open and is never replaced")]
         Ok(Beat(AsyncFd::with_interest(timer, Interest::READABLE)?))
     }
 

@@ -242,13 +242,16 @@ impl Daemon {
                 }
                 // What has changed is told above.
                 () = wait(self.metrics.due()) => {}
-                () = next(&mut self.beat) => {
-                    self.notify.alive();
-                    // The loop goes round, and so may the connection.
-                    self.signals.beats.send_modify(|_| {});
-                }
+                () = next(&mut self.beat) => self.beats(),
             }
         }
+    }
+
+    /// The loop goes round: so systemd is told, and the connection, which may do what is
+    /// due with it.
+    fn beats(&mut self) {
+        self.notify.alive();
+        self.signals.beats.send_modify(|_| {});
     }
 
     /// Tells systemd, and this machine, how things are.
@@ -322,7 +325,7 @@ impl Daemon {
                 // not be read first. Sent before the twin is asked for, it is in the
                 // answer.
                 if self.news
-                    && let Some(request) = self.twin.send_now()
+                    && let Some(request) = self.twin.news()
                 {
                     self.send(request);
                 }
@@ -500,8 +503,13 @@ impl Daemon {
                     return self.report(&report);
                 }
             }
-            Effect::ReportNow => {
-                if let Some(request) = self.twin.send_now() {
+            // What is told is on disk, also in haste.
+            Effect::ReportNow(report) if self.unsaved.is_some() && self.store.holds_pending() => {
+                self.held_report = Some(report);
+            }
+            Effect::ReportNow(report) => {
+                self.held_report = None;
+                if let Some(request) = self.twin.send_now(&report, self.began.elapsed()) {
                     self.send(request);
                 }
             }
@@ -567,11 +575,7 @@ impl Daemon {
                     tracing::warn!("the disk is slow to take the record");
                     self.notify.status(format!("{}; waiting for the disk to take the record", self.status()));
                 }
-                () = next(&mut self.beat) => {
-                    self.notify.alive();
-                    // The loop goes round, and so may the connection.
-                    self.signals.beats.send_modify(|_| {});
-                }
+                () = next(&mut self.beat) => self.beats(),
             }
         }
     }

@@ -32,6 +32,9 @@ pub struct Health {
 }
 
 impl Health {
+    /// The keys that are absent where they do not apply or are not known.
+    pub const OPTIONAL_KEYS: [&str; 2] = ["failedUnits", "hubReachedAfterSeconds"];
+
     /// How many units are named.
     pub const MAX_NAMED: usize = 10;
 }

@@ -110,6 +110,21 @@ pub struct Reboot {
 }
 
 impl Reboot {
+    /// The keys that are absent where they do not apply.
+    pub const OPTIONAL_KEYS: [&str; 11] = [
+        "reason",
+        "operator",
+        "notBefore",
+        "startedAt",
+        "completedAt",
+        "bootId",
+        "downSeconds",
+        "waitingFor",
+        "waitingForCount",
+        "failedBefore",
+        "error",
+    ];
+
     /// What people who are logged in are told about it: the reason and who asks,
     /// as far as they are known.
     pub fn words(&self) -> Option<String> {
@@ -227,6 +242,11 @@ pub struct Boot {
     /// `uncleanCount`: how many of them had the cause [`BootCause::Unclean`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unclean_count: Option<u64>,
+}
+
+impl Boot {
+    /// The keys that are absent where they are not known.
+    pub const OPTIONAL_KEYS: [&str; 3] = ["detail", "count", "uncleanCount"];
 }
 
 vocabulary! {
@@ -372,6 +392,21 @@ mod tests {
         let mut found = BTreeSet::new();
         instants(&full, &mut found);
         assert_eq!(found, INSTANTS.map(str::to_owned).into());
+        let optional = |part: &str, reads: fn(Value) -> bool| -> BTreeSet<String> {
+            let part = full[part].as_object().unwrap();
+            let without = |key: &String| {
+                let mut less = part.clone();
+                less.remove(key);
+                reads(Value::Object(less))
+            };
+            part.keys().filter(|key| without(key)).cloned().collect()
+        };
+        let reboot = optional("reboot", |value| serde_json::from_value::<Reboot>(value).is_ok());
+        assert_eq!(reboot, Reboot::OPTIONAL_KEYS.map(str::to_owned).into());
+        let boot = optional("boot", |value| serde_json::from_value::<Boot>(value).is_ok());
+        assert_eq!(boot, Boot::OPTIONAL_KEYS.map(str::to_owned).into());
+        let health = optional("health", |value| serde_json::from_value::<Health>(value).is_ok());
+        assert_eq!(health, Health::OPTIONAL_KEYS.map(str::to_owned).into());
     }
 
     #[test]

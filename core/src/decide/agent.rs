@@ -68,6 +68,8 @@ struct Core {
     wish_crowded: bool,
     /// Which need for a reboot there is, if any ([`crate::decide::need::Need::digest`]).
     need: Option<String>,
+    /// The administrator was told that a need waits for the clock.
+    told_of_clock: bool,
     /// Whether the hub has heard of the newest request's outcome.
     outcome: Told,
     /// Which request's outcome, before the newest request, the twin was last to tell.
@@ -163,7 +165,14 @@ enum Change {
 impl Agent {
     /// One sentence about what is under way, for `systemctl status`.
     pub fn status(&self) -> String {
-        let Some(reboot) = self.core.record.pending() else { return "no reboot pending".to_owned() };
+        let Some(reboot) = self.core.record.pending() else {
+            let waits = if self.core.lacks_the_time() {
+                ", though the machine needs one: the device asks itself for it once the clock is synchronised"
+            } else {
+                ""
+            };
+            return format!("no reboot pending{waits}");
+        };
         match (&self.phase, reboot.status, reboot.not_before) {
             (Phase::Scheduled, ..) if self.core.is_own() && !self.core.knows_the_time() => {
                 format!("reboot {} waits until the clock is synchronised", reboot.id)
@@ -187,8 +196,9 @@ impl Agent {
         }
     }
 
-    /// What is known, as the twin is told it. It may say more than was reported:
-    /// where the twin has to be read first, nothing is reported until then.
+    /// What is known, in the form in which the twin is told it. It may say more than the
+    /// twin was told: where the twin has to be read first, nothing is reported until then,
+    /// and outcomes of earlier requests are reported before the newest request.
     pub fn told(&self) -> Report {
         self.core.told()
     }
@@ -380,16 +390,16 @@ impl Core {
                 effects.extend(more);
                 (phase, effects)
             }
-            (Phase::Announcing, told @ (Event::Reported | Event::DeadlinePassed)) => {
+            (Phase::Announcing, event @ (Event::Reported | Event::DeadlinePassed)) => {
                 // Before logind is asked: the machine may go down, and this
                 // process end, faster than it could write that logind agreed.
                 self.record.asked = Some(Asked::Asking);
                 self.record.renew(true);
                 let mut effects = vec![Effect::Deadline(Some(self.settings.down_timeout)), self.save()];
-                if told == Event::DeadlinePassed {
+                if event == Event::DeadlinePassed {
                     // A daemon that has lost its record will have only the twin to know
                     // from that this was begun.
-                    effects.insert(0, Effect::ReportNow);
+                    effects.insert(0, Effect::ReportNow(Box::new(self.told())));
                 }
                 (Phase::Asking, effects)
             }
@@ -486,11 +496,16 @@ impl Core {
     }
 
     fn report(&self) -> Effect {
-        let record = &self.record;
-        Effect::Report(Box::new(match record.unheard.front() {
+        Effect::Report(Box::new(match self.unheard_first() {
             Some(Unheard { reboot, last_wish }) => self.telling(Some(reboot), last_wish.as_ref()),
             None => self.told(),
         }))
+    }
+
+    /// The outcome that the twin is to tell before the newest request. None while logind
+    /// is asked to reboot for that: a daemon that loses its record would do it again.
+    fn unheard_first(&self) -> Option<&Unheard> {
+        self.record.unheard.front().filter(|_| self.record.asked.is_none())
     }
 
     /// What is known, and what the twin is to say once the hub has heard of each outcome

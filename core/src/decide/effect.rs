@@ -46,9 +46,10 @@ pub enum Effect {
     /// Make the twin's reported properties say this; answered, once and for
     /// the newest only, by `Event::Reported`.
     Report(Box<Report>),
-    /// Send what the twin is to say at once, although the hub has not answered what it
-    /// was asked or told before: soon nobody is here to send it.
-    ReportNow,
+    /// Make the twin say this, and send it at once, past what is still to be told and
+    /// although the hub has not answered what it was asked or told before: soon nobody is
+    /// here to send it.
+    ReportNow(Box<Report>),
     /// Ask logind to reboot; answered by `Event::RebootAsked`.
     Reboot {
         /// For the people who are logged in: why, and who asks.
@@ -112,6 +113,15 @@ pub enum Note {
     },
     /// A request ended.
     Ended(Box<Reboot>),
+    /// The hub takes no report, and will not hear what became of this request: too many
+    /// have ended since.
+    Untold {
+        /// The request.
+        id: String,
+    },
+    /// The machine needs a reboot, which the device asks itself for as soon as the clock is
+    /// synchronised.
+    NoClock,
     /// An orderly shutdown has begun.
     ShutdownBegan,
     /// The shutdown was called off.

@@ -220,18 +220,18 @@ impl Record {
     pub const MAX_UNHEARD: usize = 8;
 
     /// Keeps the newest request's outcome, of which the hub may not have heard, since
-    /// another request takes its place.
-    pub(super) fn keep_unheard(&mut self) {
+    /// another request takes its place. Returns the ids of those that are given up.
+    pub(super) fn keep_unheard(&mut self) -> Vec<String> {
         // What the daemon has taken back is as if it had never been asked for.
         let is_told = |reboot: &Reboot| {
             let taken_back =
                 reboot.requested_by == RequestedBy::Device && reboot.status == RebootStatus::Cancelled;
             reboot.status.is_final() && !taken_back
         };
-        let Some(reboot) = self.reboot.clone().filter(is_told) else { return };
+        let Some(reboot) = self.reboot.clone().filter(is_told) else { return Vec::new() };
         self.unheard.push_back(Unheard { reboot, last_wish: self.last_wish.clone() });
         let excess = self.unheard.len().saturating_sub(Self::MAX_UNHEARD);
-        self.unheard.drain(..excess);
+        self.unheard.drain(..excess).map(|unheard| unheard.reboot.id).collect()
     }
 
     /// Notes that the newest request, which was granted, began or ended now: from

@@ -5,7 +5,8 @@
 //! no list of unsent messages has to survive a crash.
 
 use iotdm_proto::Time;
-use iotdm_proto::report::{INSTANTS, Report};
+use iotdm_proto::health::Health;
+use iotdm_proto::report::{Boot, INSTANTS, Reboot, Report};
 use iotdm_proto::twin::{Object, diff, merge};
 use serde_json::Value;
 
@@ -34,6 +35,14 @@ const DISPENSABLE: [&[&str]; 9] = [
 const TOLD_AGAIN: [(&str, Option<&str>, &str); 2] =
     [("deviceInformation", None, "__t"), ("boot", Some("bootId"), "cause")];
 
+/// What a boot changes, each with the keys of it that need not be there.
+const NEWS: [(&str, &[&str]); 4] = [
+    ("rebootTime", &[]),
+    ("reboot", &Reboot::OPTIONAL_KEYS),
+    ("boot", &Boot::OPTIONAL_KEYS),
+    ("health", &Health::OPTIONAL_KEYS),
+];
+
 /// What is to be said, and what the hub is known to have.
 #[derive(Debug)]
 pub(super) struct Reporter {
@@ -55,9 +64,17 @@ enum Known {
     /// The twin was asked for.
     Reading { rid: String },
     /// These are its values; `refused` is a difference that it did not take.
-    Values { values: Object, refused: Option<Object> },
+    Values { values: Object, refused: Option<Refused> },
     /// A patch was sent. One at a time: the hub promises no order.
     Patching { rid: String, values: Object, patch: Object },
+}
+
+/// A difference that the hub did not take, and its answer.
+#[derive(Debug)]
+struct Refused {
+    patch: Object,
+    status: u16,
+    body: String,
 }
 
 /// What follows from a response.
@@ -101,12 +118,18 @@ impl Reporter {
 
     /// From now on the twin is to say this.
     pub(super) fn want(&mut self, report: &Report) -> Next {
-        self.wanted = match serde_json::to_value(report) {
-            Ok(Value::Object(object)) => canonical(&object),
-            _ => Object::new(),
-        };
+        self.wanted = spelled(report);
         self.left_out = 0;
-        self.compare()
+        match self.compare() {
+            // What was refused is refused again, so that whoever waits for an answer gets it.
+            Next::Wait => match &self.known {
+                Known::Values { refused: Some(refused), .. } if !self.wanted.is_empty() => {
+                    Next::Refused { status: refused.status, body: refused.body.clone() }
+                }
+                _ => Next::Wait,
+            },
+            next => next,
+        }
     }
 
     /// The hub is connected and its responses are subscribed to, or the twin
@@ -127,17 +150,29 @@ impl Reporter {
         self.known = Known::Offline;
     }
 
-    /// Sends what is to be said although the hub has not answered yet. What it was told
-    /// before is told again along with it, so that the order does not matter where the
-    /// hub has both; where the twin was not read yet, nothing is taken away from it.
-    pub(super) fn send_now(&mut self) -> Option<TwinRequest> {
+    /// From now on the twin is to say this, which is sent although the hub has not answered
+    /// yet. What it was told before is told again along with it, or taken back, so that the
+    /// order does not matter where the hub has both; where the twin was not read yet,
+    /// nothing is taken away from it. What there was no room for is left out.
+    pub(super) fn send_now(&mut self, report: &Report) -> Option<TwinRequest> {
+        self.wanted = spelled(report);
+        for path in DISPENSABLE.iter().take(self.left_out) {
+            remove(&mut self.wanted, path);
+        }
         let patch = match &self.known {
-            Known::Offline | Known::Values { .. } => return None,
-            // Not told yet what to say.
-            Known::Reading { .. } if self.wanted.is_empty() => return None,
+            Known::Offline => return None,
+            Known::Values { .. } => {
+                return match self.compare() {
+                    Next::Send(request) => Some(request),
+                    _ => None,
+                };
+            }
             Known::Reading { .. } => self.wanted.clone(),
             Known::Patching { values, patch, .. } => {
-                let whole = with_company(diff(values, &self.wanted), &self.wanted);
+                let mut with_patch = values.clone();
+                merge(&mut with_patch, patch);
+                let mut whole = with_company(diff(values, &self.wanted), &self.wanted);
+                overlay(&mut whole, diff(&with_patch, &self.wanted));
                 if whole == *patch {
                     return None;
                 }
@@ -149,6 +184,26 @@ impl Reporter {
             (*newest, *last) = (rid.clone(), patch.clone());
         }
         Some(TwinRequest::Patch { rid, patch })
+    }
+
+    /// What a boot has changed, for a twin that was not read yet: all that a new outcome
+    /// has no key for is taken away, lest an earlier one's error stand beside it.
+    pub(super) fn news(&mut self) -> Option<TwinRequest> {
+        if !matches!(self.known, Known::Reading { .. }) || self.wanted.is_empty() {
+            return None;
+        }
+        let mut patch = Object::new();
+        for (key, optional) in NEWS {
+            let Some(value) = self.wanted.get(key) else { continue };
+            let mut value = value.clone();
+            if let Value::Object(inner) = &mut value {
+                for key in optional.iter().filter(|key| !inner.contains_key(**key)).collect::<Vec<_>>() {
+                    inner.insert((*key).to_owned(), Value::Null);
+                }
+            }
+            patch.insert(key.to_owned(), value);
+        }
+        Some(TwinRequest::Patch { rid: self.rid(), patch })
     }
 
     /// Asks again for what was not answered, if anything.
@@ -184,8 +239,9 @@ impl Reporter {
                     self.known = Known::Patching { rid: expected, values, patch };
                     return Next::Later { status };
                 }
-                self.known = Known::Values { values, refused: Some(patch) };
                 let body = String::from_utf8_lossy(body).into_owned();
+                let refused = Some(Refused { patch, status, body: body.clone() });
+                self.known = Known::Values { values, refused };
                 match self.leave_out() {
                     Some(what) => Next::Shorten { status, body, what },
                     None => Next::Refused { status, body },
@@ -226,7 +282,7 @@ impl Reporter {
                 if patch.is_empty() {
                     self.known = Known::Values { values, refused: None };
                     Next::InSync
-                } else if refused.as_ref() == Some(&patch) {
+                } else if refused.as_ref().is_some_and(|refused| refused.patch == patch) {
                     self.known = Known::Values { values, refused };
                     Next::Wait
                 } else {
@@ -262,6 +318,18 @@ fn with_company(mut patch: Object, wanted: &Object) -> Object {
     patch
 }
 
+/// Has `object` say what `patch` says, also where that is to take something away.
+fn overlay(object: &mut Object, patch: Object) {
+    for (key, value) in patch {
+        match (object.get_mut(&key), value) {
+            (Some(Value::Object(inner)), Value::Object(patch)) => overlay(inner, patch),
+            (_, value) => {
+                object.insert(key, value);
+            }
+        }
+    }
+}
+
 /// Takes the value at `path` away; `false` if there is none.
 fn remove(object: &mut Object, path: &[&str]) -> bool {
     match path {
@@ -270,6 +338,14 @@ fn remove(object: &mut Object, path: &[&str]) -> bool {
         [key, rest @ ..] => {
             object.get_mut(*key).and_then(Value::as_object_mut).is_some_and(|inner| remove(inner, rest))
         }
+    }
+}
+
+/// The report as it is told.
+fn spelled(report: &Report) -> Object {
+    match serde_json::to_value(report) {
+        Ok(Value::Object(object)) => canonical(&object),
+        _ => Object::new(),
     }
 }
 
@@ -430,7 +506,9 @@ mod tests {
         let (rid, _) = patch(reporter.read(empty()));
         let refused = Next::Refused { status: 400, body: "no".into() };
         assert_eq!(reporter.patched(&rid, 400, b"no"), refused);
-        assert_eq!(reporter.want(&report("1")), Next::Wait);
+        // Nothing is sent, and whoever waits for an answer has it.
+        assert_eq!(reporter.want(&report("1")), Next::Refused { status: 400, body: "no".into() });
+        assert!(!reporter.is_waiting());
         patch(reporter.want(&report("2")));
     }
 
@@ -595,24 +673,66 @@ mod tests {
     fn before_the_machine_goes_down_what_is_unanswered_does_not_hold_the_rest_up() {
         let mut reporter = Reporter::new("r".to_owned());
         reporter.connected();
-        assert_eq!(reporter.send_now(), None, "there is nothing to say yet");
+        assert_eq!(reporter.news(), None, "there is nothing to say yet");
         reporter.disconnected();
-        reporter.want(&report("1"));
-        assert_eq!(reporter.send_now(), None, "the hub is not connected");
+        assert_eq!(reporter.send_now(&report("1")), None, "the hub is not connected");
         let reading = get(reporter.connected());
-        let unread = reporter.send_now().unwrap();
+        let unread = reporter.send_now(&report("1")).unwrap();
         assert!(
             matches!(&unread, TwinRequest::Patch { patch, .. } if patch["agent"]["version"] == "1"),
             "{unread:?}"
         );
         let (first, _) = patch(reporter.read(empty()));
         assert_ne!(reading, first);
-        assert_eq!(reporter.send_now(), None, "all of it was sent");
-        assert_eq!(reporter.want(&report("2")), Next::Wait);
-        let (second, told) = patch(Next::Send(reporter.send_now().unwrap()));
+        assert_eq!(reporter.send_now(&report("1")), None, "all of it was sent");
+        let (second, told) = patch(Next::Send(reporter.send_now(&report("2")).unwrap()));
         assert_eq!((&told["agent"]["version"], told["rebootTime"].is_string()), (&json!("2"), true));
         assert_eq!(reporter.patched(&first, 204, b""), Next::Wait);
         assert_eq!(reporter.patched(&second, 204, b""), Next::InSync);
-        assert_eq!(reporter.send_now(), None);
+        assert_eq!(reporter.send_now(&report("2")), None);
+        let (third, _) = patch(Next::Send(reporter.send_now(&report("3")).unwrap()));
+        assert_eq!(reporter.patched(&third, 204, b""), Next::InSync, "an answer is waited for");
+    }
+
+    fn reboot(more: Value) -> Report {
+        let mut reboot = json!({
+            "id": "a", "status": "failed", "requestedBy": "method", "previousBootId": "b1",
+            "requestedAt": "1970-01-01T00:00:01Z",
+        });
+        reboot.as_object_mut().unwrap().extend(object(more));
+        Report { reboot: Some(serde_json::from_value(reboot).unwrap()), ..report("1") }
+    }
+
+    #[test]
+    fn what_is_passed_by_is_taken_back() {
+        let mut reporter = Reporter::new("r".to_owned());
+        let failed = reboot(json!({"error": {"code": "expired", "message": "late"}}));
+        reporter.want(&failed);
+        get(reporter.connected());
+        let (_, sent) = patch(reporter.read(empty()));
+        assert_eq!(sent["reboot"]["error"]["code"], "expired");
+        let begins = reboot(json!({"id": "b", "status": "rebooting"}));
+        let (second, sent) = patch(Next::Send(reporter.send_now(&begins).unwrap()));
+        assert_eq!((&sent["reboot"]["id"], &sent["reboot"]["error"]), (&json!("b"), &Value::Null));
+        assert!(sent["reboot"].as_object().unwrap().contains_key("error"), "{sent}");
+        assert_eq!(reporter.patched(&second, 204, b""), Next::InSync);
+    }
+
+    #[test]
+    fn news_takes_an_earlier_outcome_away_and_tells_nothing_that_no_boot_changes() {
+        let mut reporter = Reporter::new("r".to_owned());
+        reporter.want(&reboot(json!({"status": "completed", "bootId": "b2"})));
+        assert_eq!(reporter.news(), None, "the hub is not connected");
+        get(reporter.connected());
+        let (_, sent) = patch(Next::Send(reporter.news().unwrap()));
+        assert_eq!(sent.as_object().unwrap().keys().collect::<Vec<_>>(), ["reboot", "rebootTime"]);
+        let mut twin = object(
+            serde_json::to_value(reboot(json!({
+                "error": {"code": "expired", "message": "late"}, "waitingFor": ["x"], "waitingForCount": 1,
+            })))
+            .unwrap(),
+        );
+        merge(&mut twin, &object(sent));
+        assert_eq!(twin, object(json!(reboot(json!({"status": "completed", "bootId": "b2"})))));
     }
 }

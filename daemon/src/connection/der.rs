@@ -63,6 +63,11 @@ const PARTS: [(&[u8], &str); 9] = [
     (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01], "Email"),
 ];
 
+/// The end of what does not end. Source: RFC 5280, 4.1.2.5.
+const NEVER: &str = "9999-12-31T23:59:59Z";
+/// The last second that a [`Time`] can be.
+const LAST: &str = "9999-12-30T22:00:00Z";
+
 /// Whether a certificate is of X.509 version 1, whose body begins with the serial
 /// number, not with a version.
 pub(super) fn is_version_1(certificate: &[u8]) -> bool {
@@ -151,7 +156,11 @@ fn time(value: &Element<'_>) -> Option<Time> {
     };
     let two = |nth: usize| digits.get(2 * nth..2 * nth + 2);
     let [year, month, day, hour, minute, second] = [two(0)?, two(1)?, two(2)?, two(3)?, two(4)?, two(5)?];
-    format!("{century}{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
+    let spelled = format!("{century}{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    match spelled.as_str() {
+        NEVER => LAST.parse().ok(),
+        spelled => spelled.parse().ok(),
+    }
 }
 
 /// The kind of `key`.
@@ -238,4 +247,23 @@ fn element(der: &[u8]) -> Option<Element<'_>> {
     };
     let (content, rest) = rest.split_at_checked(length)?;
     Some(Element { tag, content, rest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_without_an_end_is_read() {
+        let said = |tag: u8, content: &str| {
+            let content = content.as_bytes();
+            time(&Element { tag, content, rest: &[] }).map(|time| time.to_string())
+        };
+        assert_eq!(said(GENERALIZED_TIME, "99991231235959Z").as_deref(), Some("9999-12-30T22:00:00.000Z"));
+        assert_eq!(said(GENERALIZED_TIME, "20500102030405Z").as_deref(), Some("2050-01-02T03:04:05.000Z"));
+        assert_eq!(said(UTC_TIME, "491231235959Z").as_deref(), Some("2049-12-31T23:59:59.000Z"));
+        assert_eq!(said(UTC_TIME, "500101000000Z").as_deref(), Some("1950-01-01T00:00:00.000Z"));
+        assert_eq!(said(GENERALIZED_TIME, "20501302030405Z"), None);
+        assert_eq!(said(OCTET_STRING, "20500102030405Z"), None);
+    }
 }

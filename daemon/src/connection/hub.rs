@@ -82,8 +82,8 @@ const NOT_BEFORE: u64 = 1_767_225_600;
 
 /// Connects, and again whenever the connection ends, until nobody listens to
 /// `events` any more. `hurry` changes when the clock was set; calls are
-/// subscribed to from when `listen` says so; `beats` changes each time that the
-/// daemon is awake anyway, which is so often, if that is regular.
+/// subscribed to from when `listen` says so. `beats` changes at each beat that wakes
+/// the daemon anyway; its value is the period of the beats, if there are any.
 pub async fn run(
     options: Options,
     hurry: watch::Receiver<()>,

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::connection::der::{self, KeyKind};
 use crate::connection::observe::Observer;
 use crate::connection::outage::{KEYS, Outage};
-use crate::connection::trust::{self, Judge};
+use crate::connection::trust::{self, Judge, Proven};
 
 /// The files of the certificate that this machine shows, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Tls {
     files: Option<CertificateFiles>,
     /// The CAs in that file, once it was read.
     further: Option<Further>,
+    /// The system's CAs by which servers were last trusted.
+    proven: Arc<Proven>,
     /// Whether the CAs are to be read again even if no file seems to have changed.
     distrusted: bool,
     /// Who is told which certificates servers show.
@@ -85,6 +87,7 @@ impl Tls {
             ca_file,
             files,
             further: None,
+            proven: Arc::default(),
             distrusted: false,
             observer: Observer::default(),
             made: None,
@@ -119,7 +122,8 @@ impl Tls {
     pub fn distrusted(&mut self) -> Option<String> {
         self.distrusted = true;
         let further = self.further.as_ref()?;
-        let complaints = further.complaint.clone().into_iter().chain(trust::complaint(&further.roots));
+        let system = trust::complaint(&further.roots, &self.proven);
+        let complaints = further.complaint.clone().into_iter().chain(system);
         complaints.reduce(|one, other| format!("{one}; {other}"))
     }
 
@@ -137,7 +141,14 @@ impl Tls {
         self.distrusted = false;
         let (roots, complaint) = match self.ca_file.as_deref().map(trust::read_ca_file).transpose() {
             Ok(roots) => (roots.unwrap_or_else(RootCertStore::empty), None),
-            Err(error) => (RootCertStore::empty(), Some(format!("{error:#}"))),
+            Err(error) => {
+                // On a disk that fails nothing was taken away from what is trusted.
+                let fails = self.ca_file.as_deref().is_some_and(|file| trust::unreadable(file).is_some());
+                let known = before.as_ref().filter(|_| fails);
+                let roots =
+                    known.map_or_else(RootCertStore::empty, |known| RootCertStore::clone(&known.roots));
+                (roots, Some(format!("{error:#}")))
+            }
         };
         if before.as_ref().is_some_and(|before| before.stamps != stamps || before.roots.roots != roots.roots)
         {
@@ -175,6 +186,7 @@ impl Tls {
             .with_custom_certificate_verifier(Arc::new(Judge::new(
                 self.provider.signature_verification_algorithms,
                 further,
+                self.proven.clone(),
                 self.observer.clone(),
             )));
         let mut config = match &self.files {
@@ -327,6 +339,29 @@ mod tests {
         assert!(!Arc::ptr_eq(&second, &tls.client().unwrap().config), "it is read again all the same");
         assert_eq!(count(&tls), 2);
         assert!(!tls.distrusted().unwrap_or_default().contains("ca_file"));
+    }
+
+    #[test]
+    fn what_is_in_a_ca_file_is_trusted_while_its_disk_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca_file = dir.path().join("ca.pem");
+        let ca = |name: &str| fs::read_to_string(write_pair(dir.path(), name).certificate).unwrap();
+        fs::write(&ca_file, ca("one")).unwrap();
+        let mut tls = Tls::new(Some(ca_file.clone()), None);
+        let mut count = || {
+            tls.client().unwrap();
+            (tls.further.as_ref().unwrap().roots.len(), tls.distrusted().unwrap_or_default())
+        };
+        assert_eq!(count().0, 1);
+        fs::remove_file(&ca_file).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("gone/ca.pem"), &ca_file).unwrap();
+        for _ in 0..2 {
+            let (known, told) = count();
+            assert_eq!(known, 1);
+            assert!(told.contains("cannot read ca_file "), "{told}");
+        }
+        fs::remove_file(&ca_file).unwrap();
+        assert_eq!(count().0, 0, "taken away");
     }
 
     #[test]

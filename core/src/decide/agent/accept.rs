@@ -218,7 +218,7 @@ impl Core {
             self.unmake_own();
         }
         self.remember(&reply);
-        self.give_place(&id);
+        let given_up = self.give_place(&id);
         let by = if wish.is_some() { RequestedBy::Twin } else { RequestedBy::Method };
         let failed_before = self.note_failed_before();
         self.record.reboot = Some(Reboot {
@@ -241,7 +241,9 @@ impl Core {
             self.record.wish = Some(raw);
             self.record.last_wish = Some(id);
         }
-        (Phase::Recording { change: Change::Accepted(json!(reply)), rids, before }, vec![self.save()])
+        let mut effects = given_up;
+        effects.push(self.save());
+        (Phase::Recording { change: Change::Accepted(json!(reply)), rids, before }, effects)
     }
 
     /// What becomes of a request with this outlook. A wish that comes too often or

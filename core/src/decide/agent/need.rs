@@ -144,16 +144,19 @@ impl Core {
         self.forget_what_is_gone();
         let wanted = self.own_id();
         match (phase, self.record.pending()) {
-            (Phase::Idle, None) => {
-                match wanted.filter(|id| self.knows_the_time() && self.is_unheard_of(id)) {
-                    Some(id) => match self.outcome_stays(now) {
-                        Some(Duration::ZERO) => self.ask_oneself(id, now),
-                        Some(rest) => (Phase::Idle, vec![Effect::Deadline(Some(rest))]),
-                        None => (Phase::Idle, Vec::new()),
-                    },
-                    None => (Phase::Idle, Vec::new()),
-                }
+            (Phase::Idle, None) if self.lacks_the_time() => {
+                let told = std::mem::replace(&mut self.told_of_clock, true);
+                let note = (!told).then_some(Effect::Note(Note::NoClock));
+                (Phase::Idle, Vec::from_iter(note))
             }
+            (Phase::Idle, None) => match wanted.filter(|id| self.is_unheard_of(id)) {
+                Some(id) => match self.outcome_stays(now) {
+                    Some(Duration::ZERO) => self.ask_oneself(id, now),
+                    Some(rest) => (Phase::Idle, vec![Effect::Deadline(Some(rest))]),
+                    None => (Phase::Idle, Vec::new()),
+                },
+                None => (Phase::Idle, Vec::new()),
+            },
             (
                 phase @ (Phase::Scheduled | Phase::Waiting { .. } | Phase::Due { .. } | Phase::Announcing),
                 Some(reboot),
@@ -178,6 +181,11 @@ impl Core {
     fn is_unheard_of(&self, id: &str) -> bool {
         let busy = self.record.going_down || self.wish_comes();
         !busy && self.record.asked_for != self.need && self.granted(id).is_none()
+    }
+
+    /// Whether the daemon would ask itself for a reboot now if the clock were synchronised.
+    pub(super) fn lacks_the_time(&self) -> bool {
+        !self.knows_the_time() && self.own_id().is_some_and(|id| self.is_unheard_of(&id))
     }
 
     /// Whether the clock can tell when a window is open: nobody has asked for what the
@@ -205,20 +213,20 @@ impl Core {
 
     /// The newest request is about to give its place to the request `id`. Whoever waits
     /// for its outcome may still have to hear of it; of the same request, that is what
-    /// becomes of it in the end.
-    pub(super) fn give_place(&mut self, id: &str) {
+    /// becomes of it in the end. Returns a note of each outcome that is given up.
+    pub(super) fn give_place(&mut self, id: &str) -> Vec<Effect> {
         self.record.unheard.retain(|unheard| unheard.reboot.id != id);
         let is_another = self.record.reboot.as_ref().is_some_and(|reboot| reboot.id != id);
-        if is_another && matches!(self.outcome, Told::NotYet) {
-            self.record.keep_unheard();
-        }
+        let is_owed = is_another && matches!(self.outcome, Told::NotYet);
+        let given_up = if is_owed { self.record.keep_unheard() } else { Vec::new() };
+        given_up.into_iter().map(|id| Effect::Note(Note::Untold { id })).collect()
     }
 
     /// Goes on to what is to be told next, once the hub has heard of an outcome before the
     /// newest request, or would not hear of it ever; `None` for any other event.
     pub(super) fn follow_unheard(&mut self, event: &Event) -> Option<Vec<Effect>> {
         let is_answer = matches!(event, Event::Reported | Event::ReportRefused);
-        if !is_answer || self.record.unheard.is_empty() {
+        if !is_answer || self.unheard_first().is_none() {
             return None;
         }
         // While the record is not on disk, the answer may be to an older report.
@@ -233,8 +241,8 @@ impl Core {
 
     /// Takes note of which outcome before the newest request is told by these `effects`.
     pub(super) fn note_telling(&mut self, effects: &[Effect]) {
-        if effects.iter().any(|effect| matches!(effect, Effect::Report(_))) {
-            self.telling = self.record.unheard.front().map(|first| first.reboot.id.clone());
+        if effects.iter().any(|effect| matches!(effect, Effect::Report(_) | Effect::ReportNow(_))) {
+            self.telling = self.unheard_first().map(|first| first.reboot.id.clone());
         }
     }
 

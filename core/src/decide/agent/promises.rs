@@ -231,6 +231,8 @@ struct World {
     undelivered: Vec<String>,
     deadline: Option<i64>,
     reporting: bool,
+    /// That the pending request begins was sent to the hub past all else.
+    sent_now: bool,
     /// The twin's desired part, and whether the daemon is told of it.
     wish: Option<Value>,
     connected: bool,
@@ -291,6 +293,7 @@ impl World {
             undelivered: Vec::new(),
             deadline: None,
             reporting: false,
+            sent_now: false,
             wish: None,
             connected: false,
             id_of_call: BTreeMap::new(),
@@ -590,7 +593,7 @@ impl World {
         self.reboot_asked = None;
         self.undelivered.clear();
         self.deadline = None;
-        self.reporting = false;
+        (self.reporting, self.sent_now) = (false, false);
         self.connected = false;
         (self.wanted, self.unsaved, self.held) = (None, None, None);
         // A disk that never took what the twin was told since the first start is as good as
@@ -696,6 +699,10 @@ impl World {
                     let told = twin.and_then(|twin| twin.reboot_required.as_ref()?.asked_for.as_deref());
                     assert_eq!(told, Some(need), "the hub does not know that the need is met");
                 }
+                if std::mem::take(&mut self.sent_now) {
+                    let told = twin.and_then(|twin| twin.reboot.as_ref()).map(|reboot| &reboot.id);
+                    assert_eq!(told, Some(&id), "the twin would not know of it");
+                }
                 self.reboot_asked = Some(id);
             }
             Effect::AskPermission { .. } => self.permission_asked = true,
@@ -756,7 +763,16 @@ impl World {
                     self.told_at = None;
                 }
             },
-            Effect::Survey { .. } | Effect::ReportNow | Effect::Note(_) => {}
+            Effect::ReportNow(report) => {
+                let pending = self.agent.core.record.pending();
+                assert_eq!(report.reboot.as_ref(), pending, "the newest is what has to be known");
+                self.sent_now = self.connected;
+                if self.connected {
+                    self.twin = Some((*report).clone());
+                }
+                self.report(*report);
+            }
+            Effect::Survey { .. } | Effect::Note(_) => {}
         }
         None
     }
@@ -839,8 +855,10 @@ impl World {
         let owed = self.owed.front().filter(|_| !self.was_lost);
         // What the hub took while the disk took nothing may be told again.
         let is_again = self.outcomes.get(&reboot.id) == Some(&reboot.status);
+        // What a daemon without its record has to find in the twin comes first.
+        let begins = self.agent.core.record.asked.is_some();
         assert!(
-            is_again || owed.is_none_or(|owed| *owed == reboot.id),
+            begins || is_again || owed.is_none_or(|owed| *owed == reboot.id),
             "{} is told before the outcome of {owed:?}",
             reboot.id
         );

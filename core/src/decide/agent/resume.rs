@@ -112,6 +112,7 @@ impl Agent {
             saved_count: passed,
             wish_crowded: false,
             need: None,
+            told_of_clock: false,
             outcome: Told::NotYet,
             telling: None,
             unsaved: false,
@@ -315,24 +316,41 @@ fn correct(record: &mut Record, clock: Clock, boot_time: Time) -> bool {
     if let Some(need) = &mut record.reboot_required {
         shift(&mut need.since, moved);
     }
-    correct_reboot(record, clock, moved);
+    // The clock that the start of an earlier request was taken from is known as long as the
+    // newest has not begun.
+    let began = record
+        .reboot
+        .as_ref()
+        .is_some_and(|newest| newest.started_at.is_some() && newest.previous_boot_id == record.boot.boot_id);
+    for unheard in &mut record.unheard {
+        let comparable = clock == Clock::Synchronized && !began;
+        correct_reboot(&mut unheard.reboot, &record.boot, record.started_clock, comparable, moved);
+    }
+    if let Some(newest) = &mut record.reboot {
+        let comparable = clock == Clock::Synchronized;
+        correct_reboot(newest, &record.boot, record.started_clock, comparable, moved);
+    }
     record.note_boot();
     true
 }
 
-/// The same for the times of the newest request, which were off by `moved`
-/// milliseconds.
-fn correct_reboot(record: &mut Record, clock: Clock, moved: i64) {
-    let Some(reboot) = &mut record.reboot else { return };
-    if reboot.boot_id.as_ref() == Some(&record.boot.boot_id) {
+/// The same for the times of a request, which were off by `moved` milliseconds.
+/// `comparable` tells whether it can be said how long the machine was down for it.
+fn correct_reboot(
+    reboot: &mut Reboot,
+    boot: &Boot,
+    started_clock: Option<Clock>,
+    comparable: bool,
+    moved: i64,
+) {
+    if reboot.boot_id.as_ref() == Some(&boot.boot_id) {
         // Concluded at the start of this boot.
         shift(&mut reboot.completed_at, moved);
         if reboot.status == RebootStatus::Completed {
-            let comparable = clock == Clock::Synchronized;
-            let down = down_seconds(reboot, &record.boot, record.started_clock);
+            let down = down_seconds(reboot, boot, started_clock);
             reboot.down_seconds = down.filter(|_| comparable);
         }
-    } else if reboot.previous_boot_id == record.boot.boot_id {
+    } else if reboot.previous_boot_id == boot.boot_id {
         // Of this boot. One that has begun may have been asked for in an
         // earlier one, by another clock.
         if reboot.started_at.is_none() {

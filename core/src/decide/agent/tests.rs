@@ -145,7 +145,9 @@ fn log(effects: &[Effect]) -> Vec<String> {
             format!("reply {rid} {status} {code}")
         }
         Effect::AskPermission { .. } => "check".to_owned(),
-        Effect::ReportNow => "report now".to_owned(),
+        Effect::ReportNow(report) => {
+            format!("report now {}", report.reboot.as_ref().map_or("nothing".into(), log_reboot))
+        }
         Effect::AskShutdown => "look".to_owned(),
         Effect::Survey { rid, .. } => format!("survey {rid}"),
         Effect::Save(record) => {
@@ -176,6 +178,8 @@ fn log(effects: &[Effect]) -> Vec<String> {
             Note::Refused { code, .. } => format!("note refused {code}"),
             Note::ClockSet(boot) => format!("note clock {}", boot.clock),
             Note::Rebooting { id } => format!("note rebooting {id}"),
+            Note::Untold { id } => format!("note untold {id}"),
+            Note::NoClock => "note no clock".to_owned(),
             Note::ShutdownBegan => "note shutdown".to_owned(),
             Note::ShutdownCancelled => "note shutdown cancelled".to_owned(),
         },

@@ -173,12 +173,14 @@ impl Core {
         reboot.completed_at = Some(now);
         reboot.error = error.map(brief);
         let note = Note::Ended(Box::new(reboot.clone()));
-        self.give_place(id);
+        let given_up = self.give_place(id);
         self.record.reboot = Some(reboot);
         self.outcome = Told::NotYet;
         self.record.wish = Some(wish.raw);
         self.record.last_wish = Some(id.to_owned());
-        vec![Effect::Note(note), self.save(), self.report()]
+        let mut effects = given_up;
+        effects.extend([Effect::Note(note), self.save(), self.report()]);
+        effects
     }
 
     /// What is wrong with the wish that was last dealt with, where not even its

@@ -174,7 +174,7 @@ impl Link {
 
 impl Session {
     /// A session on `mqtt` that lives by `token`, if by any.
-    /// `beats` come so often.
+    /// `beats` is the period of the beats that wake the daemon anyway, if there are any.
     pub(super) fn new(
         mqtt: Mqtt,
         keep_alive: Duration,

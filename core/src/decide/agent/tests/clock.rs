@@ -333,3 +333,27 @@ fn a_delay_lasts_as_long_where_the_clock_was_set_while_the_daemon_was_down() {
         assert!(log(&effects).contains(&"deadline Some(500)".to_owned()), "{:?}", log(&effects));
     }
 }
+
+#[test]
+fn an_outcome_that_is_still_to_be_told_follows_the_clock_as_the_newest_does() {
+    let (mut agent, mut effects) = resumed(None, None, start("boot-1", TRUE_TIME), SETTINGS, at(TRUE_TIME));
+    for event in straight() {
+        effects.extend(agent.handle(event, at(TRUE_TIME + 100)));
+    }
+    let record = last_saved(&effects);
+    let (mut agent, _) = resumed(Some(record), None, unsynchronized("boot-2", 0), SETTINGS, at(5));
+    // The hub has not heard that it was completed, and another is asked for, for later.
+    let more = [
+        call("8", r#"{"id":"c","delaySeconds":600}"#),
+        Event::Permission(Outlook::of(Ok(()))),
+        Event::Saved(Ok(())),
+        delivered("8"),
+    ];
+    more.into_iter().for_each(|event| drop(agent.handle(event, at(10))));
+    let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME + 121), at(TRUE_TIME + 141));
+    let told = reported(&effects).reboot.unwrap();
+    assert_eq!((told.id.as_str(), told.started_at), ("a", Some(at(TRUE_TIME + 100))));
+    assert_eq!(told.completed_at, Some(at(TRUE_TIME + 126)));
+    assert_eq!(told.down_seconds, Some(21.0));
+    assert_eq!(last_saved(&effects).unheard[0].reboot, told);
+}

@@ -57,7 +57,11 @@ fn a_hub_that_does_not_acknowledge_is_told_once_more_before_logind_is_asked() {
         let mut agent = idle();
         play(&mut agent, straight().into_iter().take(4));
         let log = play(&mut agent, [told]);
-        assert_eq!(log.first().is_some_and(|first| first == "report now"), sends, "{log:?}");
+        assert_eq!(
+            log.first().is_some_and(|first| first == "report now a rebooting started"),
+            sends,
+            "{log:?}"
+        );
         assert_eq!(log.last().unwrap(), "save a rebooting started asking");
     }
 }

@@ -639,7 +639,7 @@ fn a_clock_that_may_be_wrong_opens_no_window() {
     // By the clock, which is years behind, the window is open.
     let (mut agent, _) = resumed(None, None, unset("boot-1", OPENS), settings(), at(OPENS + 1200));
     assert_eq!(play_at(&mut agent, [(OPENS + 1210, Event::InhibitorsChanged)]), [""; 0]);
-    assert_eq!(agent.status(), "no reboot pending");
+    assert!(agent.status().ends_with("once the clock is synchronised"), "{}", agent.status());
     let right = 400 * DAY + 43_200;
     let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(right - 1220) };
     let log = play_at(&mut agent, [(right, set)]);
@@ -694,4 +694,22 @@ fn a_flag_that_each_boot_makes_anew_is_the_same_need() {
         assert!(asks_again(record.clone(), 601, None), "it was gone, and came again");
         assert!(asks_again(record, 30, need(&["dbus"])), "it has come and gone in this boot");
     }
+}
+
+#[test]
+fn that_the_clock_is_waited_for_is_said_and_once() {
+    let unsynchronized = Start { clock: Clock::Unsynchronized, ..start("boot-1", 0) };
+    let (mut agent, _) = resumed(None, None, unsynchronized, settings(), at(10));
+    let log = play(&mut agent, [Event::Need(need(&["dbus"]))]);
+    assert_eq!(log.iter().filter(|line| *line == "note no clock").count(), 1, "{log:?}");
+    let log = play(&mut agent, [Event::Need(need(&["dbus", "linux"]))]);
+    assert!(!log.contains(&"note no clock".to_owned()), "{log:?}");
+    assert!(agent.status().ends_with("once the clock is synchronised"), "{}", agent.status());
+    agent.handle(Event::ClockSet { clock: Clock::Synchronized, boot_time: at(0) }, at(43_200));
+    assert!(agent.status().contains(" scheduled for "), "{}", agent.status());
+    // Where the device does not ask itself, nothing waits.
+    let unsynchronized = Start { clock: Clock::Unsynchronized, ..start("boot-1", 0) };
+    let (mut agent, _) = resumed(None, None, unsynchronized, SETTINGS, at(10));
+    play(&mut agent, [Event::Need(need(&["dbus"]))]);
+    assert_eq!(agent.status(), "no reboot pending");
 }

@@ -171,6 +171,37 @@ fn an_outcome_that_no_hub_has_heard_of_outlives_the_next_reboot() {
 }
 
 #[test]
+fn a_daemon_without_its_record_still_knows_the_request_that_it_went_down_for() {
+    // The hub is slow to take the outcome of the first request, and the second is a call,
+    // which does not wait for it.
+    let (mut agent, _) = two_after_another();
+    let told = play(&mut agent, [Event::DeadlinePassed]);
+    assert_eq!(told.first().unwrap(), "report now b rebooting started", "{told:?}");
+    // Nothing takes that back, whatever the hub answers now.
+    assert_eq!(play(&mut agent, [Event::Saved(Ok(())), Event::Reported]).last().unwrap(), "reboot");
+    assert_eq!(play(&mut agent, [Event::ReportRefused, Event::Reported]), [""; 0]);
+    let twin = serde_json::to_value(agent.told()).unwrap();
+    // The state directory does not outlive the boot.
+    let (agent, _) = Agent::resume(None, None, start("boot-2", 200), SETTINGS, at(210));
+    let mut agent = Clocked { agent, now: 210 };
+    let memory = crate::decide::memory::Memory::read(twin.as_object().unwrap());
+    play(&mut agent, [Event::Desired { reboot: None, memory: Some(Box::new(memory)) }]);
+    assert_eq!(
+        agent.told().reboot.map(|reboot| (reboot.id, reboot.status)),
+        Some(("b".to_owned(), RebootStatus::Completed))
+    );
+    let again = play(&mut agent, [call("9", r#"{"id":"b"}"#)]);
+    assert_eq!(again, ["reply 9 200 accepted"], "and does not reboot for it again");
+    // One that never went down makes room for the outcome that is still to be told.
+    let (mut agent, _) = two_after_another();
+    play(&mut agent, [Event::DeadlinePassed, Event::Saved(Ok(())), Event::RebootAsked(Ok(()))]);
+    let log = play(&mut agent, [Event::DeadlinePassed, stays_up()]);
+    assert_eq!(log.last().unwrap(), "report a cancelled", "{log:?}");
+    let log = play(&mut agent, [Event::Reported]);
+    assert_eq!(log.last().unwrap(), "report b failed started neverWentDown");
+}
+
+#[test]
 fn a_wish_that_comes_with_the_connection_takes_no_outcomes_place() {
     let (mut agent, _) = resume(None, "boot-1", 0);
     let wish = |value: Value| Event::Desired { reboot: Some(value.into()), memory: None };
@@ -192,4 +223,24 @@ fn a_wish_that_comes_with_the_connection_takes_no_outcomes_place() {
     assert_eq!(told, [Some("w".to_owned()), Some("x".to_owned())]);
     let log = play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]);
     assert_eq!(log.last().unwrap(), "reboot", "{log:?}");
+}
+
+#[test]
+fn an_outcome_that_is_given_up_is_named() {
+    let (mut agent, _) = resume(None, "boot-1", 0);
+    let mut log = Vec::new();
+    for nth in 0..=Record::MAX_UNHEARD + 1 {
+        log = play(
+            &mut agent,
+            [
+                call("1", &format!(r#"{{"id":"r-{nth}","delaySeconds":600}}"#)),
+                Event::Permission(Outlook::of(Ok(()))),
+                Event::Saved(Ok(())),
+            ],
+        );
+        let named = log.iter().any(|line| line.starts_with("note untold"));
+        assert_eq!(named, nth == Record::MAX_UNHEARD + 1, "{nth}: {log:?}");
+        play(&mut agent, [method("2", "cancelReboot", ""), Event::Saved(Ok(()))]);
+    }
+    assert!(log.contains(&"note untold r-0".to_owned()), "{log:?}");
 }
