@@ -20,6 +20,7 @@ REPORTS = 3  # rebooting; completed, with rebootTime; health
 ROWS = 100  # of a page of a query
 INTERVAL = 30  # of --interval: how often the outcome is looked for
 FLEETS = (1_000, 10_000, 100_000, 1_000_000)
+FREE = 500  # devices that a free hub has at most
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Tier:
 
 
 def tier(name: str, units: int) -> Tier:
-    """Source: Microsoft Learn, "IoT Hub quotas and throttling" and "Choose the right IoT Hub tier and size for your solution"."""
+    """Source: Microsoft Learn, "IoT Hub quotas and throttling" and "Choose the right IoT Hub tier and size for your solution"; how many devices a free hub has, "Azure IoT Hub pricing"."""
     u = units
     if name == "S3":
         return Tier(name, u, 300_000_000, 4, 6000 * u, 1000 / 60 * u, 500 * u, 250 * u, 50 * u, 6000 * u)
@@ -63,6 +64,10 @@ class Way:
     updates: float = 0  # by the operator or the hub itself
     notices: float = 0  # that the device gets of changes
     job_operations: float = 0
+
+    def in_flight(self) -> float:
+        """How long a device is in flight, in seconds: the operator finds that it is back half an interval later, on average."""
+        return AWAY + (INTERVAL / 2 if self.reads else 0)
 
     def messages(self, t: Tier) -> float:
         """How many messages of the day's quota a device takes."""
@@ -100,8 +105,9 @@ def table(way: Way) -> str:
         by = min(limits, key=limits.get)
         rate, in_a_day = limits[by], t.messages * t.units / way.messages(t)
         # All devices are selected before the first is asked.
-        times = [span(count * (way.queries / t.queries + 1 / rate) + AWAY, count / in_a_day) for count in FLEETS]
-        cells = [t.name, f"{t.units}", short(rate), by, f"{math.ceil(rate * AWAY):,}", f"{math.floor(in_a_day):,}", *times]
+        times = [span(count * (way.queries / t.queries + 1 / rate) + way.in_flight(), count / in_a_day)
+                 if t.name != "F1" or count <= FREE else "–" for count in FLEETS]
+        cells = [t.name, f"{t.units}", short(rate), by, f"{math.ceil(round(rate * way.in_flight(), 6)):,}", f"{math.floor(in_a_day):,}", *times]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -133,8 +139,10 @@ def formula() -> str:
         f"twin updates           = {t.updates:.0f} / {REPORTS} reports                      = {limits['twin updates']:.1f} devices a second",
         f"the least of these     = {least:.1f} devices a second",
         f"selecting 10,000       = 10,000 / {ROWS} rows of a page / 20 pages a minute = {selecting:.0f} s",
-        f"10,000 devices         = {selecting:.0f} s + 10,000 / {least:.1f} + {AWAY} s     = {selecting + 10_000 / least + AWAY:.0f} s",
-        f"messages of a device   = {way.messages(t):.2f}; {t.messages:,} a day are those of {t.messages / way.messages(t):,.0f} devices",
+        f"in flight              = {AWAY} s away + {INTERVAL} s / 2 until the next look  = {way.in_flight():.0f} s",
+        f"away at once           = {least:.1f} devices a second x {way.in_flight():.0f} s     = {math.ceil(round(least * way.in_flight(), 6)):,} devices",
+        f"10,000 devices         = {selecting:.0f} s + 10,000 / {least:.1f} + {way.in_flight():.0f} s    = {selecting + 10_000 / least + way.in_flight():,.0f} s",
+        f"messages of a device   = {way.messages(t):.2f}; {t.messages:,} a day are those of {math.floor(t.messages / way.messages(t)):,} devices",
         "```"]
     return "\n".join(lines)
 

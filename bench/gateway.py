@@ -153,7 +153,7 @@ def idle(table: Table, directory: Path, minutes: float, reconnects: int) -> None
             table.add("memory: private, beside the others, KiB", whom, process.private_memory(party.pid))
             table.add("memory: resident, KiB", whom, process.field(party.pid, "VmRSS"))
             table.add("memory: of no file, KiB", whom, process.field(party.pid, "RssAnon"))
-            table.add("idle for 10 minutes: context switches", whom, (now.switches - then.switches) * to_ten_minutes)
+            table.add("idle for 10 minutes: voluntary context switches", whom, (now.wake_ups - then.wake_ups) * to_ten_minutes)
             table.add("idle for 10 minutes: CPU, ms", whom, 1e3 * (now.cpu - then.cpu) * to_ten_minutes)
             table.add("idle for 10 minutes: bytes on the wire", whom, (now.bytes - then.bytes) * to_ten_minutes)
             table.add("idle: KiB in such a day, without new tokens", whom, (now.bytes - then.bytes) * to_ten_minutes * 144 / 1024)

@@ -53,7 +53,7 @@ def goals(table: Table) -> str:
     # Ten signs of life for the watchdog, two or three of them for the hub as well, and
     # its answers.
     them.at_most("daemon, wake-ups in 10 idle minutes", "≤ 16: one timer for watchdog and keep-alive",
-                 ("idle for 10 minutes: context switches", AGENTD), 16)
+                 ("idle for 10 minutes: voluntary context switches", AGENTD), 16)
     for whom in table.values.get("size: stripped binary, KiB", {}):
         them.at_most(f"{whom}, stripped", "≤ 4 MiB", ("size: stripped binary, KiB", whom), 4096)
     for whom in table.values.get("size: package, KiB", {}):

@@ -27,16 +27,17 @@ def open_files(pid: int) -> int:
 @dataclass
 class Activity:
     cpu: float  # seconds
-    switches: int
+    wake_ups: int  # of its threads, by themselves: how often one had nothing to do and waited
     bytes: int  # on the wire both ways, of the connections that are open
 
 
 def activity(pid: int) -> Activity:
-    switches = 0
+    wake_ups = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError):  # It has just ended.
-            switches += sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", (task / "status").read_text())))
-    return Activity(cpu(pid), switches, wire_bytes(pid))
+            # The involuntary ones are of whoever else wants the processor.
+            wake_ups += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.M)[1])
+    return Activity(cpu(pid), wake_ups, wire_bytes(pid))
 
 
 def cpu(pid: int) -> float:

@@ -30,7 +30,7 @@ mod twins;
 pub use self::client::HubClient;
 pub use self::error::HubError;
 pub(crate) use self::error::certificate_remedy;
-pub use self::methods::MethodCall;
+pub use self::methods::{MethodCall, Turn};
 pub use self::pages::{Pages, ROWS_OF_A_PAGE, check_length, literal};
 pub use self::probe::{Probe, Probed};
 pub use self::proxy::Proxy;

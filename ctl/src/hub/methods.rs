@@ -40,12 +40,12 @@ pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a call counts as one that has just begun.
 const BEGINNING: Duration = Duration::from_millis(100);
 
-/// The turn of a call, which may go out now.
+/// The turn of a call, or of a change of a twin, which may go out now.
 #[derive(Debug)]
 pub struct Turn<'a> {
-    at: Instant,
-    /// A place among the calls that have just begun.
-    place: Option<SemaphorePermit<'a>>,
+    pub(super) at: Instant,
+    /// A call's place among those that have just begun.
+    pub(super) place: Option<SemaphorePermit<'a>>,
 }
 
 impl MethodCall {
@@ -91,7 +91,7 @@ impl HubClient {
     }
 
     /// Calls a direct method as [`HubClient::invoke`] does, in a turn that has
-    /// been waited for with [`HubClient::turn_to_call`].
+    /// been waited for with [`HubClient::turn_to_call`], or else in the next one.
     pub async fn invoke_in_turn(
         &self,
         device: &DeviceId,
@@ -101,10 +101,13 @@ impl HubClient {
         let body = json!(call);
         let path = format!("{}/methods", identity_path("twins", &self.identity(device)));
         let mut request = HttpRequest::new(Throttle::MethodCalls, Method::POST, path).body(&body);
-        request.turn = turn.as_ref().map(|turn| turn.at);
+        let Turn { at, place } = match turn {
+            Some(turn) => turn,
+            None => self.turn_to_call().await,
+        };
+        request.turn = Some(at);
         let seconds = call.response_timeout_in_seconds + call.connect_timeout_in_seconds;
         request.limit = Duration::from_secs(seconds) + RESPONSE_LIMIT;
-        let place = turn.and_then(|turn| turn.place);
         let mut sending = pin!(self.json(request));
         let sent = match timeout(BEGINNING, &mut sending).await {
             Ok(sent) => sent,
@@ -125,6 +128,8 @@ impl HubClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::Credential;
+    use crate::target::Target;
 
     #[test]
     fn a_call_without_payload_has_no_payload_key() {
@@ -147,5 +152,26 @@ mod tests {
                 "{response} {connect}"
             );
         }
+    }
+    /// Also a call that is made again, without a turn of its own.
+    #[test]
+    fn no_call_begins_without_a_place() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // A port that nobody listens at: a call that goes out fails at once.
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let endpoint = format!("127.0.0.1:{port}").parse().unwrap();
+            let credential = Credential::Policy { policy: "p".into(), key: "a2V5".parse().unwrap() };
+            let target = Target { endpoint, credential, ca_file: None, module: None };
+            let hub = HubClient::new(target).unwrap();
+            let places = hub.calls.available_permits();
+            let all = hub.calls.acquire_many(places.try_into().unwrap()).await.unwrap();
+            let call = MethodCall::new("m", None, Duration::from_secs(5), Duration::ZERO);
+            let device = "gw1".parse().unwrap();
+            let mut ended = pin!(hub.invoke(&device, &call));
+            assert!(timeout(BEGINNING, &mut ended).await.is_err(), "a call began without a place");
+            drop(all);
+            assert!(matches!(ended.await, Err(HubError::Unreachable { .. })));
+        });
     }
 }

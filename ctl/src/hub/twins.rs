@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::client::HubClient;
 use super::error::HubError;
 use super::http::{HttpRequest, identity_path};
+use super::methods::Turn;
 use super::throttle::Throttle;
 use crate::twin::Twin;
 
@@ -33,7 +34,24 @@ impl HubClient {
         patch: &Value,
         etag: Option<&str>,
     ) -> Result<Twin, HubError> {
-        self.change_twin(Method::PATCH, device, patch, etag).await
+        self.change_twin(Method::PATCH, device, (patch, etag), None).await
+    }
+
+    /// Waits until the next change of a twin may go out, which
+    /// [`HubClient::patch_twin_in_turn`] then sends at once.
+    pub async fn turn_to_change(&self) -> Turn<'_> {
+        Turn { at: self.paces.of(Throttle::Others).turn().await, place: None }
+    }
+
+    /// Merges `patch` into a device's twin, whatever its etag is, in a turn that has been
+    /// waited for with [`HubClient::turn_to_change`], or else in the next one.
+    pub async fn patch_twin_in_turn(
+        &self,
+        device: &DeviceId,
+        patch: &Value,
+        turn: Option<Turn<'_>>,
+    ) -> Result<Twin, HubError> {
+        self.change_twin(Method::PATCH, device, (patch, None), turn).await
     }
 
     /// Replaces the tags and the desired properties of a device's twin, if the
@@ -44,18 +62,19 @@ impl HubClient {
         twin: &Value,
         etag: Option<&str>,
     ) -> Result<Twin, HubError> {
-        self.change_twin(Method::PUT, device, twin, etag).await
+        self.change_twin(Method::PUT, device, (twin, etag), None).await
     }
 
     async fn change_twin(
         &self,
         method: Method,
         device: &DeviceId,
-        body: &Value,
-        etag: Option<&str>,
+        (body, etag): (&Value, Option<&str>),
+        turn: Option<Turn<'_>>,
     ) -> Result<Twin, HubError> {
-        let request =
+        let mut request =
             HttpRequest::new(Throttle::Others, method, identity_path("twins", &self.identity(device)));
+        request.turn = turn.map(|turn| turn.at);
         self.json(request.body(body).if_match(etag.unwrap_or("*"))).await
     }
 }

@@ -332,3 +332,35 @@ fn a_canary_of_which_the_journal_takes_nothing_more_has_completed() {
     ran.ends(1, &["cannot write the journal", "stopped: nothing can be sent that is not in the journal"]);
     assert!(ran.stdout.contains("2 devices: 1 completed, 1 not started\n"), "{ran:#?}");
 }
+
+/// A run was killed after the line that it was about to ask `gw1`. What the line has of
+/// the device may have been read a while before, so that the device had got another
+/// request in between.
+#[test]
+fn a_request_of_before_the_call_keeps_no_device_from_being_asked() {
+    for (granted, calls) in [("2026-11-22T18:39:00.000Z", 1), ("2026-11-22T18:41:00.000Z", 0)] {
+        let called = Arc::new(Mutex::new(Vec::new()));
+        let state = called.clone();
+        let hub = FakeHub::start(move |request, _| {
+            let mut called = state.lock().unwrap();
+            if request.is_call() {
+                called.push(request.reboot_id());
+                return HttpResponse::reply(200, json!({"id": request.reboot_id(), "status": "accepted"}));
+            }
+            let id = called.last().cloned().unwrap_or_else(|| json!("r-9"));
+            let reboot = json!({"id": id, "status": "completed", "requestedAt": granted});
+            HttpResponse::twin(json!({"agent": {"version": "1"}, "reboot": reboot}))
+        });
+        let path = under_rules(&hub, json!({}));
+        let before = json!({"agent": true, "rebootId": "r-0"});
+        let sent = json!({"sent": {"device": "gw1", "before": before, "at": "2026-11-22T18:40:00.000Z"}});
+        let gone = json!({"ended": {"device": "gw2", "id": "r-1", "outcome": "completed"}});
+        fs::write(&path, format!("{}{sent}\n{gone}\n", fs::read_to_string(&path).unwrap())).unwrap();
+        let ran = hub.run(&["reboot", "--resume", &path, "--interval", "10ms"]);
+        match calls {
+            1 => ran.ends(0, &["gw1: completed in"]),
+            _ => ran.ends(7, &["the device has since been asked for r-9"]),
+        }
+        assert_eq!(called.lock().unwrap().len(), calls);
+    }
+}

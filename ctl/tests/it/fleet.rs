@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::common::{FakeHub, HttpRequest, HttpResponse, Ran, on_terminal};
@@ -191,7 +191,11 @@ fn a_file_or_stdin_names_the_devices() {
 #[test]
 fn a_failing_canary_stops_it_and_so_does_the_budget() {
     let fleet = Fleet::default();
-    let hub = fleet.hub(9, |device| if device == "gw2" { refused(device) } else { None });
+    let others = fleet.clone();
+    let hub = fleet.hub(9, move |device| {
+        // By then all canaries have been called.
+        (device == "gw2").then(|| others.wait_for(2)).and_then(|()| refused(device))
+    });
     let result = run(&hub, &["--canary", "3"]);
     result.ends(7, &["stopped: one of those that went first failed (--canary)", "--resume"]);
     assert!(result.stdout.contains("9 devices: 2 completed, 1 refused, 6 not started\n"), "{result:#?}");
@@ -203,7 +207,11 @@ fn a_failing_canary_stops_it_and_so_does_the_budget() {
 
 #[test]
 fn a_hub_that_does_not_let_us_in_is_asked_no_further() {
-    let hub = Fleet::default().hub(9, |_| Some(HttpResponse::classic(401, "IotHubUnauthorizedAccess")));
+    let both = Barrier::new(2);
+    let hub = Fleet::default().hub(9, move |_| {
+        both.wait();
+        Some(HttpResponse::classic(401, "IotHubUnauthorizedAccess"))
+    });
     let result = run(&hub, &["--max-in-flight", "2"]);
     result.ends(8, &["stopped: the hub fails", "check the connection string"]);
     assert!(result.stdout.contains("2 not authorised, 7 not started"), "{result:#?}");
@@ -461,4 +469,72 @@ fn tables_are_as_wide_as_the_terminal() {
     assert_eq!(screen, expected, "each device has one line");
     let help = on_terminal(hub.command(&["reboot", "--help"]), "").screen;
     assert!(help.contains("With -o json, one DEVICE gives an object\r\n"), "{help}");
+}
+
+/// Whoever waits for a turn when the run stops is not asked any more, by neither way.
+#[test]
+fn who_waits_for_its_turn_is_left_alone_once_the_run_stops() {
+    for way in [&[][..], &["--when-online"]] {
+        let fleet = Fleet::default();
+        let fails = Arc::new(Mutex::new(true));
+        let state = fails.clone();
+        let answers = fleet.hub(9, move |device| match device {
+            "gw1" if *state.lock().unwrap() => refused(device),
+            _ => None,
+        });
+        let asks = |request: &HttpRequest| request.is_call() || request.method == "PATCH";
+        let options = ["--max-failures", "0", "--max-in-flight", "9", "--max-per-second", "1"];
+        // A wish is taken up at once, and fails.
+        let wishes = FakeHub::start(move |request, _| match request.path.as_str() {
+            "/devices/query" => {
+                HttpResponse::ok((1..=9).map(|n| json!({"deviceId": format!("gw{n}")})).collect())
+            }
+            _ if request.method == "PATCH" => HttpResponse::classic(404, "DeviceNotFound"),
+            _ => HttpResponse::twin(json!({"agent": {"version": "1"}})),
+        });
+        let hub = if way.is_empty() { &answers } else { &wishes };
+        let ran = run(hub, &[&options[..], way].concat());
+        ran.ends(7, &["stopped: more than 0 devices failed", "gw9: not started"]);
+        assert!(ran.stdout.contains(", 8 not started\n"), "{ran:#?}");
+        assert_eq!(hub.requests().iter().filter(|request| asks(request)).count(), 1);
+        if !way.is_empty() {
+            continue;
+        }
+        // None of them counts as one that may have been asked.
+        let path = journal(hub);
+        let again = ["reboot", "--resume", path.to_str().unwrap(), "--max-failures", "all"];
+        let again = hub.run(&[&again[..], &["--max-per-second", "40", "--interval", "10ms"]].concat());
+        again.ends(7, &["gw2: completed in", "gw9: completed in"]);
+        assert!(!again.stderr.contains("sent before"), "{again:#?}");
+        assert_eq!(fleet.got().len(), 8);
+    }
+}
+
+/// So it is with one of which the line in the journal is not on the disk yet.
+#[test]
+fn who_waits_for_the_disk_is_left_alone_once_the_run_stops() {
+    let (fleet, disk) = (Fleet::default(), Arc::new(Disk::new()));
+    let (refuse, may_refuse) = mpsc::channel::<()>();
+    let (held, may_refuse) = (disk.clone(), Mutex::new(may_refuse));
+    let hub = fleet.hub(2, move |device| {
+        if device != "gw1" {
+            return None;
+        }
+        held.hold();
+        may_refuse.lock().unwrap().recv().unwrap();
+        refused(device)
+    });
+    let options = ["--canary", "0", "--max-failures", "0", "--max-per-second", "1"];
+    let mut command = hub.command(&[&ALL[..], &options].concat());
+    command.envs(disk.environment());
+    let run = spawn(command);
+    wait_until("the call of gw1", || hub.requests().iter().any(HttpRequest::is_call));
+    let path = journal(&hub);
+    let has = |line: &str| fs::read_to_string(&path).unwrap().contains(line);
+    wait_until("the line of gw2", || has("{\"sent\":{\"device\":\"gw2\""));
+    refuse.send(()).unwrap();
+    wait_until("the outcome of gw1", || has("{\"ended\":{\"device\":\"gw1\""));
+    disk.release();
+    Ran::from(run.wait_with_output().unwrap()).ends(7, &["gw2: not started", "stopped: more than 0"]);
+    assert!(fleet.got().is_empty() && has("{\"unsent\":{\"device\":\"gw2\"}}"));
 }

@@ -77,7 +77,8 @@ fn the_natural_order_and_any_other() {
     let queries: Vec<Value> = hub.requests().iter().map(|request| request.body["query"].clone()).collect();
     // Of the twins only what makes the order, and what is to be known before a call.
     let sql = "SELECT deviceId, tags, properties.reported.agent AS agent, properties.reported.reboot.id AS newest, \
-               properties.reported.health.state AS health FROM devices WHERE tags.site = 'north'";
+               properties.reported.rebootTime AS rebootTime, properties.reported.health.state AS health \
+               FROM devices WHERE tags.site = 'north'";
     assert!(queries.contains(&json!(sql)), "{queries:?}");
     // A condition that leaves no room for that goes out all the same, up to the hub's limit.
     let long = |length: usize| format!("tags.site = '{}'", "x".repeat(length));

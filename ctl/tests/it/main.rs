@@ -26,6 +26,7 @@ mod history;
 mod hostile;
 mod hub;
 mod interrupt;
+mod known;
 mod manual;
 mod modules;
 mod prometheus;

@@ -132,13 +132,14 @@ impl DeviceOutcome {
                 code == Some(RebootErrorCode::UncleanBoot.as_str())
             }
             Outcome::Refused => self.told.reply.as_ref().is_some_and(MethodReply::says_that_it_goes_down),
-            Outcome::Error | Outcome::NotAuthorized | Outcome::Throttled => !self.unsent,
+            Outcome::Error | Outcome::NotAuthorized | Outcome::Throttled | Outcome::NotStarted => {
+                !self.unsent
+            }
             Outcome::Checked
             | Outcome::Completed
             | Outcome::Cancelled
             | Outcome::NotNeeded
-            | Outcome::NoSuchDevice
-            | Outcome::NotStarted => false,
+            | Outcome::NoSuchDevice => false,
         }
     }
 
@@ -299,7 +300,9 @@ mod tests {
             (bare(Outcome::Cancelled, false), false, false),
             (bare(Outcome::NotNeeded, false), false, false),
             (bare(Outcome::NoSuchDevice, false), false, false),
-            (bare(Outcome::NotStarted, false), false, false),
+            (bare(Outcome::NotStarted, true), false, false),
+            // An earlier invocation may have asked it.
+            (bare(Outcome::NotStarted, false), false, true),
         ] {
             assert_eq!(outcome.may_be_away(was_offline), expected, "{outcome:?}");
         }

@@ -309,16 +309,12 @@ impl Journal {
     }
 
     /// Writes that the request is about to go out to `device`, and returns once that is
-    /// on the disk. Where it is not, nothing may be sent, and as far as it can be the
-    /// journal says so.
+    /// on the disk. Where it is not, nothing may be sent, and [`Journal::outcome`] takes the
+    /// line back unless the request may have gone out before.
     pub(super) async fn sent(&self, device: &DeviceId, before: &Before) -> Result<(), JournalError> {
         let at = Some(Time::from(SystemTime::now()));
         self.write(&Line::Sent { device: device.clone(), before: before.clone(), at })?;
-        let on_disk = self.on_disk().await;
-        if on_disk.is_err() {
-            let _ = self.write(&Line::Unsent { device: device.clone() });
-        }
-        on_disk
+        self.on_disk().await
     }
 
     /// Writes that the reboot of a canary is complete, and that it is watched from now
@@ -334,14 +330,16 @@ impl Journal {
         self.sync()
     }
 
-    /// Writes the outcome on a device. If the line gets lost, a later run looks for
-    /// the outcome again, so it is not synced.
+    /// Writes the outcome on a device, and whether the request certainly has not reached
+    /// it. If a line gets lost, a later run looks for the outcome again, so they are not
+    /// synced.
     pub(super) fn outcome(&self, outcome: &DeviceOutcome) -> Result<(), JournalError> {
-        self.write(&Line::Outcome(outcome.clone().brief()))?;
-        match outcome.unsent && outcome.outcome != Outcome::NotStarted {
+        let written = self.write(&Line::Outcome(outcome.clone().brief()));
+        let unsent = match outcome.unsent {
             true => self.write(&Line::Unsent { device: outcome.device.clone() }),
             false => Ok(()),
-        }
+        };
+        written.and(unsent)
     }
 
     /// Returns once all that was written so far is on the disk. Who comes while a sync
@@ -718,11 +716,30 @@ mod tests {
             for id in ["gw1", "gw2"] {
                 let error = journal.sent(&device(id), &Before::default()).await.unwrap_err().to_string();
                 assert!(error.contains("an earlier line did not reach the disk"), "{error}");
+                journal
+                    .outcome(&DeviceOutcome { unsent: true, ..on_device(id, Outcome::NotStarted) })
+                    .unwrap();
             }
         });
         drop(journal);
         let (_, _, past) = Journal::resume(&path).unwrap();
         assert!(past.sent.is_empty(), "{past:?}");
+    }
+
+    /// What was sent stays sent, whatever becomes of a second line about it.
+    #[test]
+    fn who_was_asked_before_stays_so_where_the_disk_fails() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = Journal::create(Some(home.path()), &plan()).unwrap();
+        let path = journal.path().to_owned();
+        let before = Before { agent: true, ..Before::default() };
+        wait(journal.sent(&device("gw1"), &before)).unwrap();
+        journal.is_unsynced.set(true);
+        assert!(wait(journal.sent(&device("gw1"), &before)).is_err());
+        journal.outcome(&on_device("gw1", Outcome::NotStarted)).unwrap();
+        drop(journal);
+        let (_, _, past) = Journal::resume(&path).unwrap();
+        assert!(past.sent.keys().eq([&device("gw1")]) && past.outcomes.is_empty(), "{past:?}");
     }
 
     #[test]

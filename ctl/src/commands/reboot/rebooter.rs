@@ -1,6 +1,6 @@
 //! Takes one device from the call to the outcome.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +21,7 @@ use super::soak::{Canary, State, left};
 use super::watch::{OutcomeWithError, RebootTimeBefore, Seen, Stage, Watch};
 use crate::cli::{Until, WaitArgs};
 use crate::exit::{Exit, exit_of};
-use crate::hub::{HubClient, HubError, MethodCall};
+use crate::hub::{HubClient, HubError, MethodCall, Turn};
 use crate::output::{arguments, cell};
 use crate::progress::{Progress, Tone, Track};
 use crate::reply::MethodReply;
@@ -78,14 +78,21 @@ pub(super) struct Rebooter<'a> {
 struct Call<'a> {
     device: &'a DeviceId,
     request: RunRequest,
-    /// What a query told of the device, which may have changed since.
-    known: Option<&'a Before>,
+    /// What a query told of the device a moment ago.
+    known: Option<Before>,
     /// What the device reported before.
     before: Before,
+    /// When the request went out first, as far as that is known.
+    sent_at: Option<Time>,
     /// How long to wait for the outcome, from the time of the reboot on.
     patience: Duration,
     track: &'a Track<'a>,
 }
+
+/// The run was stopped before the request could go out.
+#[derive(Debug, thiserror::Error)]
+#[error("the run stopped before its turn")]
+struct Stopped;
 
 /// What waiting for an outcome came to.
 enum Waited {
@@ -96,16 +103,30 @@ enum Waited {
     Unheard,
 }
 
+impl Call<'_> {
+    /// Whether the newest request that a device reports, if any, is an earlier one than
+    /// this: the same as before the call, or one that it granted before this one went out,
+    /// which what was read before need not show. Should the device's clock be wrong, it is
+    /// asked twice at most, and carries out each id once.
+    fn is_newest_an_earlier_one(&self, reported: &Reported) -> bool {
+        let newest = reported.request_id();
+        let was_granted_before =
+            || reported.requested_at().zip(self.sent_at).is_some_and(|(granted, sent)| granted < sent);
+        newest != Some(self.request.id().as_str())
+            && (newest == self.before.reboot_id.as_deref() || was_granted_before())
+    }
+}
+
 impl Rebooter<'_> {
     /// Takes one device to its outcome. If the request may have gone out to it in an
     /// earlier run, `sent` tells of that; it goes out again only if `may_ask`. `known` is
-    /// what a query told of the device a while ago. A canary
-    /// is then watched for as long as is asked for. The
-    /// error is a failure of the program; every other failure is an outcome.
+    /// what a query told of the device a moment ago. A canary is then watched for as long
+    /// as is asked for. The error is a failure of the program; every other failure is an
+    /// outcome.
     pub(super) async fn one(
         &self,
         device: &DeviceId,
-        (sent, known): (Option<&Sent>, Option<&Before>),
+        (sent, known): (Option<&Sent>, Option<Before>),
         may_ask: bool,
         is_canary: bool,
     ) -> anyhow::Result<DeviceOutcome> {
@@ -118,8 +139,8 @@ impl Rebooter<'_> {
         };
         let id = request.id().clone();
         let patience = self.waiting.wait_timeout(false);
-        let before = Before::default();
-        let mut call = Call { device, request, known, before, patience, track: &track };
+        let (before, sent_at) = (Before::default(), sent.and_then(|sent| sent.at));
+        let mut call = Call { device, request, known, before, sent_at, patience, track: &track };
         let mut result = self.reboot(&mut call, sent, may_ask, &mut told, &mut unsent).await;
         self.in_force.borrow_mut().remove(device);
         let mut is_final = true;
@@ -134,8 +155,9 @@ impl Rebooter<'_> {
         let mut hubs_fault = false;
         let OutcomeWithError { outcome, error, note } = match result {
             Ok(outcome) => outcome,
+            Err(error) if error.is::<Stopped>() => OutcomeWithError::bare(Outcome::NotStarted),
+            // Whether an earlier call reached the device is as open as it was.
             Err(error) if error.is::<JournalError>() => {
-                unsent = true;
                 let error = Some(format!("{error:#}"));
                 OutcomeWithError { error, ..OutcomeWithError::bare(Outcome::NotStarted) }
             }
@@ -201,7 +223,7 @@ impl Rebooter<'_> {
             }
         };
         if ask && !may_ask {
-            bail!("not known whether request {} was executed, and the run has stopped", call.request.id());
+            bail!("{}", has_stopped(call.request.id()));
         }
         let started = Instant::now();
         let until_healthy = match self.until {
@@ -214,6 +236,7 @@ impl Rebooter<'_> {
         let (outcome, twin) = loop {
             let asked = Instant::now();
             if ask {
+                call.sent_at.get_or_insert_with(|| SystemTime::now().into());
                 told.reply = match self.ask(call, unsent).await {
                     // It may have heard of the request all the same, and be going down.
                     Err(error) if was_unheard && is_of_the_moment(&error) => {
@@ -247,10 +270,6 @@ impl Rebooter<'_> {
             }
             if let Some(reply) = &told.reply {
                 track.now(granted(reply), "");
-                // Somebody else's program runs there by now.
-                if reply.request_id() != Some(call.request.id().as_str()) && self.known(call).is_some() {
-                    call.before = Before::from(self.twin(call).await?.reported());
-                }
             }
             let watch = self.watch(call, told.reply.as_ref());
             let so_far = match (&self.way, told.reply.is_some() || !ask) {
@@ -406,26 +425,24 @@ impl Rebooter<'_> {
         Ok(before)
     }
 
-    /// What a query told of a device, where that will do: it runs the daemon, so that the
-    /// outcome is found by the request's id, and nothing depends on what may have changed
-    /// since. That the device told of another request meanwhile only keeps this one from
-    /// being sent twice.
-    fn known<'c>(&self, call: &Call<'c>) -> Option<&'c Before> {
+    /// What a query told of a device, where that will do: it reports the daemon, and nothing
+    /// is asked for that it may not be able to do.
+    fn known<'c>(&self, call: &'c Call<'_>) -> Option<&'c Before> {
         let is_asked_for = self.until.is_some_and(|until| until != Until::Booted);
-        call.known.filter(|known| known.agent && (!is_asked_for || known.may_tell_health()))
+        call.known.as_ref().filter(|known| known.agent && (!is_asked_for || known.may_tell_health()))
     }
 
     /// Whether the request, which may have gone out before, may go out again. It
     /// may to a device that runs the daemon, which carries out each id once, and
     /// that has not been asked for something else since.
     async fn may_ask_again(&self, call: &Call<'_>) -> anyhow::Result<bool> {
-        let (before, id) = (&call.before, call.request.id());
-        let now = Before::from(self.twin(call).await?.reported());
-        if now.reboot_id.as_deref() == Some(id.as_str()) || !before.agent {
+        let id = call.request.id();
+        let now = self.twin(call).await?.reported();
+        if now.request_id() == Some(id.as_str()) || !call.before.agent {
             return Ok(false);
         }
-        match now.reboot_id {
-            Some(other) if before.reboot_id.as_ref() != Some(&other) => bail!(
+        match now.request_id() {
+            Some(other) if !call.is_newest_an_earlier_one(&now) => bail!(
                 "not known whether request {id} was executed: the device has since been asked for {other}"
             ),
             _ => Ok(true),
@@ -484,6 +501,32 @@ impl Rebooter<'_> {
         Ok(())
     }
 
+    /// Ends what would be sent next where the run has stopped meanwhile: devices that
+    /// waited for their turn then are left alone.
+    fn goes_on(&self, call: &Call<'_>, unsent: bool) -> anyhow::Result<()> {
+        match *self.has_stopped.borrow() {
+            false => Ok(()),
+            true if unsent => Err(Stopped.into()),
+            true => bail!("{}", has_stopped(call.request.id())),
+        }
+    }
+
+    /// Waits for the turn of a request, or until the run has stopped.
+    async fn turn(&self) -> Option<Turn<'_>> {
+        let mut has_stopped = self.has_stopped.subscribe();
+        let turn = async {
+            match self.way {
+                Way::Method => self.hub.turn_to_call().await,
+                Way::Twin { .. } => self.hub.turn_to_change().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = has_stopped.wait_for(|has_stopped| *has_stopped) => None,
+            turn = turn => Some(turn),
+        }
+    }
+
     /// Sends the request. `None` is no reply, where the outcome can be waited for
     /// all the same. `unsent` becomes false once the request may have reached the
     /// device, and true again if it certainly has not.
@@ -492,13 +535,12 @@ impl Rebooter<'_> {
         let is_dry_run = request.is_dry_run();
         // The turn comes first and then the line in the journal: a run that is
         // stopped while it waits for the turn has sent nothing.
-        let mut turn = match self.way {
-            Way::Method => Some(self.hub.turn_to_call().await),
-            Way::Twin { .. } => None,
-        };
+        let mut turn = self.turn().await;
+        self.goes_on(call, *unsent)?;
         if !is_dry_run {
             if let Some(journal) = self.journal {
                 journal.sent(device, before).await?;
+                self.goes_on(call, *unsent)?;
             }
             self.in_force.borrow_mut().insert((*device).clone());
         }
@@ -509,7 +551,9 @@ impl Rebooter<'_> {
                     .remark(format_args!("it reports no iotdm agent, which it needs to know of such a wish"));
             }
             let wish = request.wish(deadline);
-            self.patiently(track, async || self.hub.patch_twin(device, &wish, None).await).await?;
+            let turn = Cell::new(turn);
+            let leave = async || self.hub.patch_twin_in_turn(device, &wish, turn.take()).await;
+            self.patiently(track, leave).await?;
             track.now("wished for", &format!(" in the twin, id {}", request.id()));
             return Ok(None);
         }
@@ -532,6 +576,7 @@ impl Rebooter<'_> {
             if matches!(error, HubError::Unreachable { .. }) && self.hub.has_answered() {
                 *unsent = was_unsent;
                 self.wait_for_hub(error, &mut away_since, began, track).await?;
+                self.goes_on(call, was_unsent)?;
                 *unsent = false;
                 continue;
             }
@@ -543,6 +588,10 @@ impl Rebooter<'_> {
                     gives_time = true;
                 }
                 sleep(self.waiting.interval).await;
+                if let Err(stopped) = self.goes_on(call, was_unsent) {
+                    *unsent = was_unsent;
+                    return Err(stopped);
+                }
                 continue;
             }
             let is_retried = self.journal.is_some() && before.agent && error.is_server_failure();
@@ -647,17 +696,11 @@ impl Rebooter<'_> {
                     call.request.is_only_if_required() && asked.elapsed() >= self.waiting.interval;
                 leaves_no_trace || self.hub.last_away() >= Some(asked)
             });
-            if look == Look::Read && may_be_lost && self.has_not_heard(call, &last) {
+            if look == Look::Read && may_be_lost && call.is_newest_an_earlier_one(&last.reported()) {
                 return Ok(Waited::Unheard);
             }
             sleep_until(deadline.next(next)).await;
         }
-    }
-
-    /// Whether the twin shows the same newest request as before the call.
-    fn has_not_heard(&self, call: &Call<'_>, twin: &Twin) -> bool {
-        twin.reported().request_id() == call.before.reboot_id.as_deref()
-            && call.before.reboot_id.as_deref() != Some(call.request.id().as_str())
     }
 
     /// Takes the wish, of which the outcome is known, out of the twin, so that a
@@ -675,7 +718,7 @@ impl Rebooter<'_> {
     /// How far the request is on a device of which the outcome was not waited for.
     fn state_unwaited<'t>(&self, outcome: Outcome, told: &'t Told) -> &'t str {
         match (&told.reply, self.way) {
-            _ if outcome == Outcome::NotNeeded => outcome.words(),
+            _ if matches!(outcome, Outcome::NotNeeded | Outcome::NotStarted) => outcome.words(),
             _ if !self.waiting.no_wait && outcome != Outcome::Checked => outcome.words(),
             (Some(reply), _) => granted(reply),
             (None, Way::Twin { .. }) => "the wish waits in the twin for the device",
@@ -777,6 +820,11 @@ fn since(called: Option<Time>, reported: &Reported, request: &RunRequest) -> Opt
             begun.zip(ended).filter(|(begun, ended)| begun <= ended).map(|(begun, ended)| ended.since(begun))
         }
     }
+}
+
+/// That a request which may have gone out before is not sent again.
+fn has_stopped(id: &RequestId) -> String {
+    format!("not known whether request {id} was executed, and the run has stopped")
 }
 
 /// Whether another try may end otherwise: the device is offline, or the hub has trouble.

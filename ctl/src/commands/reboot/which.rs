@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use iotdm_proto::DeviceId;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::before::Before;
 use crate::cli::{FleetArgs, WhichArgs};
@@ -14,7 +16,7 @@ use crate::commands::selection::{
     self, Conditions, each_once, each_row, in_a_question, modules, of_devices, say_left_out,
 };
 use crate::exit::Exit;
-use crate::hub::HubClient;
+use crate::hub::{HubClient, HubError};
 use crate::reported::Reported;
 use crate::values::TwinPath;
 use crate::{device_file, natural};
@@ -36,22 +38,41 @@ pub(super) struct Selection {
 }
 
 /// What a query told of the devices of a run before it. Most devices of a fleet have
-/// the same daemon, which knows the same request, and share what is known of them.
+/// the same daemon, and share what is known of that.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     kinds: Vec<Before>,
-    /// The number of the kind of each device, by its own number, and [`UNKNOWN`] where
-    /// nothing is known.
-    of: Vec<u32>,
+    /// What is known of each device, by its number.
+    of: Vec<Option<Described>>,
 }
 
-/// In place of the number of a kind.
-const UNKNOWN: u32 = u32::MAX;
+/// What a row of a query tells of a device.
+#[derive(Debug, Clone)]
+struct Described {
+    /// When the row came.
+    at: Instant,
+    /// The number of the device's kind.
+    kind: u32,
+    /// The id of the newest request.
+    newest: Option<Box<str>>,
+    /// `rebootTime`, as JSON.
+    reboot_time: Option<Box<str>>,
+}
+
+/// For how long a row of a query tells how a device is. After that, its twin has to be
+/// read before a call: what it reports may have changed.
+const YOUNG: Duration = Duration::from_secs(60);
 
 impl Known {
-    /// What is known of the device of this number.
-    pub(super) fn of(&self, index: usize) -> Option<&Before> {
-        self.kinds.get(usize::try_from(*self.of.get(index)?).ok()?)
+    /// What is known of the device of this number, if that is new enough to go by.
+    pub(super) fn of(&self, index: usize) -> Option<Before> {
+        let of = self.of.get(index)?.as_ref().filter(|of| of.at.elapsed() < YOUNG)?;
+        let kind = self.kinds.get(usize::try_from(of.kind).ok()?)?;
+        Some(Before {
+            reboot_id: of.newest.as_deref().map(str::to_owned),
+            reboot_time: of.reboot_time.as_deref().and_then(|time| serde_json::from_str(time).ok()),
+            ..kind.clone()
+        })
     }
 }
 
@@ -63,31 +84,34 @@ struct Kinds {
 }
 
 impl Kinds {
-    /// The number of the kind that is described by a row of a query for [`DESCRIBED`].
-    /// Only of a device with the daemon enough is known; `rebootTime`, by which others
-    /// are watched, has to be read right before the call.
-    fn number(&mut self, row: &Value) -> u32 {
+    /// What a row of a query for [`DESCRIBED`], which has just come, tells of a device.
+    /// Enough is known only of one that reports the daemon; others are watched by their
+    /// `rebootTime` alone, which has to be read right before the call.
+    fn described(&mut self, row: &Value) -> Option<Described> {
+        let is_there = |value: &&Value| !value.is_null();
         let reported = Reported {
             agent: row.get("agent").filter(|agent| agent.is_object()).cloned(),
-            reboot: row.get("newest").map(|id| json!({ "id": id })),
-            health: row.get("health").cloned().map(Box::new),
+            health: row.get("health").filter(is_there).cloned().map(Box::new),
             ..Reported::default()
         };
         let before = Before::from(reported);
         if !before.agent {
-            return UNKNOWN;
+            return None;
         }
-        let next = u32::try_from(self.kinds.len()).unwrap_or(UNKNOWN);
-        let number = *self.numbers.entry(json!(before).to_string()).or_insert(next);
-        if number == next {
+        let next = u32::try_from(self.kinds.len()).ok()?;
+        let kind = *self.numbers.entry(json!(before).to_string()).or_insert(next);
+        if kind == next {
             self.kinds.push(before);
         }
-        number
+        let newest = row.get("newest").and_then(Value::as_str).map(Box::from);
+        let reboot_time = row.get("rebootTime").filter(is_there).map(|time| time.to_string().into());
+        Some(Described { at: Instant::now(), kind, newest, reboot_time })
     }
 }
 
 /// The columns that tell of a device what is to be known before a call.
 const DESCRIBED: &str = ", properties.reported.agent AS agent, properties.reported.reboot.id AS newest, \
+                         properties.reported.rebootTime AS rebootTime, \
                          properties.reported.health.state AS health";
 
 /// What is needed to know of a device before the run.
@@ -96,8 +120,8 @@ struct Candidate {
     group: Option<Box<Value>>,
     rank: Option<Box<Value>>,
     is_offline: bool,
-    /// The number of its kind.
-    kind: u32,
+    /// What else the query told of it.
+    told: Option<Described>,
 }
 
 /// The devices that the command line means. Those that a condition selects are in
@@ -133,9 +157,9 @@ pub(super) async fn devices(
     }
     let mut selection = Selection::default();
     selection.known.kinds = kinds.kinds;
-    for Candidate { device, group, is_offline, kind, .. } in candidates {
+    for Candidate { device, group, is_offline, told, .. } in candidates {
         if !selection.known.kinds.is_empty() {
-            selection.known.of.push(kind);
+            selection.known.of.push(told);
         }
         if fleet.per.is_some() {
             selection.groups.push(group.map(|group| *group));
@@ -177,16 +201,23 @@ async fn selected(
     let others = keys.iter().filter(|key| **key != "deviceId").map(|key| format!(", {key}"));
     let columns = format!("deviceId{}", others.collect::<String>());
     // A condition may be so long that a query has no place for more.
+    let plain = of_devices(&columns, conditions.device)?;
     let described = of_devices(&format!("{columns}{DESCRIBED}"), conditions.device);
-    let sql = match described.ok().filter(|_| hub.module().is_none()) {
-        Some(sql) => sql,
-        None => of_devices(&columns, conditions.device)?,
+    let sql = described.ok().filter(|_| hub.module().is_none()).unwrap_or_else(|| plain.clone());
+    let mut note = |device, row: Value| {
+        let told = kinds.described(&row);
+        candidates.push(Candidate { told, ..Candidate::described(device, &row, fleet) });
     };
-    let note = |device, row: Value| {
-        let kind = kinds.number(&row);
-        candidates.push(Candidate { kind, ..Candidate::described(device, &row, fleet) });
-    };
-    each_row(hub, &sql, "--where", note).await?;
+    match each_row(hub, &sql, "--where", &mut note).await {
+        // A hub that cannot tell more has to tell this much; the twins are read then.
+        Err(error) if sql != plain && candidates.is_empty() && is_bad_request(&error) => {
+            each_row(hub, &plain, "--where", |device, row| {
+                candidates.push(Candidate::described(device, &row, fleet));
+            })
+            .await?;
+        }
+        result => result?,
+    }
     if hub.module().is_some() {
         let devices: Vec<DeviceId> = candidates.iter().map(|candidate| candidate.device.clone()).collect();
         let modules = modules(hub, Some(&devices), conditions.module).await?;
@@ -197,6 +228,11 @@ async fn selected(
         }
     }
     Ok(candidates)
+}
+
+/// Whether the hub did not understand a query.
+fn is_bad_request(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(HubError::Refused(refusal)) if refusal.status == 400)
 }
 
 /// What the twins of named devices say. A device that the hub does not have is
@@ -229,7 +265,7 @@ async fn looked_up(
 impl Candidate {
     /// A device of which nothing more is to be known.
     fn of(device: DeviceId) -> Self {
-        Candidate { device, group: None, rank: None, is_offline: false, kind: UNKNOWN }
+        Candidate { device, group: None, rank: None, is_offline: false, told: None }
     }
 
     /// A device by its twin, or those keys of it that are needed.
@@ -241,7 +277,7 @@ impl Candidate {
             group: at(&fleet.per),
             rank: at(&fleet.order_by),
             is_offline: state.is_some_and(|state| state != "Connected"),
-            kind: UNKNOWN,
+            told: None,
         }
     }
 }
@@ -313,19 +349,36 @@ mod tests {
         let agent = json!({"version": "1", "features": ["health"]});
         let rows = [
             json!({"deviceId": "a", "agent": agent, "newest": "r-0", "health": "running"}),
-            json!({"deviceId": "b", "agent": agent, "newest": "r-0", "health": "degraded"}),
-            json!({"deviceId": "c", "agent": agent}),
+            json!({"deviceId": "b", "agent": agent, "newest": "r-1", "health": "degraded", "rebootTime": "T"}),
+            // A hub may say of what a device does not report that it is null.
+            json!({"deviceId": "c", "agent": agent, "newest": null, "health": null, "rebootTime": null}),
             json!({"deviceId": "d", "newest": "r-0"}),
             json!({"deviceId": "e", "agent": "a text"}),
         ];
-        let numbers: Vec<u32> = rows.iter().map(|row| kinds.number(row)).collect();
-        assert_eq!(numbers, [0, 0, 1, UNKNOWN, UNKNOWN]);
-        let known = Known { kinds: kinds.kinds, of: numbers };
-        let first = known.of(1).unwrap();
-        assert!(first.agent && first.health && first.may_tell_health());
-        assert_eq!(first.reboot_id.as_deref(), Some("r-0"));
-        assert_eq!(known.of(2).map(|before| (before.health, before.reboot_id.clone())), Some((false, None)));
-        assert_eq!([known.of(3), known.of(4), known.of(5), Known::default().of(0)], [None; 4]);
+        let of: Vec<_> = rows.iter().map(|row| kinds.described(row)).collect();
+        let numbers: Vec<_> = of.iter().map(|told| told.as_ref().map(|told| told.kind)).collect();
+        assert_eq!(numbers, [Some(0), Some(0), Some(1), None, None]);
+        let known = Known { kinds: kinds.kinds, of };
+        let second = known.of(1).unwrap();
+        assert!(second.agent && second.health && second.may_tell_health());
+        assert_eq!((second.reboot_id.as_deref(), second.reboot_time), (Some("r-1"), Some(json!("T"))));
+        let third = Before { agent: true, features: vec!["health".into()], ..Before::default() };
+        assert_eq!(known.of(2), Some(third));
+        assert_eq!([known.of(3), known.of(4), known.of(5), Known::default().of(0)], [const { None }; 4]);
+    }
+
+    #[test]
+    fn what_a_query_told_is_gone_by_for_a_minute() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let mut kinds = Kinds::default();
+            let of = vec![kinds.described(&json!({"deviceId": "a", "agent": {"version": "1"}}))];
+            let known = Known { kinds: kinds.kinds, of };
+            tokio::time::advance(Duration::from_secs(59)).await;
+            assert!(known.of(0).is_some());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(known.of(0), None);
+        });
     }
 
     #[test]
