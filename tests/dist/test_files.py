@@ -10,12 +10,15 @@ import release
 
 
 def test_everything_is_in_the_signed_sums_and_nothing_else(tmp_path):
-    keyring = tmp_path / "key.gpg"
-    subprocess.run(["gpg", "--homedir", tmp_path, "--quiet", "--dearmor", "--output", keyring, release.the("debian/iotdm-archive-keyring.asc")],
-                   check=True)
-    verified = subprocess.run(["gpgv", "--keyring", keyring, release.the("SHA256SUMS.asc"), release.the("SHA256SUMS")],
-                              capture_output=True, text=True)
-    assert verified.returncode == 0, verified.stderr
+    keyrings = {"delivered.gpg": ["--homedir", tmp_path, "--dearmor", release.the("debian/iotdm-archive-keyring.asc")]}
+    if "KEY" in os.environ:
+        keyrings["ours.gpg"] = ["--export", os.environ["KEY"]]
+    for name, command in keyrings.items():
+        subprocess.run(["gpg", "--batch", "--quiet", "--output", tmp_path / name, *command], check=True)
+        assert (tmp_path / name).exists(), f"gpg has no key {os.environ['KEY']}"
+        for signed, *content in [["SHA256SUMS.asc", "SHA256SUMS"], *([file] for file in release.DIST.glob("debian/dists/*/InRelease"))]:
+            verified = subprocess.run(["gpgv", "--keyring", tmp_path / name, signed, *content], cwd=release.DIST, capture_output=True, text=True)
+            assert verified.returncode == 0, verified.stderr
     summed = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=release.DIST, capture_output=True, text=True)
     assert summed.returncode == 0, summed.stdout + summed.stderr
     named = {line.split("  ", 1)[1] for line in release.the("SHA256SUMS").read_text().splitlines()}

@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -174,20 +175,24 @@ def copied(name: str) -> Path:
     return tree
 
 
-def run(command: list[str], folder: Path, env: dict[str, str], patience: float) -> int | None:
-    """The exit code; `None` if it has not ended in time, and was ended with all that it has started."""
-    process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        return process.wait(patience)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
-
-
-def judged(code: int | None) -> str:
-    return ENDLESS if code is None else CAUGHT if code else MISSED
+def come_of(command: list[str], folder: Path, env: dict[str, str], patience: float) -> str:
+    """What came of a change, by what these tests say. Noticed it is by a test that fails, or by not ending in time, when
+    all that was started is ended. Tests that end in another way, as by a machine without memory, have noticed nothing."""
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=said,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            code = process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return ENDLESS
+        said.seek(0)
+        if code and any(line.startswith("test result: FAILED") for line in said):
+            return CAUGHT
+        if code:
+            print(f"the tests ended with {code} and without a failed test", flush=True)
+        return MISSED
 
 
 def try_switched(part: str, crate: Crate, changes: list[dict]) -> dict[str, str]:
@@ -203,13 +208,13 @@ def try_switched(part: str, crate: Crate, changes: list[dict]) -> dict[str, str]
         sys.exit(f"{part}: without any change, the tests of {crate.package} do not pass:\n{unchanged.stdout}")
     print(f"{part}: {passed[1]} tests judge {len(planted)} of them; {len(broken)} do not compile", flush=True)
 
-    def come_of(number: int) -> str:
-        return judged(run(command, tree / crate.folder, env | {"MUTANT": str(number)}, PATIENCE))
+    def of(number: int) -> str:
+        return come_of(command, tree / crate.folder, env | {"MUTANT": str(number)}, PATIENCE)
 
     found = {changes[number]["name"]: UNVIABLE for number in broken}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         numbers = sorted(planted)
-        for number, came in zip(numbers, pool.map(come_of, numbers), strict=True):
+        for number, came in zip(numbers, pool.map(of, numbers), strict=True):
             found[changes[number]["name"]] = came
             if came != CAUGHT:
                 print(f"{came}: {changes[number]['name']}", flush=True)
@@ -229,7 +234,7 @@ def try_each(part: str, crate: Crate, changes: list[dict]) -> dict[str, str]:
         if subprocess.run([*tests, "--no-run"], cwd=tree, env=env, capture_output=True).returncode:
             came = UNVIABLE
         else:
-            came = judged(run([*tests, "--", *crate.arguments], tree, env, PATIENCE_WITH_ALL))
+            came = come_of([*tests, "--", *crate.arguments], tree, env, PATIENCE_WITH_ALL)
         file.write_text(source)
         found[change["name"]] = came
         print(f"{came}: {change['name']}", flush=True)
