@@ -231,8 +231,8 @@ struct World {
     undelivered: Vec<String>,
     deadline: Option<i64>,
     reporting: bool,
-    /// That the pending request begins was sent to the hub past all else.
-    sent_now: bool,
+    /// The request of which it was sent to the hub, past all else, that it begins.
+    sent_now: Option<String>,
     /// The twin's desired part, and whether the daemon is told of it.
     wish: Option<Value>,
     connected: bool,
@@ -293,7 +293,7 @@ impl World {
             undelivered: Vec::new(),
             deadline: None,
             reporting: false,
-            sent_now: false,
+            sent_now: None,
             wish: None,
             connected: false,
             id_of_call: BTreeMap::new(),
@@ -373,6 +373,10 @@ impl World {
                     let once = id.starts_with("wish") || same_need;
                     assert!(!(again && once), "{id} rebooted the machine again");
                     self.needs_else = false;
+                    if self.sent_now.as_ref() == Some(&id) {
+                        let told = self.twin.as_ref().and_then(|twin| twin.reboot.as_ref());
+                        assert_eq!(told.map(|told| &told.id), Some(&id), "the twin does not know of it");
+                    }
                     *self.reboots.entry(id).or_default() += 1;
                     self.shuts_down(*seen);
                 }
@@ -593,7 +597,7 @@ impl World {
         self.reboot_asked = None;
         self.undelivered.clear();
         self.deadline = None;
-        (self.reporting, self.sent_now) = (false, false);
+        (self.reporting, self.sent_now) = (false, None);
         self.connected = false;
         (self.wanted, self.unsaved, self.held) = (None, None, None);
         // A disk that never took what the twin was told since the first start is as good as
@@ -699,10 +703,6 @@ impl World {
                     let told = twin.and_then(|twin| twin.reboot_required.as_ref()?.asked_for.as_deref());
                     assert_eq!(told, Some(need), "the hub does not know that the need is met");
                 }
-                if std::mem::take(&mut self.sent_now) {
-                    let told = twin.and_then(|twin| twin.reboot.as_ref()).map(|reboot| &reboot.id);
-                    assert_eq!(told, Some(&id), "the twin would not know of it");
-                }
                 self.reboot_asked = Some(id);
             }
             Effect::AskPermission { .. } => self.permission_asked = true,
@@ -766,8 +766,8 @@ impl World {
             Effect::ReportNow(report) => {
                 let pending = self.agent.core.record.pending();
                 assert_eq!(report.reboot.as_ref(), pending, "the newest is what has to be known");
-                self.sent_now = self.connected;
                 if self.connected {
+                    self.sent_now = pending.map(|reboot| reboot.id.clone());
                     self.twin = Some((*report).clone());
                 }
                 self.report(*report);
