@@ -1,4 +1,4 @@
-.PHONY: help demo check test test-arm campaign mutants bench fuzz deb dist dist-check reproducible
+.PHONY: help demo check test test-arm campaign coverage mutants bench fuzz deb dist dist-check reproducible
 .DEFAULT_GOAL := help
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo 'make test             run all tests; as root those with real machines as well'
 	@echo 'make test-arm         the packages for arm64 and armhf on an arm64 system, as root'
 	@echo 'make campaign         cut the power hundreds of times, in hours, into tests/systemd/CAMPAIGN.md'
+	@echo 'make coverage         what of the sources the Rust tests run through, into target/coverage/html'
 	@echo 'make mutants [PART=…] change the sources, and count what the tests notice, into tests/mutants/RESULTS.md'
 	@echo 'make bench            measure it beside its peers, half an hour, into bench/RESULTS.md and pictures'
 	@echo 'make fuzz             feed the emulator broken input, with a nightly compiler'
@@ -29,6 +30,9 @@ test-arm:
 
 campaign:
 	@tests/systemd/run --campaign
+
+coverage:
+	@scripts/coverage
 
 mutants:
 	@tests/mutants/run $(PART)
