@@ -62,6 +62,18 @@ fn the_completed_report_has_both_boots_and_the_time_between() {
 }
 
 #[test]
+fn the_running_boot_and_how_many_there_were_are_known_to_whoever_counts_them() {
+    let mut agent = idle();
+    assert_eq!(agent.boot_id(), "boot-1");
+    assert_eq!(agent.boot_counts(), BootCounts { unknown: 1, ..BootCounts::default() });
+    let effects: Vec<Effect> =
+        straight().into_iter().flat_map(|event| agent.handle(event, at(100))).collect();
+    let (agent, _) = resume(Some(last_saved(&effects)), "boot-2", 121);
+    assert_eq!(agent.boot_id(), "boot-2");
+    assert_eq!(agent.boot_counts(), BootCounts { requested: 1, unknown: 1, ..BootCounts::default() });
+}
+
+#[test]
 fn a_clock_that_went_back_leaves_the_down_time_out() {
     let (_, effects) = resume(Some(record_after(9)), "boot-2", 3);
     let reboot = last_saved(&effects).reboot.unwrap();

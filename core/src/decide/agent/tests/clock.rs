@@ -117,6 +117,17 @@ fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
     assert_eq!(log, ["note clock synchronized", "save a waiting", "report a waiting", "deadline Some(40)"]);
 }
 
+/// A minute is for what nobody tells the end of; an inhibitor's release is told.
+#[test]
+fn a_clock_that_is_set_makes_nobody_wait_less() {
+    let mut agent = idle();
+    let mut events = waiting();
+    events[0].1 = call("1", r#"{"id":"a","onInhibitor":"wait","waitSeconds":3600}"#);
+    play_at(&mut agent, events);
+    let log = log(&agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 200)));
+    assert_eq!(log.last().unwrap(), "deadline Some(3500)", "{log:?}");
+}
+
 #[test]
 fn a_delay_of_an_earlier_boot_does_not_move_with_the_clock_of_this_one() {
     let (mut agent, mut effects) = resume(None, "boot-1", TRUE_TIME);
