@@ -61,6 +61,20 @@ fn the_completed_report_has_both_boots_and_the_time_between() {
     assert_eq!(report.reboot_time, Some(at(124)));
 }
 
+/// It was not rebooted for a request that was meant for later than that boot.
+#[test]
+fn a_boot_at_the_very_time_of_a_request_is_the_one_that_was_asked_for() {
+    let effects: Vec<Effect> = {
+        let mut agent = idle();
+        scheduled().into_iter().flat_map(|(seconds, event)| agent.handle(event, at(seconds))).collect()
+    };
+    for (booted, expected) in [(699, RebootStatus::Scheduled), (700, RebootStatus::Completed)] {
+        let noted = Start { shut_down: Some("boot-1".to_owned()), ..start("boot-2", booted) };
+        let (agent, _) = resumed(Some(last_saved(&effects)), None, noted, SETTINGS, at(booted));
+        assert_eq!(agent.core.record.reboot.as_ref().unwrap().status, expected, "at {booted}");
+    }
+}
+
 #[test]
 fn the_running_boot_and_how_many_there_were_are_known_to_whoever_counts_them() {
     let mut agent = idle();
