@@ -226,6 +226,11 @@ fn entry(id: &str, seconds: u64) -> GrantedRequest {
     }
 }
 
+/// One that is remembered for a month.
+fn begun() -> GrantedRequest {
+    GrantedRequest { begun: true, ..entry("x", 0) }
+}
+
 /// A daemon that has found a file with this, and no record.
 fn with_file(granted: Vec<GrantedRequest>) -> Clocked {
     resumed(None, None, Start { granted, ..start("boot-1", 0) }, SETTINGS, at(10)).0
@@ -240,10 +245,10 @@ fn a_file_is_written_anew_from_257_entries_on_that_are_in_vain() {
         log.contains(" in all")
     };
     // Of entries with the same id, the last counts.
-    assert!(!anew(&mut with_file(vec![entry("x", 0); 257]), 0..17));
-    assert!(anew(&mut with_file(vec![entry("x", 0); 258]), 0..17));
+    assert!(!anew(&mut with_file(vec![begun(); 257]), 0..17));
+    assert!(anew(&mut with_file(vec![begun(); 258]), 0..17));
     // What is forgotten while it is written stands there in vain.
-    let mut agent = with_file(vec![entry("x", 0); 257]);
+    let mut agent = with_file(vec![begun(); 257]);
     for id in 0..17 {
         asks(&mut agent, &format!("id-{id}"));
         cancels(&mut agent);
@@ -261,7 +266,27 @@ fn a_file_is_written_anew_from_257_entries_on_that_are_in_vain() {
         log += &pairs(&mut agent, first..first + 17).join("\n");
         pass(&mut agent, &mut uptime, HOUR);
     }
-    assert_eq!((log.matches("keep 16 in all").count(), log.matches("keep ").count()), (1, 5), "{log}");
+    assert_eq!((log.matches(" in all").count(), log.matches("keep ").count()), (1, 5), "{log}");
+}
+
+/// However many were moved at once: what comes meanwhile is not.
+#[test]
+fn the_newest_stays_in_the_record() {
+    let mut agent = idle();
+    let mut uptime = 0;
+    for id in 0..35 {
+        asks(&mut agent, &format!("id-{id}"));
+        cancels(&mut agent);
+        if id == 20 {
+            pass(&mut agent, &mut uptime, HOUR);
+        }
+    }
+    agent.handle(Event::Kept { written: true }, at(agent.now));
+    let effects = asks(&mut agent, "newest");
+    assert!(log(&effects).contains(&"keep 19".to_owned()), "{:?}", log(&effects));
+    agent.handle(Event::Kept { written: true }, at(agent.now));
+    let left: Vec<&str> = agent.agent.core.record.granted.iter().map(|known| known.id.as_str()).collect();
+    assert_eq!(left, ["newest"]);
 }
 
 /// So do those that the record takes back, as their instants in the file are wrong.
@@ -271,7 +296,7 @@ fn entries_that_the_record_has_taken_back_are_in_vain() {
     pairs(&mut agent, 0..2);
     agent.agent.count(Duration::from_secs(1));
     let record = agent.agent.core.record.clone();
-    let granted = [vec![entry("x", 0); 257], vec![entry("y", 1)]].concat();
+    let granted = [vec![begun(); 257], vec![entry("y", 1)]].concat();
     let boot = Start { clock: Clock::Unsynchronized, granted, ..start("boot-2", 150) };
     let (mut agent, _) = resumed(Some(record), None, boot, SETTINGS, at(60));
     let right = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(864_200) };
