@@ -266,6 +266,17 @@ int rename(const char *from, const char *to) {
     }
 
     #[test]
+    fn what_is_set_aside_takes_the_place_of_nothing_up_to_the_hundredth() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state.json");
+        for number in (0..100).chain([99]) {
+            let aside = unused_name(&file);
+            assert_eq!(aside, dir.path().join(format!("state.damaged-{number}")));
+            fs::write(aside, "").unwrap();
+        }
+    }
+
+    #[test]
     fn a_directory_that_is_not_ours_alone_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
         let ours = dir.path().join("a/b");

@@ -247,6 +247,11 @@ fn a_file_is_written_anew_from_257_entries_on_that_are_in_vain() {
     // Of entries with the same id, the last counts.
     assert!(!anew(&mut with_file(vec![begun(); 257]), 0..17));
     assert!(anew(&mut with_file(vec![begun(); 258]), 0..17));
+    // Those that were in vain before more is appended still are.
+    let mut agent = with_file(vec![begun(); 257]);
+    assert!(!anew(&mut agent, 0..17));
+    agent.agent.count(Duration::from_secs(8 * DAY));
+    assert!(anew(&mut agent, 17..34));
     // What is forgotten while it is written stands there in vain.
     let mut agent = with_file(vec![begun(); 257]);
     for id in 0..17 {
