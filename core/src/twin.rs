@@ -324,6 +324,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_boot_has_changed_is_told_before_the_twin_was_read() {
+        let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
+        twin.want(&report(), start);
+        assert_eq!(twin.news(), None, "there is no hub");
+        let reading = rid(&twin.connected(start));
+        let Some(TwinRequest::Patch { rid, patch }) = twin.news() else { panic!("nothing is told") };
+        assert_ne!(rid, reading);
+        assert_eq!(json!(patch), json!({"rebootTime": "1970-01-01T00:00:01.000Z"}));
+    }
+
+    #[test]
     fn a_twin_that_lags_behind_is_read_again_two_seconds_later() {
         let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
         let reading = rid(&twin.connected(start));

@@ -559,6 +559,11 @@ mod tests {
         });
         assert_eq!(sent["reboot"], told);
         assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+        // What must not wait does without it as well.
+        let next = Report { reboot_time: None, ..full.clone() };
+        let (rid, sent) = patch(Next::Send(reporter.send_now(&next).unwrap()));
+        assert_eq!(sent, json!({"rebootTime": null}));
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
         // Another report is tried as a whole again.
         let (rid, sent) = patch(reporter.want(&Report { reboot_time: None, ..full }));
         assert_eq!(
