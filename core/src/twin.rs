@@ -301,6 +301,40 @@ mod tests {
     }
 
     #[test]
+    fn only_a_status_of_success_makes_a_twin_of_a_response() {
+        let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
+        let reading = rid(&twin.connected(start));
+        let body = br#"{"desired":{"reboot":{"id":"w"},"$version":2},"reported":{"$version":3}}"#;
+        assert_eq!(twin.response(&reading, 500, body, start), [Action::LogPostponed { status: 500 }]);
+        assert_eq!(seconds(start, &twin), Some(30));
+    }
+
+    #[test]
+    fn what_must_not_wait_is_sent_though_the_hub_has_not_answered_yet() {
+        let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
+        assert_eq!(twin.send_now(&report(), start), None, "there is no hub");
+        let reading = rid(&twin.connected(start));
+        let later = start + Duration::from_secs(10);
+        let Some(TwinRequest::Patch { rid, patch }) = twin.send_now(&report(), later) else {
+            panic!("nothing is sent")
+        };
+        assert_ne!(rid, reading);
+        assert_eq!(json!(patch), json!({"rebootTime": "1970-01-01T00:00:01.000Z"}));
+        assert_eq!(seconds(start, &twin), Some(30), "the twin is overdue no later than before");
+    }
+
+    #[test]
+    fn what_a_boot_has_changed_is_told_before_the_twin_was_read() {
+        let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
+        twin.want(&report(), start);
+        assert_eq!(twin.news(), None, "there is no hub");
+        let reading = rid(&twin.connected(start));
+        let Some(TwinRequest::Patch { rid, patch }) = twin.news() else { panic!("nothing is told") };
+        assert_ne!(rid, reading);
+        assert_eq!(json!(patch), json!({"rebootTime": "1970-01-01T00:00:01.000Z"}));
+    }
+
+    #[test]
     fn a_twin_that_lags_behind_is_read_again_two_seconds_later() {
         let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
         let reading = rid(&twin.connected(start));

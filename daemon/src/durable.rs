@@ -132,9 +132,86 @@ fn refused(why: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::process::Command;
 
     use super::*;
+
+    /// Stands before the C library's functions in [`what_is_promised_to_last_is_synced`],
+    /// and writes down in what order they are called.
+    const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void note(const char *what, const char *path) {
+    FILE *calls = fopen(getenv("CALLS"), "a");
+    fprintf(calls, "%s %s\n", what, path);
+    fclose(calls);
+}
+
+int fsync(int file) {
+    char link[64], path[4096] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    if (readlink(link, path, sizeof path - 1) < 0) return -1;
+    note("sync", path);
+    return ((int (*)(int)) dlsym(RTLD_NEXT, "fsync"))(file);
+}
+
+int rename(const char *from, const char *to) {
+    note("rename to", to);
+    return ((int (*)(const char *, const char *)) dlsym(RTLD_NEXT, "rename"))(from, to);
+}
+"#;
+
+    /// After a power cut there is the old file or the new one, and what was appended: each
+    /// is on the disk before its name is, and its name before anybody relies on it.
+    #[test]
+    fn what_is_promised_to_last_is_synced() {
+        const NAME: &str = "what_is_promised_to_last_is_synced";
+        if let Some(dir) = env::var_os("WRITES_IN") {
+            let dir = PathBuf::from(dir);
+            let file = dir.join("state.json");
+            replace(&dir, &file, b"ours").unwrap();
+            append(&file, b" and more").unwrap();
+            let status = dir.join("status.json");
+            replace_for_now(&status, b"for now", Readers::All).unwrap();
+            assert_eq!(read(&status).unwrap(), b"for now");
+            assert_eq!(fs::metadata(&status).unwrap().mode() & 0o777, 0o644);
+            return;
+        }
+        // The same test once more, with the shim.
+        let made = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(made.path()).unwrap();
+        let [source, shim, calls] = ["shim.c", "shim.so", "calls"].map(|name| dir.join(name));
+        fs::write(&source, SHIM).unwrap();
+        let built =
+            Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&shim, &source]).status().unwrap();
+        assert!(built.success());
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let run = Command::new(env::current_exe().unwrap())
+            .args(["--exact", &format!("{module}::{NAME}")])
+            .envs([("LD_PRELOAD", &shim), ("CALLS", &calls), ("WRITES_IN", &dir)])
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{run:?}");
+        let dir = dir.to_str().unwrap();
+        let called = fs::read_to_string(&calls).unwrap().replace(&format!("{dir}/"), "").replace(dir, ".");
+        assert_eq!(
+            called.lines().collect::<Vec<_>>(),
+            [
+                "sync state.new",
+                "rename to state.json",
+                "sync .",
+                "sync state.json",
+                // No disk is waited for where nothing outlives the boot.
+                "rename to status.json",
+            ]
+        );
+    }
 
     #[test]
     fn no_link_is_followed_where_something_is_written() {
@@ -152,6 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_appended_to_what_is_no_file_of_our_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("theirs"), "precious").unwrap();
+        symlink(path("theirs"), path("link")).unwrap();
+        // Whoever opens one to write waits until somebody reads.
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in ["link", "pipe", "missing"] {
+            assert!(append(&path(name), b" and more").is_err(), "{name}");
+        }
+        append(&path("theirs"), b" and more").unwrap();
+        assert_eq!(read(&path("theirs")).unwrap(), b"precious and more");
+        fs::hard_link(path("theirs"), path("second")).unwrap();
+        assert!(append(&path("theirs"), b"?").is_err());
+        assert_eq!(fs::read(path("second")).unwrap(), b"precious and more");
+    }
+
+    #[test]
     fn what_is_no_file_of_our_own_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -163,9 +258,22 @@ mod tests {
             assert!(read(&path(name)).is_err(), "{name}");
         }
         assert_eq!(read(&path("secret")).unwrap(), b"root's");
+        File::create(path("longest")).unwrap().set_len(4 * 1024 * 1024).unwrap();
+        assert_eq!(read(&path("longest")).unwrap().len(), 4 * 1024 * 1024);
         fs::hard_link(path("secret"), path("second")).unwrap();
         assert!(read(&path("secret")).is_err());
         assert_eq!(read(&path("missing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_set_aside_takes_the_place_of_nothing_up_to_the_hundredth() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state.json");
+        for number in (0..100).chain([99]) {
+            let aside = unused_name(&file);
+            assert_eq!(aside, dir.path().join(format!("state.damaged-{number}")));
+            fs::write(aside, "").unwrap();
+        }
     }
 
     #[test]

@@ -151,6 +151,25 @@ mod tests {
         assert_eq!(record.boot_counts(), later, "no count goes back");
     }
 
+    /// A record from before boots were counted by their cause has only those that it
+    /// remembers one by one, and how many there were in all.
+    #[test]
+    fn what_an_older_version_has_not_counted_is_counted_from_the_boots_it_remembers() {
+        use BootCause::{Local, Requested, Unclean};
+        let mut record = Record::new(first_boot(&start("0")));
+        record.note_boot();
+        for (number, cause) in [Requested, Requested, Local, Unclean].into_iter().enumerate() {
+            record.begin_boot(&start(&format!("b{number}")), cause);
+        }
+        record.boot_counts = None;
+        let counted = BootCounts { requested: 2, local: 1, unclean: 1, unknown: 1 };
+        assert_eq!(record.boot_counts(), counted);
+        // It knows of more than the boots that it has kept.
+        record.boot.count = Some(41);
+        record.boot.unclean_count = Some(3);
+        assert_eq!(record.boot_counts(), BootCounts { unclean: 3, unknown: 35, ..counted });
+    }
+
     #[test]
     fn only_what_the_machine_tells_is_told() {
         let dumps = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());

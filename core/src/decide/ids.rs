@@ -78,3 +78,19 @@ fn without_ignored(mut body: Value) -> Value {
     }
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_version_has_remembered_is_kept_for_thirty_days_from_now_without_its_call() {
+        let body = json!({"id": "a", "status": "accepted", "ignored": ["method_number"]});
+        let old = GrantedRequest { id: "a".to_owned(), body, begun: false, at: None };
+        let taken = old.taken_over(5_000);
+        assert_eq!(taken.body, json!({"id": "a", "status": "accepted"}));
+        assert_eq!(taken.end(), 5_000 + 30 * 24 * 60 * 60 * 1000);
+        // Once its age is known, it counts from then.
+        assert_eq!(taken.clone().taken_over(9_000), taken);
+    }
+}

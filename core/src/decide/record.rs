@@ -252,3 +252,30 @@ impl Record {
         self.starts.drain(..excess);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Versions before the preflight checks have written it so, and can read it.
+    #[test]
+    fn a_plan_that_says_nothing_of_preflight_checks_is_written_as_before_there_were_any() {
+        let mut plan = Plan {
+            on_inhibitor: OnInhibitor::Wait,
+            on_preflight: OnPreflight::Fail,
+            wait_seconds: 3600,
+            wait_until: None,
+            delayed: false,
+            moved_from: None,
+            only_if_required: false,
+            deadline: None,
+        };
+        let written = json!({"onInhibitor": "wait", "waitSeconds": 3600});
+        assert_eq!(json!(plan), written);
+        assert_eq!(serde_json::from_value::<Plan>(written).unwrap(), plan);
+        plan.on_preflight = OnPreflight::Wait;
+        assert_eq!(json!(plan), json!({"onInhibitor": "wait", "onPreflight": "wait", "waitSeconds": 3600}));
+    }
+}

@@ -320,6 +320,24 @@ mod tests {
     }
 
     #[test]
+    fn a_window_has_closed_at_its_end() {
+        let windows = ["02:00-04:00".parse().unwrap()];
+        let open = |at: &str| last(&windows, WHOLE, at.parse().unwrap(), &TimeZone::UTC).is_some();
+        assert!(open("2026-11-23T02:00:00Z") && open("2026-11-23T03:59:59.999Z"));
+        assert!(!open("2026-11-23T01:59:59.999Z") && !open("2026-11-23T04:00:00Z"));
+    }
+
+    #[test]
+    fn a_window_is_as_long_as_it_says_also_over_midnight() {
+        for (window, minutes) in
+            [("02:00-04:30", 150), ("Sun 22:00-06:00", 480), ("00:00-24:00", 1440), ("00:01-00:02", 1)]
+        {
+            let length = window.parse::<Window>().unwrap().length();
+            assert_eq!(length, Duration::from_secs(minutes * 60), "{window}");
+        }
+    }
+
+    #[test]
     fn turns_in_nights_in_which_the_clocks_change() {
         let before = ("2026-10-24T12:00:00Z", "2026-10-24T12:00:00Z");
         // 02:30 comes twice, so that the window is an hour longer.

@@ -387,6 +387,20 @@ mod tests {
 
     use super::*;
 
+    /// From 2^53 on, a hub that counts with doubles may have had another whole number.
+    #[test]
+    fn only_a_number_that_is_surely_whole_is_written_as_one() {
+        for (number, written) in [
+            (1.0, "1"),
+            (-1.0, "-1"),
+            (1.5, "1.5"),
+            (9_007_199_254_740_991.0, "9007199254740991"),
+            (9_007_199_254_740_992.0, "9007199254740992.0"),
+        ] {
+            assert_eq!(shortest(number).to_string(), written);
+        }
+    }
+
     fn report(version: &str) -> Report {
         let agent = Agent {
             version: version.into(),
@@ -544,6 +558,11 @@ mod tests {
             "requestedAt": "1970-01-01T00:00:01.000Z", "previousBootId": "b", "error": {"code": "expired"},
         });
         assert_eq!(sent["reboot"], told);
+        assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
+        // What must not wait does without it as well.
+        let next = Report { reboot_time: None, ..full.clone() };
+        let (rid, sent) = patch(Next::Send(reporter.send_now(&next).unwrap()));
+        assert_eq!(sent, json!({"rebootTime": null}));
         assert_eq!(reporter.patched(&rid, 204, b""), Next::InSync);
         // Another report is tried as a whole again.
         let (rid, sent) = patch(reporter.want(&Report { reboot_time: None, ..full }));

@@ -361,6 +361,8 @@ mod tests {
             assert!(options.user.starts_with(&user), "{}", options.user);
             let token: SasToken = options.password.unwrap().parse().unwrap();
             assert_eq!(token.resource(), format!("myhub.azure-devices.net/{resource}"));
+            // An hour, as `hub.sas_ttl` says, rounded up to whole seconds.
+            assert_eq!(token.expiry(), 3601);
             assert_eq!((token.policy(), token.verify(&key, 0, &token.resource())), (None, Ok(())));
         }
         assert!(said("gw1/iotdm").remedy.contains("has a module iotdm there"));

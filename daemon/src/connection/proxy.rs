@@ -162,3 +162,56 @@ impl fmt::Debug for Proxy {
         write!(f, "Proxy({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::connection::outage::Class;
+
+    /// What comes of asking a proxy that answers so, and what it was asked.
+    async fn asked(proxy: &str, answer: &[u8]) -> (Result<(), Outage>, String) {
+        let proxy: Proxy = proxy.parse().unwrap();
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        far.write_all(answer).await.unwrap();
+        let tunnelled = proxy.tunnel(near, "hub.example", 8883);
+        let read = async {
+            let mut request = vec![0; 4096];
+            let length = far.read(&mut request).await.unwrap();
+            drop(far);
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        };
+        let (tunnelled, request) = tokio::join!(tunnelled, read);
+        (tunnelled.map(drop), request)
+    }
+
+    #[tokio::test]
+    async fn it_is_asked_for_the_way_with_the_password_that_it_takes() {
+        let (tunnelled, request) = asked("http://proxy.example:3128", b"HTTP/1.1 200 OK\r\n\r\n").await;
+        assert!(tunnelled.is_ok());
+        assert_eq!(request, "CONNECT hub.example:8883 HTTP/1.1\r\nHost: hub.example:8883\r\n\r\n");
+        let (_, request) = asked("http://a%40b:c@proxy.example", b"HTTP/1.1 200 OK\r\n\r\n").await;
+        // a@b:c
+        assert!(request.contains("\r\nProxy-Authorization: Basic YUBiOmM=\r\n"), "{request}");
+    }
+
+    /// What a stranger answers without end is not read without end.
+    #[tokio::test]
+    async fn what_is_no_answer_of_a_proxy_is_refused_and_one_that_says_nothing_is_away() {
+        let mut endless = b"HTTP/1.1 200 OK\r\n".to_vec();
+        endless.extend(b"X: y\r\n".repeat(8 * 1024 / 6));
+        for (answer, class) in [
+            (&b"SSH-2.0-OpenSSH_9.2\r\n\r\n"[..], Class::Refused),
+            (&endless, Class::Refused),
+            (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", Class::Refused),
+            (b"HTTP/1.1 403 Forbidden\r\n\r\n", Class::Refused),
+            (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Class::Unreachable),
+            (b"HTTP/1.1 200", Class::Unreachable),
+        ] {
+            let (tunnelled, _) = asked("http://proxy.example:3128", answer).await;
+            let outage = tunnelled.unwrap_err();
+            assert_eq!(outage.class, class, "{:?}", String::from_utf8_lossy(&answer[..20.min(answer.len())]));
+        }
+    }
+}

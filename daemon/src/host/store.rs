@@ -311,7 +311,12 @@ mod tests {
         store.save(&record()).unwrap();
         fs::write(store.file.with_extension("new"), b"{\"vers").unwrap();
         assert_eq!(store.load(), Loaded::Record(Box::new(record())));
-        store.save(&record()).unwrap();
+        // Nothing of it is left in the next one, however long it was.
+        for length in [6, 100_000] {
+            fs::write(store.file.with_extension("new"), vec![b'x'; length]).unwrap();
+            store.save(&record()).unwrap();
+            assert_eq!(store.load(), Loaded::Record(Box::new(record())), "{length}");
+        }
     }
 
     #[test]

@@ -61,3 +61,30 @@ fn cut(text: &mut String, max: usize) {
         text.truncate(end);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As long as it is in JSON, to the byte, and never in the middle of a character.
+    #[test]
+    fn a_text_is_as_long_as_its_json_may_be() {
+        for (text, max, expected) in [
+            ("plain", 5, "plain"),
+            ("plain", 4, "plai"),
+            ("caf\u{e9}", 5, "caf\u{e9}"),
+            ("caf\u{e9}", 4, "caf"),
+            // Two bytes each, and six.
+            ("\"\\a", 5, "\"\\a"),
+            ("\"\\a", 4, "\"\\"),
+            ("a\u{1}b", 8, "a\u{1}b"),
+            ("a\u{1}b", 7, "a\u{1}"),
+            ("a\u{1}b", 6, "a"),
+        ] {
+            let mut short = text.to_owned();
+            cut(&mut short, max);
+            assert_eq!(short, expected, "{text:?} in {max}");
+            assert!(serde_json::to_string(&short).unwrap().len() - 2 <= max, "{text:?} in {max}");
+        }
+    }
+}

@@ -61,6 +61,32 @@ fn the_completed_report_has_both_boots_and_the_time_between() {
     assert_eq!(report.reboot_time, Some(at(124)));
 }
 
+/// It was not rebooted for a request that was meant for later than that boot.
+#[test]
+fn a_boot_at_the_very_time_of_a_request_is_the_one_that_was_asked_for() {
+    let effects: Vec<Effect> = {
+        let mut agent = idle();
+        scheduled().into_iter().flat_map(|(seconds, event)| agent.handle(event, at(seconds))).collect()
+    };
+    for (booted, expected) in [(699, RebootStatus::Scheduled), (700, RebootStatus::Completed)] {
+        let noted = Start { shut_down: Some("boot-1".to_owned()), ..start("boot-2", booted) };
+        let (agent, _) = resumed(Some(last_saved(&effects)), None, noted, SETTINGS, at(booted));
+        assert_eq!(agent.core.record.reboot.as_ref().unwrap().status, expected, "at {booted}");
+    }
+}
+
+#[test]
+fn the_running_boot_and_how_many_there_were_are_known_to_whoever_counts_them() {
+    let mut agent = idle();
+    assert_eq!(agent.boot_id(), "boot-1");
+    assert_eq!(agent.boot_counts(), BootCounts { unknown: 1, ..BootCounts::default() });
+    let effects: Vec<Effect> =
+        straight().into_iter().flat_map(|event| agent.handle(event, at(100))).collect();
+    let (agent, _) = resume(Some(last_saved(&effects)), "boot-2", 121);
+    assert_eq!(agent.boot_id(), "boot-2");
+    assert_eq!(agent.boot_counts(), BootCounts { requested: 1, unknown: 1, ..BootCounts::default() });
+}
+
 #[test]
 fn a_clock_that_went_back_leaves_the_down_time_out() {
     let (_, effects) = resume(Some(record_after(9)), "boot-2", 3);

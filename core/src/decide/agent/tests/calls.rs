@@ -108,6 +108,24 @@ fn one_decision_answers_all_deliveries_of_a_request() {
     assert!(replies < announced);
 }
 
+/// Without an id of the caller's, the second delivery has another one than the first.
+#[test]
+fn a_call_that_is_delivered_twice_while_logind_is_asked_has_one_reply() {
+    for payload in ["", ASKED] {
+        let mut agent = idle();
+        let again = Event::Called {
+            rid: "1".into(),
+            name: "rebootDevice".into(),
+            payload: payload.into(),
+            fresh_id: "another".into(),
+        };
+        assert_eq!(play(&mut agent, [call("1", payload), again]), ["check"]);
+        let log = play(&mut agent, [Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(()))]);
+        let replies: Vec<&String> = log.iter().filter(|line| line.starts_with("reply")).collect();
+        assert_eq!(replies, ["reply 1 200 accepted"], "{payload:?}");
+    }
+}
+
 #[test]
 fn the_same_request_is_answered_again_when_its_time_has_passed() {
     let mut agent = idle();

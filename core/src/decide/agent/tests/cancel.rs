@@ -42,7 +42,9 @@ fn cancelling_nothing_another_or_too_late() {
     assert_eq!(play(&mut idle(), [cancel()]).last().unwrap(), "reply 9 404 nothingPending");
     let mut agent = idle();
     play_at(&mut agent, scheduled());
-    assert_eq!(play(&mut agent, [cancel()]).last().unwrap(), "reply 9 404 nothingPending");
+    let effects = agent.handle(cancel(), at(110));
+    assert_eq!(log(&effects).last().unwrap(), "reply 9 404 nothingPending");
+    assert_eq!(bodies(&effects)[0]["error"]["id"], "a", "the one that is");
     assert_eq!(
         play(&mut agent, [method("9", "cancelReboot", "7")]).last().unwrap(),
         "reply 9 400 invalidPayload"
@@ -50,8 +52,9 @@ fn cancelling_nothing_another_or_too_late() {
     for length in 5..=9 {
         let mut agent = idle();
         play(&mut agent, straight().into_iter().take(length));
-        let log = play(&mut agent, [method("9", "cancelReboot", "")]);
-        assert_eq!(log.last().unwrap(), "reply 9 409 tooLate", "after {length} events");
+        let effects = agent.handle(method("9", "cancelReboot", ""), at(110));
+        assert_eq!(log(&effects).last().unwrap(), "reply 9 409 tooLate", "after {length} events");
+        assert_eq!(bodies(&effects)[0]["error"]["id"], "a");
     }
 }
 

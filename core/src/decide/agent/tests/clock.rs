@@ -70,6 +70,17 @@ fn a_down_time_between_a_wrong_clock_and_a_right_one_is_not_told() {
 }
 
 #[test]
+fn from_a_second_on_a_step_is_noticed() {
+    for (millis, expected) in [(999, vec![]), (1000, vec!["note clock synchronized"])] {
+        let mut agent = idle();
+        let step = Event::ClockSet { clock: Clock::Synchronized, boot_time: Time::from_unix_millis(millis) };
+        let log = log(&agent.handle(step, at(100)));
+        assert_eq!(log.iter().take(1).collect::<Vec<_>>(), expected, "{millis}");
+        assert!(!agent.core.record.clock_was_set, "by the time server, not by hand");
+    }
+}
+
+#[test]
 fn a_clock_that_loses_its_source_changes_nothing() {
     let mut agent = idle();
     assert!(agent.handle(set(Clock::Unsynchronized, 9000), at(9100)).is_empty());
@@ -115,6 +126,17 @@ fn a_clock_that_is_set_back_makes_nobody_wait_longer() {
     }
     let log = log(&agent.handle(set(Clock::Synchronized, 0), at(120)));
     assert_eq!(log, ["note clock synchronized", "save a waiting", "report a waiting", "deadline Some(40)"]);
+}
+
+/// A minute is for what nobody tells the end of; an inhibitor's release is told.
+#[test]
+fn a_clock_that_is_set_makes_nobody_wait_less() {
+    let mut agent = idle();
+    let mut events = waiting();
+    events[0].1 = call("1", r#"{"id":"a","onInhibitor":"wait","waitSeconds":3600}"#);
+    play_at(&mut agent, events);
+    let log = log(&agent.handle(set(Clock::Synchronized, TRUE_TIME), at(TRUE_TIME + 200)));
+    assert_eq!(log.last().unwrap(), "deadline Some(3500)", "{log:?}");
 }
 
 #[test]
@@ -255,6 +277,49 @@ fn a_request_that_was_due_by_a_clock_that_was_ahead_is_not_any_more() {
 }
 
 #[test]
+fn a_time_that_has_just_come_is_no_early_one() {
+    let timed = r#"{"id":"a","onInhibitor":"wait","waitSeconds":60,"at":"1970-01-01T00:10:00Z"}"#;
+    let mut agent = idle();
+    let mut events = scheduled();
+    events[0].1 = call("1", timed);
+    let due = [(610, Event::DeadlinePassed), (610, Event::Permission(Outlook::of(Err(blocked()))))];
+    play_at(&mut agent, events.into_iter().chain(due));
+    let log = play_at(&mut agent, [(600, set(Clock::Synchronized, -10))]);
+    assert_eq!(log.last().unwrap(), "deadline Some(60)", "{log:?}");
+    assert!(!log.contains(&"check".to_owned()), "{log:?}");
+}
+
+#[test]
+fn a_clock_that_is_set_does_not_hold_up_what_is_announced() {
+    let mut agent = idle();
+    play(&mut agent, straight().into_iter().take(4));
+    let log = play_at(&mut agent, [(200, set(Clock::Synchronized, 90)), (200, Event::Reported)]);
+    assert!(!log.contains(&"save a waiting".to_owned()), "{log:?}");
+    assert_eq!(log.last().unwrap(), "save a rebooting started asking");
+}
+
+/// It is compared with the next boot's clock, to the millisecond.
+#[test]
+fn the_start_is_told_by_the_clock_as_it_was_last_synchronised() {
+    let set = |clock, millis| Event::ClockSet { clock, boot_time: Time::from_unix_millis(millis) };
+    for (first, steps, expected) in [
+        // The first that is synchronised is taken as it is, however little it moves.
+        (Clock::Unsynchronized, vec![set(Clock::Synchronized, 300)], 100_000),
+        // By hand, by just as much as is noticed, and by less.
+        (Clock::Synchronized, vec![set(Clock::Unsynchronized, 1000)], 99_000),
+        (Clock::Synchronized, vec![set(Clock::Unsynchronized, 999)], 100_000),
+    ] {
+        let booted = Start { clock: first, ..start("boot-1", 0) };
+        let (mut agent, _) = resumed(None, None, booted, SETTINGS, at(10));
+        for event in steps.into_iter().chain(straight().into_iter().take(4)) {
+            agent.handle(event, at(100));
+        }
+        let started_at = agent.core.record.reboot.as_ref().unwrap().started_at;
+        assert_eq!(started_at, Some(Time::from_unix_millis(expected)));
+    }
+}
+
+#[test]
 fn a_reboot_that_is_announced_by_a_clock_that_was_ahead_waits_for_its_time() {
     let mut agent = idle();
     let timed = r#"{"id":"a","at":"1970-01-01T00:10:00Z"}"#;
@@ -310,6 +375,9 @@ fn a_clock_that_was_set_by_hand_before_the_reboot_gives_the_right_down_time_or_n
         assert_eq!(down_after(start("boot-1", 0), by_hand(), unknown(), 110), None, "{step}");
         assert_eq!(down_after(unsynchronized("boot-1", 0), by_hand(), right(), 110), None, "{step}");
     }
+    // It was set by hand, and has been right since.
+    let right_since = vec![set(BY_HAND, DAY), set(Clock::Synchronized, 0)];
+    assert_eq!(down_after(unsynchronized("boot-1", 0), right_since, right(), 110), Some(4.0));
     // Nobody has set it.
     assert_eq!(down_after(start("boot-1", 0), Vec::new(), right(), 110), Some(4.0));
     let (first, second) = (unsynchronized("boot-1", 0), unsynchronized("boot-2", 104));

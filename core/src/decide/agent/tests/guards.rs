@@ -92,6 +92,40 @@ fn log_of(effects: &[Effect]) -> Vec<String> {
     super::log(effects)
 }
 
+/// A delay of nothing is for now.
+#[test]
+fn no_delay_leads_around_the_limits() {
+    let mut agent = guarded(Guards { max_per_hour: 1, ..GUARDS });
+    reboots(&mut agent, "a", 100);
+    for now in [r#"{"delaySeconds":0}"#, r#"{"at":"1970-01-01T00:05:00Z"}"#] {
+        let refused = ask(&mut agent, now, 300);
+        assert_eq!(log(&refused), ["note refused rateLimited", "reply 9 429 rateLimited"], "{now}");
+        assert_eq!(bodies(&refused)[0]["error"]["retryAfterSeconds"], 3400);
+    }
+}
+
+/// Nor does it hide what an operator has asked to be told at once.
+#[test]
+fn an_inhibitor_fails_a_due_request_also_outside_of_the_windows() {
+    let mut agent = guarded(windows(&["00:00-00:10"]));
+    let mut events = scheduled();
+    events[0].1 = call("1", r#"{"id":"a","delaySeconds":300}"#);
+    events.push((400, Event::DeadlinePassed));
+    events.push((700, Event::Permission(Outlook::of(Err(blocked())))));
+    assert_eq!(play_at(&mut agent, events).last().unwrap(), "report a failed blockedByInhibitor");
+}
+
+/// Which of many machines it is may be known only after the start, from the hub.
+#[test]
+fn its_turn_in_a_window_is_that_of_its_number() {
+    let turn = Turn { spread: Duration::from_secs(1800), ..TURN };
+    let mut agent = guarded(Guards { turn, ..windows(&["Fri 02:00-04:00"]) });
+    agent.agent.is_number((1800 * 5 + 17 * 60) * 1000);
+    ask(&mut agent, r#"{"id":"a"}"#, 100);
+    let body = &bodies(&agent.handle(Event::Saved(Ok(())), at(100)))[0];
+    assert_eq!(body["notBefore"], "1970-01-02T02:17:00.000Z");
+}
+
 #[test]
 fn a_due_request_waits_for_the_window_that_closed_meanwhile() {
     let mut agent = guarded(windows(&["00:00-00:10"]));

@@ -168,6 +168,18 @@ fn what_logind_refused_has_not_begun() {
     assert_eq!(log.last().unwrap(), "report a rebooting started");
     assert_eq!(agent.core.record.starts.len(), 1);
 
+    // logind says that it would, and does not: nothing was in the way, or nothing that this
+    // request waits for.
+    let refused = "report a failed started logindRefused";
+    let mut agent = idle();
+    let log = play(&mut agent, before().chain([Event::Permission(Outlook::of(Ok(())))]));
+    assert_eq!(log.last().unwrap(), refused);
+    let mut agent = idle();
+    let asked = straight().into_iter().take(6).chain([Event::RebootAsked(Err("inhibited".into()))]);
+    let log =
+        play(&mut agent, asked.chain([Event::InhibitorsChanged, Event::Permission(Outlook::of(Ok(())))]));
+    assert_eq!(log.last().unwrap(), refused);
+
     // The daemon dies meanwhile: what begins anew is counted once.
     let (mut agent, _) = resume(Some(record_after(6)), "boot-1", 100);
     play(&mut agent, [Event::Reported, Event::Saved(Ok(()))]);

@@ -193,6 +193,83 @@ fn what_is_in_the_way_is_waited_for_and_never_a_failure() {
 }
 
 #[test]
+fn what_is_in_the_way_once_the_window_has_closed_is_not_waited_for() {
+    let mut agent = due();
+    let log = play_at(&mut agent, [(CLOSES, permission(Err(blocked())))]);
+    assert_eq!(agent.status(), format!("reboot {} waits until 1970-01-03T02:17:00.000Z", id(&["dbus"])));
+    assert!(!log.iter().any(|line| line.contains("note ended")), "{log:?}");
+}
+
+/// An inhibitor that is held is waited for, so one that came and went while logind was
+/// asked is no failure; a logind that refuses without one is.
+#[test]
+fn a_logind_that_refuses_while_an_inhibitor_comes_and_goes_is_asked_again() {
+    let refused = [(TURN_AT + 3, Event::RebootAsked(Err("inhibited".into())))];
+    let began = || {
+        let (mut agent, _) = asked();
+        assert_eq!(play_at(&mut agent, until_logind_is_asked()).last().unwrap(), "reboot");
+        play_at(&mut agent, refused.clone());
+        agent
+    };
+    let mut agent = began();
+    let released = [(TURN_AT + 4, Event::InhibitorsChanged), (TURN_AT + 5, permission(Ok(())))];
+    assert_eq!(
+        play_at(&mut agent, released).last().unwrap(),
+        &format!("report {} rebooting started", id(&["dbus"]))
+    );
+    for seconds in [TURN_AT + 4, CLOSES] {
+        let log = play_at(&mut began(), [(seconds, permission(Ok(())))]);
+        let failed = format!("report {} failed started logindRefused", id(&["dbus"]));
+        assert_eq!(log.last().unwrap(), &failed, "at {seconds}");
+    }
+}
+
+#[test]
+fn it_tells_which_units_had_failed_before_as_any_request_does() {
+    use iotdm_proto::health::HealthState;
+    let (mut agent, _) = boots(None, "boot-1", 0, None);
+    let failed = vec!["app.service".to_owned()];
+    let observed = crate::decide::health::Observed {
+        state: HealthState::Degraded,
+        down: Vec::new(),
+        failed: failed.clone(),
+    };
+    agent.handle(Event::Health { observed, report: true }, at(43_000));
+    let effects = agent.handle(Event::Need(need(&["dbus"])), at(43_200));
+    assert_eq!(report(&effects).reboot.unwrap().failed_before, failed);
+}
+
+/// The twin is the memory of a daemon that loses its record.
+#[test]
+fn what_was_asked_for_is_told_as_long_as_the_need_lasts() {
+    let (_, effects) = asked();
+    let record = Record { reboot: None, plan: None, ..last_saved(&effects) };
+    let asked_for = |known: &[&str]| {
+        let uptime = Duration::from_secs(700);
+        let start = Start { need: need(known), uptime, ..start("boot-1", 42_500) };
+        let (_, effects) = resumed(Some(record.clone()), None, start, settings(), at(43_210));
+        report(&effects).reboot_required.unwrap().asked_for
+    };
+    assert!(record.asked_for.is_some());
+    assert_eq!(asked_for(&["dbus"]), record.asked_for);
+    assert_eq!(asked_for(&[]), None, "it went while the daemon was not running");
+}
+
+#[test]
+fn one_that_was_called_off_stays_told_whatever_becomes_of_somebodys() {
+    let (mut agent, _) = asked();
+    play(&mut agent, [method("1", "cancelReboot", ""), Event::Saved(Ok(())), Event::Reported]);
+    let told = agent.told().reboot_required.unwrap().asked_for;
+    assert!(told.is_some());
+    let later = r#"{"id":"a","delaySeconds":600}"#;
+    let events = [call("2", later), permission(Ok(())), Event::Saved(Ok(())), delivered("2")];
+    play(&mut agent, events.into_iter().chain([method("3", "cancelReboot", "")]));
+    let log = play(&mut agent, [Event::Saved(Ok(()))]);
+    assert_eq!(log.last().unwrap(), "report a cancelled", "{log:?}");
+    assert_eq!(agent.told().reboot_required.unwrap().asked_for, told);
+}
+
+#[test]
 fn a_hub_that_was_away_does_not_lead_out_of_the_window() {
     let begun = || {
         let mut agent = due();
@@ -206,6 +283,12 @@ fn a_hub_that_was_away_does_not_lead_out_of_the_window() {
     assert_eq!(log.last().unwrap(), &format!("report {} rebooting started", id(&["dbus"])));
     let log = play_at(&mut agent, [(TURN_AT + 601, Event::Reported), (TURN_AT + 601, Event::Saved(Ok(())))]);
     assert_eq!(reboots(&log), 1);
+    // For a minute what was looked at holds.
+    for (after, expected) in [(60, "save"), (61, "check")] {
+        let log = play_at(&mut begun(), [(TURN_AT + after, Event::Reported)]);
+        assert_eq!(log.iter().any(|line| line.starts_with("check")), expected == "check", "{log:?}");
+        assert_eq!(log.iter().any(|line| line.ends_with(" asking")), expected == "save", "{log:?}");
+    }
     // Or after it.
     let mut agent = begun();
     let log = play_at(&mut agent, [(CLOSES, Event::Reported), (CLOSES, permission(Ok(())))]);
@@ -542,6 +625,8 @@ fn an_operator_comes_first() {
     let own = id(&["dbus"]);
     // Refused, the call changes nothing.
     let (mut agent, _) = asked();
+    let survey = Effect::Survey { rid: "1".into(), preflight: true };
+    assert_eq!(agent.clone().handle(call("1", ASKED), at(43_201)), [survey], "with the preflight checks");
     let log = play(&mut agent, [call("1", ASKED), surveyed("1", Err(blocked()))]);
     assert_eq!(log[0], "survey 1");
     // Outside of the window an inhibitor does not matter yet.

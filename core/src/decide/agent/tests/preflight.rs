@@ -132,7 +132,9 @@ fn passing_over_them_is_for_the_device_to_allow() {
 
     let allowed = Settings { allow_preflight_override: true, ..SETTINGS };
     let (mut agent, _) = resumed(None, None, start("boot-1", 0), allowed, at(10));
-    // Then they are not even run.
+    // Then they are not even run, but for a dry run, which tells what each says.
+    let dry = r#"{"onPreflight":"override","check":true}"#;
+    assert_eq!(agent.handle(call("0", dry), at(99)), [Effect::Survey { rid: "0".into(), preflight: true }]);
     let effects = agent.handle(call("1", payload), at(100));
     assert_eq!(effects, [Effect::AskPermission { preflight: false }]);
     assert_eq!(play(&mut agent, [fine()]), ["save a rebooting"]);

@@ -105,6 +105,27 @@ fn a_call_for_later_whose_record_is_lost_has_failed() {
     assert_eq!(agent.status(), "no reboot pending");
 }
 
+/// One that may have rebooted the machine for the longer time: of a wish that is not the
+/// newest request, the twin does not tell what became of it.
+#[test]
+fn an_id_that_only_the_twin_knows_is_kept_as_long_as_any() {
+    const DAY: u64 = 86_400;
+    let later = scheduled().into_iter().map(|(_, event)| event);
+    let cancelled = later.chain([method("2", "cancelReboot", ""), Event::Saved(Ok(()))]);
+    let memory = Memory { last_wish: Some("w".to_owned()), ..told(cancelled) };
+    assert_eq!(memory.reboot_id.as_deref(), Some("a"));
+    let mut agent = lost("boot-2");
+    play(&mut agent, [read(memory, Value::Null)]);
+    let mut known = |days: u64| {
+        agent.agent.count(Duration::from_secs(days * DAY - 1));
+        ["a", "w"].map(|id| agent.agent.core.granted(id).is_some())
+    };
+    assert_eq!(known(8), [true, true]);
+    assert_eq!(known(9), [false, true]);
+    assert_eq!(known(30), [false, true]);
+    assert_eq!(known(31), [false, false]);
+}
+
 #[test]
 fn a_shutdown_is_somebody_elses_only_where_no_request_can_have_caused_it() {
     let none = || Memory::read(json!({"boot": told([]).boot}).as_object().unwrap());

@@ -192,6 +192,7 @@ fn the_record_lets_go_of_what_its_file_holds_and_of_nothing_else() {
     assert!(log(&effects).contains(&"keep 16 in all".to_owned()), "{:?}", log(&effects));
     agent.handle(Event::Kept { written: true }, at(200));
     assert_eq!(in_record(&agent), 1);
+    assert_eq!(agent.agent.core.record.granted[0].id, "id-16", "the newest");
     assert!((0..17).all(|id| is_known(&mut agent, &format!("id-{id}"))));
     // From then on it is appended to.
     let log = pairs(&mut agent, 17..30).join("\n");
@@ -213,6 +214,121 @@ fn a_file_with_much_that_is_forgotten_is_written_anew() {
     pass(&mut agent, &mut uptime, 8 * DAY);
     let log = pairs(&mut agent, 330..360).join("\n");
     assert!(log.contains("keep 16 in all"), "{log}");
+}
+
+/// An entry of the file for the request `id`, granted when so much had passed.
+fn entry(id: &str, seconds: u64) -> GrantedRequest {
+    GrantedRequest {
+        id: id.to_owned(),
+        body: json!({"id": id, "status": "scheduled"}),
+        begun: false,
+        at: Some(seconds * 1000),
+    }
+}
+
+/// One that is remembered for a month.
+fn begun() -> GrantedRequest {
+    GrantedRequest { begun: true, ..entry("x", 0) }
+}
+
+/// A daemon that has found a file with this, and no record.
+fn with_file(granted: Vec<GrantedRequest>) -> Clocked {
+    resumed(None, None, Start { granted, ..start("boot-1", 0) }, SETTINGS, at(10)).0
+}
+
+/// Up to 256 entries in vain are cheaper than writing the whole file.
+#[test]
+fn a_file_is_written_anew_from_257_entries_on_that_are_in_vain() {
+    let anew = |agent: &mut Clocked, ids: std::ops::Range<u32>| {
+        let log = pairs(agent, ids).join("\n");
+        assert!(log.contains("keep "), "{log}");
+        log.contains(" in all")
+    };
+    // Of entries with the same id, the last counts.
+    assert!(!anew(&mut with_file(vec![begun(); 257]), 0..17));
+    assert!(anew(&mut with_file(vec![begun(); 258]), 0..17));
+    // Those that were in vain before more is appended still are.
+    let mut agent = with_file(vec![begun(); 257]);
+    assert!(!anew(&mut agent, 0..17));
+    agent.agent.count(Duration::from_secs(8 * DAY));
+    assert!(anew(&mut agent, 17..34));
+    // What is forgotten while it is written stands there in vain.
+    let mut agent = with_file(vec![begun(); 257]);
+    for id in 0..17 {
+        asks(&mut agent, &format!("id-{id}"));
+        cancels(&mut agent);
+    }
+    agent.agent.count(Duration::from_secs(8 * DAY));
+    asks(&mut agent, "late");
+    agent.handle(Event::Kept { written: true }, at(agent.now));
+    cancels(&mut agent);
+    assert!(anew(&mut agent, 20..37));
+    // Nothing else does.
+    let mut agent = idle();
+    let mut uptime = 0;
+    let mut log = String::new();
+    for first in [0, 17, 34, 51, 68] {
+        log += &pairs(&mut agent, first..first + 17).join("\n");
+        pass(&mut agent, &mut uptime, HOUR);
+    }
+    assert_eq!((log.matches(" in all").count(), log.matches("keep ").count()), (1, 5), "{log}");
+}
+
+/// However many were moved at once: what comes meanwhile is not.
+#[test]
+fn the_newest_stays_in_the_record() {
+    let mut agent = idle();
+    let mut uptime = 0;
+    for id in 0..35 {
+        asks(&mut agent, &format!("id-{id}"));
+        cancels(&mut agent);
+        if id == 20 {
+            pass(&mut agent, &mut uptime, HOUR);
+        }
+    }
+    agent.handle(Event::Kept { written: true }, at(agent.now));
+    let effects = asks(&mut agent, "newest");
+    assert!(log(&effects).contains(&"keep 19".to_owned()), "{:?}", log(&effects));
+    agent.handle(Event::Kept { written: true }, at(agent.now));
+    let left: Vec<&str> = agent.agent.core.record.granted.iter().map(|known| known.id.as_str()).collect();
+    assert_eq!(left, ["newest"]);
+}
+
+/// So do those that the record takes back, as their instants in the file are wrong.
+#[test]
+fn entries_that_the_record_has_taken_back_are_in_vain() {
+    let mut agent = idle();
+    pairs(&mut agent, 0..2);
+    agent.agent.count(Duration::from_secs(1));
+    let record = agent.agent.core.record.clone();
+    let granted = [vec![begun(); 257], vec![entry("y", 1)]].concat();
+    let boot = Start { clock: Clock::Unsynchronized, granted, ..start("boot-2", 150) };
+    let (mut agent, _) = resumed(Some(record), None, boot, SETTINGS, at(60));
+    let right = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(864_200) };
+    agent.handle(right, at(864_210));
+    assert!(agent.agent.core.record.granted.iter().any(|request| request.id == "y"));
+    let log = pairs(&mut agent, 2..19).join("\n");
+    assert!(log.contains(" in all"), "{log}");
+}
+
+/// The file tells how much time has passed, at least.
+#[test]
+fn without_a_record_an_id_is_kept_no_longer_than_with_one() {
+    let mut agent = with_file(vec![entry("old", 0), entry("new", 40 * DAY)]);
+    assert!(!is_known(&mut agent, "old") && is_known(&mut agent, "new"));
+    agent.agent.count(Duration::from_secs(8 * DAY - 1));
+    assert!(is_known(&mut agent, "new"));
+    agent.agent.count(Duration::from_secs(8 * DAY));
+    assert!(!is_known(&mut agent, "new"));
+}
+
+#[test]
+fn only_the_pending_request_is_kept_for_being_pending() {
+    let mut agent = idle();
+    pairs(&mut agent, [1]);
+    asks(&mut agent, "late");
+    agent.agent.count(Duration::from_secs(9 * DAY));
+    assert!(is_known(&mut agent, "late") && !is_known(&mut agent, "id-1"));
 }
 
 #[test]
@@ -291,6 +407,25 @@ fn a_wish_waits_until_it_can_be_granted_or_its_deadline_passes() {
     assert_eq!(log(&effects), ["deadline Some(100)", "note waiting w"]);
     let effects = agent.handle(Event::DeadlinePassed, at(300));
     assert_eq!(log(&effects).last().unwrap(), "report w failed expired");
+}
+
+/// What the daemon would ask itself for does not put off the end of a wish.
+#[test]
+fn a_wish_that_waits_comes_before_a_need() {
+    let guards = Guards { windows: vec!["00:00-24:00".parse().unwrap()], ..GUARDS };
+    let settings = Settings { when_required: true, guards, ..SETTINGS };
+    let (mut agent, _) = resumed(None, None, start("boot-1", 0), settings, at(10));
+    pairs(&mut agent, 0..30);
+    let need = crate::decide::need::Need {
+        reasons: vec!["dbus".to_owned()],
+        running_kernel: None,
+        installed_kernel: None,
+    };
+    agent.handle(Event::Need(Some(need)), at(200));
+    let wish = json!({"id": "w", "deadline": "1970-01-01T00:20:00Z"});
+    let log = log(&agent.handle(Event::Desired { reboot: Some(wish.into()), memory: None }, at(1100)));
+    let deadlines: Vec<&String> = log.iter().filter(|line| line.starts_with("deadline")).collect();
+    assert_eq!(deadlines, ["deadline Some(100)"], "{log:?}");
 }
 
 #[test]

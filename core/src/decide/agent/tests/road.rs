@@ -15,6 +15,84 @@ fn the_status_says_how_far_a_request_is() {
     assert_eq!(said(at_once(7)), "reboot a asked of logind");
     assert_eq!(said(scheduled()), "reboot a scheduled for 1970-01-01T00:11:40.000Z");
     assert_eq!(said(waiting()), "reboot a waits for an inhibitor");
+    // An operator's is about to begin, whatever the hub says to its report.
+    assert_eq!(said(at_once(4)), "reboot a accepted");
+}
+
+/// The device asks itself again where logind does not answer, and does not blame an
+/// inhibitor for it.
+#[test]
+fn the_status_says_that_logind_is_waited_for() {
+    for refusal in
+        [Refusal::LogindUnavailable("no bus".into()), Refusal::NotAuthorized("polkit says no".into())]
+    {
+        let need = crate::decide::need::Need {
+            reasons: vec!["dbus".to_owned()],
+            running_kernel: None,
+            installed_kernel: None,
+        };
+        let id = format!("required:{}", need.digest().unwrap());
+        let guards = Guards { windows: vec!["00:00-24:00".parse().unwrap()], ..GUARDS };
+        let settings = Settings { when_required: true, guards, ..SETTINGS };
+        let (mut agent, _) = resumed(None, None, start("boot-1", 0), settings, at(10));
+        let answer = Event::Permission(Outlook::of(Err(refusal)));
+        let log = play(&mut agent, [Event::Need(Some(need)), Event::Saved(Ok(())), answer]);
+        assert_eq!(agent.status(), format!("reboot {id} waits for logind"), "{log:?}");
+    }
+}
+
+/// What people on the machine are told before it goes down.
+#[test]
+fn a_reboot_that_has_still_to_come_is_announced_with_its_time_and_reason() {
+    let mut agent = idle();
+    assert_eq!(agent.notice(), Some(None), "there is nothing to tell");
+    let mut events = scheduled();
+    events[0].1 = call("1", r#"{"id":"a","reason":"kernel update","delaySeconds":600}"#);
+    play_at(&mut agent, events);
+    let notice = Notice { at: at(700), id: "a".into(), reason: Some("kernel update".into()) };
+    assert_eq!(agent.notice(), Some(Some(notice)));
+    let log = play(&mut agent, [method("2", "cancelReboot", ""), Event::Saved(Ok(()))]);
+    assert_eq!(agent.notice(), Some(None), "{log:?}");
+    // What was told stays while the machine goes down.
+    play(
+        &mut agent,
+        straight().into_iter().map(|event| match event {
+            Event::Called { rid, name, fresh_id, .. } => {
+                Event::Called { rid, name, payload: r#"{"id":"b"}"#.into(), fresh_id }
+            }
+            event => event,
+        }),
+    );
+    assert_eq!(agent.notice(), None);
+}
+
+/// What the machine says of itself is told as soon as it is known, and not again.
+#[test]
+fn what_the_machine_is_is_told_once() {
+    use iotdm_proto::device_information::{ComponentMark, DeviceInformation};
+    let of = |model: &str| DeviceInformation {
+        mark: ComponentMark::Component,
+        manufacturer: None,
+        model: Some(model.to_owned()),
+        sw_version: None,
+        os_name: None,
+        processor_architecture: None,
+        processor_manufacturer: None,
+        total_storage: None,
+        total_memory: None,
+    };
+    let mut agent = idle();
+    let mut tells = |model: &str| {
+        let effects = agent.handle(Event::Information(Box::new(of(model))), at(100));
+        let told = effects.iter().map(|effect| match effect {
+            Effect::Report(report) => report.device_information.clone().unwrap().model.unwrap(),
+            effect => panic!("{effect:?}"),
+        });
+        told.collect::<Vec<String>>()
+    };
+    assert_eq!(tells("CM4"), ["CM4"]);
+    assert_eq!(tells("CM4"), [""; 0]);
+    assert_eq!(tells("CM5"), ["CM5"]);
 }
 
 #[test]

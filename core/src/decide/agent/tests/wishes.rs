@@ -192,6 +192,20 @@ fn past_its_deadline_it_has_expired() {
     assert_eq!(log.last().unwrap(), "report w failed expired");
 }
 
+/// logind may have been asked: that it was not carried out could turn out to be wrong.
+#[test]
+fn one_that_has_begun_does_not_expire_while_the_daemon_was_away() {
+    let mut agent = idle();
+    let deadline = json!({"id": "w", "deadline": "1970-01-01T00:05:00Z"});
+    let events =
+        [desired(deadline), Event::Permission(Outlook::of(Ok(()))), Event::Saved(Ok(())), Event::Reported];
+    let effects: Vec<Effect> = events.into_iter().flat_map(|event| agent.handle(event, at(100))).collect();
+    let record = last_saved(&effects);
+    assert_eq!(record.asked, Some(Asked::Asking));
+    let (_, effects) = resumed(Some(record), None, start("boot-1", 0), SETTINGS, at(400));
+    assert_eq!(log(&effects).last().unwrap(), "report w rebooting started");
+}
+
 #[test]
 fn a_wish_that_cannot_be_granted_is_reported_once() {
     for (wish, code) in [
