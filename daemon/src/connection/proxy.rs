@@ -64,7 +64,8 @@ impl Proxy {
         let head = read_head(&mut stream).await.map_err(broken)?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
-        let status = response.parse(&head).ok().and(response.code);
+        let parsed = response.parse(&head);
+        let status = response.code.filter(|_| parsed.is_ok_and(|head| head.is_complete()));
         let reason = response.reason.unwrap_or_default();
         match status {
             // The hub speaks only when it is spoken to, so nothing of what it
@@ -201,9 +202,11 @@ mod tests {
     async fn what_is_no_answer_of_a_proxy_is_refused_and_one_that_says_nothing_is_away() {
         let mut endless = b"HTTP/1.1 200 OK\r\n".to_vec();
         endless.extend(b"X: y\r\n".repeat(8 * 1024 / 6));
+        let one_field = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), b"y".repeat(9_000)].concat();
         for (answer, class) in [
             (&b"SSH-2.0-OpenSSH_9.2\r\n\r\n"[..], Class::Refused),
             (&endless, Class::Refused),
+            (&one_field, Class::Refused),
             (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", Class::Refused),
             (b"HTTP/1.1 403 Forbidden\r\n\r\n", Class::Refused),
             (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", Class::Unreachable),
