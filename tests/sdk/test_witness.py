@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from pyharness.hub import Hub
@@ -57,7 +58,9 @@ def test_what_is_interrupted_is_removed(service):
     before = things(service)
     with Process(command(service, "--yes", "--only", "token-expiry"), start_new_session=True) as witness:
         witness.wait_for(r"^\[1/1\]")
-        service.emulator("events", "--lifecycle", "--count", "1")  # the device is made, or connects
+        # The device that it makes is there until its token has expired, which takes seconds.
+        while things(service) == before:
+            assert time.monotonic() < witness.started + PATIENCE, witness.text()
         os.kill(witness.pid, signal.SIGINT)
         witness.wait_for(r"^interrupted")
     assert things(service) == before
