@@ -68,8 +68,6 @@ struct Core {
     wish_crowded: bool,
     /// Which need for a reboot there is, if any ([`crate::decide::need::Need::digest`]).
     need: Option<String>,
-    /// The administrator was told that a need waits for the clock.
-    told_of_clock: bool,
     /// Whether the hub has heard of the newest request's outcome.
     outcome: Told,
     /// Which request's outcome, before the newest request, the twin was last to tell.
@@ -165,18 +163,8 @@ enum Change {
 impl Agent {
     /// One sentence about what is under way, for `systemctl status`.
     pub fn status(&self) -> String {
-        let Some(reboot) = self.core.record.pending() else {
-            let waits = if self.core.lacks_the_time() {
-                ", though the machine needs one: the device asks itself for it once the clock is synchronised"
-            } else {
-                ""
-            };
-            return format!("no reboot pending{waits}");
-        };
+        let Some(reboot) = self.core.record.pending() else { return "no reboot pending".to_owned() };
         match (&self.phase, reboot.status, reboot.not_before) {
-            (Phase::Scheduled, ..) if self.core.is_own() && !self.core.knows_the_time() => {
-                format!("reboot {} waits until the clock is synchronised", reboot.id)
-            }
             (Phase::Rebooting, ..) => format!("reboot {} asked of logind", reboot.id),
             (Phase::Announcing, ..) if self.core.needs_the_hub() => {
                 format!("reboot {} waits until the hub has its report", reboot.id)

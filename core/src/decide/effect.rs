@@ -119,9 +119,6 @@ pub enum Note {
         /// The request.
         id: String,
     },
-    /// The machine needs a reboot, which the device asks itself for as soon as the clock is
-    /// synchronised.
-    NoClock,
     /// An orderly shutdown has begun.
     ShutdownBegan,
     /// The shutdown was called off.

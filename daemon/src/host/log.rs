@@ -28,7 +28,6 @@ mod message_id {
     pub(super) const WAITING: &str = "00d9dc122c034a078f06db6a8611dc1f";
     pub(super) const REBOOTING: &str = "dd0ce453efbc48679e4173b9d0daf4ef";
     pub(super) const UNTOLD: &str = "5d0f4f5e3c0d4a4bb7c7bb3f2f1c6e89";
-    pub(super) const NO_CLOCK: &str = "9e3a1c7d58b24f6c8f02d1b64a7be350";
     pub(super) const COMPLETED: &str = "8bec7f14b5bf443d9635b4774dbc2409";
     pub(super) const CANCELLED: &str = "111d9c5dcc7747b8a31ec8ab32e5abd0";
     pub(super) const FAILED: &str = "28d08dd4f0dc4ab9b5be640f3cb78052";
@@ -157,11 +156,6 @@ pub fn note(note: &Note) {
             reboot_id = id,
             "the hub will not hear what became of reboot {id}: it takes no report, and too many requests have ended \
              since"
-        ),
-        Note::NoClock => tracing::warn!(
-            message_id = message_id::NO_CLOCK,
-            "the machine needs a reboot, and the device asks itself for it (reboot.when_required) only once the clock is \
-             synchronised"
         ),
         Note::ShutdownBegan => {
             tracing::info!(message_id = message_id::SHUTDOWN, "an orderly shutdown of the machine has begun");

@@ -7,7 +7,7 @@ use iotdm_proto::OnInhibitor;
 use iotdm_proto::Time;
 use iotdm_proto::need::RebootRequired;
 use iotdm_proto::reply::{Granted, RebootReply};
-use iotdm_proto::report::{Clock, Reboot, RebootStatus, RequestedBy};
+use iotdm_proto::report::{Reboot, RebootStatus, RequestedBy};
 use iotdm_proto::request::{MAX_REASON, OnPreflight};
 
 use super::{Core, Phase, Step};
@@ -144,11 +144,6 @@ impl Core {
         self.forget_what_is_gone();
         let wanted = self.own_id();
         match (phase, self.record.pending()) {
-            (Phase::Idle, None) if self.lacks_the_time() => {
-                let told = std::mem::replace(&mut self.told_of_clock, true);
-                let note = (!told).then_some(Effect::Note(Note::NoClock));
-                (Phase::Idle, Vec::from_iter(note))
-            }
             (Phase::Idle, None) => match wanted.filter(|id| self.is_unheard_of(id)) {
                 Some(id) => match self.outcome_stays(now) {
                     Some(Duration::ZERO) => self.ask_oneself(id, now),
@@ -181,17 +176,6 @@ impl Core {
     fn is_unheard_of(&self, id: &str) -> bool {
         let busy = self.record.going_down || self.wish_comes();
         !busy && self.record.asked_for != self.need && self.granted(id).is_none()
-    }
-
-    /// Whether the daemon would ask itself for a reboot now if the clock were synchronised.
-    pub(super) fn lacks_the_time(&self) -> bool {
-        !self.knows_the_time() && self.own_id().is_some_and(|id| self.is_unheard_of(&id))
-    }
-
-    /// Whether the clock can tell when a window is open: nobody has asked for what the
-    /// daemon does by itself, so a clock that may be wrong by years must not lead to it.
-    pub(super) fn knows_the_time(&self) -> bool {
-        self.record.boot.clock == Clock::Synchronized
     }
 
     /// Takes note of whether the hub has heard of the newest request's outcome. What the

@@ -36,10 +36,6 @@ impl Core {
             // again.
             (_, _, Some(_)) => self.announce(now),
             _ if expires.is_some_and(|deadline| deadline <= now) => self.expire(now),
-            // When the clock is set, it is looked again.
-            _ if self.is_own() && !self.knows_the_time() => {
-                (Phase::Scheduled, vec![Effect::Deadline(None), self.report()])
-            }
             (RebootStatus::Scheduled | RebootStatus::Waiting, Some(at), _) if at > now => {
                 let until = expires.map_or(at, |deadline| deadline.min(at));
                 (Phase::Scheduled, vec![Effect::Deadline(Some(until.since(now))), self.report()])

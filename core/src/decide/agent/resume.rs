@@ -112,7 +112,6 @@ impl Agent {
             saved_count: passed,
             wish_crowded: false,
             need: None,
-            told_of_clock: false,
             outcome: Told::NotYet,
             telling: None,
             unsaved: false,

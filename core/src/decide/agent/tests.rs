@@ -179,7 +179,6 @@ fn log(effects: &[Effect]) -> Vec<String> {
             Note::ClockSet(boot) => format!("note clock {}", boot.clock),
             Note::Rebooting { id } => format!("note rebooting {id}"),
             Note::Untold { id } => format!("note untold {id}"),
-            Note::NoClock => "note no clock".to_owned(),
             Note::ShutdownBegan => "note shutdown".to_owned(),
             Note::ShutdownCancelled => "note shutdown cancelled".to_owned(),
         },

@@ -714,44 +714,6 @@ fn a_machine_that_is_going_down_is_not_asked_to() {
 }
 
 #[test]
-fn a_clock_that_may_be_wrong_opens_no_window() {
-    let own = id(&["dbus"]);
-    let unset = |boot: &str, seconds| Start {
-        need: need(&["dbus"]),
-        clock: Clock::Unsynchronized,
-        ..start(boot, seconds)
-    };
-    // By the clock, which is years behind, the window is open.
-    let (mut agent, _) = resumed(None, None, unset("boot-1", OPENS), settings(), at(OPENS + 1200));
-    assert_eq!(play_at(&mut agent, [(OPENS + 1210, Event::InhibitorsChanged)]), [""; 0]);
-    assert!(agent.status().ends_with("once the clock is synchronised"), "{}", agent.status());
-    let right = 400 * DAY + 43_200;
-    let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(right - 1220) };
-    let log = play_at(&mut agent, [(right, set)]);
-    assert_eq!(log.last().unwrap(), &format!("report {own} scheduled"), "{log:?}");
-
-    // The same of what an earlier boot has asked for.
-    let record = last_saved(&asked().1);
-    let (mut agent, effects) =
-        resumed(Some(record), None, unset("boot-2", 50_000), settings(), at(TURN_AT + 5));
-    assert_eq!(
-        log_of(&effects)[log_of(&effects).len() - 2..],
-        ["deadline None", &format!("report {own} scheduled")]
-    );
-    assert_eq!(agent.status(), format!("reboot {own} waits until the clock is synchronised"));
-    // What somebody asks for goes by the clock that there is.
-    let mut asked = Clocked { agent: agent.agent.clone(), now: agent.now };
-    let log =
-        play(&mut asked, [call("1", ASKED), surveyed("1", Ok(())), Event::Saved(Ok(())), delivered("1")]);
-    assert!(log.contains(&"reply 1 200 accepted".to_owned()), "{log:?}");
-    // In truth its turn has still to come.
-    let set = Event::ClockSet { clock: Clock::Synchronized, boot_time: at(50_000 - 3600) };
-    let log = play_at(&mut agent, [(TURN_AT - 3595, set)]);
-    assert!(log.contains(&"deadline Some(3595)".to_owned()), "{log:?}");
-    assert_eq!(agent.status(), format!("reboot {own} scheduled for 1970-01-02T02:17:00.000Z"));
-}
-
-#[test]
 fn a_flag_that_each_boot_makes_anew_is_the_same_need() {
     let (mut agent, _) = asked();
     play_at(&mut agent, until_logind_is_asked());
@@ -779,22 +741,4 @@ fn a_flag_that_each_boot_makes_anew_is_the_same_need() {
         assert!(asks_again(record.clone(), 601, None), "it was gone, and came again");
         assert!(asks_again(record, 30, need(&["dbus"])), "it has come and gone in this boot");
     }
-}
-
-#[test]
-fn that_the_clock_is_waited_for_is_said_and_once() {
-    let unsynchronized = Start { clock: Clock::Unsynchronized, ..start("boot-1", 0) };
-    let (mut agent, _) = resumed(None, None, unsynchronized, settings(), at(10));
-    let log = play(&mut agent, [Event::Need(need(&["dbus"]))]);
-    assert_eq!(log.iter().filter(|line| *line == "note no clock").count(), 1, "{log:?}");
-    let log = play(&mut agent, [Event::Need(need(&["dbus", "linux"]))]);
-    assert!(!log.contains(&"note no clock".to_owned()), "{log:?}");
-    assert!(agent.status().ends_with("once the clock is synchronised"), "{}", agent.status());
-    agent.handle(Event::ClockSet { clock: Clock::Synchronized, boot_time: at(0) }, at(43_200));
-    assert!(agent.status().contains(" scheduled for "), "{}", agent.status());
-    // Where the device does not ask itself, nothing waits.
-    let unsynchronized = Start { clock: Clock::Unsynchronized, ..start("boot-1", 0) };
-    let (mut agent, _) = resumed(None, None, unsynchronized, SETTINGS, at(10));
-    play(&mut agent, [Event::Need(need(&["dbus"]))]);
-    assert_eq!(agent.status(), "no reboot pending");
 }
