@@ -82,16 +82,16 @@ mod tests {
     #[tokio::test]
     async fn beats_come_each_period_and_a_missed_one_once() {
         let began = Instant::now();
-        let mut beat = Beat::new(Duration::from_millis(20)).unwrap();
+        let mut beat = Beat::new(Duration::from_millis(200)).unwrap();
         beat.next().await;
         beat.next().await;
-        assert!(began.elapsed() >= Duration::from_millis(40));
+        assert!(began.elapsed() >= Duration::from_millis(400));
         // Two more are over before they are asked for.
-        std::thread::sleep(Duration::from_millis(45));
+        std::thread::sleep(Duration::from_millis(450));
         let late = Instant::now();
         beat.next().await;
-        assert!(late.elapsed() < Duration::from_millis(15), "{:?}", late.elapsed());
+        assert!(late.elapsed() < Duration::from_millis(150), "{:?}", late.elapsed());
         beat.next().await;
-        assert!(began.elapsed() >= Duration::from_millis(100));
+        assert!(began.elapsed() >= Duration::from_millis(1000));
     }
 }
