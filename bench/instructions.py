@@ -5,21 +5,25 @@ counted; the difference is that of the further ones. The clocks and the random i
 others in each run, so that the last digits are not the same.
 """
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from operator_tool import pretended_fleet
 from parties import LOAD, MeasuredDaemon, MeasuredHub
 from pyharness.process import Process
 from table import Table
 
-OURS, ECHO = "iotdm-agentd", "echo client"
+OURS, ECHO, CTL = "iotdm-agentd", "echo client", "iotdm-ctl"
 # What a command that is counted begins with. It says "Collected : …" at its end.
 COUNTED = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
-# Few and many: of calls, and of requests that are called off again.
-CALLS, REQUESTS = (50, 550), (5, 25)
+COLLECTED = r"Collected : (\d+)"
+# Few and many: of calls, of requests that are called off again, and of devices.
+CALLS, REQUESTS, FLEETS = (50, 550), (5, 25), (100, 1100)
 
 
 def measure(table: Table, directory: Path) -> None:
@@ -50,6 +54,8 @@ def measure(table: Table, directory: Path) -> None:
         table.add(what, ECHO, each(echo, CALLS))
         what = "instructions: for each request that is recorded, told in the twin, and called off"
         table.add(what, OURS, each(daemon(lambda count: ask_and_cancel(hub, count)), REQUESTS))
+    what = "instructions: for each device of a fleet that is rebooted"
+    table.add(what, CTL, each(lambda count: of_fleet(directory, count), FLEETS))
 
 
 def each(run: Callable[[int], int], counts: Sequence[int]) -> float:
@@ -62,7 +68,16 @@ def each(run: Callable[[int], int], counts: Sequence[int]) -> float:
 def collected(party: Process) -> int:
     """Ends a program that is counted; its instructions."""
     party.stop()
-    return int(party.wait_for(r"Collected : (\d+)").match[1])
+    return int(party.wait_for(COLLECTED).match[1])
+
+
+def of_fleet(directory: Path, count: int) -> int:
+    """The instructions of the tool for a whole fleet of pretended devices."""
+    state = os.environ | {"XDG_STATE_HOME": str(directory / f"state{count}")}
+    with pretended_fleet(directory / f"fleet{count}", count) as (_, reboot):
+        done = subprocess.run([*COUNTED, *map(str, reboot)], check=True, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, env=state)
+    return int(re.search(COLLECTED, done.stderr)[1])
 
 
 def call(hub: MeasuredHub, device: str, count: int) -> None:

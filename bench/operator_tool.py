@@ -1,12 +1,15 @@
 """iotdm-ctl beside other ways to do the same, and with fleets."""
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import process
@@ -68,7 +71,11 @@ def commands(table: Table, directory: Path, rounds: int) -> None:
 
 def run(command: list, environment: dict | None = None) -> dict[str, float]:
     """Milliseconds of the whole process and of CPU, and KiB at most."""
-    done = subprocess.run([LOAD, "run", *map(str, command)], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    # What a command says of each of thousands of devices is not shown.
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        done = subprocess.run([LOAD, "run", *map(str, command)], stdout=subprocess.PIPE, stderr=said, text=True, env=environment)
+        said.seek(0)
+        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{said.read()[-2000:]}"
     return values(done.stdout)
 
 
@@ -101,15 +108,20 @@ def one_fleet(table: Table, hub: MeasuredHub, count: int, home: Path) -> None:
     table.add(f"{what}: peak of memory, KiB", OURS, used["peak of memory, KiB"])
 
 
+@contextlib.contextmanager
+def pretended_fleet(data: Path, count: int) -> Iterator[tuple[Process, list]]:
+    """A hub that is nothing but answers, and the command that reboots its devices."""
+    with Process([LOAD, "pretended", data, count]) as hub:
+        hub.wait_for("^ready")
+        where = ["--connection-string-file", data / "service-connection-string", "--ca-file", data / "ca.pem"]
+        yield hub, [program("iotdm-ctl"), *where, "reboot", "--where", "tags.site != ''", *FLEET]
+
+
 def pretended(table: Table, directory: Path, sizes: list[int]) -> None:
     """What the tool itself takes for a fleet: a hub that is nothing but answers, and devices that are but numbers."""
     peaks = {}
     for count in sizes:
-        data = directory / f"hub{count}"
-        with Process([LOAD, "pretended", data, count]) as hub:
-            hub.wait_for("^ready")
-            where = ["--connection-string-file", data / "service-connection-string", "--ca-file", data / "ca.pem"]
-            command = [program("iotdm-ctl"), *where, "reboot", "--where", "tags.site != ''", *FLEET]
+        with pretended_fleet(directory / f"hub{count}", count) as (hub, command):
             environment = os.environ | {"XDG_STATE_HOME": str(directory / f"state{count}")}
             for how, options in (("planned", ["--dry-run"]), ("rebooted", [])):
                 used = run([*command, *options], environment)
