@@ -324,6 +324,16 @@ mod tests {
     }
 
     #[test]
+    fn what_must_not_wait_is_overdue_after_half_a_minute() {
+        let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
+        let reading = rid(&twin.connected(start));
+        twin.response(&reading, 200, br#"{"desired":{"$version":1},"reported":{"$version":1}}"#, start);
+        assert_eq!(twin.deadline(), None);
+        assert!(twin.send_now(&report(), start).is_some());
+        assert_eq!(seconds(start, &twin), Some(30));
+    }
+
+    #[test]
     fn what_a_boot_has_changed_is_told_before_the_twin_was_read() {
         let (mut twin, start) = (Twin::new("r".to_owned()), Duration::from_secs(1000));
         twin.want(&report(), start);

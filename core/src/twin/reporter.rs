@@ -123,7 +123,7 @@ impl Reporter {
         match self.compare() {
             // What was refused is refused again, so that whoever waits for an answer gets it.
             Next::Wait => match &self.known {
-                Known::Values { refused: Some(refused), .. } if !self.wanted.is_empty() => {
+                Known::Values { refused: Some(refused), .. } => {
                     Next::Refused { status: refused.status, body: refused.body.clone() }
                 }
                 _ => Next::Wait,

@@ -47,13 +47,18 @@ pub async fn watch(logind: Logind, known: Clock, sightings: mpsc::Sender<Sightin
             },
             () = tokio::time::sleep(look), if known == Clock::Unsynchronized => false,
         };
-        look = if set { FIRST_LOOK } else { (look * 2).min(LAST_LOOK) };
+        look = if set { FIRST_LOOK } else { later(look) };
         let clock = logind.clock().await;
         if (set || clock != known) && sightings.send(Sighting::Clock { clock, set }).await.is_err() {
             return;
         }
         known = clock;
     }
+}
+
+/// How long to wait after a look that came after this time and found nothing new.
+fn later(look: Duration) -> Duration {
+    (look * 2).min(LAST_LOOK)
 }
 
 /// A timer that never expires, but is cancelled when the clock jumps. Source:
@@ -92,4 +97,16 @@ fn arm(timer: &OwnedFd) -> std::io::Result<()> {
     let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
     timerfd_settime(timer, flags, &once)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stays_unsynchronised_is_looked_at_ever_more_seldom_down_to_once_an_hour() {
+        let looks = std::iter::successors(Some(FIRST_LOOK), |look| Some(later(*look)));
+        let minutes: Vec<u64> = looks.take(9).map(|look| look.as_secs() / 60).collect();
+        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
 }

@@ -106,6 +106,12 @@ struct Job {
     _unit_path: zbus::OwnedObjectPath,
 }
 
+/// Whether an inhibitor that logind lists keeps the machine from being rebooted. `what` it
+/// inhibits are words with colons between them.
+fn holds_up_reboots(what: &str, mode: &str) -> bool {
+    BLOCKING.contains(&mode) && what.split(':').any(|what| what == "shutdown")
+}
+
 /// Whether the machine is going down, and what holds that up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shutdown {
@@ -130,9 +136,7 @@ impl Logind {
         let inhibitors = manager.list_inhibitors().await.map_err(explain)?;
         let blocking: Vec<Inhibitor> = inhibitors
             .into_iter()
-            .filter(|(what, _, _, mode, ..)| {
-                BLOCKING.contains(&mode.as_str()) && what.split(':').any(|what| what == "shutdown")
-            })
+            .filter(|(what, _, _, mode, ..)| holds_up_reboots(what, mode))
             .map(|(_, who, why, _, uid, pid)| Inhibitor { who: short(&who), why: short(&why), uid, pid })
             .take(MAX_INHIBITORS)
             .collect();
@@ -477,6 +481,17 @@ fn is_old_notice(wall_message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_blocks_shutdowns_holds_up_reboots() {
+        for what in ["shutdown", "shutdown:sleep", "sleep:shutdown:idle"] {
+            assert!(holds_up_reboots(what, "block") && holds_up_reboots(what, "block-weak"), "{what}");
+            assert!(!holds_up_reboots(what, "delay"), "{what}");
+        }
+        for what in ["", "sleep", "sleep:idle:handle-power-key"] {
+            assert!(!holds_up_reboots(what, "block"), "{what}");
+        }
+    }
 
     #[test]
     fn an_old_notice_is_known_by_what_logind_makes_of_it() {
