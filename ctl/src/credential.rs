@@ -2,35 +2,26 @@
 //! ready-made token, or by Microsoft Entra ID.
 
 mod entra;
+mod policy;
 mod token;
 mod token_file;
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use iotdm_proto::{SecretKey, Time, sas};
+use iotdm_proto::Time;
 use rustls::ClientConfig;
 
 pub use self::entra::{Entra, Login};
+pub use self::policy::Policy;
 pub use self::token::{NoToken, Token};
 pub use self::token_file::TokenFile;
 use crate::error::Usage;
 
-/// How long a token is valid that is signed with a policy's key: 1 h. Each
-/// HTTP request gets a token of its own, so an hour is more than any of them
-/// lasts, and leaves room for a clock that is wrong by minutes.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
-
 /// What proves to the hub who we are.
 pub enum Credential {
-    /// A shared access policy, with whose key the token of each HTTP request is
-    /// signed.
-    Policy {
-        /// The policy's name.
-        policy: String,
-        /// The policy's key.
-        key: SecretKey,
-    },
+    /// A shared access policy, with whose key tokens are signed.
+    Policy(Policy),
     /// A ready-made token.
     Token(Token),
     /// A token in a file that something else renews.
@@ -50,9 +41,7 @@ impl Credential {
     pub async fn authorization(&self, host: &str, tls: &ClientConfig) -> Result<String, NoToken> {
         let now = Time::from(SystemTime::now());
         match self {
-            Credential::Policy { policy, key } => {
-                Ok(sas::sign(host, key, now.after(TOKEN_TTL).unix_seconds(), Some(policy)))
-            }
+            Credential::Policy(policy) => Ok(policy.token(host, now)),
             Credential::Token(Token { expiry: Some(expiry), .. }) if *expiry <= now => {
                 Err(NoToken(format!("the token has expired, at {expiry}; get a new one")))
             }
@@ -68,7 +57,7 @@ impl Credential {
         let now = Time::from(SystemTime::now());
         match self {
             Credential::TokenFile(file) => file.token(now).is_ok_and(|newest| newest.header != authorization),
-            Credential::Policy { .. } | Credential::Token(_) | Credential::Entra(_) => false,
+            Credential::Policy(_) | Credential::Token(_) | Credential::Entra(_) => false,
         }
     }
 
@@ -77,7 +66,7 @@ impl Credential {
     /// key.
     pub fn sign(&self, host: &str, expiry: u64) -> Result<String, Usage> {
         match self {
-            Credential::Policy { policy, key } => Ok(sas::sign(host, key, expiry, Some(policy))),
+            Credential::Policy(policy) => Ok(policy.sign(host, expiry)),
             _ => Err(Usage("sas-token needs a connection string with a policy's key to sign with".into())),
         }
     }
@@ -86,7 +75,7 @@ impl Credential {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Credential::Policy { .. } => "Policy(…)",
+            Credential::Policy(_) => "Policy(…)",
             Credential::Token(_) => "Token(…)",
             Credential::TokenFile(_) => "TokenFile(…)",
             Credential::Entra(_) => "Entra(…)",

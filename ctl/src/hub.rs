@@ -7,8 +7,8 @@
 //! and lists) and `probe` (what we may do).
 //!
 //! Source: the REST reference of IoT Hub and the generated clients of the
-//! official SDKs. Each HTTP request carries a token of its own, so none expires
-//! while a command waits.
+//! official SDKs. Each HTTP request carries a token that is valid for a good while yet,
+//! so none expires while a command waits.
 
 mod client;
 mod configurations;

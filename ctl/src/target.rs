@@ -40,7 +40,7 @@ use iotdm_proto::{Endpoint, ModuleId, ServiceConnectionString};
 
 pub use self::args::{GENERAL, HubArgs};
 pub use self::environment::{Environment, Incomplete};
-use crate::credential::Credential;
+use crate::credential::{Credential, Policy};
 
 /// A hub and what is needed to be let in. [`Target::find`] finds it.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ impl Target {
     /// The hub of a connection string.
     fn of(connection: ServiceConnectionString, ca_file: Option<PathBuf>) -> Self {
         let ServiceConnectionString { host_name, policy, key } = connection;
-        Target { endpoint: host_name, credential: Credential::Policy { policy, key }, ca_file, module: None }
+        let credential = Credential::Policy(Policy::new(policy, key));
+        Target { endpoint: host_name, credential, ca_file, module: None }
     }
 }

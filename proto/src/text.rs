@@ -93,9 +93,14 @@ pub fn lines(text: &str) -> String {
 }
 
 fn escaped(text: &str, is_layout: impl Fn(char) -> bool) -> String {
+    let is_shown = |char| is_layout(char) || !is_unseen(char);
+    // As nearly all text is.
+    if text.chars().all(is_shown) {
+        return text.to_owned();
+    }
     let mut shown = String::with_capacity(text.len());
     for char in text.chars() {
-        if is_layout(char) || !is_unseen(char) {
+        if is_shown(char) {
             shown.push(char);
         } else {
             // JSON writes what is beyond 16 bits as two surrogates.

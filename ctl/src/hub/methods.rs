@@ -128,7 +128,7 @@ impl HubClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::Credential;
+    use crate::credential::{Credential, Policy};
     use crate::target::Target;
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
             // A port that nobody listens at: a call that goes out fails at once.
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let endpoint = format!("127.0.0.1:{port}").parse().unwrap();
-            let credential = Credential::Policy { policy: "p".into(), key: "a2V5".parse().unwrap() };
+            let credential = Credential::Policy(Policy::new("p".into(), "a2V5".parse().unwrap()));
             let target = Target { endpoint, credential, ca_file: None, module: None };
             let hub = HubClient::new(target).unwrap();
             let places = hub.calls.available_permits();
