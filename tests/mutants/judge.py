@@ -4,9 +4,9 @@ into RESULTS.md beside this script.
 
 The parts, all unless told: core, proto, ctl, emulator. The changes are those that
 cargo-mutants lists. Most of them are built into one program, each behind a switch
-(switches.py), and tried with the tests beside the code, in a second each. What cannot be
-behind a switch is built by itself; so is what these tests do not notice, where the crate
-has others.
+(switches.py), and tried with the tests beside the code, in a second each, and, where these
+do not notice them, with the crate's other tests. What cannot be behind a switch is built by
+itself.
 
 Fails, and names them, if changes go unnoticed that known.toml beside this script does
 not say to be equivalent or accepted, and if it has some that are noticed or not there.
@@ -15,6 +15,7 @@ not say to be equivalent or accepted, and if it has some that are noticed or not
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import tomllib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -130,9 +131,7 @@ def judge(part: str, again: bool, known: dict[str, str]) -> list[str]:
         left = [change for change in changes if found.get(change["name"], [MISSED])[0] == MISSED]
         if left:
             found |= {name: [end, at] for name, end in try_switched(part, crate, left).items()}
-        # Not tried yet, or to be tried with the other tests as well.
-        left = [change for change in left
-                if change["name"] not in found or (crate.other_tests and found[change["name"]][0] == MISSED)]
+        left = [change for change in left if change["name"] not in found]
         if left:
             found |= {name: [end, at] for name, end in try_each(part, crate, left).items()}
     found = {name: found[name] for name in listed}
@@ -176,23 +175,32 @@ def copied(name: str) -> Path:
 
 
 def come_of(command: list[str], folder: Path, env: dict[str, str], patience: float) -> str:
-    """What came of a change, by what these tests say. Noticed it is by a test that fails, or by not ending in time, when
-    all that was started is ended. Tests that end in another way, as by a machine without memory, have noticed nothing."""
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=said,
-                                   stderr=subprocess.DEVNULL, start_new_session=True)
-        try:
-            code = process.wait(patience)
-        except subprocess.TimeoutExpired:
+    """What came of a change, by what these tests say. Noticed it is by a test that fails, or by not ending in time. Tests
+    that end in another way, as by a machine without memory, have noticed nothing."""
+    process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True)
+
+    def end() -> None:
+        """Ends the tests and what they have started."""
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return ENDLESS
-        said.seek(0)
-        if code and any(line.startswith("test result: FAILED") for line in said):
+
+    ended = threading.Event()
+    timer = threading.Timer(patience, lambda: (ended.set(), end()))
+    timer.start()
+    try:
+        # One test is enough: the others need not run to their ends.
+        if any(re.match(r"test .* \.\.\. FAILED$|test result: FAILED", line) for line in process.stdout):
             return CAUGHT
-        if code:
-            print(f"the tests ended with {code} and without a failed test", flush=True)
-        return MISSED
+    finally:
+        timer.cancel()
+        end()
+        code = process.wait()
+    if ended.is_set():
+        return ENDLESS
+    if code:
+        print(f"the tests ended with {code} and without a failed test", flush=True)
+    return MISSED
 
 
 def try_switched(part: str, crate: Crate, changes: list[dict]) -> dict[str, str]:
@@ -200,24 +208,30 @@ def try_switched(part: str, crate: Crate, changes: list[dict]) -> dict[str, str]
     tree = copied(f"{part}-switched")
     print(f"{part}: building {len(changes)} changes of {crate.package} into one program", flush=True)
     env = switches.environment(PLACE / "target")
-    program, planted, broken = switches.build(tree, crate.package, crate.folder, changes, env)
-    command = [program, "--test-threads=1", *crate.arguments]
-    unchanged = subprocess.run(command, cwd=tree / crate.folder, env=env, capture_output=True, text=True)
-    passed = re.search(r"^test result: ok\. ([0-9]+) passed", unchanged.stdout, re.M)
-    if not passed or passed[1] == "0":
-        sys.exit(f"{part}: without any change, the tests of {crate.package} do not pass:\n{unchanged.stdout}")
-    print(f"{part}: {passed[1]} tests judge {len(planted)} of them; {len(broken)} do not compile", flush=True)
-
-    def of(number: int) -> str:
-        return come_of(command, tree / crate.folder, env | {"MUTANT": str(number)}, PATIENCE)
-
+    programs, planted, broken = switches.build(tree, crate.package, crate.folder, changes, crate.other_tests, env)
+    folder = tree / crate.folder
+    unit, *others = programs
+    # Those beside the code by themselves, lest one meet what another has changed; most of the others wait for something.
+    commands = [([unit, "--test-threads=1", *crate.arguments], PATIENCE),
+                *(([other, "--test-threads=16"], PATIENCE_WITH_ALL) for other in others)]
     found = {changes[number]["name"]: UNVIABLE for number in broken}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        numbers = sorted(planted)
-        for number, came in zip(numbers, pool.map(of, numbers), strict=True):
-            found[changes[number]["name"]] = came
-            if came != CAUGHT:
-                print(f"{came}: {changes[number]['name']}", flush=True)
+    left = sorted(planted)
+    for command, patience in commands:
+        unchanged = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        passed = re.search(r"^test result: ok\. ([0-9]+) passed", unchanged.stdout, re.M)
+        if not passed or passed[1] == "0":
+            sys.exit(f"{part}: without any change, the tests of {crate.package} do not pass:\n{unchanged.stdout}")
+        print(f"{part}: {passed[1]} tests judge {len(left)} of them; {len(broken)} do not compile", flush=True)
+
+        def of(number: int, command: list[str] = command, patience: float = patience) -> str:
+            return come_of(command, folder, env | {"MUTANT": str(number)}, patience)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for number, came in zip(left, pool.map(of, left), strict=True):
+                found[changes[number]["name"]] = came
+                if came != CAUGHT:
+                    print(f"{came}: {changes[number]['name']}", flush=True)
+        left = [number for number in left if found[changes[number]["name"]] == MISSED]
     return found
 
 

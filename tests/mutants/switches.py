@@ -19,7 +19,14 @@ SWITCH = """\
 /// Whether this is the change that is tried.
 pub fn is(number: u32) -> bool {
     static NUMBER: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
-    *NUMBER.get_or_init(|| std::env::var("MUTANT").ok()?.parse().ok()) == Some(number)
+    *NUMBER.get_or_init(|| std::env::var("MUTANT").ok().or_else(of_parent)?.parse().ok()) == Some(number)
+}
+
+/// The same of the program that has started this one, perhaps with an empty environment.
+fn of_parent() -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{}/environ", std::os::unix::process::parent_id())).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|one| one.strip_prefix(b"MUTANT="))?;
+    String::from_utf8(value.to_vec()).ok()
 }
 """
 # What has no place for a switch.
@@ -31,10 +38,11 @@ class Unbuildable(Exception):
     """The sources do not compile, whatever is left out."""
 
 
-def build(tree: Path, package: str, folder: str, changes: list[dict], env: dict[str, str]) -> tuple[str, set[int], set[int]]:
+def build(tree: Path, package: str, folder: str, changes: list[dict], other_tests: list[str],
+          env: dict[str, str]) -> tuple[list[str], set[int], set[int]]:
     """Plants the changes, by their numbers, in the copied sources in `tree`, and builds the
-    unit tests. Returns their program, the numbers of the changes in it, and the numbers of
-    those that do not compile."""
+    unit tests and the other ones. Returns their programs, the numbers of the changes in
+    them, and the numbers of those that do not compile."""
     whole = {name: (tree / name).read_bytes() for name in {change["file"] for change in changes}}
     root = tree / folder / "src/lib.rs"
     (root.parent / "mutant.rs").write_text("//! Switches.\n" + SWITCH)
@@ -48,15 +56,15 @@ def build(tree: Path, package: str, folder: str, changes: list[dict], env: dict[
             text, numbers = Plant(source, here).planted()
             (tree / name).write_text(text)
             planted |= numbers
-        command = ["cargo", "test", "--locked", f"--package={package}", "--lib", "--no-run", "--message-format=json",
+        command = ["cargo", "test", "--locked", f"--package={package}", "--lib", *other_tests, "--no-run", "--message-format=json",
                    # What is built once and run many times.
                    f"--config=profile.dev.package.{package}.opt-level=1"]
         said = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
         messages = [json.loads(line) for line in said.stdout.splitlines() if line.startswith("{")]
-        programs = [message["executable"] for message in messages
-                    if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]]
-        if said.returncode == 0 and programs:
-            return programs[-1], planted, broken
+        programs = {message["target"]["kind"][0]: message["executable"] for message in messages
+                    if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]}
+        if said.returncode == 0 and len(programs) == 1 + len(other_tests):
+            return [programs["lib"], *(program for kind, program in programs.items() if kind != "lib")], planted, broken
         errors = [message["message"] for message in messages if message["reason"] == "compiler-message"]
         found = {number for error in errors if error["level"] == "error" for number in blamed(tree, error)} - broken
         if not found:
