@@ -1,5 +1,5 @@
-//! Configurations of fleets: kept and listed, and applied to nothing. Source:
-//! the REST reference of configurations.
+//! Configurations of fleets, as they are kept and listed; what they come to on twins
+//! is elsewhere. Source: the REST reference of configurations.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,9 @@ use crate::etag::{self, IfMatch};
 use crate::fields::{field, field_of};
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::store::{CONFIGURATIONS, Store};
+
+/// What content may be for: devices, modules, and the modules of IoT Edge devices.
+const CONTENT: [&str; 3] = ["deviceContent", "moduleContent", "modulesContent"];
 
 /// All configurations, by id.
 pub struct Configurations(Mutex<Inner>);
@@ -99,6 +102,7 @@ fn configuration(
 ) -> Result<Map<String, Value>, HubRefusal> {
     let of = |name: &str| field(body, name).cloned().unwrap_or_default();
     let condition = of("targetCondition");
+    let content = content(of("content"));
     let metrics = of("metrics");
     let queries = field_of(&metrics, "queries").filter(|queries| queries.is_object()).cloned();
     let now = Value::from(now().to_string());
@@ -110,12 +114,12 @@ fn configuration(
         "id": id,
         "schemaVersion": of("schemaVersion"),
         "labels": of("labels"),
-        "content": of("content"),
+        "content": content,
         "targetCondition": condition,
         "createdTimeUtc": created.unwrap_or_else(|| now.clone()),
         "lastUpdatedTimeUtc": now,
         "priority": priority,
-        "systemMetrics": { "results": {}, "queries": system_queries(id, &condition, &of("content")) },
+        "systemMetrics": { "results": {}, "queries": system_queries(id, &condition, &content) },
         "metrics": { "results": {}, "queries": queries.unwrap_or_else(|| json!({})) },
         "etag": etag,
     });
@@ -123,6 +127,13 @@ fn configuration(
         Value::Object(configuration) => Ok(configuration),
         _ => Err(HubRefusal::internal("a configuration is no object")),
     }
+}
+
+/// Content by the names that the service has for it, in whatever case they are written.
+fn content(written: Value) -> Value {
+    let Value::Object(written) = written else { return written };
+    let name = |key: &str| CONTENT.into_iter().find(|name| name.eq_ignore_ascii_case(key)).map(str::to_owned);
+    written.into_iter().map(|(key, value)| (name(&key).unwrap_or(key), value)).collect()
 }
 
 /// The queries by which the service counts what a configuration reaches; without a
@@ -183,7 +194,7 @@ mod tests {
 
     #[test]
     fn every_query_of_the_service_is_one_that_it_understands() {
-        for content in ["deviceContent", "moduleContent", "modulesContent"] {
+        for content in CONTENT {
             for condition in ["*", "tags.site = 'x' OR tags.site = 'y'", ""] {
                 let queries = system_queries("a-b", &condition.into(), &json!({ content: {} }));
                 for (name, query) in queries.as_object().unwrap() {
@@ -195,5 +206,13 @@ mod tests {
         }
         let queries = system_queries("c", &"*".into(), &json!({"deviceContent": {}}));
         assert_eq!(queries["targetedCount"], "select deviceId from devices");
+    }
+    #[test]
+    fn what_content_is_for_may_be_written_in_any_case() {
+        let body = json!({"Content": {"DeviceContent": {"properties.desired.A": 1}, "other": 2}});
+        let kept = configuration("c", body.as_object().unwrap(), "e", None).unwrap();
+        assert_eq!(kept["content"], json!({"deviceContent": {"properties.desired.A": 1}, "other": 2}));
+        let applied = crate::configured::Configuration::parse(&Value::Object(kept)).unwrap();
+        assert_eq!(applied.content.len(), 1);
     }
 }

@@ -20,9 +20,13 @@ use super::decode::{DecodeError, decode};
 use crate::certificates::ClientCertificate;
 use crate::strangers::Stranger;
 
-/// The largest packet that the hub takes, in bytes: IoT Hub's limit of 256 KB
-/// for a device-to-cloud message, and 4 KB of room for its topic.
-pub const MAX_PACKET: usize = 256 * 1024 + 4 * 1024;
+/// The most that a device may publish at once, in bytes: IoT Hub's limit for a
+/// device-to-cloud message.
+pub const MAX_PAYLOAD: usize = 256 * 1024;
+
+/// The largest packet that the hub takes, in bytes: the largest message, and 4 KB of
+/// room for its topic.
+pub const MAX_PACKET: usize = MAX_PAYLOAD + 4 * 1024;
 
 /// The largest CONNECT, in bytes. A client that has not proved who it is gets
 /// less memory than a device; user name and token are far smaller.

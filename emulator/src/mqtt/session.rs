@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
 use super::connect::{self, ConnectRefusal};
-use super::connection::Connection;
+use super::connection::{Connection, MAX_PAYLOAD};
 use super::session_end::{LONGEST, SessionEnd, max_silence};
 use super::{publish, subscribe};
 use crate::clock::now;
@@ -159,6 +159,9 @@ impl HubSession<'_> {
         );
         if published.qos == QoS::ExactlyOnce {
             return Err(SessionEnd::Violation("the client published at QoS 2".to_owned()));
+        }
+        if published.payload.len() > MAX_PAYLOAD {
+            return Err(SessionEnd::Violation(format!("the client published more than {MAX_PAYLOAD} bytes")));
         }
         let reply = publish::handle(self.hub, &self.link, published).await.map_err(SessionEnd::Violation)?;
         if published.qos == QoS::AtLeastOnce {

@@ -14,6 +14,7 @@ use super::registration_id::parse_id;
 use crate::authentication::{Authentication, AuthenticationChange, Keys};
 use crate::certificates::{Authorities, ClientCertificate};
 use crate::clock::now;
+use crate::fields::field_of;
 use crate::proof::Proof;
 use crate::random;
 use crate::refusal::{ErrorCode, HubRefusal};
@@ -88,7 +89,7 @@ impl Enrolment {
     ) -> Result<Self, HubRefusal> {
         let invalid = |why: String| ErrorCode::ArgumentInvalid.because(why);
         parse_id(id)?;
-        let text = |key: &str| match body.get(key) {
+        let text = |key: &str| match field_of(body, key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(invalid(format!("{key} is not a string"))),
@@ -106,12 +107,13 @@ impl Enrolment {
             Some("disabled") => false,
             Some(_) => return Err(invalid("provisioningStatus is enabled or disabled".into())),
         };
-        let initial_twin = body.get("initialTwin").cloned().unwrap_or(Value::Null);
+        let initial_twin = field_of(body, "initialTwin").cloned().unwrap_or(Value::Null);
         if !initial_twin.is_null() {
             TwinChange::parse(&initial_twin)?;
         }
-        let attestation = body.get("attestation").ok_or_else(|| invalid("attestation is missing".into()))?;
-        let named = |key: &str| body.get(key).filter(|value| !value.is_null());
+        let attestation =
+            field_of(body, "attestation").ok_or_else(|| invalid("attestation is missing".into()))?;
+        let named = |key: &str| field_of(body, key).filter(|value| !value.is_null());
         match text("allocationPolicy")? {
             None | Some("hashed" | "geoLatency" | "static") => {}
             Some("custom") => return Err(ErrorCode::NotEmulated.because("custom allocation is not emulated")),
@@ -137,7 +139,9 @@ impl Enrolment {
             updated: now,
             attestation: Attestation::parse(kind, attestation, old.map(|old| &old.attestation))?,
             initial_twin,
-            capabilities: body.get("capabilities").cloned().unwrap_or_else(|| json!({ "iotEdge": false })),
+            capabilities: field_of(body, "capabilities")
+                .cloned()
+                .unwrap_or_else(|| json!({ "iotEdge": false })),
             kept,
         })
     }
@@ -256,9 +260,9 @@ impl EnrolmentKind {
 impl Attestation {
     fn parse(kind: EnrolmentKind, body: &Value, old: Option<&Attestation>) -> Result<Self, HubRefusal> {
         let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
-        match body.get("type").and_then(Value::as_str) {
+        match field_of(body, "type").and_then(Value::as_str) {
             Some("symmetricKey") => {
-                let keys = body.get("symmetricKey").filter(|keys| !keys.is_null());
+                let keys = field_of(body, "symmetricKey").filter(|keys| !keys.is_null());
                 if let (None, Some(Attestation::Keys(old))) = (keys, old) {
                     return Ok(Attestation::Keys(old.clone()));
                 }
@@ -283,7 +287,9 @@ impl Attestation {
         old: Option<&Attestation>,
     ) -> Result<Self, HubRefusal> {
         let invalid = |why: &str| ErrorCode::ArgumentInvalid.because(why);
-        let named = |key: &str| body.get("x509").and_then(|x509| x509.get(key)).filter(|all| !all.is_null());
+        let named = |key: &str| {
+            field_of(body, "x509").and_then(|x509| field_of(x509, key)).filter(|all| !all.is_null())
+        };
         if named("caReferences").is_some() {
             return Err(ErrorCode::NotEmulated.because("caReferences is not emulated"));
         }
@@ -291,9 +297,9 @@ impl Attestation {
         let all = all.ok_or_else(|| invalid("x509 has neither client nor signing certificates"))?;
         let mut certificates = Vec::new();
         for name in ["primary", "secondary"] {
-            let Some(one) = all.get(name).filter(|one| !one.is_null()) else { continue };
-            let text = one.get("certificate").and_then(Value::as_str).filter(|text| !text.is_empty());
-            let known = || Attestation::certificate_with(old, one.get("info")?);
+            let Some(one) = field_of(all, name).filter(|one| !one.is_null()) else { continue };
+            let text = field_of(one, "certificate").and_then(Value::as_str).filter(|text| !text.is_empty());
+            let known = || Attestation::certificate_with(old, field_of(one, "info")?);
             certificates.push(match text {
                 Some(text) => {
                     let der = read_certificate(text)
@@ -314,7 +320,7 @@ impl Attestation {
     /// The certificate of `old` that the service's `info` is about.
     fn certificate_with(old: Option<&Attestation>, info: &Value) -> Option<String> {
         let Some(Attestation::Certificates(known)) = old else { return None };
-        let thumbprint = info.get("sha1Thumbprint").and_then(Value::as_str)?;
+        let thumbprint = field_of(info, "sha1Thumbprint").and_then(Value::as_str)?;
         let is_meant = |text: &&String| {
             ClientCertificate::from_base64(text)
                 .is_some_and(|known| known.thumbprint().eq_ignore_ascii_case(thumbprint))
@@ -418,6 +424,43 @@ mod tests {
         ] {
             let error = Enrolment::parse(EnrolmentKind::Individual, "gw1", &body, None).err().unwrap();
             assert_eq!(error.code, ErrorCode::NotEmulated, "{body}");
+        }
+    }
+
+    #[test]
+    fn names_of_fields_may_be_in_any_case() {
+        let certificate = rcgen::generate_simple_self_signed(Vec::new()).unwrap().cert.der().clone();
+        let one = json!({"Primary": {"Certificate": STANDARD.encode(certificate)}});
+        for (kind, attestation) in [
+            (
+                EnrolmentKind::Group,
+                json!({"Type": "symmetricKey", "SymmetricKey": {"PrimaryKey": KEY, "SecondaryKey": KEY}}),
+            ),
+            (EnrolmentKind::Individual, json!({"Type": "x509", "X509": {"ClientCertificates": one}})),
+        ] {
+            let body = json!({
+                "Attestation": attestation, "ProvisioningStatus": "disabled", "IotHubs": ["other.example"],
+                "InitialTwin": {"Tags": {"A": 1}}, "DeviceId": "other", "Capabilities": {"IotEdge": true},
+            });
+            let enrolment = Enrolment::parse(kind, "g", &body, None).unwrap();
+            let shown = enrolment.json();
+            assert!(!enrolment.enabled);
+            assert_eq!((&shown["deviceId"], &shown["iotHubs"]), (&json!("other"), &body["IotHubs"]));
+            assert_eq!(
+                (&shown["initialTwin"], &shown["capabilities"]),
+                (&body["InitialTwin"], &body["Capabilities"])
+            );
+            match &enrolment.attestation {
+                Attestation::Keys(_) => {
+                    assert_eq!(shown["attestation"]["symmetricKey"]["primaryKey"], KEY);
+                }
+                Attestation::Certificates(all) => assert_eq!(all.len(), 1),
+            }
+        }
+        for named in ["RegistrationId", "AllocationPolicy"] {
+            let body = json!({named: "other", "attestation": {"type": "symmetricKey"}});
+            let error = Enrolment::parse(EnrolmentKind::Individual, "gw1", &body, None).err().unwrap();
+            assert_eq!(error.code, ErrorCode::ArgumentInvalid, "{named}");
         }
     }
 

@@ -3,6 +3,7 @@
 use iotdm_proto::DeviceId;
 use serde_json::{Map, Value};
 
+use crate::fields::field;
 use crate::refusal::{ErrorCode, HubRefusal};
 
 /// Reads a registration id or the name of a group: 1 to 128 ASCII letters, digits
@@ -31,7 +32,7 @@ pub fn check_body(id: &DeviceId, body: &[u8]) -> Result<(), HubRefusal> {
     }
     let body: Map<String, Value> = serde_json::from_slice(body)
         .map_err(|error| invalid(format!("the body is not a JSON object: {error}")))?;
-    match body.get("registrationId") {
+    match field(&body, "registrationId") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::String(other)) if other == id.as_str() => Ok(()),
         Some(_) => Err(invalid(format!("the registrationId of the body is not {id}, as the request has it"))),
@@ -60,9 +61,16 @@ mod tests {
         {
             check_body(&id, body.as_bytes()).unwrap();
         }
-        for body in
-            ["x", "{", "[]", "null", r#""gw1""#, r#"{"registrationId":"GW1"}"#, r#"{"registrationId":1}"#]
-        {
+        for body in [
+            "x",
+            "{",
+            "[]",
+            "null",
+            r#""gw1""#,
+            r#"{"registrationId":"GW1"}"#,
+            r#"{"registrationId":1}"#,
+            r#"{"RegistrationId":"gw2"}"#,
+        ] {
             check_body(&id, body.as_bytes()).unwrap_err();
         }
     }
