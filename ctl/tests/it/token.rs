@@ -149,8 +149,10 @@ fn entra_id_by_a_token_or_by_the_azure_cli() {
         .ends(8, &["az is not installed", "az login"]);
     let az = hub.path("az");
     let script = |text: &str| {
-        fs::write(&az, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).unwrap();
+        // By a program of its own: what this one had open for writing, another test's
+        // child could still have, and then it cannot be run.
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#;
+        assert!(Command::new("sh").args(["-c", write]).arg(&az).arg(text).status().unwrap().success());
         Ran::from(show(&hub).env("PATH", hub.path("")).output().unwrap())
     };
     script("echo \"{\\\"accessToken\\\": \\\"eyJ0.$*\\\", \\\"expires_on\\\": 4102444800}\"").ends(0, &[]);

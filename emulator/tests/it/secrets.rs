@@ -19,7 +19,11 @@ async fn its_users_other_programs_cannot_look_into_its_memory() {
     // Root may look into everything, so that it has to be tried as somebody else,
     // who may not even reach the place where programs are built.
     let (program, data) = (dir.path().join("program"), dir.path().join("data"));
-    std::fs::copy(iotdm_tests::program("iotdm-emulator"), &program).unwrap();
+    // By a program of its own: what this one had open for writing, another test's child could
+    // still have, and then it cannot be run.
+    let copied =
+        std::process::Command::new("cp").arg(iotdm_tests::program("iotdm-emulator")).arg(&program).status();
+    assert!(copied.unwrap().success());
     std::fs::create_dir(&data).unwrap();
     let mut command = Command::new(&program);
     if user == 0 {

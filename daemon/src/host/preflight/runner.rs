@@ -181,8 +181,13 @@ mod tests {
             Machine(tempfile::tempdir().unwrap())
         }
 
+        /// By a program of its own: what this one had open for writing, another test's
+        /// child could still have, and then it cannot be run.
         fn check(&self, name: &str, script: &str) {
-            self.write(name, &format!("#!/bin/sh\n{script}\n"), 0o755);
+            let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#;
+            let mut shell = Command::new("sh");
+            shell.args(["-c", write]).arg(self.0.path().join(name)).arg(script);
+            assert!(shell.status().unwrap().success());
         }
 
         fn write(&self, name: &str, text: &str, mode: u32) {
