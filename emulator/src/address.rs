@@ -42,10 +42,20 @@ impl Address {
     /// The ways in which clients write the resource of a SAS token: a name of the
     /// hub alone, or with either port, each followed by `path` (`/twins/gw1`).
     pub fn resources(&self, path: &str) -> Vec<String> {
+        self.each_resource(path).collect()
+    }
+
+    /// The same, each made when it is looked at: most often one of the first is meant.
+    pub fn each_resource(&self, path: &str) -> impl Iterator<Item = String> {
         let Address { host, others, mqtt_port, https_port } = self;
-        let ports = [String::new(), format!(":{https_port}"), format!(":{mqtt_port}")];
-        let of = |host: &String| ports.each_ref().map(|port| format!("{host}{port}{path}"));
-        std::iter::once(host).chain(others).flat_map(of).collect()
+        let ports = [None, Some(*https_port), Some(*mqtt_port)];
+        let of = move |host| {
+            ports.into_iter().map(move |port| match port {
+                None => [host, path].concat(),
+                Some(port) => format!("{host}:{port}{path}"),
+            })
+        };
+        std::iter::once(host).chain(others).map(String::as_str).flat_map(of)
     }
 
     fn with_port(&self, port: u16, standard: u16) -> String {

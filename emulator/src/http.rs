@@ -25,12 +25,15 @@ mod statistics;
 mod twins;
 mod websocket;
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Bytes, HttpBody};
 use axum::http::Request;
-use axum::middleware::{self, Next};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -38,6 +41,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
@@ -46,7 +50,6 @@ use crate::certificates::ClientCertificate;
 use crate::hub::Hub;
 use crate::policies::Right;
 use crate::provisioning::enrolment::EnrolmentKind;
-use crate::refusal::HubRefusal;
 use crate::strangers::Stranger;
 use crate::throttle::Operation;
 use limited::Limited;
@@ -137,9 +140,6 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .into_router(hub)
         .method_not_allowed_fallback(missing::method)
         .fallback(missing::path)
-        .layer(middleware::from_fn(finish))
-        .layer(middleware::from_fn(headers::complete))
-        .layer(middleware::from_fn(log))
 }
 
 /// How long the head of a request may take to arrive, the wait for a further
@@ -160,11 +160,12 @@ pub async fn serve(
     mut stop: watch::Receiver<()>,
 ) {
     let certificate = ClientCertificate::shown_in(&stream);
-    let client = Client { certificate, stranger: Some(stranger.clone()), stop: Some(stop.clone()) };
+    let (stop_of_client, shown) = (Some(stop.clone()), Arc::default());
+    let client = Client { certificate, stranger: Some(stranger.clone()), stop: stop_of_client, shown };
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
-        router.call(request)
+        answer(&router, request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -189,27 +190,60 @@ pub async fn serve(
     }
 }
 
-/// Logs each request, for `--verbose`.
-async fn log(request: axum::extract::Request, next: Next) -> Response {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return next.run(request).await;
+/// Carries a request out, completes the headers of its answer, and logs both for
+/// `--verbose`. This stands around the routes and not in layers of theirs, which would
+/// be copied for each request.
+fn answer<B>(
+    router: &TowerToHyperService<Router>,
+    request: Request<B>,
+) -> impl Future<Output = Result<Response, Infallible>> + use<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    let logged = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let answered = ToItsEnd(Some(Box::pin(router.call(request))));
+    async move {
+        let response = headers::complete(answered.await?);
+        if let Some((method, path)) = logged {
+            debug!(%method, path, status = response.status().as_u16(), "service -> hub");
+        }
+        Ok(response)
     }
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).await;
-    debug!(%method, path, status = response.status().as_u16(), "service -> hub");
-    response
 }
 
-/// Carries a request out in a task of its own, also when its client goes away:
-/// a change must not be cut in two.
-async fn finish(request: axum::extract::Request, next: Next) -> Result<Response, HubRefusal> {
-    tokio::spawn(next.run(request)).await.map_err(HubRefusal::internal)
+/// What is carried out to its end also when nobody waits for it any more, as when the
+/// client goes away: a change must not be cut in two. It goes on in a task of its own
+/// then, and only then.
+struct ToItsEnd<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToItsEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // It is not polled again after its end.
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let output = ready!(future.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToItsEnd<F> {
+    fn drop(&mut self) {
+        // Without a runtime the emulator is at its end.
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(rest);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use futures_util::FutureExt as _;
     use iotdm_proto::{ServiceConnectionString, sas};
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::address::Address;
@@ -230,7 +264,7 @@ mod tests {
     async fn status(hub: &Arc<Hub>, method: &str, path: &str, token: &str) -> u16 {
         let request = Request::builder().method(method).uri(path).header("Authorization", token);
         let request = request.body(Body::empty()).unwrap();
-        let response = TowerToHyperService::new(router(hub.clone())).call(request).await.unwrap();
+        let response = answer(&TowerToHyperService::new(router(hub.clone())), request).await.unwrap();
         response.status().as_u16()
     }
 
@@ -269,6 +303,52 @@ mod tests {
         ("GET", "/emulator/glass/twins/gw1"),
         ("POST", "/emulator/glass/twins/gw1/methods"),
     ];
+
+    /// A token is known by its header on the next requests of a connection, and what it is
+    /// good for is looked at all the same.
+    #[tokio::test]
+    async fn a_token_that_was_shown_before_is_good_for_no_more_than_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hub, client) = (hub(&dir), Client::default());
+        let file = DataDir::named(dir.path()).unwrap().policy("service");
+        let service: ServiceConnectionString = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        let expiry = crate::clock::now().unix_seconds() + 600;
+        let token = sas::sign("localhost", &service.key, expiry, Some("service"));
+        let of_one = sas::sign("localhost/twins/gw1", &service.key, expiry, Some("service"));
+        let forged = token.replace(&format!("se={expiry}"), &format!("se={}", expiry + 1));
+        // 404 is for those who are let in.
+        for (path, token, expected) in [
+            ("/twins/gw1", &forged, 401),
+            ("/twins/gw1", &token, 404),
+            ("/twins/gw2", &token, 404),
+            ("/devices/gw1", &token, 401),
+            ("/twins/gw1", &forged, 401),
+            ("/twins/gw1", &token, 404),
+            ("/twins/gw1", &of_one, 404),
+            ("/twins/gw1", &of_one, 404),
+            ("/twins/gw2", &of_one, 401),
+        ] {
+            let request = Request::builder().uri(path).header("Authorization", token);
+            let request = request.extension(client.clone()).body(Body::empty()).unwrap();
+            let router = TowerToHyperService::new(router(hub.clone()));
+            let response = answer(&router, request).await.unwrap();
+            assert_eq!(response.status().as_u16(), expected, "{path} {token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_begun_is_carried_out_also_when_nobody_waits() {
+        let (go_on, told) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel();
+        let mut request = ToItsEnd(Some(Box::pin(async move {
+            told.await.unwrap();
+            end.send(7).unwrap();
+        })));
+        assert!((&mut request).now_or_never().is_none());
+        drop(request);
+        go_on.send(()).unwrap();
+        assert_eq!(ended.await, Ok(7));
+    }
 
     #[tokio::test]
     async fn who_has_no_right_uses_up_nothing() {

@@ -33,7 +33,7 @@ use crate::link::{Closed, Link, Presence};
 use crate::links::Links;
 use crate::messages::Messages;
 use crate::notifications::{About, Notifications};
-use crate::policies::{OWNER, Policies, Right};
+use crate::policies::{OWNER, Policies, Right, SignedToken};
 use crate::proof::{self, Proof};
 use crate::provisioning::Provisioning;
 use crate::recent::Recent;
@@ -161,19 +161,24 @@ impl Hub {
         Ok(())
     }
 
+    /// A service's `token` as one that this hub's policies have signed.
+    pub fn signed(&self, token: SasToken) -> Result<SignedToken, HubRefusal> {
+        self.policies.signed(token)
+    }
+
     /// Whether a service's `token` gives `right` over the resource `path`
     /// (`/twins/gw1`).
-    pub fn authorize(&self, token: &SasToken, right: Right, path: &str) -> Result<(), HubRefusal> {
-        self.policies.check(token, right, now().unix_seconds(), &self.address.resources(path))
+    pub fn authorize(&self, token: &SignedToken, right: Right, path: &str) -> Result<(), HubRefusal> {
+        token.check(right, now().unix_seconds(), self.address.each_resource(path))
     }
 
     /// What a service's `token` gives over the resource `path`, for as long as the token
     /// is valid.
-    pub fn grant(&self, token: &SasToken, path: &str) -> Result<Grant, HubRefusal> {
+    pub fn grant(&self, token: &SignedToken, path: &str) -> Result<Grant, HubRefusal> {
         let now = now().unix_seconds();
-        let policy = self.policies.verify(token, now, &self.address.resources(path))?;
-        let left = Duration::from_secs(token.expiry().saturating_sub(now)).min(VISIT_LIFE);
-        Ok(Grant { policy: policy.name.clone(), rights: policy.rights(), until: Instant::now() + left })
+        token.verify_use(now, self.address.each_resource(path))?;
+        let left = Duration::from_secs(token.token.expiry().saturating_sub(now)).min(VISIT_LIFE);
+        Ok(Grant { policy: token.policy.clone(), rights: token.rights, until: Instant::now() + left })
     }
 
     /// The address that lets one browser in, once, with all rights.

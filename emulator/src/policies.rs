@@ -60,6 +60,17 @@ pub struct Policy {
     pub key: SecretKey,
 }
 
+/// A token that a policy has signed.
+#[derive(Debug)]
+pub struct SignedToken {
+    /// The policy's name.
+    pub policy: String,
+    /// What the policy allows.
+    pub rights: &'static [Right],
+    /// The token.
+    pub token: SasToken,
+}
+
 impl Policies {
     /// New policies with fresh keys, as the store keeps them.
     pub fn generate() -> Result<Vec<StoredPolicy>, NoRandom> {
@@ -91,35 +102,55 @@ impl Policies {
         now: u64,
         resources: &[String],
     ) -> Result<(), HubRefusal> {
-        let policy = self.verify(token, now, resources)?;
-        if policy.rights().contains(&right) {
-            return Ok(());
-        }
-        let message = format!("Unauthorized: policy {} lacks the right {right}", policy.name);
-        Err(ErrorCode::IotHubUnauthorizedAccess.because(message))
+        self.signed(token.clone())?.check(right, now, resources)
     }
 
-    /// The policy that has signed `token`, for one of `resources`, as [`Policies::check`]
-    /// takes them.
-    pub fn verify(&self, token: &SasToken, now: u64, resources: &[String]) -> Result<&Policy, HubRefusal> {
+    /// The token as one that a policy of this hub has signed. The policies and their keys
+    /// stay for as long as the hub runs, so this has to be found out once for each token;
+    /// what it is good for, and until when, is still to be checked at each use.
+    pub fn signed(&self, token: SasToken) -> Result<SignedToken, HubRefusal> {
         let Some(policy) = self.0.iter().find(|policy| Some(policy.name.as_str()) == token.policy()) else {
             return Err(ErrorCode::IotHubUnauthorizedAccess.because("Unauthorized: no such policy"));
         };
-        let mut verified = Err(SasError::Malformed("no resource"));
-        for resource in resources {
-            verified = token.verify(&policy.key, now, resource);
-            if verified.is_ok() {
-                break;
-            }
-        }
-        match verified {
-            Ok(()) => Ok(policy),
-            Err(error @ (SasError::Expired(_) | SasError::Scope(_))) => {
-                Err(ErrorCode::IotHubUnauthorized.because(format!("Unauthorized: {error}")))
-            }
-            Err(error) => Err(ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {error}"))),
-        }
+        token.verify_signature(&policy.key).map_err(refusal)?;
+        Ok(SignedToken { policy: policy.name.clone(), rights: policy.rights(), token })
     }
+}
+
+impl SignedToken {
+    /// Refuses unless the policy gives `right`, and the token is for one of `resources`
+    /// and valid at `now`, as [`Policies::check`] takes them.
+    pub fn check(
+        &self,
+        right: Right,
+        now: u64,
+        resources: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<(), HubRefusal> {
+        self.verify_use(now, resources)?;
+        if self.rights.contains(&right) {
+            return Ok(());
+        }
+        let message = format!("Unauthorized: policy {} lacks the right {right}", self.policy);
+        Err(ErrorCode::IotHubUnauthorizedAccess.because(message))
+    }
+
+    /// The same, whatever rights the policy gives.
+    pub fn verify_use(
+        &self,
+        now: u64,
+        resources: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<(), HubRefusal> {
+        self.token.verify_use(now, resources).map_err(refusal)
+    }
+}
+
+/// Refuses a token for what is wrong with it.
+fn refusal(error: SasError) -> HubRefusal {
+    let code = match error {
+        SasError::Expired(_) | SasError::Scope(_) => ErrorCode::IotHubUnauthorized,
+        SasError::Signature | SasError::Malformed(_) => ErrorCode::IotHubUnauthorizedAccess,
+    };
+    code.because(format!("Unauthorized: {error}"))
 }
 
 impl Policy {
@@ -175,6 +206,18 @@ mod tests {
         }
         assert!(rights("root").is_empty());
         assert_eq!(Policies::load(&Policies::generate().unwrap()).unwrap().iter().count(), 6);
+    }
+
+    #[test]
+    fn a_signed_token_expires_all_the_same() {
+        let policies = Policies::load(&Policies::generate().unwrap()).unwrap();
+        let key = &policies.iter().next().unwrap().key;
+        let token = sas::sign("localhost/twins", key, 100, Some(OWNER)).parse().unwrap();
+        let signed = policies.signed(token).unwrap();
+        let check = |now, resource| signed.check(ServiceConnect, now, [resource]).map_err(|error| error.code);
+        assert_eq!(check(99, "localhost/twins/a"), Ok(()));
+        assert_eq!(check(100, "localhost/twins/a"), Err(ErrorCode::IotHubUnauthorized));
+        assert_eq!(check(99, "localhost/devices/a"), Err(ErrorCode::IotHubUnauthorized));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Keys, ids and etags, all made of random bytes.
 
-use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,12 +20,7 @@ pub fn key() -> Result<SecretKey, NoRandom> {
 
 /// An id of 32 lower-case hexadecimal digits.
 pub fn hex_id() -> Result<String, NoRandom> {
-    let mut text = String::with_capacity(32);
-    for byte in bytes::<16>()? {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(bytes::<16>()?.into_iter().flat_map(digits).collect())
 }
 
 /// A random number.
@@ -36,11 +30,7 @@ pub fn number() -> Result<u32, NoRandom> {
 
 /// An id in the form of a GUID.
 pub fn guid() -> Result<String, NoRandom> {
-    let mut id = hex_id()?;
-    for place in [20, 16, 12, 8] {
-        id.insert(place, '-');
-    }
-    Ok(id)
+    Ok(guid_of(bytes()?))
 }
 
 /// A GUID that differs from all others, and that others may guess: half of it was
@@ -56,9 +46,26 @@ pub fn serial_guid() -> Result<String, NoRandom> {
         }
     };
     let [a, b, c, d, e, f, g, h] = *beginning;
-    let (first, second) = (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]));
-    let (third, count) = (u16::from_be_bytes([g, h]), COUNT.fetch_add(1, Ordering::Relaxed));
-    Ok(format!("{first:08x}-{second:04x}-{third:04x}-{:04x}-{:012x}", count >> 48, count & 0xffff_ffff_ffff))
+    let [i, j, k, l, m, n, o, p] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    Ok(guid_of([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]))
+}
+
+/// The GUID of these bytes. Each answer of the hub has one, and formatting numbers would
+/// take ten times as long.
+fn guid_of(bytes: [u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (place, byte) in bytes.into_iter().enumerate() {
+        if matches!(place, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.extend(digits(byte));
+    }
+    text
+}
+
+/// The two lower-case hexadecimal digits of a byte.
+fn digits(byte: u8) -> [char; 2] {
+    [byte >> 4, byte & 15].map(|digit| char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }))
 }
 
 /// An etag that nothing has had before.

@@ -94,16 +94,32 @@ impl SasToken {
     /// token's resource or one below it, by whole path segments. The case of the
     /// host does not matter. The error is the first of these that fails.
     pub fn verify(&self, key: &SecretKey, now: u64, scope: &str) -> Result<(), SasError> {
-        mac(&self.raw_resource, self.expiry, key)
-            .verify_slice(&self.signature)
-            .map_err(|_| SasError::Signature)?;
+        self.verify_signature(key)?;
+        self.verify_use(now, [scope])
+    }
+
+    /// Whether the token was signed with `key`: the half of [`SasToken::verify`] that
+    /// stays true for as long as the key is the same.
+    pub fn verify_signature(&self, key: &SecretKey) -> Result<(), SasError> {
+        let mac = mac(&self.raw_resource, self.expiry, key);
+        mac.verify_slice(&self.signature).map_err(|_| SasError::Signature)
+    }
+
+    /// Whether the token has not expired at `now` and covers one of `scopes`: the other
+    /// half of [`SasToken::verify`], which says nothing of who has signed the token.
+    pub fn verify_use(
+        &self,
+        now: u64,
+        scopes: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<(), SasError> {
         if now >= self.expiry {
             return Err(SasError::Expired(now - self.expiry));
         }
-        if !covers(&self.resource(), scope) {
-            return Err(SasError::Scope(self.resource()));
+        let resource = self.resource();
+        match scopes.into_iter().any(|scope| covers(&resource, scope.as_ref())) {
+            true => Ok(()),
+            false => Err(SasError::Scope(resource)),
         }
-        Ok(())
     }
 }
 

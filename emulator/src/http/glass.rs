@@ -165,7 +165,7 @@ fn granted(hub: &Hub, parts: &Parts) -> Result<Grant, HubRefusal> {
 }
 
 fn granted_by_token(hub: &Hub, parts: &Parts) -> Result<Grant, HubRefusal> {
-    let token = presented_token(parts)?;
+    let token = presented_token(hub, parts)?;
     let grant = hub.grant(&token, &signed_path(parts))?;
     if grant.allows(Right::RegistryRead) || grant.allows(Right::ServiceConnect) {
         return Ok(grant);

@@ -2,12 +2,12 @@
 //! it is, with which body and `If-Match`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, RawPathParams, Request};
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use iotdm_proto::sas::SasToken;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::certificates::ClientCertificate;
 use crate::etag::IfMatch;
 use crate::hub::Hub;
-use crate::policies::Right;
+use crate::policies::{Right, SignedToken};
 use crate::refusal::{ErrorCode, HubRefusal};
 use crate::strangers::Stranger;
 use iotdm_proto::Identity;
@@ -35,16 +35,26 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Refuses unless the request has a token that gives `right` over what the
 /// request's path names.
 pub(super) fn authorize(hub: &Hub, parts: &Parts, right: Right) -> Result<(), HubRefusal> {
-    hub.authorize(&presented_token(parts)?, right, &signed_path(parts))
+    hub.authorize(&*presented_token(hub, parts)?, right, &signed_path(parts))
 }
 
-/// The token that a request shows.
-pub(super) fn presented_token(parts: &Parts) -> Result<SasToken, HubRefusal> {
+/// The token that a request shows, once it is known who has signed it. Its client's next
+/// requests most often show the same one, of which that need not be found out again.
+pub(super) fn presented_token(hub: &Hub, parts: &Parts) -> Result<Arc<SignedToken>, HubRefusal> {
     let unauthorized =
         |why: &str| ErrorCode::IotHubUnauthorizedAccess.because(format!("Unauthorized: {why}"));
-    let token = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| unauthorized("no token"))?;
-    let token = token.to_str().map_err(|_| unauthorized("the token is not text"))?;
-    token.parse().map_err(|error| unauthorized(&format!("{error}")))
+    let shown = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| unauthorized("no token"))?;
+    let client = parts.extensions.get::<Client>();
+    if let Some(signed) = client.and_then(|client| client.signed(shown)) {
+        return Ok(signed);
+    }
+    let text = shown.to_str().map_err(|_| unauthorized("the token is not text"))?;
+    let token: SasToken = text.parse().map_err(|error| unauthorized(&format!("{error}")))?;
+    let signed = Arc::new(hub.signed(token)?);
+    if let Some(client) = client {
+        *client.lock_shown() = Some((shown.clone(), signed.clone()));
+    }
+    Ok(signed)
 }
 
 /// What a request is about, as tokens name it.
@@ -72,6 +82,9 @@ impl FromRequestParts<Arc<Hub>> for Target {
     }
 }
 
+/// A header with the signed token that it shows.
+pub(super) type Shown = (HeaderValue, Arc<SignedToken>);
+
 /// The client at the other end of the connection.
 #[derive(Clone, Default)]
 pub(super) struct Client {
@@ -81,12 +94,24 @@ pub(super) struct Client {
     pub(super) stranger: Option<Arc<Stranger>>,
     /// Whose sender is gone once the emulator stops; `None` where it never does.
     pub(super) stop: Option<watch::Receiver<()>>,
+    /// The last header with a signed token that the client has shown on this connection.
+    pub(super) shown: Arc<Mutex<Option<Shown>>>,
 }
 
 impl Client {
     /// Takes note that the client has proved who it is.
     pub(super) fn becomes_known(&self) {
         self.stranger.iter().for_each(|stranger| stranger.becomes_known());
+    }
+
+    /// The token of the header `shown`, where the client has shown the same before.
+    fn signed(&self, shown: &HeaderValue) -> Option<Arc<SignedToken>> {
+        let last = self.lock_shown();
+        last.as_ref().filter(|(header, _)| header == shown).map(|(_, signed)| signed.clone())
+    }
+
+    fn lock_shown(&self) -> MutexGuard<'_, Option<Shown>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the emulator stops, which answers without an end have to heed.
