@@ -176,39 +176,41 @@ impl Links {
         listens && inner.send(device, message)
     }
 
-    /// Sends a method call in the way that `delivery` says, which is only asked
+    /// Sends a method call, whose `payload` is JSON, in the way that `delivery` says, which is only asked
     /// when the call is sent; `None` when the device is not connected or not
     /// subscribed to calls.
     pub fn call(
         &self,
         device: &Identity,
         method: &str,
-        payload: &Value,
+        payload: &str,
         delivery: impl FnOnce() -> Delivery,
     ) -> Option<PendingCall> {
         let mut inner = self.lock();
-        inner.links.get(device)?.subscriptions.method_calls?;
-        inner.next_call += 1;
-        let rid = format!("{:x}", inner.next_call);
+        let Inner { links, next_call, .. } = &mut *inner;
+        let slot = links.get_mut(device)?;
+        slot.subscriptions.method_calls?;
+        *next_call += 1;
+        let rid = format!("{next_call:x}");
         let (reply, outcome) = oneshot::channel();
         let topic = HubTopic::MethodCall { name: method.to_owned(), rid: rid.clone() };
-        let message = Message::new(topic, payload.to_string());
+        let message = Message::new(topic, payload.to_owned());
         let Delivery { delay, twice } = delivery();
         for message in twice.then(|| message.clone()).into_iter().chain([message]) {
             if !delay.is_zero() {
-                let outbox = inner.links.get(device)?.outbox.clone();
+                let outbox = slot.outbox.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
                     outbox.send(message).await;
                 });
-            } else if !inner.send(device, message) {
+            } else if !slot.outbox.try_send(message) {
+                inner.remove(device, Closed::Slow);
                 return None;
             }
         }
-        let calls = &mut inner.links.get_mut(device)?.calls;
         // A caller whose request was dropped has not said that it is gone.
-        calls.retain(|_, waiting| !waiting.is_closed());
-        calls.insert(rid.clone(), reply);
+        slot.calls.retain(|_, waiting| !waiting.is_closed());
+        slot.calls.insert(rid.clone(), reply);
         Some(PendingCall { rid, outcome })
     }
 
@@ -311,7 +313,7 @@ mod tests {
     fn the_newest_connection_wins_and_ends_the_olds_calls() {
         let links = Links::default();
         let mut old = links.attach(&gw1(), listening(), None);
-        let mut call = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
+        let mut call = links.call(&gw1(), "m", "null", at_once).unwrap();
         let new = links.attach(&gw1(), listening(), None);
         assert_eq!(old.closed.try_recv(), Ok(Closed::Replaced));
         assert_eq!(call.outcome.try_recv(), Ok(CallOutcome::Replaced));
@@ -326,13 +328,13 @@ mod tests {
     fn only_one_reply_counts() {
         let links = Links::default();
         let mut link = links.attach(&gw1(), listening(), None);
-        let mut call = links.call(&gw1(), "m", &json!({"a": 1}), at_once).unwrap();
+        let mut call = links.call(&gw1(), "m", r#"{"a":1}"#, at_once).unwrap();
         let message = link.outbox.try_recv().unwrap();
         assert_eq!(&*message.payload, br#"{"a":1}"#);
         assert!(links.reply(&gw1(), &call.rid, 200, json!(1)));
         assert!(!links.reply(&gw1(), &call.rid, 500, json!(2)));
         assert_eq!(call.outcome.try_recv(), Ok(CallOutcome::Reply(200, json!(1))));
-        let late = links.call(&gw1(), "m", &Value::Null, at_once).unwrap();
+        let late = links.call(&gw1(), "m", "null", at_once).unwrap();
         links.forget_call(&gw1(), &late.rid);
         assert!(!links.reply(&gw1(), &late.rid, 200, Value::Null));
     }
@@ -341,7 +343,7 @@ mod tests {
     fn nothing_reaches_a_device_that_does_not_listen() {
         let links = Links::default();
         let mut link = links.attach(&gw1(), Subscriptions::default(), None);
-        assert!(links.call(&gw1(), "m", &Value::Null, at_once).is_none());
+        assert!(links.call(&gw1(), "m", "null", at_once).is_none());
         links.notify(&gw1(), Object::new(), 2);
         assert!(link.outbox.try_recv().is_none());
         links.subscribe(&gw1(), link.number, |subscriptions| *subscriptions = listening()).unwrap();

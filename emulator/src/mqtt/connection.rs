@@ -132,7 +132,7 @@ impl Connection {
 
     /// Sends a packet.
     pub async fn write(&mut self, packet: &Packet) -> Result<(), ConnectionError> {
-        let mut bytes = BytesMut::new();
+        let mut bytes = BytesMut::with_capacity(packet.size());
         packet.write(&mut bytes, MAX_PACKET).map_err(io::Error::other)?;
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
         timeout(WRITE_DEADLINE, self.transport.write(bytes.freeze())).await.map_err(|_| late())??;

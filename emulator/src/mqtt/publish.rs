@@ -51,7 +51,11 @@ pub async fn handle(hub: &Hub, link: &Link, published: &Publish) -> Result<Optio
 /// `devices/{device}[/modules/{module}]/messages/events`; `None` when `topic` is
 /// no telemetry topic of the sender's own.
 pub(super) fn telemetry_bag<'a>(sender: &Identity, topic: &'a str) -> Option<&'a str> {
-    let bag = topic.strip_prefix(&sender.path())?.strip_prefix("/messages/events")?;
+    // Most topics are of other kinds, so the path is only made for those that may have it.
+    let bag = topic
+        .starts_with("devices/")
+        .then(|| topic.strip_prefix(&sender.path()))??
+        .strip_prefix("/messages/events")?;
     if bag.is_empty() { Some(bag) } else { bag.strip_prefix('/') }
 }
 

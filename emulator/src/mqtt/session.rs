@@ -95,9 +95,11 @@ impl HubSession<'_> {
         let left = expiry.map_or(LONGEST, |expiry| Duration::from_secs(left(expiry)).min(LONGEST));
         let expires = sleep_until(Instant::now() + left);
         tokio::pin!(expires);
+        let max_silence = self.max_silence.unwrap_or(LONGEST);
         let mut heard = Instant::now();
+        let silent = sleep_until(heard + max_silence);
+        tokio::pin!(silent);
         loop {
-            let silent = sleep_until(heard + self.max_silence.unwrap_or(LONGEST));
             tokio::select! {
                 biased;
                 closed = &mut self.link.closed => return Err(closed.unwrap_or(Closed::Shutdown).into()),
@@ -110,7 +112,11 @@ impl HubSession<'_> {
                     self.hub.links.touch(&self.link.device);
                     self.receive(packet?).await?;
                 }
-                () = silent => return Err(SessionEnd::Silent),
+                // The timer is not set anew for each packet, but when it has run down.
+                () = &mut silent => match heard + max_silence {
+                    end if end <= Instant::now() => return Err(SessionEnd::Silent),
+                    later => silent.as_mut().reset(later),
+                },
             }
         }
     }
