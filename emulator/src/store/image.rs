@@ -1,6 +1,6 @@
 //! What the frames of a store add up to: the values of all tables, unparsed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -21,9 +21,10 @@ pub struct Raw {
     pub patches: Vec<Bytes>,
 }
 
-/// The values of all tables, each by name.
+/// The values of all tables, by the table's number and by name. There are few tables, and
+/// their numbers are found sooner than hashed.
 #[derive(Default)]
-pub(super) struct Image(HashMap<u8, HashMap<Bytes, Raw>>);
+pub(super) struct Image(BTreeMap<u8, HashMap<Bytes, Raw>>);
 
 impl Image {
     /// What the file `bytes` has, and where its last whole frame ends.
@@ -55,12 +56,11 @@ impl Image {
     /// All values of a table, by name, in the order of the names.
     pub(super) fn all(&self, table: Table) -> Result<Vec<(String, Raw)>> {
         let values = self.0.get(&table.number()).into_iter().flatten();
-        let mut all = values
-            .map(|(name, raw)| {
-                let text = std::str::from_utf8(name).context("a stored name is no text")?;
-                Ok((text.to_owned(), raw.clone()))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let named = |(name, raw): (&Bytes, &Raw)| {
+            let text = std::str::from_utf8(name).context("a stored name is no text")?;
+            Ok((text.to_owned(), raw.clone()))
+        };
+        let mut all = values.map(named).collect::<Result<Vec<_>>>()?;
         all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(all)
     }

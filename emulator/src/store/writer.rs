@@ -30,9 +30,10 @@ use crate::device;
 const ANEW: &str = ".writing-store";
 
 /// How much a file may grow beyond twice of what it had when it was last written
-/// anew, in bytes: writing a small file anew again and again would take longer than
-/// reading some megabytes more at a start.
-const SLACK: u64 = 8 << 20;
+/// anew, in bytes. Each start reads all of the past, some thousand changes in each
+/// megabyte, and takes longer by that; writing a file of a megabyte anew takes some
+/// milliseconds, of a thread that nobody waits for.
+const SLACK: u64 = 1 << 20;
 
 /// How much is written before it is needed, in bytes: at least and at most, and in
 /// between a quarter of the file.
@@ -500,6 +501,25 @@ mod tests {
         assert!(writer.step(None).is_none());
         writer.append(&[put(MESSAGES, "b", third)]).unwrap();
         assert!(writer.step(None).is_some());
+    }
+
+    #[test]
+    fn of_the_past_a_start_reads_little() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(&dir);
+        let value = Bytes::from(json!("x".repeat(10_000)).to_string());
+        writer.append(&[put(MESSAGES, "a", value.clone())]).unwrap();
+        writer.anew = writer.end;
+        let needed = writer.end;
+        let rewriting = loop {
+            writer.append(&[put(MESSAGES, "a", value.clone())]).unwrap();
+            if let Some(rewriting) = writer.step(None) {
+                break rewriting;
+            }
+        };
+        assert!(writer.end < 2 * needed + (1 << 20) + 20_000, "{}", writer.end);
+        writer.replace(rewriting).unwrap();
+        assert!(writer.end < needed + 1000, "{}", writer.end);
     }
 
     #[test]
