@@ -327,7 +327,7 @@ mod tests {
         ] {
             let body = format!(r#"{{"errorCode":{number},"message":"m"}}"#);
             // A status that means none of these.
-            assert_eq!(HubRefusal::parse("h", 418, None, &body).kind(), kind, "{number}");
+            assert_eq!(HubRefusal::parse("h", 401, None, &body).kind(), kind, "{number}");
         }
         for (status, kind) in [
             (400, Other),
@@ -379,6 +379,15 @@ mod tests {
             assert!(said.contains(sentence) && told.contains(remedy), "{text}");
             assert_eq!(told.is_empty(), remedy.is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_hubs_words_are_quoted_where_there_are_any() {
+        let silent = HubRefusal::parse("h", 404, Some("DeviceNotFound"), "");
+        let expected = "no such device (hub h: 404 DeviceNotFound); see iotdm-ctl device list";
+        assert_eq!(silent.to_string(), expected);
+        let expected = "no such device (hub h: 404 DeviceNotFound, \"gw1\"); see iotdm-ctl device list";
+        assert_eq!(HubRefusal::parse("h", 404, None, CLASSIC).to_string(), expected);
     }
 
     #[test]
