@@ -24,9 +24,13 @@ PYTHON, NODE = "azure-iot-hub (Python)", "azure-iothub (Node)"
 AT_ONCE = 64
 # A device is in flight from its call until it is seen to be back, which takes an interval at least.
 IN_FLIGHT, INTERVAL = 1000, "200ms"
-FLEET = ["--yes", "--canary", "0", "--max-in-flight", IN_FLIGHT, "--max-per-second", "100000", "--interval", INTERVAL, "-o", "jsonl"]
 # How long a device is away in `sites`, in milliseconds, and how often the tool is killed there.
 AWAY, KILLS = 1000, 5
+
+
+def at_full_speed(in_flight: int = IN_FLIGHT) -> list:
+    """The options of a fleet that is rebooted as fast as it can be."""
+    return ["--yes", "--canary", "0", "--max-in-flight", in_flight, "--max-per-second", "100000", "--interval", INTERVAL, "-o", "jsonl"]
 
 
 def commands(table: Table, directory: Path, rounds: int) -> None:
@@ -96,7 +100,7 @@ def one_fleet(table: Table, hub: MeasuredHub, count: int, home: Path) -> None:
     before = process.cpu(hub.process.pid)
     alone = run([LOAD, "calls", hub.data, "-", count, "--all", "--method", "rebootDevice", "--read-twin", "--at-once", AT_ONCE])
     between = process.cpu(hub.process.pid)
-    command = [*hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", *FLEET]
+    command = [*hub.ctl_command(), "reboot", "--where", "properties.reported.agent.version = '1.0.0'", *at_full_speed()]
     used = run(command, os.environ | {"XDG_STATE_HOME": str(home)})
     after = process.cpu(hub.process.pid)
     table.add(f"{what}: devices a second", OURS, count / used["ms"] * 1e3)
@@ -109,12 +113,12 @@ def one_fleet(table: Table, hub: MeasuredHub, count: int, home: Path) -> None:
 
 
 @contextlib.contextmanager
-def pretended_fleet(data: Path, count: int) -> Iterator[tuple[Process, list]]:
+def pretended_fleet(data: Path, count: int, in_flight: int = IN_FLIGHT) -> Iterator[tuple[Process, list]]:
     """A hub that is nothing but answers, and the command that reboots its devices."""
     with Process([LOAD, "pretended", data, count]) as hub:
         hub.wait_for("^ready")
         where = ["--connection-string-file", data / "service-connection-string", "--ca-file", data / "ca.pem"]
-        yield hub, [program("iotdm-ctl"), *where, "reboot", "--where", "tags.site != ''", *FLEET]
+        yield hub, [program("iotdm-ctl"), *where, "reboot", "--where", "tags.site != ''", *at_full_speed(in_flight)]
 
 
 def pretended(table: Table, directory: Path, sizes: list[int]) -> None:

@@ -584,11 +584,12 @@ mod tests {
         let groups = vec![Some(json!("north")), None, Some(json!(7))];
         let full = Plan { rules, groups, offline: vec![device("gw2")], ..plan() };
         let full = Plan { way: Way::Twin { deadline: Some(full.at) }, ..full };
+        let full = Plan { version: VERSION_OF_MODULES, module: Some("iotdm".parse().unwrap()), ..full };
         let journal = Journal::create(Some(home.path()), &full).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
         assert_eq!(Journal::resume(&path).unwrap().1, full);
-        let later = fs::read_to_string(&path).unwrap().replacen("\"version\":2", "\"version\":4", 1);
+        let later = fs::read_to_string(&path).unwrap().replacen("\"version\":3", "\"version\":4", 1);
         fs::write(&path, later).unwrap();
         let error = Journal::resume(&path).unwrap_err().to_string();
         assert!(error.contains("another version"), "{error}");
