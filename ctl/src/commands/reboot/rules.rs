@@ -125,6 +125,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_gate_may_hold_a_start_for_an_hour_unless_told_otherwise() {
+        let patience = |gate_timeout| Rules { gate_timeout, ..Rules::default() }.gate_patience().as_secs();
+        assert_eq!((patience(None), patience(Some(5))), (3600, 5));
+    }
+
+    #[test]
     fn more_than_a_tenth_and_at_least_two() {
         // The run stops at the next failure after the limit.
         for (devices, limit) in [(1, 1), (9, 1), (10, 1), (19, 1), (20, 2), (25, 2), (30, 3), (500, 50)] {
