@@ -75,20 +75,41 @@ pub fn check(
     }
 }
 
-/// Refuses unless one of the keys has signed the token for one of `resources`.
-/// Where an attempt failed by something else than its signature, the refusal
-/// says by what.
+/// Refuses unless one of the keys has signed the token, and for one of `resources`.
 fn check_token(token: &SasToken, keys: &Keys, resources: &[String], now: Time) -> Result<(), HubRefusal> {
-    let mut refusal = None;
-    for key in [&keys.primary, &keys.secondary] {
-        for resource in resources {
-            match token.verify(key, now.unix_seconds(), resource) {
-                Ok(()) => return Ok(()),
-                Err(SasError::Signature) if refusal.is_some() => {}
-                Err(error) => refusal = Some(error),
-            }
+    let is_signed = [&keys.primary, &keys.secondary].iter().any(|key| token.verify_signature(key).is_ok());
+    let checked =
+        if is_signed { token.verify_use(now.unix_seconds(), resources) } else { Err(SasError::Signature) };
+    checked.map_err(|error| ErrorCode::IotHubUnauthorized.because(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use iotdm_proto::sas;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_by_either_key_and_its_refusal_says_what_is_wrong() {
+        let keys =
+            Keys { primary: "cHJpbWFyeQ==".parse().unwrap(), secondary: "c2Vjb25kYXJ5".parse().unwrap() };
+        let stranger = "c3RyYW5nZXI=".parse().unwrap();
+        let resources = ["h/devices/gw1".to_owned(), "other/devices/gw1".to_owned()];
+        let now = Time::from_unix_millis(1_000_000);
+        for (resource, key, expiry, why) in [
+            ("h/devices/gw1", &keys.primary, 1001, None),
+            ("h/devices/gw1", &keys.secondary, 1001, None),
+            ("other/devices/gw1", &keys.secondary, 1001, None),
+            ("h/devices/gw1", &keys.primary, 990, Some("the token expired 10 seconds ago")),
+            ("h/devices/gw1", &keys.secondary, 990, Some("the token expired 10 seconds ago")),
+            ("h/devices/gw1", &stranger, 1001, Some("the signature does not match")),
+            ("h/devices/gw1", &stranger, 990, Some("the signature does not match")),
+            ("h/devices/gw2", &keys.primary, 1001, Some("the token is for \"h/devices/gw2\"")),
+        ] {
+            let token: SasToken = sas::sign(resource, key, expiry, None).parse().unwrap();
+            let refused = check_token(&token, &keys, &resources, now).map_err(|refusal| refusal.message);
+            let expected = why.map_or(Ok(()), |why| Err(why.to_owned()));
+            assert_eq!(refused, expected, "{resource} until {expiry}");
         }
     }
-    let why = refusal.map_or_else(String::new, |error| error.to_string());
-    Err(ErrorCode::IotHubUnauthorized.because(why))
 }

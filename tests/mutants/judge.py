@@ -130,8 +130,9 @@ def judge(part: str, again: bool, known: dict[str, str]) -> list[str]:
         listed |= {change["name"]: change["stable"] for change in changes}
         left = [change for change in changes if found.get(change["name"], [MISSED])[0] == MISSED]
         if left:
-            found |= {name: [end, at] for name, end in try_switched(part, crate, left).items()}
-        left = [change for change in left if change["name"] not in found]
+            switched = try_switched(part, crate, left)
+            found |= {name: [end, at] for name, end in switched.items()}
+            left = [change for change in left if change["name"] not in switched]
         if left:
             found |= {name: [end, at] for name, end in try_each(part, crate, left).items()}
     found = {name: found[name] for name in listed}
