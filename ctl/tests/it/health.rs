@@ -149,7 +149,7 @@ fn resume(hub: &FakeHub, more: &[&str]) -> Ran {
 #[test]
 fn a_device_that_tells_its_health_is_waited_for_until_it_is_healthy() {
     let run = one(vec![starting, starting, well], &[]);
-    run.ends(0, &["gw1: up, and still starting", "gw1: completed in 0 s, boot id changed\n"]);
+    run.ends(0, &["gw1: up, and still starting", "gw1: completed in ", " s, boot id changed\n"]);
     let other_boot: fn(&Value) -> Value = |id| {
         with_health(id, json!({"bootId": "a", "state": "degraded", "failedUnits": ["x"], "failedCount": 1}))
     };
@@ -162,7 +162,7 @@ fn a_device_that_tells_its_health_is_waited_for_until_it_is_healthy() {
     assert_eq!(outcome["error"], "the device came back unhealthy: gateway-app.service");
 
     let run = one(vec![as_before], &["-o", "json"]);
-    run.ends(0, &["completed in 0 s, boot id changed; degraded as before: old.service\n"]);
+    run.ends(0, &["completed in ", " s, boot id changed; degraded as before: old.service\n"]);
     assert_eq!(run.json()["note"], "degraded as before: old.service");
     one(vec![as_before], &["--until", "healthy=strict"]).ends(7, &["came back unhealthy: old.service"]);
     one(vec![unwell], &["--until", "booted"]).ends(0, &["completed"]);
@@ -225,7 +225,7 @@ fn a_device_that_says_nothing_of_its_health_is_not_waited_for_for_ever() {
         })
     };
     let reboot = ["reboot", "gw1", "--id", "r-1", "--interval", "10ms"];
-    hub().run(&reboot).ends(0, &["completed in 0 s", "; it says nothing of its health\n"]);
+    hub().run(&reboot).ends(0, &["completed in ", "; it says nothing of its health\n"]);
     let asked_for = hub().run(&[&reboot[..], &["--until", "healthy", "--wait-timeout", "100ms"]].concat());
     assert_eq!(asked_for.code, 6, "{asked_for:#?}");
 }

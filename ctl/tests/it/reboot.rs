@@ -57,7 +57,8 @@ fn waits_for_this_id_and_prints_reply_and_reboot_time() {
             "gw1: sent rebootDevice, id ",
             "gw1: accepted",
             "gw1: rebooting",
-            "gw1: completed in 0 s, boot id changed",
+            "gw1: completed in ",
+            " s, boot id changed\n",
         ],
     );
     assert_eq!(run.stderr.matches("rebooting").count(), 1, "one line per change: {run:#?}");
