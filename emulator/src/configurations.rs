@@ -207,6 +207,7 @@ mod tests {
         let queries = system_queries("c", &"*".into(), &json!({"deviceContent": {}}));
         assert_eq!(queries["targetedCount"], "select deviceId from devices");
     }
+
     #[test]
     fn what_content_is_for_may_be_written_in_any_case() {
         let body = json!({"Content": {"DeviceContent": {"properties.desired.A": 1}, "other": 2}});
