@@ -22,6 +22,9 @@ printf '[Service]\\nExecStart=/bin/sh -c "grep NoNewPrivs /proc/self/status >/va
 ln -sf ../evil.service $units/default.target.wants/evil.service
 busctl call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager SetUserLinger ubb $(id -u) true false
 """
+NAMESPACES = "/proc/sys/user/max_user_namespaces"
+# What systemd says of a start without the user namespace that it was to have.
+NO_USERS = "{}.service: Main process exited, code=exited, status=217/USER"
 OF_THE_DAEMON = r"^(Type|ExecStart|ExecStopPost|Restart\w*|WatchdogSec|LoadCredential|SetCredential|WantedBy)=.*$"
 
 
@@ -166,25 +169,39 @@ def test_a_read_only_root_has_a_state_directory(machine, hub):
 
 @pytest.mark.qemu
 @pytest.mark.timeout(3 * BOOT)
-def test_without_user_namespaces_the_daemon_connects(debian, deb, hub, tmp_path):
-    """Switched off after the generators have run, by something that they could not foresee."""
+def test_without_user_namespaces_the_units_start(debian, deb, hub, tmp_path):
+    """Switched off after the generators have run, by something that they could not foresee: during the boot, where the
+    note of an orderly shutdown comes first, and then under the daemon."""
     with image.layer(debian, tmp_path / "layer") as root:
         image.install(root, deb)
         gateways.configure(root, hub)
         vm.prepare(root, [hub.mqtt_port])
         (root / "etc/systemd/system/harden.service").write_text(
-            f"[Unit]\nBefore={UNIT}.service {NOTE}.service\n[Service]\nType=oneshot\n"
-            "ExecStart=/bin/sh -c 'echo 0 >/proc/sys/user/max_user_namespaces'\n[Install]\nWantedBy=multi-user.target\n")
+            f"[Unit]\nBefore={NOTE}.service {UNIT}.service\n[Service]\nType=oneshot\n"
+            f"ExecStart=/bin/sh -c 'echo 0 >{NAMESPACES}'\n[Install]\nWantedBy=multi-user.target\n")
+        (root / f"etc/systemd/system/{UNIT}.service.d").mkdir()
+        (root / f"etc/systemd/system/{UNIT}.service.d/order.conf").write_text(f"[Unit]\nAfter={NOTE}.service\n")
         vm.enable(root, UNIT, "harden.service")
         virtual = vm.VirtualMachine(root, tmp_path)
         try:
             virtual.power_on()
             hub.wait_connected(DEVICE, timeout=BOOT)
+            virtual.run(f"until systemctl --quiet is-active {NOTE}; do sleep 0.2; done")
+            assert NO_USERS.format(NOTE) in virtual.run("journalctl --boot --grep=217/USER"), "the test's premise"
+            assert private_users(virtual, UNIT, NOTE) == ["no", "no"]
+
+            virtual.run(f"echo 100 >{NAMESPACES}; systemctl daemon-reload; systemctl stop {UNIT}")
+            assert private_users(virtual, UNIT) == ["yes"]
+            virtual.run(f"echo 0 >{NAMESPACES}; systemctl start {UNIT}")
+            hub.wait_connected(DEVICE, timeout=BOOT)
+            assert NO_USERS.format(UNIT) in virtual.run("journalctl --boot --grep=217/USER"), "the test's premise"
+            assert private_users(virtual, UNIT) == ["no"]
         finally:
             virtual.cut_power()
             print((tmp_path / "console").read_text(errors="replace"))
-    virtual.boot_ids()
-    failures = virtual.journal("--grep=217/USER")
-    virtual.disk.unlink()
-    for unit in [UNIT, NOTE]:
-        assert f"{unit}.service: Main process exited, code=exited, status=217/USER" in failures, "the test's premise"
+            virtual.disk.unlink()
+
+
+def private_users(virtual: vm.VirtualMachine, *units: str) -> list[str]:
+    """Whether these units are given user namespaces, as the machine has them now."""
+    return virtual.run(f"systemctl show --property=PrivateUsers --value {' '.join(units)}").split()
