@@ -75,6 +75,25 @@ fn a_boot_at_the_very_time_of_a_request_is_the_one_that_was_asked_for() {
     }
 }
 
+/// The longer memory is of requests for which the machine rebooted.
+#[test]
+fn a_request_that_another_shutdown_has_completed_is_remembered_as_one_that_began() {
+    let mut agent = idle();
+    let effects: Vec<Effect> =
+        waiting().into_iter().flat_map(|(seconds, event)| agent.handle(event, at(seconds))).collect();
+    for (shut_down, status, begun) in
+        [(Some("boot-1"), RebootStatus::Completed, true), (None, RebootStatus::Failed, false)]
+    {
+        let noted = Start { shut_down: shut_down.map(String::from), ..start("boot-2", 130) };
+        let (agent, _) = resumed(Some(last_saved(&effects)), None, noted, SETTINGS, at(140));
+        let record = &agent.core.record;
+        assert_eq!(record.reboot.as_ref().unwrap().status, status);
+        let remembered: Vec<_> =
+            record.granted.iter().map(|request| (request.id.as_str(), request.begun)).collect();
+        assert_eq!(remembered, [("a", begun)]);
+    }
+}
+
 #[test]
 fn the_running_boot_and_how_many_there_were_are_known_to_whoever_counts_them() {
     let mut agent = idle();

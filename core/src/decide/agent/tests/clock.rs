@@ -425,3 +425,26 @@ fn an_outcome_that_is_still_to_be_told_follows_the_clock_as_the_newest_does() {
     assert_eq!(told.down_seconds, Some(21.0));
     assert_eq!(last_saved(&effects).unheard[0].reboot, told);
 }
+
+/// The clock by which the newest began says nothing of the one before.
+#[test]
+fn a_step_of_the_clock_makes_no_down_time_for_an_outcome_before_the_one_that_has_begun() {
+    let (mut agent, mut effects) = resumed(None, None, unsynchronized("boot-1", 0), SETTINGS, at(5));
+    for event in straight() {
+        effects.extend(agent.handle(event, at(100)));
+    }
+    let (mut agent, _) = resume(Some(last_saved(&effects)), "boot-2", TRUE_TIME);
+    let more = [
+        call("8", r#"{"id":"c"}"#),
+        Event::Permission(Outlook::of(Ok(()))),
+        Event::Saved(Ok(())),
+        delivered("8"),
+    ];
+    more.into_iter().for_each(|event| drop(agent.handle(event, at(TRUE_TIME + 20))));
+    let effects = agent.handle(set(Clock::Synchronized, TRUE_TIME + 5), at(TRUE_TIME + 30));
+    let record = last_saved(&effects);
+    assert_eq!(record.reboot.unwrap().started_at, Some(at(TRUE_TIME + 25)), "the newest has begun");
+    let before = &record.unheard[0].reboot;
+    assert_eq!((before.id.as_str(), before.status), ("a", RebootStatus::Completed));
+    assert_eq!(before.down_seconds, None);
+}
