@@ -103,7 +103,7 @@ impl Emulator {
         let size = dir.join("store.redb").metadata().unwrap().len();
         say("store for each device, KiB", size as f64 / 1024.0 / count as f64);
         let start = Instant::now();
-        drop(Hub::measured(&self.program, &dir, &PORTS));
+        let _hub = Hub::measured(&self.program, &dir, &PORTS);
         say("exec to ready with these devices, ms", start.elapsed().as_secs_f64() * 1e3);
     }
 }
