@@ -154,8 +154,13 @@ fn a_canary_that_was_not_watched_to_the_end_is_watched_again() {
     let refuses = Arc::new(Mutex::new(true));
     let state = refuses.clone();
     let fleet = Fleet::default();
+    let called = fleet.clone();
     let hub = fleet.hub(3, move |device| match device {
-        "gw2" if *state.lock().unwrap() => refused(device),
+        "gw2" if *state.lock().unwrap() => {
+            // By then the other one that goes first is called.
+            called.wait_for(1);
+            refused(device)
+        }
         _ => None,
     });
     let soaking = ["--canary", "2", "--soak", "1h"];
