@@ -169,9 +169,9 @@ def test_a_read_only_root_has_a_state_directory(machine, hub):
 
 @pytest.mark.qemu
 @pytest.mark.timeout(3 * BOOT)
-def test_without_user_namespaces_the_units_start(debian, deb, hub, tmp_path):
+def test_without_user_namespaces_the_units_do_their_work(debian, deb, hub, tmp_path):
     """Switched off after the generators have run, by something that they could not foresee: during the boot, where the
-    note of an orderly shutdown comes first, and then under the daemon."""
+    note of an orderly shutdown comes first, then before the daemon starts, and before the note is written."""
     with image.layer(debian, tmp_path / "layer") as root:
         image.install(root, deb)
         gateways.configure(root, hub)
@@ -196,6 +196,11 @@ def test_without_user_namespaces_the_units_start(debian, deb, hub, tmp_path):
             hub.wait_connected(DEVICE, timeout=BOOT)
             assert NO_USERS.format(UNIT) in virtual.run("journalctl --boot --grep=217/USER"), "the test's premise"
             assert private_users(virtual, UNIT) == ["no"]
+
+            virtual.run(f"echo 100 >{NAMESPACES}; systemctl daemon-reload; echo 0 >{NAMESPACES}; systemctl stop {NOTE}")
+            assert private_users(virtual, NOTE) == ["yes"]
+            noted, boot = virtual.run("cat /var/lib/iotdm/last-shutdown /proc/sys/kernel/random/boot_id").split("\n")[:2]
+            assert noted == boot
         finally:
             virtual.cut_power()
             print((tmp_path / "console").read_text(errors="replace"))
