@@ -241,6 +241,7 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for ToItsEnd<F> {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::http::HeaderValue;
     use futures_util::FutureExt as _;
     use iotdm_proto::{ServiceConnectionString, sas};
     use tokio::sync::oneshot;
@@ -334,6 +335,23 @@ mod tests {
             let response = answer(&router, request).await.unwrap();
             assert_eq!(response.status().as_u16(), expected, "{path} {token}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_request_with_a_token_that_is_kept_no_more_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hub, client) = (hub(&dir), Client::default());
+        let file = DataDir::named(dir.path()).unwrap().policy("service");
+        let service: ServiceConnectionString = std::fs::read_to_string(file).unwrap().parse().unwrap();
+        let expiry = crate::clock::now().unix_seconds() + 600;
+        let read = Bytes::from(sas::sign("localhost", &service.key, expiry, Some("service")));
+        let token = HeaderValue::from_maybe_shared(read.clone()).unwrap();
+        let request = Request::builder().uri("/twins/gw1").header("Authorization", token);
+        let request = request.extension(client.clone()).body(Body::empty()).unwrap();
+        let response = answer(&TowerToHyperService::new(router(hub)), request).await.unwrap();
+        assert_eq!(response.status().as_u16(), 404);
+        assert!(client.shown.lock().unwrap().as_ref().is_some_and(|(header, _)| *header == *read));
+        assert!(read.is_unique());
     }
 
     #[tokio::test]

@@ -51,8 +51,9 @@ pub(super) fn presented_token(hub: &Hub, parts: &Parts) -> Result<Arc<SignedToke
     let text = shown.to_str().map_err(|_| unauthorized("the token is not text"))?;
     let token: SasToken = text.parse().map_err(|error| unauthorized(&format!("{error}")))?;
     let signed = Arc::new(hub.signed(token)?);
-    if let Some(client) = client {
-        *client.lock_shown() = Some((shown.clone(), signed.clone()));
+    // Copied, since the header itself is a part of all that was read with it.
+    if let (Some(client), Ok(header)) = (client, HeaderValue::from_bytes(shown.as_bytes())) {
+        *client.lock_shown() = Some((header, signed.clone()));
     }
     Ok(signed)
 }
