@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::{fs, io};
 
 use anyhow::Context as _;
-use nix::unistd::{Gid, Group, getegid};
+use nix::unistd::{AccessFlags, Gid, Group, access, getegid};
 
 use crate::error::Usage;
 use crate::output::{arguments, has_secret, say};
@@ -105,7 +105,12 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 /// before a secret is made, which would be lost if it could not be written.
 pub fn check(path: &Path) -> anyhow::Result<()> {
     check_kind(path)?;
-    let tried = tempfile::NamedTempFile::new_in(folder(path)).map(drop);
+    let folder = folder(path);
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| {
+        let (path, folder) = (path.display(), folder.display());
+        Usage(format!("--out {path}: no file can be made in {folder}: {}", error.desc()))
+    })?;
+    let tried = tempfile::NamedTempFile::new_in(folder).map(drop);
     tried.with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -188,6 +193,16 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(at("file")).unwrap(), "old");
         assert!(!at("gone").exists());
+    }
+
+    #[test]
+    fn no_file_can_be_made_where_there_is_no_folder() {
+        let error = check(Path::new("/nonexistent/key")).unwrap_err();
+        assert!(error.is::<Usage>());
+        assert_eq!(
+            error.to_string(),
+            "--out /nonexistent/key: no file can be made in /nonexistent: No such file or directory"
+        );
     }
 
     #[test]

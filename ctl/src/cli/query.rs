@@ -21,7 +21,8 @@ With --module NAME (or module in ctl.toml) a query FROM devices is made one over
 modules of that name: FROM devices.modules WHERE moduleId = 'NAME' AND (...).
 
 Ready-made:
-  last-reboots    which device was last rebooted when, and why
+  last-reboots    when each device was last booted and by what, and its newest
+                  request with its reason
   unclean         whose last boot followed no orderly shutdown
   never-reported  which devices have never reported an agent
   waiting         whose reboot waits for an inhibitor or a window
@@ -51,7 +52,7 @@ pub struct QueryArgs {
 /// `--ready-made`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReadyMade {
-    /// Which device was last rebooted when, and why
+    /// When each device was last booted and by what, and its newest request
     LastReboots,
     /// Whose last boot followed no orderly shutdown
     Unclean,
@@ -81,7 +82,8 @@ impl ReadyMade {
         match self {
             ReadyMade::LastReboots => {
                 "SELECT deviceId, properties.reported.rebootTime AS rebootTime, \
-                 properties.reported.reboot.status AS outcome, properties.reported.reboot.reason AS reason \
+                 properties.reported.boot.cause AS cause, properties.reported.reboot.status AS newestRequest, \
+                 properties.reported.reboot.reason AS reason \
                  FROM devices WHERE IS_DEFINED(properties.reported.rebootTime)"
             }
             ReadyMade::Unclean => {

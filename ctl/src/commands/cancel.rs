@@ -89,11 +89,17 @@ pub async fn run(hub: &HubClient, output: Output, args: CancelArgs) -> anyhow::R
     }
     let devices = which(hub, &args).await?;
     if devices.is_empty() {
-        say(format_args!("iotdm-ctl: no device is selected, nothing was sent"));
+        let (why, exit) = match &args.journal {
+            Some(path) => {
+                (format!("{}: nothing is pending of what this run asked for", path.display()), Exit::Refused)
+            }
+            None => ("no device is selected".to_owned(), Exit::NoSuchDevice),
+        };
+        say(format_args!("iotdm-ctl: {why}, nothing was sent"));
         if !output.is_tabular() {
             output.array(&[] as &[Cancellation])?;
         }
-        return Ok(Exit::NoSuchDevice);
+        return Ok(exit);
     }
     hub.no_faster_than(PER_SECOND);
     many(hub, output, &devices, args.timeouts).await

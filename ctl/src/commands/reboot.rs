@@ -161,7 +161,9 @@ pub async fn run(
             several => output.array(several),
         }),
         Format::Csv => results.print(|output| summary::print_csv(output, &outcomes.whole())),
-        Format::Text if !one => results.print(|output| summary::print(output, outcomes.lines())),
+        Format::Text if !one => {
+            results.print(|output| summary::print(output, run.request.is_dry_run(), outcomes.lines()));
+        }
         Format::Text | Format::Jsonl | Format::Prometheus => {}
     }
     if let Some(stop) = stop {

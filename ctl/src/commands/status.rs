@@ -6,7 +6,10 @@ mod prometheus;
 mod row;
 mod watch;
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
+use iotdm_proto::DeviceId;
 
 use self::row::{COLUMNS, DeviceStatus, Times};
 use crate::cli::StatusArgs;
@@ -40,7 +43,7 @@ pub async fn run(hub: &HubClient, output: Output, args: StatusArgs) -> anyhow::R
         }
         return watch::run(hub, output, &args).await;
     }
-    let now = now(hub, &args).await?;
+    let now = now(hub, &args, &mut BTreeSet::new()).await?;
     match now.statuses.as_slice() {
         [] if !args.devices.is_empty() => {}
         statuses if output.format() == Format::Prometheus => prometheus::print(output, statuses)?,
@@ -84,8 +87,9 @@ async fn queries(hub: &HubClient, args: &StatusArgs, count: &mut u32) -> anyhow:
     Ok(of_modules(hub, "*", devices.as_deref(), module)?)
 }
 
-/// Asks how the devices are that the command line means.
-async fn now(hub: &HubClient, args: &StatusArgs) -> anyhow::Result<Now> {
+/// Asks how the devices are that the command line means. Of named devices that do not
+/// exist it says so, but for those that are `missing` already.
+async fn now(hub: &HubClient, args: &StatusArgs, missing: &mut BTreeSet<DeviceId>) -> anyhow::Result<Now> {
     let mut now = Now { statuses: Vec::new(), queries: 0, exit: Exit::Done };
     if args.devices.is_empty() {
         for sql in queries(hub, args, &mut now.queries).await? {
@@ -101,9 +105,14 @@ async fn now(hub: &HubClient, args: &StatusArgs) -> anyhow::Result<Now> {
     }
     for device in &each_once(args.devices.iter().cloned()) {
         match hub.twin(device).await.with_context(|| device.to_string()) {
-            Ok(twin) => now.statuses.push(DeviceStatus::of(&twin)),
+            Ok(twin) => {
+                missing.remove(device);
+                now.statuses.push(DeviceStatus::of(&twin));
+            }
             Err(error) if exit_of(&error) == Exit::NoSuchDevice => {
-                say(format_args!("iotdm-ctl: {error:#}"));
+                if missing.insert(device.clone()) {
+                    say(format_args!("iotdm-ctl: {error:#}"));
+                }
                 now.exit = Exit::NoSuchDevice;
             }
             Err(error) => return Err(error),

@@ -212,6 +212,20 @@ fn watching_prints_what_changes() {
 }
 
 #[test]
+fn that_a_watched_device_is_not_there_is_said_once_until_it_is() {
+    let hub = FakeHub::start(|request, before| match (request.path.as_str(), before) {
+        (_, 8..) => HttpResponse::classic(401, "IotHubUnauthorizedAccess"),
+        // The third of four looks.
+        ("/twins/gw2", 5) => HttpResponse::twin(json!({})),
+        ("/twins/gw2", _) => HttpResponse::classic(404, "DeviceNotFound"),
+        _ => HttpResponse::twin(json!({})),
+    });
+    let run = hub.run(&["status", "gw1", "gw2", "--watch", "--interval", "10ms"]);
+    run.ends(8, &["gw2: no such device"]);
+    assert_eq!(run.stderr.matches("gw2: ").count(), 2, "at first, and when it is gone again: {run:#?}");
+}
+
+#[test]
 fn a_hub_that_is_away_does_not_end_the_watching() {
     let hub = FakeHub::start(|_, before| match before {
         0 => HttpResponse::ok(json!([row("gw1", "Connected", "failed")])),

@@ -97,7 +97,7 @@ fn a_new_devices_string_goes_into_a_private_file() {
         format!("HostName=localhost;DeviceId=gw1;SharedAccessKey={key}\n")
     );
     assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
-    hub.run(&["device", "create", "gw1", "--out", "/nonexistent/gw1"]).ends(1, &["/nonexistent/gw1"]);
+    hub.run(&["device", "create", "gw1", "--out", "/nonexistent/gw1"]).ends(2, &["/nonexistent/gw1"]);
     assert_eq!(hub.requests().len(), 1, "nothing is created whose key would be lost");
 }
 

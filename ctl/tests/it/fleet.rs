@@ -228,6 +228,11 @@ fn a_dry_run_tells_who_would_refuse() {
     let calls: Vec<_> = hub.requests().into_iter().filter(HttpRequest::is_call).collect();
     assert_eq!(calls.len(), 3);
     assert!(calls.iter().all(|call| call.body["payload"]["check"] == true), "{calls:#?}");
+    // Also where none has said what it would do.
+    let away = Fleet::default().hub(2, |_| Some(HttpResponse::classic(404, "DeviceNotOnline")));
+    let result = away.run(&["reboot", "--where", "tags.a = 1", "--dry-run"]);
+    result.ends(4, &[]);
+    assert!(result.stdout.starts_with("dry run, nothing was rebooted: 2 devices: 2 offline\n"), "{result:#?}");
 }
 
 #[test]

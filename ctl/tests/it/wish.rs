@@ -204,6 +204,20 @@ fn the_requests_of_a_run_are_called_off() {
         .collect();
     assert_eq!(cancelled, [json!({"id": "r-1"}), json!({"id": "r-1"})], "and no other request");
 
+    // Of a run whose devices are all through.
+    let lines = std::fs::read_to_string(&journal).unwrap();
+    let is_of_gw3 = |line: &&str| line.contains("\"run\"") || line.contains("gw3");
+    let over = hub.path("over");
+    std::fs::write(
+        &over,
+        lines.lines().filter(is_of_gw3).map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .unwrap();
+    let before = hub.requests().len();
+    let run = hub.run(&["cancel", "--journal", over.to_str().unwrap(), "-o", "json"]);
+    run.ends(3, &["over: nothing is pending of what this run asked for, nothing was sent"]);
+    assert_eq!((run.json(), hub.requests().len()), (json!([]), before));
+
     let other = six();
     let string = hub.path("connection-string");
     let ca = hub.path("ca.pem");

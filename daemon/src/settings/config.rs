@@ -110,7 +110,8 @@ pub struct RebootConfig {
     pub allow_inhibitor_override: bool,
     /// Whether an operator may pass over preflight checks that object.
     pub allow_preflight_override: bool,
-    /// How many requested reboots may begin within an hour: 1 to 60.
+    /// How many requested reboots may begin within an hour: 1 to 60. Whatever it is, at
+    /// most 30 requests are granted within an hour.
     #[serde(deserialize_with = "max_per_hour")]
     pub max_per_hour: usize,
     /// How long the machine stays up before it is rebooted on request: up to a

@@ -60,6 +60,9 @@ fn random(length: usize) -> anyhow::Result<Vec<u8>> {
 /// `device derive-key`: prints the key of a device that a DPS group enrolment
 /// covers, or writes it to a file that only its owner can read.
 pub fn derive(output: Output, args: DeriveKeyArgs) -> anyhow::Result<()> {
+    if let Some(out) = &args.out {
+        secret_file::check(out)?;
+    }
     let text: String = secret_file::read("--group-key-file", &args.group_key_file)?;
     let refuse = |error| Usage(format!("--group-key-file {}: {error}", args.group_key_file.display()));
     let group: SecretKey = text.trim().parse().map_err(refuse)?;

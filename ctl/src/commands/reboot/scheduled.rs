@@ -137,7 +137,7 @@ pub(super) fn check_id(id: Option<&RequestId>) -> Result<(), Usage> {
 /// Prints what became of the request on each device, and returns how to exit.
 fn end(results: &Results, outcomes: &[DeviceOutcome]) -> Exit {
     results.print(|output| match output.format() {
-        Format::Text => summary::print(output, outcomes.iter().map(summary::Line::from)),
+        Format::Text => summary::print(output, false, outcomes.iter().map(summary::Line::from)),
         Format::Csv => summary::print_csv(output, outcomes),
         Format::Json | Format::Jsonl | Format::Prometheus => output.array(outcomes),
     });

@@ -28,11 +28,14 @@ impl<'a> From<&'a DeviceOutcome> for Line<'a> {
     }
 }
 
-/// Prints how many devices came to which outcome, and lists the devices that were
-/// asked and did not do it.
-pub(super) fn print<'a>(output: Output, outcomes: impl Iterator<Item = Line<'a>> + Clone) -> io::Result<()> {
-    let checked = outcomes.clone().any(|on| on.outcome == Outcome::Checked);
-    let dry_run = if checked { "dry run, nothing was rebooted: " } else { "" };
+/// Prints how many devices came to which outcome, of a dry run that it was one, and lists
+/// the devices that were asked and did not do it.
+pub(super) fn print<'a>(
+    output: Output,
+    is_dry_run: bool,
+    outcomes: impl Iterator<Item = Line<'a>> + Clone,
+) -> io::Result<()> {
+    let dry_run = if is_dry_run { "dry run, nothing was rebooted: " } else { "" };
     output.line(format_args!("{dry_run}{}", counts(outcomes.clone().map(|on| on.outcome))))?;
     let is_bad = |on: &Line<'_>| on.outcome.exit() != Exit::Done && on.outcome != Outcome::NotStarted;
     let row = |on: Line<'_>| {

@@ -1,7 +1,7 @@
 //! `status --watch`: the devices on the screen, those first that need attention; a
 //! line for each change where there is no terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub(super) async fn run(hub: &HubClient, output: Output, args: &StatusArgs) -> a
 }
 
 async fn watch(hub: &HubClient, output: Output, args: &StatusArgs) -> anyhow::Result<Exit> {
-    let mut seen = now(hub, args).await?;
+    let mut missing = BTreeSet::new();
+    let mut seen = now(hub, args, &mut missing).await?;
     if !args.devices.is_empty() && seen.statuses.is_empty() {
         return Ok(seen.exit);
     }
@@ -50,7 +51,7 @@ async fn watch(hub: &HubClient, output: Output, args: &StatusArgs) -> anyhow::Re
             Some(error) => view.show_trouble(hub, &seen.statuses, &error)?,
         }
         sleep_until(began + pause).await;
-        match now(hub, args).await {
+        match now(hub, args, &mut missing).await {
             Ok(now) => seen = Now { queries: now.queries.max(1), ..now },
             Err(error) if is_transient(&error) => trouble = Some(format!("{error:#}")),
             Err(error) => return Err(error),
