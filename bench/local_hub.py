@@ -84,7 +84,7 @@ def syncs(table: Table, directory: Path) -> None:
         table.add("syncs: for each change of a twin, one after the other", OURS, trace.count() / reports)
         with MeasuredDaemon(directory / "home", hub, "agentd") as daemon:
             daemon.told("STATUS=connected")
-            hub.invoke("agentd")
+            hub.invoke("agentd", connect_timeout=60)
             with traced(daemon.pid) as trace:
                 assert hub.invoke("agentd", "rebootDevice", {"id": "r"})["status"] == 200
                 replied = time.time()
