@@ -232,7 +232,10 @@ fn a_dry_run_tells_who_would_refuse() {
     let away = Fleet::default().hub(2, |_| Some(HttpResponse::classic(404, "DeviceNotOnline")));
     let result = away.run(&["reboot", "--where", "tags.a = 1", "--dry-run"]);
     result.ends(4, &[]);
-    assert!(result.stdout.starts_with("dry run, nothing was rebooted: 2 devices: 2 offline\n"), "{result:#?}");
+    assert!(
+        result.stdout.starts_with("dry run, nothing was rebooted: 2 devices: 2 offline\n"),
+        "{result:#?}"
+    );
 }
 
 #[test]
