@@ -1,6 +1,6 @@
 //! `--test`: tries the way to the hub step by step, and what a reboot takes on this
 //! machine, and says of each step how it went and what helps. Nothing is changed, and
-//! a daemon that runs meanwhile with the same state directory keeps its connection.
+//! a daemon that runs meanwhile keeps its connection, if it can be known (`neighbour`).
 
 mod machine;
 mod neighbour;

@@ -18,8 +18,8 @@ pub struct Arguments {
     #[arg(long)]
     pub check_config: bool,
     /// Try the way to the hub step by step, and what a reboot takes; say what is in
-    /// the way and what helps; then exit. A running daemon with the same state directory
-    /// keeps its connection
+    /// the way and what helps; then exit. A running daemon keeps its connection, if it has
+    /// this state directory or says in /run/iotdm that it is this device
     #[arg(long, conflicts_with = "check_config")]
     pub test: bool,
     /// With --test: print one JSON object
